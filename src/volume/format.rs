@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The media format, version 1: every structure with its fields, units and limits.
+//!
+//! Little-endian throughout. Addresses named `at` are bytes from the start of the device, block
+//! numbers count 4 KiB blocks from there. Every structure carries a CRC32C computed with its `crc`
+//! field as zero. `Documentation/format.rst` is the prose; sizes are checked at build time below.
+//!
+//! ```text
+//! block 0        superblock                    last block   its copy
+//! block 1        system inodes (the inode table's and the orphan file's)
+//! lanes          LANE_COUNT journal lanes of LANE_BYTES
+//! summary        8 bytes for each chunk of 512 blocks
+//! bitmap         64 bytes for each chunk of 512 blocks
+//! data           everything else, allocated by blocks
+//! ```
+
+use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Bytes in a block, the unit of allocation and of mapping.
+pub const BLOCK: u64 = 4096;
+/// log2 of [`BLOCK`].
+pub const BLOCK_SHIFT: u32 = 12;
+/// Blocks in a chunk: 2 MiB, the unit of the bitmaps and of a huge mapping.
+pub const CHUNK_BLOCKS: u64 = 512;
+/// Smallest device: one that leaves some chunks of data beside the metadata.
+pub const MIN_BYTES: u64 = 8 << 20;
+/// Largest device, in bytes.
+pub const MAX_BYTES: u64 = 1 << 52;
+/// Largest file size, in bytes (2^63 - 1).
+pub const MAX_FILE: u64 = i64::MAX as u64;
+/// Longest name, in bytes.
+pub const NAME_MAX: usize = 255;
+/// Longest symlink target, in bytes.
+pub const SYMLINK_MAX: usize = 4095;
+/// Most links to one inode.
+pub const LINK_MAX: u32 = i32::MAX as u32;
+
+/// First bytes of a superblock.
+pub const MAGIC: [u8; 8] = *b"rdax\x00pm\x01";
+/// What `statfs` reports as the type of the file system ("rdax").
+pub const STATFS_MAGIC: u64 = 0x7264_6178;
+/// The version this code writes and the newest it reads.
+pub const VERSION: u32 = 1;
+
+/// Incompatible features this code knows: none yet.
+pub const INCOMPAT_KNOWN: u64 = 0;
+/// Read-only-compatible features this code knows: none yet.
+pub const RO_COMPAT_KNOWN: u64 = 0;
+
+/// The superblock, at byte 0; its copy fills the last whole block of the volume.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SuperBlock {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// CRC32C of this structure.
+    pub crc: U32,
+    /// Format version.
+    pub version: U32,
+    /// Features that old code may ignore.
+    pub compat: U64,
+    /// Features with which old code may mount read-only.
+    pub ro_compat: U64,
+    /// Features that old code must refuse.
+    pub incompat: U64,
+    /// UUID, big-endian bytes as printed.
+    pub uuid: [u8; 16],
+    /// Label, UTF-8, padded with zero bytes.
+    pub label: [u8; 32],
+    /// Blocks of the volume, both superblocks included.
+    pub blocks: U64,
+    /// Block of the system inodes.
+    pub system_block: U64,
+    /// First block of the journal lanes.
+    pub lanes_block: U64,
+    /// Number of lanes.
+    pub lane_count: U32,
+    /// Bytes of a lane.
+    pub lane_bytes: U32,
+    /// First block of the chunk summary.
+    pub summary_block: U64,
+    /// First block of the chunk bitmaps.
+    pub bitmap_block: U64,
+    /// Chunks of the volume; the last one may be partial (its missing blocks are marked in use).
+    pub chunks: U64,
+    /// First block that files may use.
+    pub data_block: U64,
+    /// Free blocks when the volume was made. Now: this plus the sum over the lanes.
+    pub free_blocks: U64,
+    /// Inodes in use when the volume was made.
+    pub used_inodes: U64,
+    /// Inode number of the root directory.
+    pub root_ino: U64,
+    /// Key of the hash of names (SipHash-2-4).
+    pub hash_key: [u8; 16],
+    /// When the volume was made: seconds since 1970.
+    pub made_sec: I64,
+    /// Zero; room to grow.
+    pub reserved: [u8; 312],
+}
+
+/// Bytes of a lane: two headers and the body.
+pub const LANE_BYTES: u64 = 16384;
+/// Lanes that mkfs makes; each takes one transaction at a time.
+pub const LANE_COUNT: u32 = 16;
+/// Where the body of a lane starts: after the two headers.
+pub const LANE_BODY: u64 = 128;
+
+/// Header of a journal lane, one cache line. A lane has two and uses them in turn (`seq & 1`), so
+/// that a torn header leaves the other with the counters.
+///
+/// A transaction is committed once its header and body are durable; it is replayed at mount unless
+/// `retired == seq`.
+#[derive(Clone, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct LaneHeader {
+    /// CRC32C of the header without `retired`.
+    pub crc: U32,
+    /// Bytes of the body in use.
+    pub body_len: U32,
+    /// CRC32C of these.
+    pub body_crc: U32,
+    /// Index of the lane.
+    pub lane: U32,
+    /// Sequence number in this lane, from 1.
+    pub seq: U64,
+    /// Change of the number of free blocks by all transactions of this lane up to this one.
+    pub free_blocks: I64,
+    /// Change of the number of inodes in use, likewise.
+    pub used_inodes: I64,
+    /// Zero.
+    pub reserved: [u8; 16],
+    /// `seq` once the transaction is durable in place: eight bytes, never torn, outside `crc`.
+    pub retired: U64,
+}
+
+/// Head of one entry in the body of a transaction. The bytes of a [`ENTRY_WRITE`] follow it,
+/// padded to 8.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct LogEntry {
+    /// `ENTRY_*`.
+    pub kind: U32,
+    /// Bytes to write, or the number of blocks of a bitmap entry; 1 for an inode entry.
+    pub len: U32,
+    /// Byte address, first block, or inode number.
+    pub at: U64,
+}
+
+/// Write the bytes that follow at `at`.
+pub const ENTRY_WRITE: u32 = 1;
+/// Mark `len` blocks from block `at` in use; the chunk's summary is recomputed.
+pub const ENTRY_ALLOC: u32 = 2;
+/// Mark `len` blocks from block `at` free; the chunk's summary is recomputed.
+pub const ENTRY_FREE: u32 = 3;
+/// Mark inode number `at` in use; the header of its chunk is recomputed.
+pub const ENTRY_INODE_ALLOC: u32 = 4;
+/// Mark inode number `at` free.
+pub const ENTRY_INODE_FREE: u32 = 5;
+
+/// Summary of a chunk of blocks, beside its 64-byte bitmap (bit set: block in use; bit 0 of byte
+/// 0 is the first block).
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Summary {
+    /// CRC32C of the 64 bytes of bitmap, then `free`, `reserved` and the number of the chunk as 8
+    /// bytes.
+    pub crc: U32,
+    /// Free blocks in the chunk, 0 to 512.
+    pub free: U16,
+    /// Zero.
+    pub reserved: U16,
+}
+
+/// Bytes of an inode.
+pub const INODE_BYTES: u64 = 256;
+/// Slots in a chunk of the inode table (64 KiB). Slot 0 holds the [`InodeChunk`] header, so inode
+/// number `n` lies in slot `n % 256` of chunk `n / 256` and a multiple of 256 is never an inode.
+pub const INODES_PER_CHUNK: u64 = 256;
+/// Blocks of a chunk of the inode table.
+pub const INODE_CHUNK_BLOCKS: u64 = 16;
+/// Inode number of the root directory.
+pub const ROOT_INO: u64 = 1;
+/// System inode whose extents map the inode table. It lies in slot 0 of the system block; its
+/// number is for messages and checksums only.
+pub const TABLE_INO: u64 = 0xffff_ffff_ffff_0000;
+/// System inode whose extents map the orphan file. It lies in slot 1 of the system block.
+pub const ORPHAN_INO: u64 = 0xffff_ffff_ffff_0001;
+
+/// First bytes of an inode chunk header.
+pub const INODE_CHUNK_MAGIC: u32 = 0x6b43_6e49; // "InCk"
+
+/// Header of a chunk of the inode table, one cache line at the start of slot 0.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct InodeChunk {
+    /// CRC32C of this structure.
+    pub crc: U32,
+    /// [`INODE_CHUNK_MAGIC`].
+    pub magic: U32,
+    /// Index of the chunk in the table.
+    pub index: U64,
+    /// Bit set: the inode is in use. Bit 0 of the first word, the header's own, is always set.
+    pub bitmap: [U64; 4],
+    /// Free inodes in the chunk.
+    pub free: U16,
+    /// Zero.
+    pub reserved: [u8; 14],
+}
+
+/// Seconds and nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Seconds, negative before 1970.
+    pub sec: i64,
+    /// Nanoseconds, 0 to 999,999,999.
+    pub nsec: u32,
+}
+
+/// An inode, four cache lines: what a store changes, what seldom changes, and the root of its
+/// extent tree (or the target of a symlink up to [`INLINE_MAX`] bytes).
+#[derive(Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct RawInode {
+    /// CRC32C of the 256 bytes.
+    pub crc: U32,
+    /// File type and permissions (`S_IFMT | 07777`).
+    pub mode: U16,
+    /// Entries in `root`.
+    pub root_count: U16,
+    /// Bytes. For a directory: its leaves times [`BLOCK`]. For a symlink: of its target.
+    pub size: U64,
+    /// Blocks in use: data, leaves, nodes of the extent tree.
+    pub blocks: U64,
+    /// Last change of the content: seconds.
+    pub mtime_sec: I64,
+    /// Last change of the inode: seconds.
+    pub ctime_sec: I64,
+    /// Nanoseconds of `mtime_sec`.
+    pub mtime_nsec: U32,
+    /// Nanoseconds of `ctime_sec`.
+    pub ctime_nsec: U32,
+    /// Links. A directory has 2 and one for each directory in it.
+    pub nlink: U32,
+    /// File attributes, `FS_*_FL` of linux/fs.h.
+    pub attrs: U32,
+    /// Distinguishes the users of one inode number over time.
+    pub generation: U32,
+    /// Levels of nodes below `root`: 0 if `root` holds the extents themselves.
+    pub depth: u8,
+    /// Zero.
+    pub reserved0: [u8; 3],
+
+    /// Its own number.
+    pub ino: U64,
+    /// Of a directory: the one it is in (the root: itself). Else zero.
+    pub parent: U64,
+    /// Last access: seconds.
+    pub atime_sec: I64,
+    /// Birth: seconds.
+    pub btime_sec: I64,
+    /// Nanoseconds of `atime_sec`.
+    pub atime_nsec: U32,
+    /// Nanoseconds of `btime_sec`.
+    pub btime_nsec: U32,
+    /// Owner.
+    pub uid: U32,
+    /// Group.
+    pub gid: U32,
+    /// Of a device node: its number, as the kernel's `new_encode_dev`. Else zero.
+    pub rdev: U32,
+    /// Slot in the orphan file plus one, zero if it has none.
+    pub orphan: U32,
+    /// Zero; will name the extended attributes.
+    pub xattr_block: U64,
+
+    /// Root of the extent tree, or the target of a short symlink as bytes.
+    pub root: [Extent; ROOT_EXTENTS],
+}
+
+/// Entries in the root of an extent tree, inside the inode.
+pub const ROOT_EXTENTS: usize = 8;
+/// Longest symlink target kept in the inode, in bytes.
+pub const INLINE_MAX: usize = 128;
+
+/// One entry of an extent tree.
+///
+/// In a leaf: `key` is the first file block, and `value` the first block on the media (low 40 bits)
+/// and the number of blocks (high 24 bits, 1 to [`EXTENT_MAX`]). For a directory, `key` is the
+/// first hash of a leaf block and the number of blocks is 1. In an index node: `key` is the
+/// smallest key below and `value` the block of the child.
+/// The high 12 bits of `key` are flags: zero in version 1.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct Extent {
+    /// File block, or hash; 52 bits.
+    pub key: U64,
+    /// Block and length, or child.
+    pub value: U64,
+}
+
+/// Most blocks of one extent.
+pub const EXTENT_MAX: u64 = (1 << 24) - 1;
+/// Bits of a key: file blocks and hashes of names.
+pub const KEY_BITS: u32 = 52;
+
+/// First bytes of an extent node.
+pub const NODE_MAGIC: u16 = 0x784e; // "Nx"
+/// Entries of an extent node.
+pub const NODE_EXTENTS: usize = 252;
+
+/// Header of an extent node, one block: the header, then `count` entries sorted by key.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct NodeHeader {
+    /// CRC32C of the header and of the entries in use.
+    pub crc: U32,
+    /// [`NODE_MAGIC`].
+    pub magic: U16,
+    /// Entries in use, 1 to [`NODE_EXTENTS`].
+    pub count: U16,
+    /// Height above the leaves: 0 holds extents.
+    pub level: U16,
+    /// Zero.
+    pub reserved0: U16,
+    /// Low half of the inode's generation: a node of a former owner is not taken for this one's.
+    pub generation: U32,
+    /// The inode it belongs to.
+    pub owner: U64,
+    /// Its own block.
+    pub block: U64,
+    /// Zero.
+    pub reserved: [u8; 32],
+}
+
+/// First bytes of a directory leaf.
+pub const LEAF_MAGIC: u32 = 0x664c_7244; // "DrLf"
+
+/// Header of a directory leaf, one block: the header, then records that fill it exactly.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct LeafHeader {
+    /// CRC32C of the header.
+    pub crc: U32,
+    /// [`LEAF_MAGIC`].
+    pub magic: U32,
+    /// The directory.
+    pub owner: U64,
+    /// Smallest hash in this leaf: its key in the directory's extent tree.
+    pub key: U64,
+    /// Its own block.
+    pub block: U64,
+}
+
+/// Head of a record in a directory leaf; the name follows, padded to 8 bytes.
+///
+/// A record with `ino` zero is free space. Records are unordered.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Dirent {
+    /// CRC32C of the head and of the name.
+    pub crc: U32,
+    /// Bytes of the record, head and padding included; a multiple of 8, at least 24.
+    pub rec_len: U16,
+    /// Bytes of the name, 1 to 255; 0 if free.
+    pub name_len: u8,
+    /// `DT_*` of the inode; 0 if free.
+    pub file_type: u8,
+    /// The inode; 0 if free.
+    pub ino: U64,
+    /// Position for readdir, unique in the directory and never changed while the name lives: the
+    /// hash of the name (52 bits) and a number among names of the same hash (low 11 bits).
+    pub cookie: U64,
+}
+
+/// Bits of a cookie below the hash.
+pub const COOKIE_LOW_BITS: u32 = 11;
+
+/// A slot of the orphan file: an inode without links that is still in use, or one whose truncation
+/// is under way. An empty slot is all zero.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct OrphanSlot {
+    /// The inode number, or 0.
+    pub ino: U64,
+    /// CRC32C of `ino` and of the index of the slot as 8 bytes.
+    pub crc: U32,
+    /// Zero.
+    pub reserved: U32,
+}
+
+/// Blocks of the orphan file that mkfs makes.
+pub const ORPHAN_BLOCKS: u64 = 16;
+
+const _: () = {
+    use core::mem::size_of;
+    assert!(size_of::<SuperBlock>() == 512);
+    assert!(size_of::<LaneHeader>() == 64);
+    assert!(size_of::<LogEntry>() == 16);
+    assert!(size_of::<Summary>() == 8);
+    assert!(size_of::<InodeChunk>() == 64);
+    assert!(size_of::<RawInode>() == INODE_BYTES as usize);
+    assert!(size_of::<Extent>() == 16);
+    assert!(size_of::<NodeHeader>() == 64);
+    assert!(size_of::<NodeHeader>() + NODE_EXTENTS * size_of::<Extent>() == BLOCK as usize);
+    assert!(size_of::<LeafHeader>() == 32);
+    assert!(size_of::<Dirent>() == 24);
+    assert!(size_of::<OrphanSlot>() == 16);
+    assert!(ROOT_EXTENTS * size_of::<Extent>() == INLINE_MAX);
+};

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The volume: the media format of rdax and every operation on it.
+//!
+//! Pure logic over [`pmem::Pmem`], a small trait for byte-addressable persistent memory. The same
+//! files are compiled into the kernel module and, as an ordinary crate, into the host tools and
+//! tests. Nothing here knows the kernel; what differs between the two worlds (locks, growable
+//! arrays, checksums, the CPU number) comes from `crate::env`.
+//!
+//! Guarantees:
+//!
+//! * Each operation of [`Volume`] that changes metadata is one journal transaction: after a crash
+//!   at any store it has happened whole or not at all, and it is durable when the call returns.
+//! * Persistence order is in the types of [`persist`]: what must be durable before a step takes a
+//!   token that only a fence hands out.
+//! * No block is visible to a reader before its content is durable.
+//!
+//! `Documentation/format.rst` describes the media; [`format`] is its executable form.
+
+#![forbid(unsafe_code)]
+
+pub mod alloc;
+pub mod check;
+pub mod dir;
+pub mod error;
+pub mod extent;
+pub mod file;
+pub mod format;
+pub mod inode;
+pub mod journal;
+pub mod mkfs;
+pub mod namespace;
+pub mod orphan;
+pub mod persist;
+pub mod pmem;
+pub mod super_block;
+pub mod table;
+
+mod volume;
+
+pub use volume::Volume;
+pub use error::{Error, Result};

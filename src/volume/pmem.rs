@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Persistent memory as the volume sees it.
+//!
+//! Stores go to the CPU cache. A line becomes durable when it was written back *and* a fence
+//! followed; until then a crash may keep either its old or its new content, line by line, in any
+//! order. Eight aligned bytes are never torn. Byte addresses count from the start of the device.
+//!
+//! Implementations: the direct map (`src/pmem/`, in the kernel), an image file (the tools), a
+//! simulated memory that enumerates crash states (host tests).
+
+use super::error::Result;
+
+/// Bytes in a cache line: the unit of write-back.
+pub const LINE: u64 = 64;
+
+/// Byte-addressable persistent memory.
+///
+/// All methods take `&self`: who may touch which bytes at a time is decided by the locks of the
+/// callers. Addresses outside `0..len()` are a programming error; implementations may panic on the
+/// host and must refuse with [`super::Error::Corrupt`] or [`super::Error::Invalid`] in the kernel.
+pub trait Pmem {
+    /// Bytes of the device.
+    fn len(&self) -> u64;
+
+    /// Copies `buf.len()` bytes at `at` into `buf`. Fails with [`super::Error::Media`] where the
+    /// media cannot be read.
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// Stores `bytes` at `at`: visible at once, durable after `write_back` and `fence`.
+    fn store(&self, at: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Stores `bytes` past the cache (non-temporal): durable after `fence` alone. For bulk.
+    fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Stores `len` zero bytes past the cache: durable after `fence` alone.
+    fn zero_nt(&self, at: u64, len: u64) -> Result<()>;
+
+    /// Starts the write-back of every line that `at..at + len` touches (`clwb`).
+    fn write_back(&self, at: u64, len: u64);
+
+    /// Orders and completes: every earlier `write_back`, `store_nt` and `zero_nt` is durable when
+    /// it returns (`sfence`, and a device flush where the device needs one).
+    fn fence(&self) -> Result<()>;
+}
