@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bindings for the kernel's headers that `kernel::bindings` lacks, and for the C helpers of
+//! `helpers.c`. Generated at build time; nothing but `pmem`, `vfs` and the mm edge of `dax` may
+//! use them.
+
+#![allow(
+    clippy::all,
+    dead_code,
+    missing_docs,
+    non_camel_case_types,
+    non_snake_case,
+    non_upper_case_globals,
+    unreachable_pub,
+    unused_imports,
+    unsafe_op_in_unsafe_fn
+)]
+#![allow(clippy::undocumented_unsafe_blocks)]
+
+use kernel::bindings::*;
+use kernel::ffi;
+use pin_init::{MaybeZeroable, Zeroable};
+
+include!(env!("RDAX_BINDINGS"));
