@@ -16,7 +16,7 @@
 //! ```
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes in a block, the unit of allocation and of mapping.
 pub const BLOCK: u64 = 4096;

@@ -18,6 +18,8 @@
 //! `Documentation/format.rst` describes the media; [`format`] is its executable form.
 
 #![forbid(unsafe_code)]
+// What is public here is the API of the host crate; inside the module it is only crate-wide.
+#![allow(unreachable_pub)]
 
 pub mod alloc;
 pub mod check;
