@@ -7,10 +7,84 @@
 #ifndef RDAX_BINDINGS_H
 #define RDAX_BINDINGS_H
 
+#include <linux/blkdev.h>
+#include <linux/crc32.h>
 #include <linux/dax.h>
+#include <linux/falloc.h>
+#include <linux/filelock.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/fs_parser.h>
 #include <linux/libnvdimm.h>
+#include <linux/seq_file.h>
+#include <linux/statfs.h>
 
 /* Whether the CPU's caches are outside the persistence domain of @dax_dev. */
 bool rdax_write_cache_enabled(struct dax_device *dax_dev);
+
+/* env */
+unsigned int rdax_memalloc_nofs_save(void);
+void rdax_memalloc_nofs_restore(unsigned int flags);
+u64 rdax_siphash24(const u8 key[16], const void *data, size_t len);
+
+/* vfs: locks */
+void rdax_mutex_lock_nested(struct mutex *lock, unsigned int subclass);
+void rdax_inode_lock(struct inode *inode);
+void rdax_inode_unlock(struct inode *inode);
+void rdax_inode_lock_shared(struct inode *inode);
+void rdax_inode_unlock_shared(struct inode *inode);
+void rdax_filemap_invalidate_lock(struct address_space *mapping);
+void rdax_filemap_invalidate_unlock(struct address_space *mapping);
+void rdax_sb_start_intwrite(struct super_block *sb);
+void rdax_sb_end_intwrite(struct super_block *sb);
+
+/* vfs: inodes */
+struct inode *rdax_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache);
+bool rdax_inode_is_new(struct inode *inode);
+loff_t rdax_i_size_read(const struct inode *inode);
+void rdax_i_size_write(struct inode *inode, loff_t size);
+uid_t rdax_i_uid_read(const struct inode *inode);
+gid_t rdax_i_gid_read(const struct inode *inode);
+void rdax_i_uid_write(struct inode *inode, uid_t uid);
+void rdax_i_gid_write(struct inode *inode, gid_t gid);
+void rdax_inode_get_atime(const struct inode *inode, struct timespec64 *ts);
+void rdax_inode_get_mtime(const struct inode *inode, struct timespec64 *ts);
+void rdax_inode_get_ctime(const struct inode *inode, struct timespec64 *ts);
+void rdax_inode_set_atime(struct inode *inode, s64 sec, u32 nsec);
+void rdax_inode_set_mtime(struct inode *inode, s64 sec, u32 nsec);
+void rdax_inode_set_ctime(struct inode *inode, s64 sec, u32 nsec);
+u32 rdax_encode_dev(dev_t dev);
+dev_t rdax_decode_dev(u32 dev);
+void rdax_set_open_direct(struct file *file);
+void rdax_set_cached_link(struct inode *inode, char *link, int len);
+
+/* vfs: files and directories */
+const struct qstr *rdax_dentry_name(const struct dentry *dentry);
+bool rdax_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino, unsigned int type);
+bool rdax_dir_emit_dots(struct file *file, struct dir_context *ctx);
+void rdax_file_accessed(struct file *file);
+ssize_t rdax_generic_write_sync(struct kiocb *iocb, ssize_t count);
+int rdax_finish_open_simple(struct file *file, int error);
+bool rdax_mapping_supported(const struct vm_area_desc *desc, const struct inode *inode,
+			    struct dax_device *dax_dev);
+bool rdax_fatal_signal_pending(void);
+void rdax_cond_resched(void);
+
+/* vfs: super blocks */
+void rdax_set_uuid(struct super_block *sb, const u8 uuid[16]);
+void rdax_fc_error(struct fs_context *fc, const char *message);
+void rdax_fc_set_exclusive(struct fs_context *fc);
+bool rdax_printk_ratelimit(void);
+
+#ifdef __BINDGEN__
+/* Macros with casts, which bindgen cannot evaluate. */
+const unsigned long RDAX_SB_RDONLY = SB_RDONLY;
+const unsigned int RDAX_S_DAX = S_DAX;
+const unsigned int RDAX_FOP_MMAP_SYNC = FOP_MMAP_SYNC;
+const unsigned int RDAX_SLAB_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
+const int RDAX_FALLOC_FL_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
+const int RDAX_FALLOC_FL_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;
+const int RDAX_FALLOC_FL_ZERO_RANGE = FALLOC_FL_ZERO_RANGE;
+#endif
 
 #endif

@@ -2,9 +2,247 @@
 /*
  * Inline functions and macros of the kernel, as functions that Rust can call.
  */
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/siphash.h>
+#include <linux/slab.h>
+#include <linux/unaligned.h>
+
 #include "bindings.h"
 
 bool rdax_write_cache_enabled(struct dax_device *dax_dev)
 {
 	return dax_write_cache_enabled(dax_dev);
+}
+
+/* env */
+
+unsigned int rdax_memalloc_nofs_save(void)
+{
+	return memalloc_nofs_save();
+}
+
+void rdax_memalloc_nofs_restore(unsigned int flags)
+{
+	memalloc_nofs_restore(flags);
+}
+
+u64 rdax_siphash24(const u8 key[16], const void *data, size_t len)
+{
+	siphash_key_t k = { .key = { get_unaligned_le64(key), get_unaligned_le64(key + 8) } };
+
+	return siphash(data, len, &k);
+}
+
+/* vfs: locks */
+
+void rdax_mutex_lock_nested(struct mutex *lock, unsigned int subclass)
+{
+	mutex_lock_nested(lock, subclass);
+}
+
+void rdax_inode_lock(struct inode *inode)
+{
+	inode_lock(inode);
+}
+
+void rdax_inode_unlock(struct inode *inode)
+{
+	inode_unlock(inode);
+}
+
+void rdax_inode_lock_shared(struct inode *inode)
+{
+	inode_lock_shared(inode);
+}
+
+void rdax_inode_unlock_shared(struct inode *inode)
+{
+	inode_unlock_shared(inode);
+}
+
+void rdax_filemap_invalidate_lock(struct address_space *mapping)
+{
+	filemap_invalidate_lock(mapping);
+}
+
+void rdax_filemap_invalidate_unlock(struct address_space *mapping)
+{
+	filemap_invalidate_unlock(mapping);
+}
+
+void rdax_sb_start_intwrite(struct super_block *sb)
+{
+	sb_start_intwrite(sb);
+}
+
+void rdax_sb_end_intwrite(struct super_block *sb)
+{
+	sb_end_intwrite(sb);
+}
+
+/* vfs: inodes */
+
+struct inode *rdax_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+bool rdax_inode_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+loff_t rdax_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+void rdax_i_size_write(struct inode *inode, loff_t size)
+{
+	i_size_write(inode, size);
+}
+
+uid_t rdax_i_uid_read(const struct inode *inode)
+{
+	return i_uid_read(inode);
+}
+
+gid_t rdax_i_gid_read(const struct inode *inode)
+{
+	return i_gid_read(inode);
+}
+
+void rdax_i_uid_write(struct inode *inode, uid_t uid)
+{
+	i_uid_write(inode, uid);
+}
+
+void rdax_i_gid_write(struct inode *inode, gid_t gid)
+{
+	i_gid_write(inode, gid);
+}
+
+void rdax_inode_get_atime(const struct inode *inode, struct timespec64 *ts)
+{
+	*ts = inode_get_atime(inode);
+}
+
+void rdax_inode_get_mtime(const struct inode *inode, struct timespec64 *ts)
+{
+	*ts = inode_get_mtime(inode);
+}
+
+void rdax_inode_get_ctime(const struct inode *inode, struct timespec64 *ts)
+{
+	*ts = inode_get_ctime(inode);
+}
+
+void rdax_inode_set_atime(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_atime(inode, sec, nsec);
+}
+
+void rdax_inode_set_mtime(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_mtime(inode, sec, nsec);
+}
+
+void rdax_inode_set_ctime(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_ctime(inode, sec, nsec);
+}
+
+u32 rdax_encode_dev(dev_t dev)
+{
+	return new_encode_dev(dev);
+}
+
+dev_t rdax_decode_dev(u32 dev)
+{
+	return new_decode_dev(dev);
+}
+
+void rdax_set_open_direct(struct file *file)
+{
+	file->f_mode |= FMODE_CAN_ODIRECT;
+}
+
+void rdax_set_cached_link(struct inode *inode, char *link, int len)
+{
+	inode_set_cached_link(inode, link, len);
+}
+
+/* vfs: files and directories */
+
+const struct qstr *rdax_dentry_name(const struct dentry *dentry)
+{
+	return &dentry->d_name;
+}
+
+bool rdax_dir_emit(struct dir_context *ctx, const char *name, int len, u64 ino, unsigned int type)
+{
+	return dir_emit(ctx, name, len, ino, type);
+}
+
+bool rdax_dir_emit_dots(struct file *file, struct dir_context *ctx)
+{
+	return dir_emit_dots(file, ctx);
+}
+
+void rdax_file_accessed(struct file *file)
+{
+	file_accessed(file);
+}
+
+ssize_t rdax_generic_write_sync(struct kiocb *iocb, ssize_t count)
+{
+	return generic_write_sync(iocb, count);
+}
+
+int rdax_finish_open_simple(struct file *file, int error)
+{
+	return finish_open_simple(file, error);
+}
+
+bool rdax_mapping_supported(const struct vm_area_desc *desc, const struct inode *inode,
+			    struct dax_device *dax_dev)
+{
+	return daxdev_mapping_supported(desc, inode, dax_dev);
+}
+
+bool rdax_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
+}
+
+void rdax_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* vfs: super blocks */
+
+void rdax_set_uuid(struct super_block *sb, const u8 uuid[16])
+{
+	super_set_uuid(sb, uuid, 16);
+}
+
+/* For who holds the context open (fsopen(2)); a caller of mount(2) has none to read. */
+void rdax_fc_error(struct fs_context *fc, const char *message)
+{
+	if (fc->log.log)
+		errorf(fc, "%s", message);
+}
+
+void rdax_fc_set_exclusive(struct fs_context *fc)
+{
+	fc->exclusive = true;
+}
+
+bool rdax_printk_ratelimit(void)
+{
+	return printk_ratelimit();
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bindings for the kernel's headers that `kernel::bindings` lacks, and for the C helpers of
-//! `helpers.c`. Generated at build time; nothing but `pmem`, `vfs` and the mm edge of `dax` may
-//! use them.
+//! The kernel's C interface: `kernel::bindings`, and what those lack (more headers, and the C
+//! helpers of `helpers.c`). Generated at build time; nothing but `env`, `pmem`, `vfs` and the mm
+//! edge of `dax` may use it.
 
 #![allow(
     clippy::all,
@@ -17,7 +17,7 @@
 )]
 #![allow(clippy::undocumented_unsafe_blocks)]
 
-use kernel::bindings::*;
+pub(crate) use kernel::bindings::*;
 use kernel::ffi;
 use pin_init::{MaybeZeroable, Zeroable};
 

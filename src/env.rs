@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `volume` needs of the world around it, as the kernel gives it: growable arrays, locks,
+//! counters, checksums. The host tools implement the same names with the standard library.
+//!
+//! Memory is allocated without recursing into file systems: the volume allocates with its locks
+//! held, and reclaim may evict an inode of this very file system, which takes them.
+
+use core::ops::{Deref, DerefMut};
+
+use kernel::alloc::{flags::GFP_KERNEL, AllocError, KBox, KVVec};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{LockClassKey, Mutex, MutexGuard};
+
+use crate::bindings;
+
+/// An allocation failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoMemory;
+
+impl From<AllocError> for NoMemory {
+    fn from(_: AllocError) -> Self {
+        NoMemory
+    }
+}
+
+/// Runs `f`; no allocation in it enters a file system to reclaim memory.
+pub fn nofs<R>(f: impl FnOnce() -> R) -> R {
+    /// Restores the task's flags, also where `f` returns early.
+    struct Scope(u32);
+    impl Drop for Scope {
+        fn drop(&mut self) {
+            // SAFETY: the value comes from the matching save, on the same task: `Scope` does not
+            // leave this function.
+            unsafe { bindings::rdax_memalloc_nofs_restore(self.0) };
+        }
+    }
+    // SAFETY: changes flags of the current task only.
+    let _scope = Scope(unsafe { bindings::rdax_memalloc_nofs_save() });
+    f()
+}
+
+/// A growable array whose growth can fail.
+pub struct Vec<T>(KVVec<T>);
+
+impl<T> Vec<T> {
+    /// An empty array; allocates nothing.
+    pub const fn new() -> Self {
+        Vec(KVVec::new())
+    }
+
+    /// An empty array with room for `n`.
+    pub fn with_capacity(n: usize) -> Result<Self, NoMemory> {
+        Ok(Vec(nofs(|| KVVec::with_capacity(n, GFP_KERNEL))?))
+    }
+
+    /// Appends `value`.
+    pub fn push(&mut self, value: T) -> Result<(), NoMemory> {
+        Ok(nofs(|| self.0.push(value, GFP_KERNEL))?)
+    }
+
+    /// Takes the last element.
+    pub fn pop(&mut self) -> Option<T> {
+        self.0.pop()
+    }
+
+    /// Drops all elements; keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Drops all elements after the first `n`.
+    pub fn truncate(&mut self, n: usize) {
+        self.0.truncate(n);
+    }
+
+    /// Takes element `i`; the last one moves to its place. Panics if there is no element `i`.
+    pub fn swap_remove(&mut self, i: usize) -> T {
+        let last = self.0.len() - 1;
+        self.0.swap(i, last);
+        match self.0.pop() {
+            Some(value) => value,
+            None => unreachable!(),
+        }
+    }
+
+    /// Appends copies of `items`.
+    pub fn extend_from_slice(&mut self, items: &[T]) -> Result<(), NoMemory>
+    where
+        T: Copy,
+    {
+        Ok(nofs(|| self.0.extend_from_slice(items, GFP_KERNEL))?)
+    }
+}
+
+impl Vec<u8> {
+    /// `n` zero bytes.
+    pub fn zeroed(n: usize) -> Result<Self, NoMemory> {
+        Ok(Vec(nofs(|| KVVec::from_elem(0, n, GFP_KERNEL))?))
+    }
+}
+
+impl<T> Deref for Vec<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Vec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
+    }
+}
+
+/// A sleeping lock around a `T`.
+///
+/// Each has a lockdep class of its own: one static class for all would take a lane's lock and a
+/// group's for the same and report their nesting.
+pub struct Lock<T>(Pin<KBox<Inner<T>>>);
+
+/// The right to use what a [`Lock`] protects, until it is dropped.
+pub type Guard<'a, T> = MutexGuard<'a, T>;
+
+#[pin_data]
+struct Inner<T> {
+    // Dropped in this order: the mutex before its class.
+    #[pin]
+    mutex: Mutex<T>,
+    #[pin]
+    class: LockClassKey,
+}
+
+impl<T: Unpin> Lock<T> {
+    /// A lock around `value`.
+    pub fn new(value: T) -> Result<Self, NoMemory> {
+        let init = pin_init!(&this in Inner {
+            class <- LockClassKey::new_dynamic(),
+            mutex <- {
+                // SAFETY: `class` was initialised above, is pinned with the struct, and outlives
+                // `mutex`, its only user: the mutex is dropped first and no reference to it
+                // outlives the struct. So the class is as good as static to it.
+                let class = unsafe { Pin::new_unchecked(&*&raw const (*this.as_ptr()).class) };
+                Mutex::new(value, c"rdax_volume", class)
+            },
+        });
+        nofs(|| KBox::pin_init(init, GFP_KERNEL))
+            .map(Lock)
+            .map_err(|_| NoMemory)
+    }
+
+    /// Waits for the lock and takes it. May sleep.
+    pub fn lock(&self) -> Guard<'_, T> {
+        self.0.mutex.lock()
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        self.0.mutex.try_lock()
+    }
+}
+
+/// A shared counter without ordering.
+pub struct Counter(Atomic<i64>);
+
+impl Counter {
+    /// A counter at `value`.
+    pub const fn new(value: i64) -> Self {
+        Counter(Atomic::new(value))
+    }
+
+    /// Adds `delta` and returns the sum.
+    pub fn add(&self, delta: i64) -> i64 {
+        self.0.fetch_add(delta, Relaxed).wrapping_add(delta)
+    }
+
+    /// The value now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// CRC-32C of what `seed` is the CRC of (0: of nothing), followed by `bytes`.
+pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
+    // SAFETY: reads `bytes.len()` bytes of a live slice.
+    !unsafe { bindings::crc32c(!seed, bytes.as_ptr().cast(), bytes.len()) }
+}
+
+/// SipHash-2-4 of `data`.
+pub fn siphash24(key: &[u8; 16], data: &[u8]) -> u64 {
+    // SAFETY: reads 16 bytes of `key` and `data.len()` of `data`, both live.
+    unsafe { bindings::rdax_siphash24(key.as_ptr(), data.as_ptr().cast(), data.len()) }
+}
+
+/// The number of the CPU this ran on: a hint that spreads work, nothing more.
+pub fn cpu() -> usize {
+    // SAFETY: reads a per-CPU variable; that the task may move at once is part of the contract.
+    let cpu = unsafe { bindings::raw_smp_processor_id() };
+    usize::try_from(cpu).unwrap_or(0)
+}
