@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The state machine of a chunk: what the file system knows about the mappings of 512 pages
+//! (2 MiB) of a file.
+//!
+//! Pure: no locks, no kernel. The same file is compiled into the module and, on the host, into
+//! `tools/dax-model`, where a model checker runs it under every interleaving of fault, fsync,
+//! zap and truncate. What has to be done to page tables, folios and cache lines is returned to
+//! the caller (`fault.rs`, `sync.rs`, `layout.rs`), who does it before the lock is dropped.
+//!
+//! Of each page it is known, under the chunk lock ([`State`]), whether it is
+//!
+//! * *absent*: no page table entry leads to it,
+//! * *zero*: a hole that was read; the shared zero page may be mapped there, or
+//! * *present*: a block of the file may be mapped there, and its folio belongs to the file;
+//!
+//! and, under the tag lock ([`Tags`]), whether a present page is *dirty*: its cache lines may
+//! hold stores that were not written back.
+//!
+//! Guarantees, as long as the callers do what they are told:
+//!
+//! * A page that some page table maps writable is dirty. ("Tag before insert", under the chunk
+//!   lock.)
+//! * A page stops being dirty only after all its mappings were write-protected and before its
+//!   lines are written back. The types say so: [`Tags::dirty_in`] gives a [`Snapshot`], which
+//!   turns into [`Protected`], which alone can be [taken](Tags::take) and gives [`Taken`], the
+//!   pages that must be written back now.
+//! * What a sync has taken but not yet made durable is in a [`Window`], for which every later
+//!   sync of an overlapping range waits.
+
+use core::ops::DerefMut;
+
+use super::page_set::{PageSet, PAGES};
+
+/// What is known of a page under the chunk lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing is mapped; what the file has there is not known here.
+    Absent,
+    /// A hole; the zero page may be mapped.
+    Zero,
+    /// This block of the volume may be mapped, and its folio belongs to the file.
+    Present(u64),
+}
+
+/// What a fault must do before it inserts a block, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct MapBlock {
+    /// Take the zero page out of all page tables: a different page cannot be inserted over it.
+    pub unmap_zero: bool,
+    /// Give the folio of the block to the file (mapping and index).
+    pub associate: bool,
+}
+
+/// A run of pages of a chunk whose blocks follow each other on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First page in the chunk.
+    pub page: usize,
+    /// Its block.
+    pub block: u64,
+    /// Number of pages, at least 1.
+    pub len: usize,
+}
+
+/// The blocks of the present pages. Most chunks lie in one piece: then the block of page 0 says
+/// all. Others take a table.
+struct Blocks<T> {
+    /// Where page 0 is, or would be; wraps below zero.
+    origin: u64,
+    table: Option<T>,
+}
+
+/// What the chunk lock guards. `T` is a heap-allocated table of one block number a page.
+pub struct State<T> {
+    present: PageSet,
+    zero: PageSet,
+    blocks: Blocks<T>,
+}
+
+impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
+    /// A chunk of which nothing is mapped.
+    pub fn new() -> Self {
+        State {
+            present: PageSet::EMPTY,
+            zero: PageSet::EMPTY,
+            blocks: Blocks {
+                origin: 0,
+                table: None,
+            },
+        }
+    }
+
+    /// What is known of `page`.
+    pub fn entry(&self, page: usize) -> Entry {
+        if self.present.contains(page) {
+            Entry::Present(self.block(page))
+        } else if self.zero.contains(page) {
+            Entry::Zero
+        } else {
+            Entry::Absent
+        }
+    }
+
+    /// The pages whose folios belong to the file.
+    pub fn present(&self) -> &PageSet {
+        &self.present
+    }
+
+    /// Whether [`State::map_block`] needs a table to remember that `page` is at `block`.
+    pub fn needs_table(&self, page: usize, block: u64) -> bool {
+        self.blocks.table.is_none()
+            && !self.present.is_empty()
+            && self.blocks.origin.wrapping_add(page as u64) != block
+    }
+
+    /// A read fault found a hole: the zero page is going to be mapped at `page`, which must not be
+    /// present.
+    pub fn map_zero(&mut self, page: usize) {
+        debug_assert!(!self.present.contains(page));
+        self.zero.insert(page);
+    }
+
+    /// A fault found `block` at `page` and is going to map it. `table` is used if
+    /// [`State::needs_table`] said so.
+    pub fn map_block(&mut self, page: usize, block: u64, table: Option<T>) -> MapBlock {
+        let unmap_zero = self.zero.remove(page);
+        if self.present.is_empty() {
+            self.blocks.origin = block.wrapping_sub(page as u64);
+        } else if self.needs_table(page, block) {
+            self.blocks.table = table;
+            if let Some(table) = self.blocks.table.as_mut() {
+                for (i, slot) in table.iter_mut().enumerate() {
+                    *slot = self.blocks.origin.wrapping_add(i as u64);
+                }
+            }
+        }
+        if let Some(slot) = self.blocks.table.as_mut().and_then(|t| t.get_mut(page)) {
+            *slot = block;
+        }
+        MapBlock {
+            unmap_zero,
+            associate: self.present.insert(page),
+        }
+    }
+
+    /// The holes among `pages` were filled by write(2) or fallocate: returns the pages where the
+    /// zero page has to be unmapped. The next access faults and finds the block.
+    #[must_use]
+    pub fn fill(&mut self, pages: &PageSet) -> PageSet {
+        let stale = self.zero.and(pages);
+        self.zero = self.zero.without(&stale);
+        stale
+    }
+
+    /// Forgets `pages`, which are mapped nowhere and whose folios are idle; returns those whose
+    /// folios have to be taken from the file. Their [`Tags`] go with [`Tags::forget`].
+    #[must_use]
+    pub fn forget(&mut self, pages: &PageSet) -> PageSet {
+        let gone = self.present.and(pages);
+        self.present = self.present.without(&gone);
+        self.zero = self.zero.without(pages);
+        if self.present.is_empty() {
+            self.blocks.table = None;
+        }
+        gone
+    }
+
+    /// The block of `page`: meaningful for pages that are present, or were when the lock was
+    /// taken.
+    fn block(&self, page: usize) -> u64 {
+        match self.blocks.table.as_ref().and_then(|t| t.get(page)) {
+            Some(block) => *block,
+            None => self.blocks.origin.wrapping_add(page as u64),
+        }
+    }
+
+    /// Cuts the present pages of `pages` into runs that are contiguous in the file and on the
+    /// device, ascending.
+    pub fn runs<'a>(&'a self, pages: &PageSet) -> impl Iterator<Item = Run> + 'a {
+        let pages = self.present.and(pages);
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let page = pages.next(from)?;
+            let block = self.block(page);
+            let len = (1..PAGES - page)
+                .take_while(|i| {
+                    pages.contains(page + i)
+                        && self.block(page + i) == block.wrapping_add(*i as u64)
+                })
+                .count()
+                + 1;
+            from = page + len;
+            Some(Run { page, block, len })
+        })
+    }
+}
+
+impl<T: DerefMut<Target = [u64; PAGES]>> Default for State<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What the tag lock guards: a spinning lock, because pages are also tagged under a page table
+/// lock, when a dirty entry is zapped. The chunk's mark in the tree of chunks is set exactly while
+/// a page is dirty; both change together under that lock.
+#[derive(Default)]
+pub struct Tags {
+    dirty: PageSet,
+}
+
+/// What tagging a page changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Tagged {
+    /// The page was clean.
+    pub newly: bool,
+    /// The whole chunk was clean: set its mark.
+    pub set_mark: bool,
+}
+
+/// Pages that were seen dirty, and may be mapped writable.
+#[derive(Clone, Copy)]
+#[must_use]
+pub struct Snapshot(PageSet);
+
+/// Pages whose mappings were all write-protected while the chunk lock was held, and still is.
+#[must_use]
+pub struct Protected(PageSet);
+
+/// Pages that are no longer dirty and whose lines must be written back before the chunk lock is
+/// dropped.
+#[must_use]
+pub struct Taken(PageSet);
+
+impl Tags {
+    /// A chunk without a dirty page.
+    pub const fn new() -> Self {
+        Tags {
+            dirty: PageSet::EMPTY,
+        }
+    }
+
+    /// Whether `page` is dirty.
+    pub fn is_dirty(&self, page: usize) -> bool {
+        self.dirty.contains(page)
+    }
+
+    /// A store may happen to `page` from now on, or has happened.
+    pub fn set(&mut self, page: usize) -> Tagged {
+        let set_mark = self.dirty.is_empty();
+        Tagged {
+            newly: self.dirty.insert(page),
+            set_mark,
+        }
+    }
+
+    /// The dirty pages among `pages`. The chunk lock is held from here to the write-back, so that
+    /// no fault makes one of them writable again in between.
+    pub fn dirty_in(&self, pages: &PageSet) -> Snapshot {
+        Snapshot(self.dirty.and(pages))
+    }
+
+    /// Makes `protected` clean; the lines of what is returned are written back next. A page that
+    /// was tagged again by a zap or the end of a DMA since it was seen is included: its stores
+    /// precede the write-back. The flag says that no page is left dirty: clear the chunk's mark.
+    pub fn take(&mut self, protected: Protected) -> (Taken, bool) {
+        self.dirty = self.dirty.without(&protected.0);
+        (Taken(protected.0), self.dirty.is_empty())
+    }
+
+    /// The pages are being taken out of the file: their content does not matter any more. Returns
+    /// whether the chunk's mark must be cleared.
+    #[must_use]
+    pub fn forget(&mut self, pages: &PageSet) -> bool {
+        let some = !self.dirty.is_empty();
+        self.dirty = self.dirty.without(pages);
+        some && self.dirty.is_empty()
+    }
+}
+
+impl Snapshot {
+    /// The pages.
+    pub fn pages(&self) -> &PageSet {
+        &self.0
+    }
+
+    /// Every shared mapping of every page was write-protected, or the file has no mapping that
+    /// could be writable.
+    pub fn write_protected(self) -> Protected {
+        Protected(self.0)
+    }
+}
+
+impl Taken {
+    /// The pages.
+    pub fn pages(&self) -> &PageSet {
+        &self.0
+    }
+
+    /// The write-back of every line of every page was started; returns the number of pages. They
+    /// are durable after a fence.
+    pub fn written_back(self) -> usize {
+        self.0.count()
+    }
+}
+
+/// A sync in flight: from before it takes its first page until its fence is through.
+///
+/// Another sync that finds one of those pages clean must not return before that fence. Windows are
+/// kept per inode, under the tag lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Number in the order of begin, per inode.
+    pub seq: u64,
+    /// First page of the file that the sync may have taken.
+    pub first: u64,
+    /// One past the last page that it may have taken so far: grows with each chunk, so that a
+    /// long sync does not hold up one of pages that it has not reached.
+    pub end: u64,
+}
+
+impl Window {
+    /// Whether a sync of the pages `first..=last`, which has looked at all of them and then drew
+    /// the number `now`, must wait for this one. Later ones have taken nothing that it needs, so
+    /// the wait ends.
+    pub fn covers(&self, now: u64, first: u64, last: u64) -> bool {
+        self.seq < now && self.first <= last && first < self.end
+    }
+}

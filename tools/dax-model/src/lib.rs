@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The pure part of rdax's dirty tracking, compiled for the host from the module's own files.
+//!
+//! `tests/` has property tests of the transitions and a model that runs them under a scheduler
+//! which explores the interleavings of faults, stores, syncs, zaps and truncation.
+
+#![forbid(unsafe_code)]
+
+#[path = "../../../src/dax/chunk.rs"]
+pub mod chunk;
+#[path = "../../../src/dax/page_set.rs"]
+pub mod page_set;

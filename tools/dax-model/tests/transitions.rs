@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Property tests: the sets against `BTreeSet`, the chunk against a plain table of pages.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dax_model::chunk::{Entry, State, Tags, Window};
+use dax_model::page_set::{PageSet, PAGES};
+use proptest::prelude::*;
+
+type Chunk = State<Box<[u64; PAGES]>>;
+
+fn set(pages: &BTreeSet<usize>) -> PageSet {
+    let mut set = PageSet::EMPTY;
+    for page in pages {
+        assert!(set.insert(*page));
+    }
+    set
+}
+
+fn pages() -> impl Strategy<Value = BTreeSet<usize>> {
+    prop_oneof![
+        prop::collection::btree_set(0..PAGES, 0..40),
+        prop::collection::btree_set(0..PAGES, 0..40)
+            .prop_map(|holes| (0..PAGES).filter(|page| !holes.contains(page)).collect()),
+        (0..PAGES, 0..PAGES).prop_map(|(a, b)| (a.min(b)..=a.max(b)).collect()),
+        Just((0..PAGES).collect()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn sets_agree_with_btreeset(a in pages(), b in pages(), first in 0..PAGES, last in 0..PAGES) {
+        let (x, y) = (set(&a), set(&b));
+        prop_assert_eq!(x.iter().collect::<BTreeSet<_>>(), a.clone());
+        prop_assert_eq!(x.count(), a.len());
+        prop_assert_eq!(x.is_empty(), a.is_empty());
+        prop_assert_eq!(x.and(&y), set(&a.intersection(&b).copied().collect()));
+        prop_assert_eq!(x.without(&y), set(&a.difference(&b).copied().collect()));
+        prop_assert_eq!(PageSet::range(first, last), set(&(first..=last).collect()));
+        prop_assert_eq!(x.next(first), a.range(first..).next().copied());
+        let mut out = x;
+        prop_assert_eq!(out.remove(first), a.contains(&first));
+        prop_assert!(!out.contains(first));
+    }
+
+    #[test]
+    fn runs_are_maximal_and_cover(a in pages()) {
+        let x = set(&a);
+        let runs: Vec<_> = x.runs().collect();
+        let covered: BTreeSet<usize> = runs.iter().flat_map(|(p, n)| *p..*p + *n).collect();
+        prop_assert_eq!(covered, a);
+        for pair in runs.windows(2) {
+            prop_assert!(pair[0].0 + pair[0].1 < pair[1].0);
+        }
+    }
+
+    /// Any order of mapping, filling and forgetting, with blocks that jump: the chunk remembers
+    /// every block, asks for the zero page to be unmapped exactly where it may be mapped, and for
+    /// a folio to be associated exactly once.
+    #[test]
+    fn a_chunk_remembers(steps in prop::collection::vec((0..4u8, 0..PAGES, 0..4u64, 1..60usize), 1..120)) {
+        let mut chunk = Chunk::new();
+        let mut model: BTreeMap<usize, Option<u64>> = BTreeMap::new();
+        for (kind, page, piece, len) in steps {
+            let block = piece * 100_000 + page as u64;
+            let range = PageSet::range(page, (page + len - 1).min(PAGES - 1));
+            match kind {
+                0 => {
+                    if chunk.entry(page) == Entry::Absent {
+                        chunk.map_zero(page);
+                        model.insert(page, None);
+                    }
+                }
+                1 => {
+                    let block = match chunk.entry(page) {
+                        Entry::Present(block) => block,
+                        _ => block,
+                    };
+                    let table = chunk.needs_table(page, block).then(|| Box::new([0; PAGES]));
+                    let todo = chunk.map_block(page, block, table);
+                    let before = model.insert(page, Some(block));
+                    prop_assert_eq!(todo.unmap_zero, before == Some(None));
+                    prop_assert_eq!(todo.associate, !matches!(before, Some(Some(_))));
+                }
+                2 => {
+                    let stale = chunk.fill(&range);
+                    for p in range.iter() {
+                        let was_zero = model.get(&p) == Some(&None);
+                        prop_assert_eq!(stale.contains(p), was_zero);
+                        if was_zero {
+                            model.remove(&p);
+                        }
+                    }
+                }
+                _ => {
+                    let gone = chunk.forget(&range);
+                    for p in range.iter() {
+                        prop_assert_eq!(gone.contains(p), matches!(model.remove(&p), Some(Some(_))));
+                    }
+                }
+            }
+            for p in 0..PAGES {
+                let expect = match model.get(&p) {
+                    None => Entry::Absent,
+                    Some(None) => Entry::Zero,
+                    Some(Some(block)) => Entry::Present(*block),
+                };
+                prop_assert_eq!(chunk.entry(p), expect);
+            }
+            let mut seen = BTreeSet::new();
+            let mut last = None;
+            for run in chunk.runs(&PageSet::range(0, PAGES - 1)) {
+                for i in 0..run.len {
+                    prop_assert_eq!(model.get(&(run.page + i)), Some(&Some(run.block + i as u64)));
+                    seen.insert(run.page + i);
+                }
+                prop_assert_ne!(last, Some((run.page, run.block)), "two runs that are one");
+                last = Some((run.page + run.len, run.block + run.len as u64));
+            }
+            prop_assert_eq!(seen.len(), chunk.present().count());
+        }
+    }
+
+    /// The mark of a chunk is set exactly while it has a dirty page.
+    #[test]
+    fn the_mark_follows_the_tags(steps in prop::collection::vec((0..3u8, 0..PAGES, 1..80usize), 1..80)) {
+        let mut tags = Tags::new();
+        let mut mark = false;
+        let mut model = BTreeSet::new();
+        for (kind, page, len) in steps {
+            let last = (page + len - 1).min(PAGES - 1);
+            let range = PageSet::range(page, last);
+            match kind {
+                0 => {
+                    let tagged = tags.set(page);
+                    prop_assert_eq!(tagged.newly, model.insert(page));
+                    mark |= tagged.set_mark;
+                }
+                1 => {
+                    let seen = tags.dirty_in(&range);
+                    let expect: BTreeSet<usize> = model.range(page..=last).copied().collect();
+                    prop_assert_eq!(*seen.pages(), set(&expect));
+                    let (taken, clear) = tags.take(seen.write_protected());
+                    prop_assert_eq!(taken.written_back(), expect.len());
+                    mark &= !clear;
+                    model.retain(|p| !range.contains(*p));
+                }
+                _ => {
+                    if tags.forget(&range) {
+                        mark = false;
+                    }
+                    model.retain(|p| !range.contains(*p));
+                }
+            }
+            prop_assert_eq!(mark, !model.is_empty());
+            for p in 0..PAGES {
+                prop_assert_eq!(tags.is_dirty(p), model.contains(&p));
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_cover_what_they_reached_and_no_more() {
+    let window = Window {
+        seq: 3,
+        first: 10,
+        end: 20,
+    };
+    assert!(window.covers(4, 0, 10));
+    assert!(window.covers(4, 19, 30));
+    assert!(!window.covers(4, 0, 9));
+    assert!(!window.covers(4, 20, 30));
+    assert!(!window.covers(3, 0, 30));
+    let empty = Window { end: 10, ..window };
+    assert!(!empty.covers(4, 0, 9));
+    assert!(!empty.covers(4, 10, 30));
+}
