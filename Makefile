@@ -5,24 +5,65 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
 ifdef KDIR
 # Only the module, against the prepared kernel tree KDIR, with the compilers in
 # PATH. It lands in build/RELEASE/rdax.ko.
-override KDIR := $(realpath $(KDIR))
-RELEASE := $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null)
-KBUILD = args=$$(scripts/check-tree "$(KDIR)") && \
-	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" $$args $(if $(V),,-s)
+override KDIR := $(abspath $(KDIR))
+RELEASE := $(shell cat "$(KDIR)/include/config/kernel.release" 2>/dev/null)
+KBUILD = @args=$$(scripts/check-tree "$(KDIR)") && \
+	$(MAKE) -C "$(KDIR)" M="$(CURDIR)" $$args $(if $(V),V=$(V),-s)
 
 .PHONY: module clippy
 module:
-	@$(KBUILD) MO="$(CURDIR)/build/$(RELEASE)" modules
+	$(KBUILD) MO="$(CURDIR)/build/$(RELEASE)" modules
 clippy:
-	@$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
+	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
 
-.PHONY: module
+.PHONY: all module tools run shell test host-test vm-test lint doc clean help
+all: module tools
+
+# Without a KDIR the module is built for the stock kernel, in the toolchain root.
 module:
-	@scripts/in-root make module KDIR="$$(scripts/kernel)/tree" V="$(V)"
+	@kernel=$$(scripts/kernel) && \
+	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)"
+
+tools:
+	@scripts/in-root scripts/build-tools
+
+run: all
+	@qemu/vm --pmem 2G -- rdax-stress /mnt/pmem
+
+shell: all
+	@qemu/vm
+
+test: all
+	@scripts/test all
+host-test:
+	@scripts/test host
+vm-test: all
+	@scripts/test vm
+
+lint:
+	@scripts/lint
+
+doc:
+	@cd tools && ../scripts/in-root cargo doc --workspace --no-deps --document-private-items
+
+clean:
+	rm -rf build
+
+help:
+	@echo 'make run           get and build all that is needed, run the stress tests in the VM'
+	@echo 'make shell         the same VM with a prompt, rdax mounted'
+	@echo 'make test          all tests (host-test, vm-test: one half)'
+	@echo 'make module tools  the module for the stock kernel, and the programs, to build/'
+	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
+	@echo 'make lint          rustfmt, clippy, shellcheck'
+	@echo 'make doc           the documentation of the code'
+	@echo 'make clean         remove build/ (not the cache)'
+	@echo 'qemu/vm --help     run a program of your own in the VM'
 endif
