@@ -22,6 +22,8 @@
 #![allow(unreachable_pub)]
 
 pub mod alloc;
+// The kernel has no use for it.
+#[cfg(not(MODULE))]
 pub mod check;
 pub mod dir;
 pub mod error;

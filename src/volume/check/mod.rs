@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The checker: reads every structure of a volume and says what is wrong.
+//!
+//! It knows the format and nothing of the code that writes it: it shares the structures of
+//! [`super::format`] and the checksum, no operation, so that a mistake made there is not made here
+//! as well. It never writes, takes no structure at its word, and ends on any content: each block is
+//! walked into once, each count is bounded by what was found on the device.
+//!
+//! It expects a volume that nobody changes and whose journal was replayed (an unreplayed lane is
+//! reported, and what it would mend as well). Memory: two bits a block, 56 bytes an inode slot, 32
+//! bytes a directory leaf. Host only: `fsck.rdax` and the tests.
+
+mod bitmap;
+mod dir;
+mod extent;
+mod fixed;
+mod inode;
+mod link;
+mod media;
+mod problem;
+
+pub use problem::{Kind, Name, Problem};
+
+use super::error::{Result, Structure};
+use super::format::SuperBlock;
+use super::pmem::Pmem;
+use crate::env::Vec;
+use media::Bits;
+
+/// What a volume holds, as counted by [`check`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Blocks of the volume.
+    pub blocks: u64,
+    /// Clear bits in its bitmaps.
+    pub free_blocks: u64,
+    /// Inodes in use.
+    pub inodes: u64,
+    /// Of these, directories.
+    pub directories: u64,
+    /// Inodes in the orphan file: removed and still in use, or being truncated, when the volume was
+    /// last written. The next mount for writing works them off; they are no problem.
+    pub orphans: u64,
+    /// Problems reported.
+    pub problems: u64,
+}
+
+/// Checks the volume on `pmem` and calls `report` with each problem found.
+///
+/// Fails with [`super::Error::NotRdax`], [`super::Error::Unsupported`] or
+/// [`super::Error::TooSmall`] where no volume of this format is found, with
+/// [`super::Error::Corrupt`] where both superblocks are damaged, and with
+/// [`super::Error::NoMemory`]. Damage of anything else is reported, not returned.
+pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary> {
+    let mut problems = 0;
+    let mut count = |problem| {
+        problems += 1;
+        report(problem)
+    };
+    let sb = fixed::super_blocks(pmem, &mut count)?;
+    let mut checker = Checker {
+        pmem,
+        used: Bits::new(sb.blocks.get())?,
+        marked: Bits::new(sb.blocks.get())?,
+        sb,
+        report: &mut count,
+        slots: Vec::new(),
+        table: Vec::new(),
+        leaves: Vec::new(),
+        all_inodes: true,
+        all_bitmaps: true,
+        summary: Summary::default(),
+    };
+    checker.run()?;
+    let summary = checker.summary;
+    Ok(Summary {
+        problems,
+        ..summary
+    })
+}
+
+/// What is known of a slot of the inode table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Its chunk cannot be read.
+    Unknown,
+    /// Not in use.
+    Free,
+    /// In use, but the inode cannot be believed.
+    Damaged,
+    /// In use.
+    Used,
+}
+
+/// A slot of the inode table: what the inode says, and what the directories say of it.
+#[derive(Clone, Copy)]
+struct Slot {
+    state: State,
+    /// `DT_*`.
+    file_type: u8,
+    /// As the inode says.
+    nlink: u32,
+    /// As the inode says: slot of the orphan file plus one.
+    orphan: u32,
+    /// As the inode says.
+    parent: u64,
+    /// Entries found with its number.
+    links: u64,
+    /// Of a directory: entries found in it.
+    entries: u64,
+    /// Of these, for directories.
+    subdirs: u64,
+    /// The directory in which it was found first; 0 if it was not found yet.
+    found_in: u64,
+}
+
+/// A run of blocks of the inode table.
+struct TableRun {
+    file_block: u64,
+    block: u64,
+    len: u64,
+}
+
+/// A leaf of a directory, found in the directory's tree.
+struct Leaf {
+    dir: u64,
+    key: u64,
+    /// Where the next leaf begins.
+    end: u64,
+    block: u64,
+}
+
+/// The state of one check.
+struct Checker<'a> {
+    pmem: &'a dyn Pmem,
+    report: &'a mut dyn FnMut(Problem),
+    sb: SuperBlock,
+    /// Blocks that something uses.
+    used: Bits,
+    /// Blocks that the bitmaps mark in use.
+    marked: Bits,
+    slots: Vec<Slot>,
+    table: Vec<TableRun>,
+    leaves: Vec<Leaf>,
+    /// The inode table, and all its chunks, could be read.
+    all_inodes: bool,
+    /// All bitmaps could be read.
+    all_bitmaps: bool,
+    summary: Summary,
+}
+
+impl Checker<'_> {
+    fn run(&mut self) -> Result<()> {
+        let lanes = self.check_lanes()?;
+        self.read_bitmaps()?;
+        let orphan_blocks = self.check_system_inodes()?;
+        self.check_inodes()?;
+        self.check_leaves()?;
+        self.check_orphans(&orphan_blocks)?;
+        self.check_links()?;
+        self.compare_bitmaps()?;
+        self.check_counters(&lanes);
+        Ok(())
+    }
+
+    fn problem(&mut self, what: Structure, at: u64, ino: Option<u64>, kind: Kind) {
+        (self.report)(Problem {
+            what,
+            at,
+            ino,
+            name: None,
+            kind,
+        });
+    }
+
+    /// Slot of inode `ino`; None beyond the table and for numbers that no inode has.
+    fn slot(&mut self, ino: u64) -> Option<&mut Slot> {
+        if ino % super::format::INODES_PER_CHUNK == 0 {
+            return None;
+        }
+        usize::try_from(ino)
+            .ok()
+            .and_then(|i| self.slots.get_mut(i))
+    }
+}
