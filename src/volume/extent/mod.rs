@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extent trees: sorted maps from a 52-bit key to blocks, in the inode and in nodes of one block.
+//!
+//! Files use them from file block to blocks, and neighbours merge. Directories use them from the
+//! smallest hash of a leaf to its block: one block each, never merged. The inode table and the
+//! orphan file are files.
+//!
+//! The tree is a B+tree. The key of an entry of an index node is exactly the smallest key below, so
+//! that a search for the greatest key not above a given one ([`lookup`]) needs one path. Nodes are
+//! split when they are full and freed when they are empty; they are not merged.
+//!
+//! A change of the tree touches each node at most once, so that it can be built from what is on the
+//! media: one leaf, the keys above it where its first key changes, and the nodes above it that
+//! become empty. What would need more, splits, is done before in transactions of their own that
+//! change no mapping ([`make_room`]).
+//!
+//! Callers are the other modules of the volume. Whoever reads a tree holds at least shared access
+//! to its inode, whoever changes it exclusive access until the transaction is committed.
+
+mod edit;
+mod node;
+
+use super::error::{Error, Result};
+use super::format::{Extent, RawInode};
+use super::pmem::Pmem;
+
+pub use edit::{cut, insert, make_room};
+pub use node::{pack, scan, scan_root, unpack, Expect, Media, Owner, KEY_END};
+
+/// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more
+/// extents than the largest device has blocks at a depth of five.
+pub const MAX_DEPTH: usize = 7;
+
+/// An extent: `len` blocks from `block`, for the keys from `key` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First key: a file block or a hash.
+    pub key: u64,
+    /// First block on the device.
+    pub block: u64,
+    /// Blocks, 1 to [`super::format::EXTENT_MAX`].
+    pub len: u64,
+}
+
+impl Mapping {
+    /// The first key after this extent.
+    pub fn end(&self) -> u64 {
+        self.key + self.len
+    }
+}
+
+/// What surrounds a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The extent with the greatest key not above the one looked for. It need not reach it.
+    pub floor: Option<Mapping>,
+    /// The key of the extent after that.
+    pub next: Option<u64>,
+}
+
+/// The place of a path in one node.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The node; meaningless for the root.
+    expect: Expect,
+    /// The entry that the path takes; in the leaf, the floor. The first entry if all keys are
+    /// above.
+    index: usize,
+    /// Entries in the node.
+    count: usize,
+}
+
+/// A path from the root to the leaf where a key belongs.
+struct Path {
+    steps: [Step; MAX_DEPTH + 1],
+    /// Index of the leaf in `steps`: the tree's depth.
+    leaf: usize,
+    /// The floor is below the path: entry `index` of each node has a greater key.
+    before: bool,
+    /// In the leaf, the extent after the floor.
+    after: Option<Mapping>,
+    found: Found,
+}
+
+impl Path {
+    fn leaf(&self) -> &Step {
+        &self.steps[self.leaf]
+    }
+
+    /// Where in its leaf an extent with the path's key would go.
+    fn position(&self) -> usize {
+        if self.before {
+            0
+        } else {
+            self.leaf().index + 1
+        }
+    }
+}
+
+/// Collects from a node's entries those around `key`.
+struct Around {
+    key: u64,
+    /// Index and entry of the floor, or of the first entry.
+    at: (usize, Extent),
+    /// The entry after that.
+    next: Option<Extent>,
+    before: bool,
+}
+
+impl Around {
+    fn new(key: u64) -> Around {
+        Around {
+            key,
+            at: (0, Extent::default()),
+            next: None,
+            before: false,
+        }
+    }
+
+    fn visit(&mut self, i: usize, e: &Extent) {
+        if i == 0 || e.key.get() <= self.key {
+            self.at = (i, *e);
+            self.before = e.key.get() > self.key;
+        } else if self.next.is_none() {
+            self.next = Some(*e);
+        }
+    }
+}
+
+/// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key` belongs.
+fn descend<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> Result<Path> {
+    let owner = Owner {
+        ino: raw.ino.get(),
+        generation: raw.generation.get(),
+    };
+    let mut around = Around::new(key);
+    let count = scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?;
+    let depth = usize::from(raw.depth);
+    let mut expect = Expect {
+        block: 0,
+        level: u16::from(raw.depth),
+        owner,
+        keys: (0, KEY_END),
+    };
+    let mut path = Path {
+        steps: [Step {
+            expect,
+            index: around.at.0,
+            count,
+        }; MAX_DEPTH + 1],
+        leaf: depth,
+        before: count == 0 || around.before,
+        after: None,
+        found: Found {
+            floor: None,
+            next: None,
+        },
+    };
+    for step in path.steps.iter_mut().take(depth + 1).skip(1) {
+        expect = Expect {
+            block: around.at.1.value.get(),
+            level: expect.level - 1,
+            owner,
+            keys: (
+                around.at.1.key.get(),
+                around.next.map_or(expect.keys.1, |e| e.key.get()),
+            ),
+        };
+        around = Around::new(key);
+        let count = scan(media, &expect, &mut |i, e| around.visit(i, e))?;
+        *step = Step {
+            expect,
+            index: around.at.0,
+            count,
+        };
+    }
+    let floor = (!path.before).then(|| unpack(&around.at.1));
+    path.after = if !path.before {
+        around.next.map(|e| unpack(&e))
+    } else if path.leaf().count > 0 {
+        Some(unpack(&around.at.1))
+    } else {
+        None
+    };
+    // The bound of a leaf is the key of the next leaf, and the end of all keys in the last.
+    let bound = (expect.keys.1 != KEY_END).then_some(expect.keys.1);
+    path.found = Found {
+        floor,
+        next: path.after.map(|m| m.key).or(bound),
+    };
+    Ok(path)
+}
+
+/// The extents around `key` in the tree of `raw`, an inode at byte address `at`.
+///
+/// Fails with [`Error::Corrupt`] if a node on the path does, and with [`Error::Invalid`] if `key`
+/// is no key.
+pub fn lookup<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> Result<Found> {
+    if key >= KEY_END {
+        return Err(Error::Invalid);
+    }
+    Ok(descend(media, raw, at, key)?.found)
+}

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One node of an extent tree: the entries of a root or of a block, read and verified.
+//!
+//! Nothing of a node is believed before its checksum holds, it names this tree and this place in
+//! it, and its entries are in order, inside the keys that its parent promised, and point into the
+//! blocks that files may own.
+
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::Mapping;
+use crate::env;
+use crate::volume::error::{Error, Result, Structure};
+use crate::volume::format::{
+    Extent, NodeHeader, RawInode, BLOCK, EXTENT_MAX, KEY_BITS, NODE_EXTENTS, NODE_MAGIC,
+    ROOT_EXTENTS,
+};
+use crate::volume::pmem::Pmem;
+use crate::volume::super_block::Geometry;
+use crate::volume::Volume;
+
+/// The first key that no entry can have.
+pub const KEY_END: u64 = 1 << KEY_BITS;
+/// Bits of `Extent::value` that hold the block; the length lies above.
+const BLOCK_BITS: u32 = 40;
+/// Bytes of a node's header.
+const HEADER: usize = size_of::<NodeHeader>();
+/// Bytes of an entry.
+const ENTRY: usize = size_of::<Extent>();
+/// No entry: the identity of `min` and `max`.
+const NO_CHANGE: (usize, usize) = (usize::MAX, 0);
+/// Entries that [`scan`] holds on the stack at a time.
+const BATCH: usize = 32;
+
+/// Where metadata is read from: the memory, and the blocks that files may own.
+pub struct Media<'a, P> {
+    /// The device.
+    pub pmem: &'a P,
+    /// Where its parts lie.
+    pub geo: &'a Geometry,
+}
+
+impl<'a, P: Pmem> Media<'a, P> {
+    /// What reading the metadata of `vol` needs.
+    pub fn of(vol: &'a Volume<P>) -> Self {
+        Media {
+            pmem: vol.pmem(),
+            geo: vol.geometry(),
+        }
+    }
+}
+
+impl<P> Clone for Media<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Media<'_, P> {}
+
+/// The inode a tree belongs to, as its nodes name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The inode number.
+    pub ino: u64,
+    /// The inode's generation.
+    pub generation: u32,
+}
+
+/// What a node must be, given the entry that points to it.
+#[derive(Clone, Copy, Debug)]
+pub struct Expect {
+    /// Its block.
+    pub block: u64,
+    /// Its height above the leaves.
+    pub level: u16,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its first key, and the first key it must not reach.
+    pub keys: (u64, u64),
+}
+
+impl Expect {
+    /// The error for this node.
+    pub fn corrupt(&self) -> Error {
+        Error::Corrupt {
+            what: Structure::ExtentNode,
+            at: self.block.saturating_mul(BLOCK),
+        }
+    }
+}
+
+/// The entry of a leaf for `m`.
+pub fn pack(m: Mapping) -> Extent {
+    Extent {
+        key: U64::new(m.key),
+        value: U64::new((m.len << BLOCK_BITS) | m.block),
+    }
+}
+
+/// What the entry of a leaf says. Not verified.
+pub fn unpack(e: &Extent) -> Mapping {
+    Mapping {
+        key: e.key.get(),
+        block: e.value.get() & ((1 << BLOCK_BITS) - 1),
+        len: e.value.get() >> BLOCK_BITS,
+    }
+}
+
+/// Verifies the entries of one node one after the other.
+struct Order {
+    leaf: bool,
+    /// The first key that the next entry may have.
+    from: u64,
+    /// The first key that no entry may reach.
+    to: u64,
+}
+
+impl Order {
+    fn accept<P>(&mut self, media: &Media<'_, P>, e: &Extent) -> bool {
+        let key = e.key.get();
+        if key < self.from || key >= self.to {
+            return false;
+        }
+        let (block, len) = if self.leaf {
+            let m = unpack(e);
+            (m.block, m.len)
+        } else {
+            (e.value.get(), 1)
+        };
+        if len == 0 || len > EXTENT_MAX || len > self.to - key || !media.geo.is_data(block, len) {
+            return false;
+        }
+        self.from = key + if self.leaf { len } else { 1 };
+        true
+    }
+}
+
+/// Shows the verified entries of the root in `raw` to `visit`, and returns how many there are.
+/// `at` is the byte address of the inode, for the error.
+pub fn scan_root<P: Pmem>(
+    media: &Media<'_, P>,
+    raw: &RawInode,
+    at: u64,
+    visit: &mut dyn FnMut(usize, &Extent),
+) -> Result<usize> {
+    let corrupt = Error::Corrupt {
+        what: Structure::Inode,
+        at,
+    };
+    let count = usize::from(raw.root_count.get());
+    if count > ROOT_EXTENTS
+        || usize::from(raw.depth) > super::MAX_DEPTH
+        || (raw.depth > 0 && count == 0)
+    {
+        return Err(corrupt);
+    }
+    let mut order = Order {
+        leaf: raw.depth == 0,
+        from: 0,
+        to: KEY_END,
+    };
+    for (i, e) in raw.root.iter().take(count).enumerate() {
+        if !order.accept(media, e) {
+            return Err(corrupt);
+        }
+        visit(i, e);
+    }
+    Ok(count)
+}
+
+/// Reads and verifies the node that `expect` describes. Shows its entries to `visit`, which must
+/// not act on them before this returns: only then does the checksum hold. Returns how many there
+/// are, at least one.
+pub fn scan<P: Pmem>(
+    media: &Media<'_, P>,
+    expect: &Expect,
+    visit: &mut dyn FnMut(usize, &Extent),
+) -> Result<usize> {
+    if !media.geo.is_data(expect.block, 1) {
+        return Err(expect.corrupt());
+    }
+    let at = expect.block * BLOCK;
+    let mut header = [0u8; HEADER];
+    media.pmem.read(at, &mut header)?;
+    let count = check_header(&header, expect)?;
+    let mut crc = header_crc(&header);
+    let mut order = Order {
+        leaf: expect.level == 0,
+        from: expect.keys.0,
+        to: expect.keys.1,
+    };
+    let mut batch = [Extent::default(); BATCH];
+    let mut done = 0;
+    while done < count {
+        let n = (count - done).min(BATCH);
+        let entries = &mut batch[..n];
+        media
+            .pmem
+            .read(at + (HEADER + done * ENTRY) as u64, entries.as_mut_bytes())?;
+        crc = env::crc32c(crc, entries.as_bytes());
+        for (i, e) in entries.iter().enumerate() {
+            let first = done + i == 0;
+            if !order.accept(media, e) || (first && e.key.get() != expect.keys.0) {
+                return Err(expect.corrupt());
+            }
+            visit(done + i, e);
+        }
+        done += n;
+    }
+    if crc != stored_crc(&header) {
+        return Err(expect.corrupt());
+    }
+    Ok(count)
+}
+
+/// The number of entries that a node's header says, if the header is that of `expect`.
+fn check_header(bytes: &[u8; HEADER], expect: &Expect) -> Result<usize> {
+    let h = NodeHeader::ref_from_bytes(bytes).map_err(|_| expect.corrupt())?;
+    let count = usize::from(h.count.get());
+    if h.magic.get() != NODE_MAGIC
+        || count == 0
+        || count > NODE_EXTENTS
+        || h.level.get() != expect.level
+        || h.generation.get() != expect.owner.generation
+        || h.owner.get() != expect.owner.ino
+        || h.block.get() != expect.block
+    {
+        return Err(expect.corrupt());
+    }
+    Ok(count)
+}
+
+fn stored_crc(header: &[u8; HEADER]) -> u32 {
+    u32::from_le_bytes([header[0], header[1], header[2], header[3]])
+}
+
+/// The CRC of a header as if its `crc` were zero.
+fn header_crc(header: &[u8; HEADER]) -> u32 {
+    env::crc32c(env::crc32c(0, &[0; 4]), &header[4..])
+}
+
+/// A node in DRAM that is being changed. It is written with [`Node::changes`], or whole with
+/// [`Node::bytes`] where nothing points to its block yet.
+pub struct Node {
+    block: u64,
+    buf: env::Vec<u8>,
+    count: usize,
+    /// The entries that may differ from the media: first and end, `NO_CHANGE` if none.
+    changed: (usize, usize),
+}
+
+impl Node {
+    /// A node that is not on the media yet, with room for all entries and none in it.
+    pub fn new(block: u64, level: u16, owner: Owner) -> Result<Node> {
+        let mut node = Node {
+            block,
+            buf: env::Vec::zeroed(BLOCK as usize)?,
+            count: 0,
+            changed: NO_CHANGE,
+        };
+        let header = NodeHeader {
+            crc: U32::ZERO,
+            magic: U16::new(NODE_MAGIC),
+            count: U16::ZERO,
+            level: U16::new(level),
+            reserved0: U16::ZERO,
+            generation: U32::new(owner.generation),
+            owner: U64::new(owner.ino),
+            block: U64::new(block),
+            reserved: [0; 32],
+        };
+        node.buf[..HEADER].copy_from_slice(header.as_bytes());
+        Ok(node)
+    }
+
+    /// Reads and verifies the node that `expect` describes.
+    pub fn load<P: Pmem>(media: &Media<'_, P>, expect: &Expect) -> Result<Node> {
+        let mut node = Node::new(expect.block, expect.level, expect.owner)?;
+        let buf = &mut node.buf;
+        node.count = scan(media, expect, &mut |i, e| {
+            let at = HEADER + i * ENTRY;
+            buf[at..at + ENTRY].copy_from_slice(e.as_bytes());
+        })?;
+        Ok(node)
+    }
+
+    /// Entries in use.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Entry `i`, which must be below [`Node::count`].
+    pub fn get(&self, i: usize) -> Extent {
+        let mut e = Extent::default();
+        let at = HEADER + i * ENTRY;
+        e.as_mut_bytes().copy_from_slice(&self.buf[at..at + ENTRY]);
+        e
+    }
+
+    /// Removes `remove` entries from entry `at` on and puts `add` in their place. The caller has
+    /// made sure that they are there and that there is room.
+    pub fn splice(&mut self, at: usize, remove: usize, add: &[Extent]) {
+        let tail = HEADER + (at + remove) * ENTRY..HEADER + self.count * ENTRY;
+        let count = self.count - remove + add.len();
+        self.buf
+            .copy_within(tail, HEADER + (at + add.len()) * ENTRY);
+        let gap = HEADER + at * ENTRY;
+        self.buf[gap..gap + size_of_val(add)].copy_from_slice(add.as_bytes());
+        let end = if remove == add.len() {
+            at + remove
+        } else {
+            count
+        };
+        self.changed = (self.changed.0.min(at), self.changed.1.max(end).min(count));
+        self.count = count;
+    }
+
+    /// Moves the entries of `left` from entry `keep` on to the end of this node. The caller has made
+    /// sure that there is room.
+    pub fn take_tail(&mut self, left: &mut Node, keep: usize) {
+        let moved = left.count - keep;
+        let from = HEADER + keep * ENTRY;
+        let to = HEADER + self.count * ENTRY;
+        let len = moved * ENTRY;
+        self.buf[to..to + len].copy_from_slice(&left.buf[from..from + len]);
+        self.count += moved;
+        left.count = keep;
+        left.changed.1 = left.changed.1.min(keep);
+    }
+
+    /// All bytes in use, sealed: for a block that nothing points to yet.
+    pub fn bytes(&mut self) -> &[u8] {
+        self.seal();
+        &self.buf[..HEADER + self.count * ENTRY]
+    }
+
+    /// Seals the node and hands what differs from the media to `write`, as byte addresses and
+    /// bytes.
+    pub fn changes(&mut self, write: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
+        self.seal();
+        let at = self.block * BLOCK;
+        // The checksum, the magic and the count are the first eight bytes.
+        write(at, &self.buf[..8])?;
+        if self.changed.0 >= self.changed.1 {
+            return Ok(());
+        }
+        let from = HEADER + self.changed.0 * ENTRY;
+        let to = HEADER + self.changed.1 * ENTRY;
+        write(at + from as u64, &self.buf[from..to])
+    }
+
+    fn seal(&mut self) {
+        // At most NODE_EXTENTS, so it fits.
+        let count = (self.count as u16).to_le_bytes();
+        self.buf[6..8].copy_from_slice(&count);
+        self.buf[..4].fill(0);
+        let crc = env::crc32c(0, &self.buf[..HEADER + self.count * ENTRY]);
+        self.buf[..4].copy_from_slice(&crc.to_le_bytes());
+    }
+}

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The content of files: which blocks hold it, and how it grows, shrinks and gets holes.
+//!
+//! Data is stored by the caller, straight into the blocks; what is here decides when a block can be
+//! reached and how far the file goes. A block is mapped only when its content is durable, in the
+//! transaction that maps it, so nobody ever reads what was on the media before.
+//!
+//! Blocks beyond the size may be mapped (preallocated). Whatever exposes bytes that were beyond the
+//! size, and that the caller has not just stored, makes them zero first.
+
+use zerocopy::little_endian::U64;
+
+use super::alloc::{Reservation, Run, Want};
+use super::error::{Error, Result};
+use super::extent::{self, Found, Mapping, Media, KEY_END};
+use super::format::{RawInode, Time, BLOCK, MAX_FILE};
+use super::inode::Inode;
+use super::persist::{Dirty, Durable};
+use super::pmem::Pmem;
+use super::Volume;
+
+/// The first file block that no file reaches.
+const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
+/// Most blocks that one [`Volume::fill`] zeroes: 16 MiB, a few milliseconds.
+const FILL_MAX: u64 = 4096;
+/// The bits of a mode that say the file type, and those of a regular file.
+const S_IFMT: u16 = 0o170000;
+const S_IFREG: u16 = 0o100000;
+
+/// What holds a part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Map {
+    /// Nothing: it reads as zeros.
+    Hole {
+        /// File blocks, at least 1.
+        len: u64,
+    },
+    /// Contiguous blocks of the device.
+    Run {
+        /// The first.
+        block: u64,
+        /// How many, at least 1.
+        len: u64,
+    },
+}
+
+/// The step that zeroes what a truncation leaves of the last block.
+struct TailZeroed;
+
+/// Fails with [`Error::Invalid`] unless `inode` is a regular file.
+fn check_file(inode: &Inode) -> Result<()> {
+    if inode.mode() & S_IFMT == S_IFREG {
+        Ok(())
+    } else {
+        Err(Error::Invalid)
+    }
+}
+
+/// The end of the file blocks `start..start + len`, which are at least one.
+fn end_of(start: u64, len: u64) -> Result<u64> {
+    if len == 0 {
+        return Err(Error::Invalid);
+    }
+    match start.checked_add(len) {
+        Some(end) if end <= FILE_END => Ok(end),
+        _ => Err(Error::TooBig),
+    }
+}
+
+/// The extent that maps `key`, if `found`, which was looked up for it, has it.
+fn covering(found: &Found, key: u64) -> Option<Mapping> {
+    found.floor.filter(|m| m.end() > key)
+}
+
+/// Sets the times of a file whose content has changed.
+fn modified(raw: &mut RawInode, now: Time) {
+    raw.set_mtime(now);
+    raw.set_ctime(now);
+}
+
+impl<P: Pmem> Volume<P> {
+    fn around(&self, inode: &Inode, key: u64) -> Result<Found> {
+        check_file(inode)?;
+        extent::lookup(&Media::of(self), inode.raw(), inode.at(), key)
+    }
+
+    /// What holds `file_block` and, as far as it is contiguous, the blocks after it, up to `max`.
+    ///
+    /// Fails with [`Error::TooBig`] past the largest file.
+    pub fn map(&self, inode: &Inode, file_block: u64, max: u64) -> Result<Map> {
+        end_of(file_block, 1)?;
+        let found = self.around(inode, file_block)?;
+        Ok(match covering(&found, file_block) {
+            Some(m) => Map::Run {
+                block: m.block + (file_block - m.key),
+                len: (m.end() - file_block).min(max.max(1)),
+            },
+            None => Map::Hole {
+                len: (found.next.unwrap_or(FILE_END) - file_block).min(max.max(1)),
+            },
+        })
+    }
+
+    /// Maps blocks of zeros to the first blocks of a hole, at `file_block`: up to `len`, as many as
+    /// are contiguous on the media and in the hole, but never more than 16 MiB. The times are set if
+    /// `now` is given. Returns what was mapped.
+    ///
+    /// Fails with [`Error::Exists`] if `file_block` is mapped, and with [`Error::NoSpace`].
+    pub fn fill(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        len: u64,
+        now: Option<Time>,
+    ) -> Result<Run> {
+        end_of(file_block, len)?;
+        let found = self.around(inode, file_block)?;
+        if covering(&found, file_block).is_some() {
+            return Err(Error::Exists);
+        }
+        let hole = found.next.map_or(len, |next| next - file_block);
+        let mut want = Want::blocks(len.min(hole).min(FILL_MAX)).aligned(file_block);
+        if let Some(goal) = self.goal(&found, file_block) {
+            want = want.near(goal);
+        }
+        let blocks = self.reserve(want)?;
+        let run = blocks.run();
+        self.pmem().zero_nt(run.block * BLOCK, run.len * BLOCK)?;
+        self.attach(inode, file_block, blocks, None, now)?;
+        Ok(run)
+    }
+
+    /// Where a block for `file_block` would continue the extent before it, with the same gap on the
+    /// media as in the file.
+    fn goal(&self, found: &Found, file_block: u64) -> Option<u64> {
+        let before = found.floor?;
+        let goal = before.block.checked_add(file_block - before.key)?;
+        self.geometry().is_data(goal, 1).then_some(goal)
+    }
+
+    /// What to ask [`Volume::reserve`] for, to store up to `len` blocks from the hole at
+    /// `file_block` on: not more than the hole has, and where they continue the file.
+    ///
+    /// Fails with [`Error::Exists`] if `file_block` is mapped.
+    pub fn want(&self, inode: &Inode, file_block: u64, len: u64) -> Result<Want> {
+        end_of(file_block, len)?;
+        let found = self.around(inode, file_block)?;
+        if covering(&found, file_block).is_some() {
+            return Err(Error::Exists);
+        }
+        let hole = found.next.map_or(len, |next| next - file_block);
+        let want = Want::blocks(len.min(hole)).aligned(file_block);
+        Ok(match self.goal(&found, file_block) {
+            Some(goal) => want.near(goal),
+            None => want,
+        })
+    }
+
+    /// Maps the reserved `blocks` at `file_block`. The caller has stored into them all that the file
+    /// is to have there, past the cache or written back; the fence is made here. With a `new_size`
+    /// above the size, the file gets it, and what is mapped between the old size and `file_block`
+    /// becomes zero. The times are set.
+    ///
+    /// Fails with [`Error::Exists`] if a block of the range is mapped by now; the reservation is
+    /// given back then, as after any error.
+    pub fn insert(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        blocks: Reservation<'_, P>,
+        new_size: Option<u64>,
+        now: Time,
+    ) -> Result<()> {
+        let end = end_of(file_block, blocks.run().len)?;
+        let found = self.around(inode, file_block)?;
+        if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
+            return Err(Error::Exists);
+        }
+        self.attach(inode, file_block, blocks, new_size, Some(now))
+    }
+
+    /// Maps `blocks`, whose content is stored but not fenced, at `file_block`, a hole.
+    fn attach(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        blocks: Reservation<'_, P>,
+        new_size: Option<u64>,
+        now: Option<Time>,
+    ) -> Result<()> {
+        let grown = new_size.filter(|&size| size > inode.size());
+        if grown.is_some_and(|size| size > MAX_FILE) {
+            return Err(Error::TooBig);
+        }
+        if let Some(size) = grown {
+            self.zero_mapped(inode, inode.size(), size.min(file_block * BLOCK))?;
+        }
+        extent::make_room(self, inode, file_block, 1)?;
+        let mut raw = inode.raw().clone();
+        if let Some(size) = grown {
+            raw.size = U64::new(size);
+        }
+        if let Some(now) = now {
+            modified(&mut raw, now);
+        }
+        let mut tx = self.begin()?;
+        tx.ordered();
+        let run = tx.take(blocks)?;
+        let mapping = Mapping {
+            key: file_block,
+            block: run.block,
+            len: run.len,
+        };
+        extent::insert(
+            &mut tx,
+            &Media::of(self),
+            &mut raw,
+            inode.at(),
+            mapping,
+            true,
+        )?;
+        inode.log(&mut tx, &mut raw)?;
+        tx.commit()?;
+        inode.set(raw);
+        Ok(())
+    }
+
+    /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
+    /// the bytes from `stored_from` on, past the cache or written back (`new_size` if it has stored
+    /// nothing); what is mapped between the old size and there becomes zero. The fence is made here.
+    /// The times are set.
+    pub fn extend(
+        &self,
+        inode: &mut Inode,
+        new_size: u64,
+        stored_from: u64,
+        now: Time,
+    ) -> Result<()> {
+        check_file(inode)?;
+        if new_size > MAX_FILE {
+            return Err(Error::TooBig);
+        }
+        if new_size <= inode.size() {
+            return Ok(());
+        }
+        self.zero_mapped(inode, inode.size(), new_size.min(stored_from))?;
+        let mut raw = inode.raw().clone();
+        raw.size = U64::new(new_size);
+        modified(&mut raw, now);
+        let mut tx = self.begin()?;
+        tx.ordered();
+        inode.log(&mut tx, &mut raw)?;
+        tx.commit()?;
+        inode.set(raw);
+        Ok(())
+    }
+
+    /// Zeroes what is mapped of the bytes `from..to`, past the cache and without a fence.
+    fn zero_mapped(&self, inode: &Inode, from: u64, to: u64) -> Result<()> {
+        let mut at = from;
+        while at < to {
+            let block = at / BLOCK;
+            let left = to.div_ceil(BLOCK) - block;
+            at = match self.map(inode, block, left)? {
+                Map::Hole { len } => (block + len) * BLOCK,
+                Map::Run { block: first, len } => {
+                    let end = to.min((block + len) * BLOCK);
+                    self.pmem().zero_nt(first * BLOCK + at % BLOCK, end - at)?;
+                    end
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Sets the size of the file, and frees the blocks beyond it. The new size is durable first;
+    /// where the blocks take several transactions, the inode is in the orphan file meanwhile, so
+    /// that the next mount finishes what a crash interrupts. What a shorter file leaves of its last
+    /// block becomes zero. The times are set.
+    ///
+    /// After an error the size may be the new one already, with blocks beyond it; they are freed at
+    /// the next mount, or when the file is truncated again.
+    pub fn truncate(&self, inode: &mut Inode, new_size: u64, now: Time) -> Result<()> {
+        check_file(inode)?;
+        if new_size > inode.size() {
+            return self.extend(inode, new_size, new_size, now);
+        }
+        let mut raw = inode.raw().clone();
+        raw.size = U64::new(new_size);
+        modified(&mut raw, now);
+        self.cut_beyond(inode, raw)?;
+        self.zero_tail(inode)
+    }
+
+    /// Frees the blocks beyond the size, and takes the inode, which has a name, out of the orphan
+    /// file: what a mount does with a truncation that a crash has interrupted.
+    pub fn finish_truncate(&self, inode: &mut Inode) -> Result<()> {
+        check_file(inode)?;
+        self.cut_beyond(inode, inode.raw().clone())?;
+        self.zero_tail(inode)
+    }
+
+    /// Makes `raw` the inode, and frees the blocks beyond its size.
+    fn cut_beyond(&self, inode: &mut Inode, mut raw: RawInode) -> Result<()> {
+        let media = Media::of(self);
+        let from = raw.size.get().div_ceil(BLOCK);
+        let mut to = KEY_END;
+        // One leaf takes one transaction.
+        let mut orphan = if raw.depth > 0 && raw.orphan.get() == 0 {
+            Some(self.reserve_orphan()?)
+        } else {
+            None
+        };
+        loop {
+            let mut tx = self.begin()?;
+            let more = extent::cut(&mut tx, &media, &mut raw, inode.at(), from, to)?;
+            if more.is_none() {
+                // Without a name, it stays there until it is freed.
+                if raw.nlink.get() > 0 {
+                    tx.detach_orphan(&mut raw)?;
+                }
+            } else if let Some(orphan) = orphan.take() {
+                tx.attach_orphan(orphan, &mut raw)?;
+            }
+            inode.log(&mut tx, &mut raw)?;
+            tx.commit()?;
+            inode.set(raw);
+            match more {
+                Some(end) => to = end,
+                None => return Ok(()),
+            }
+            raw = inode.raw().clone();
+        }
+    }
+
+    /// Zeroes what lies beyond the size in the last block, durably.
+    fn zero_tail(&self, inode: &Inode) -> Result<()> {
+        let size = inode.size();
+        if size % BLOCK == 0 {
+            return Ok(());
+        }
+        if let Map::Run { block, .. } = self.map(inode, size / BLOCK, 1)? {
+            let mut dirty = Dirty::<P, TailZeroed>::new(self.pmem());
+            dirty.zero(block * BLOCK + size % BLOCK, BLOCK - size % BLOCK)?;
+            let _: Durable<TailZeroed> = dirty.write_back().fence()?;
+        }
+        Ok(())
+    }
+
+    /// Makes a hole of the file blocks `file_block..file_block + len`, and frees what they held. The
+    /// times are set.
+    ///
+    /// A range with the extents of several nodes takes several transactions, from its end to its
+    /// start; after a crash or an error the part that was done is a hole.
+    pub fn punch(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
+        check_file(inode)?;
+        if file_block >= FILE_END || len == 0 {
+            return Ok(());
+        }
+        let mut end = file_block.saturating_add(len).min(FILE_END);
+        let found = self.around(inode, file_block)?;
+        if covering(&found, file_block).is_some_and(|m| m.key < file_block && m.end() > end) {
+            extent::make_room(self, inode, file_block, 1)?;
+        }
+        let media = Media::of(self);
+        loop {
+            let mut raw = inode.raw().clone();
+            modified(&mut raw, now);
+            let mut tx = self.begin()?;
+            let more = extent::cut(&mut tx, &media, &mut raw, inode.at(), file_block, end)?;
+            inode.log(&mut tx, &mut raw)?;
+            tx.commit()?;
+            inode.set(raw);
+            match more {
+                Some(left) => end = left,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The first byte at `offset` or after it that is data. `None` if there is none up to the size.
+    pub fn seek_data(&self, inode: &Inode, offset: u64) -> Result<Option<u64>> {
+        check_file(inode)?;
+        if offset >= inode.size() {
+            return Ok(None);
+        }
+        let found = self.around(inode, offset / BLOCK)?;
+        let data = if covering(&found, offset / BLOCK).is_some() {
+            Some(offset)
+        } else {
+            found.next.map(|key| key.saturating_mul(BLOCK))
+        };
+        Ok(data.filter(|&at| at < inode.size()))
+    }
+
+    /// The first byte at `offset` or after it that is in a hole; the end of the file counts as one.
+    /// `None` if `offset` is beyond that.
+    pub fn seek_hole(&self, inode: &Inode, offset: u64) -> Result<Option<u64>> {
+        check_file(inode)?;
+        if offset >= inode.size() {
+            return Ok(None);
+        }
+        let mut block = offset / BLOCK;
+        // The block grows from extent to extent, so this ends.
+        while block.saturating_mul(BLOCK) < inode.size() {
+            match covering(&self.around(inode, block)?, block) {
+                Some(m) => block = m.end(),
+                None => return Ok(Some(offset.max(block * BLOCK))),
+            }
+        }
+        Ok(Some(inode.size()))
+    }
+
+    /// Frees an inode of any type that has no name and no user, with all its blocks. Where these
+    /// take several transactions, a crash leaves the rest to the next mount.
+    pub fn free_inode(&self, mut inode: Inode) -> Result<()> {
+        if inode.nlink() != 0 {
+            return Err(Error::Invalid);
+        }
+        let media = Media::of(self);
+        let mut to = KEY_END;
+        loop {
+            let mut raw = inode.raw().clone();
+            let mut tx = self.begin()?;
+            match extent::cut(&mut tx, &media, &mut raw, inode.at(), 0, to)? {
+                Some(end) => to = end,
+                None => {
+                    tx.detach_orphan(&mut raw)?;
+                    tx.free_inode(&inode)?;
+                    return tx.commit();
+                }
+            }
+            inode.log(&mut tx, &mut raw)?;
+            tx.commit()?;
+            inode.set(raw);
+        }
+    }
+}
