@@ -9,6 +9,7 @@
 //!
 //! Link counts, `..` and times are kept here because they change with the name, in its transaction.
 
+mod attr;
 mod rename;
 
 use zerocopy::little_endian::{U16, U32, U64};
@@ -25,6 +26,7 @@ use super::orphan::OrphanReservation;
 use super::pmem::Pmem;
 use super::Volume;
 
+pub use attr::SetAttr;
 pub use rename::Rename;
 
 /// The bits of a mode that say the file type.

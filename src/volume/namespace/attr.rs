@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attributes of an inode: permissions, owner, times, flags.
+
+use zerocopy::little_endian::{U16, U32};
+
+use super::S_IFMT;
+use crate::volume::error::Result;
+use crate::volume::format::Time;
+use crate::volume::inode::Inode;
+use crate::volume::pmem::Pmem;
+use crate::volume::Volume;
+
+/// What to change of an inode; `None` stays.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttr {
+    /// Permissions; the file type in it is ignored.
+    pub mode: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// File attributes, `FS_*_FL`.
+    pub attrs: Option<u32>,
+    /// Last access.
+    pub atime: Option<Time>,
+    /// Last change of the content.
+    pub mtime: Option<Time>,
+    /// Last change of the inode.
+    pub ctime: Option<Time>,
+}
+
+impl<P: Pmem> Volume<P> {
+    /// Changes attributes of an inode, in one transaction; none if they are so already.
+    pub fn set_attr(&self, inode: &mut Inode, set: &SetAttr) -> Result<()> {
+        let mut raw = inode.raw().clone();
+        if let Some(mode) = set.mode {
+            raw.mode = U16::new(inode.mode() & S_IFMT | mode & !S_IFMT);
+        }
+        if let Some(uid) = set.uid {
+            raw.uid = U32::new(uid);
+        }
+        if let Some(gid) = set.gid {
+            raw.gid = U32::new(gid);
+        }
+        if let Some(attrs) = set.attrs {
+            raw.attrs = U32::new(attrs);
+        }
+        if let Some(time) = set.atime {
+            raw.set_atime(time);
+        }
+        if let Some(time) = set.mtime {
+            raw.set_mtime(time);
+        }
+        if let Some(time) = set.ctime {
+            raw.set_ctime(time);
+        }
+        if raw == *inode.raw() {
+            return Ok(());
+        }
+        let mut tx = self.begin()?;
+        inode.log(&mut tx, &mut raw)?;
+        tx.commit()?;
+        inode.set(raw);
+        Ok(())
+    }
+
+    /// Sets the times of an inode.
+    pub fn touch(&self, inode: &mut Inode, atime: Time, mtime: Time, ctime: Time) -> Result<()> {
+        let set = SetAttr {
+            atime: Some(atime),
+            mtime: Some(mtime),
+            ctime: Some(ctime),
+            ..SetAttr::default()
+        };
+        self.set_attr(inode, &set)
+    }
+}
