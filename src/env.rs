@@ -55,6 +55,11 @@ impl<T> Vec<T> {
         Ok(Vec(nofs(|| KVVec::with_capacity(n, GFP_KERNEL))?))
     }
 
+    /// Makes room for `n` more elements, so that as many pushes cannot fail.
+    pub fn reserve(&mut self, n: usize) -> Result<(), NoMemory> {
+        Ok(nofs(|| self.0.reserve(n, GFP_KERNEL))?)
+    }
+
     /// Appends `value`.
     pub fn push(&mut self, value: T) -> Result<(), NoMemory> {
         Ok(nofs(|| self.0.push(value, GFP_KERNEL))?)

@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use crate::env::NoMemory;
+
 /// Which structure a check failed on. Printed in front of its byte address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Structure {
@@ -100,6 +102,12 @@ pub enum Error {
 
 /// A result of an operation on a volume.
 pub type Result<T, E = Error> = ::core::result::Result<T, E>;
+
+impl From<NoMemory> for Error {
+    fn from(_: NoMemory) -> Self {
+        Error::NoMemory
+    }
+}
 
 impl Error {
     /// The Linux errno, as a positive number.

@@ -143,9 +143,9 @@ pub struct LaneHeader {
 pub struct LogEntry {
     /// `ENTRY_*`.
     pub kind: U32,
-    /// Bytes to write, or the number of blocks of a bitmap entry; 1 for an inode entry.
+    /// Bytes to write, the number of blocks of a bitmap entry, or the slot of an inode entry.
     pub len: U32,
-    /// Byte address, first block, or inode number.
+    /// Byte address, first block, or byte address of the header of an inode chunk.
     pub at: U64,
 }
 
@@ -155,9 +155,10 @@ pub const ENTRY_WRITE: u32 = 1;
 pub const ENTRY_ALLOC: u32 = 2;
 /// Mark `len` blocks from block `at` free; the chunk's summary is recomputed.
 pub const ENTRY_FREE: u32 = 3;
-/// Mark inode number `at` in use; the header of its chunk is recomputed.
+/// Mark slot `len` of the inode chunk whose header is at byte `at` in use; the header is recomputed.
+/// (By address, not by number: replay must not need the extents of the inode table.)
 pub const ENTRY_INODE_ALLOC: u32 = 4;
-/// Mark inode number `at` free.
+/// Mark slot `len` of the inode chunk whose header is at byte `at` free.
 pub const ENTRY_INODE_FREE: u32 = 5;
 
 /// Summary of a chunk of blocks, beside its 64-byte bitmap (bit set: block in use; bit 0 of byte
@@ -221,7 +222,7 @@ pub struct Time {
 
 /// An inode, four cache lines: what a store changes, what seldom changes, and the root of its
 /// extent tree (or the target of a symlink up to [`INLINE_MAX`] bytes).
-#[derive(Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct RawInode {
     /// CRC32C of the 256 bytes.

@@ -9,6 +9,8 @@
 //! Implementations: the direct map (`src/pmem/`, in the kernel), an image file (the tools), a
 //! simulated memory that enumerates crash states (host tests).
 
+use zerocopy::{FromBytes, IntoBytes};
+
 use super::error::Result;
 
 /// Bytes in a cache line: the unit of write-back.
@@ -42,4 +44,11 @@ pub trait Pmem {
     /// Orders and completes: every earlier `write_back`, `store_nt` and `zero_nt` is durable when
     /// it returns (`sfence`, and a device flush where the device needs one).
     fn fence(&self) -> Result<()>;
+}
+
+/// Reads one structure at `at`.
+pub fn read_struct<T: FromBytes + IntoBytes, P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<T> {
+    let mut value = T::new_zeroed();
+    pmem.read(at, value.as_mut_bytes())?;
+    Ok(value)
 }

@@ -330,17 +330,25 @@ fn log_head<P: Pmem>(
     tx.update(at, old.as_bytes(), new.as_bytes())
 }
 
-/// Pre-writes the first leaf of a new directory `ino` into `block`, and returns its extent.
-pub fn init<P: Pmem>(tx: &mut Tx<'_, P>, ino: u64, block: u64) -> Result<super::format::Extent> {
+/// The first leaf of a new directory `ino` in `block`: its extent, and the bytes with which it
+/// begins; the rest does not matter.
+pub(super) fn first_leaf(ino: u64, block: u64) -> (super::format::Extent, impl AsRef<[u8]>) {
     let leaf = Leaf {
         block,
         owner: ino,
         keys: (0, KEY_END),
     };
-    tx.init(leaf.at(), &leaf.empty())?;
-    Ok(extent::pack(Mapping {
+    let extent = extent::pack(Mapping {
         key: 0,
         block,
         len: 1,
-    }))
+    });
+    (extent, leaf.empty())
+}
+
+/// Pre-writes the first leaf of a new directory `ino` into `block`, and returns its extent.
+pub fn init<P: Pmem>(tx: &mut Tx<'_, P>, ino: u64, block: u64) -> Result<super::format::Extent> {
+    let (extent, bytes) = first_leaf(ino, block);
+    tx.init(block * BLOCK, bytes.as_ref())?;
+    Ok(extent)
 }

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Space allocation.
+//!
+//! What is allocated lies on the media: a bitmap of 64 bytes for each chunk of 512 blocks (2 MiB)
+//! and a summary of 8. Both are read in place; nothing is loaded at mount. In memory the chunks are
+//! split into a few *groups*, each with a lock, so that threads on different CPUs allocate from
+//! different places and lines.
+//!
+//! A group also remembers the blocks that are *busy*: reserved, or being allocated or freed by a
+//! transaction that is not retired. Nobody else gets them. So the logical entries of any two
+//! transactions that recovery might replay concern different blocks, and a block is never given
+//! away before it is durably free.
+//!
+//! The life of a block: [`Volume::reserve`] (in memory only; dropping the [`Reservation`] gives it
+//! back) → [`Tx::take`](super::journal::Tx::take) → commit: in use.
+//! [`Tx::free`](super::journal::Tx::free) → commit: free.
+//!
+//! Lock order: a group's lock is taken last, two never at a time.
+
+pub(super) mod bits;
+mod search;
+
+use core::ops::Range;
+
+use super::error::{Error, Result, Structure};
+use super::format::{BLOCK, CHUNK_BLOCKS, EXTENT_MAX};
+use super::pmem::Pmem;
+use super::super_block::Geometry;
+use super::Volume;
+use crate::env::{Lock, NoMemory, Vec};
+
+pub use search::LARGE;
+
+/// Contiguous blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// First block.
+    pub block: u64,
+    /// Number of blocks, at least 1.
+    pub len: u64,
+}
+
+impl Run {
+    /// The first block after it.
+    pub fn end(&self) -> u64 {
+        self.block + self.len
+    }
+
+    /// The chunks it touches.
+    fn chunks(&self) -> Range<u64> {
+        self.block / CHUNK_BLOCKS..self.end().div_ceil(CHUNK_BLOCKS)
+    }
+}
+
+/// What an allocation asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// Blocks, at least 1. The run found may be shorter.
+    pub len: u64,
+    /// Fewest blocks that are of use, 1 to `len` and to the 512 of a chunk. Runs over the edge of a
+    /// chunk may be missed if this is not 1.
+    pub min: u64,
+    /// Where it would continue what is there already.
+    pub goal: Option<u64>,
+    /// The file block it is for: a large run is placed so that file blocks and blocks lie alike in
+    /// their chunks, which a 2 MiB mapping needs.
+    pub align_key: Option<u64>,
+}
+
+impl Want {
+    /// Up to `len` blocks anywhere.
+    pub fn blocks(len: u64) -> Self {
+        Want {
+            len,
+            min: 1,
+            goal: None,
+            align_key: None,
+        }
+    }
+
+    /// Preferably from `goal` on.
+    #[must_use]
+    pub fn near(mut self, goal: u64) -> Self {
+        self.goal = Some(goal);
+        self
+    }
+
+    /// For file blocks from `key` on.
+    #[must_use]
+    pub fn aligned(mut self, key: u64) -> Self {
+        self.align_key = Some(key);
+        self
+    }
+
+    /// Not fewer than `min` blocks.
+    #[must_use]
+    pub fn at_least(mut self, min: u64) -> Self {
+        self.min = min;
+        self
+    }
+}
+
+/// Blocks that nobody else can allocate. Dropped, it gives them back; nothing is on the media.
+#[must_use = "dropping a reservation gives its blocks back"]
+pub struct Reservation<'v, P: Pmem> {
+    vol: &'v Volume<P>,
+    run: Run,
+}
+
+impl<P: Pmem> Reservation<'_, P> {
+    /// The blocks.
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    /// Gives the blocks after the first `len` back; `len` is 1 to the number it has.
+    pub fn truncate(&mut self, len: u64) {
+        if (1..self.run.len).contains(&len) {
+            let kept = Run { len, ..self.run };
+            self.vol.groups.rename(self.run, kept);
+            self.vol.free.add((self.run.len - len) as i64);
+            self.run = kept;
+        }
+    }
+
+    /// Makes the blocks the caller's to release.
+    pub(super) fn into_run(self) -> Run {
+        let run = self.run;
+        core::mem::forget(self);
+        run
+    }
+}
+
+impl<P: Pmem> Drop for Reservation<'_, P> {
+    fn drop(&mut self) {
+        self.vol.groups.release(self.run, false);
+        self.vol.free.add(self.run.len as i64);
+    }
+}
+
+/// Most groups.
+const GROUPS_MAX: u64 = 16;
+/// Fewest chunks that make a group of their own worth it.
+const GROUP_CHUNKS_MIN: u64 = 64;
+
+/// The allocation groups of a volume.
+pub(super) struct Groups {
+    groups: Vec<Group>,
+    /// Chunks of each group but the last; a multiple of [`bits::BATCH`], so that no two groups
+    /// share a line of the summary or a bitmap.
+    chunks: u64,
+}
+
+struct Group {
+    /// Its chunks.
+    chunks: Range<u64>,
+    state: Lock<State>,
+}
+
+/// What a group's lock protects, beside the bitmaps and summaries of its chunks.
+struct State {
+    /// Chunk where the next search starts.
+    cursor: u64,
+    /// Chunk where the next search for a free chunk starts.
+    whole_cursor: u64,
+    /// No summary of the group shows a free block.
+    full: bool,
+    /// No summary of the group shows a free chunk.
+    no_whole: bool,
+    /// Blocks that are reserved or belong to unretired transactions.
+    busy: Vec<Run>,
+}
+
+impl Groups {
+    pub(super) fn new(geo: &Geometry) -> Result<Self, NoMemory> {
+        let count = (geo.chunks / GROUP_CHUNKS_MIN).clamp(1, GROUPS_MAX);
+        let chunks = geo.chunks.div_ceil(count).next_multiple_of(bits::BATCH);
+        let mut groups = Vec::new();
+        let mut first = 0;
+        while first < geo.chunks {
+            let end = geo.chunks.min(first + chunks);
+            groups.push(Group {
+                chunks: first..end,
+                state: Lock::new(State {
+                    cursor: first,
+                    whole_cursor: first,
+                    full: false,
+                    no_whole: false,
+                    busy: Vec::new(),
+                })?,
+            })?;
+            first = end;
+        }
+        Ok(Groups { groups, chunks })
+    }
+
+    /// The index of the group of `block`.
+    fn index(&self, block: u64) -> usize {
+        (block / CHUNK_BLOCKS / self.chunks) as usize
+    }
+
+    /// The group of `block`, a block of the volume.
+    fn of(&self, block: u64) -> Result<&Group> {
+        self.groups.get(self.index(block)).ok_or(Error::Corrupt {
+            what: Structure::Bitmap,
+            at: block.saturating_mul(BLOCK),
+        })
+    }
+
+    /// The part of `run` that lies in the group of its first block.
+    pub(super) fn part(&self, run: Run) -> Run {
+        let group_blocks = self.chunks * CHUNK_BLOCKS;
+        let left = group_blocks - run.block % group_blocks;
+        Run {
+            block: run.block,
+            len: run.len.min(left).min(u64::from(u32::MAX)),
+        }
+    }
+
+    /// Makes `run`, blocks in use of one group, busy because they are about to be freed.
+    ///
+    /// Fails with [`Error::Corrupt`] if some of them are not in use, or busy already: a tree points
+    /// where it must not.
+    pub(super) fn begin_free<P: Pmem>(&self, pmem: &P, geo: &Geometry, run: Run) -> Result<()> {
+        let corrupt = Error::Corrupt {
+            what: Structure::Bitmap,
+            at: run.block.saturating_mul(BLOCK),
+        };
+        let mut state = self.of(run.block)?.state.lock();
+        if state
+            .busy
+            .iter()
+            .any(|b| b.block < run.end() && run.block < b.end())
+        {
+            return Err(corrupt);
+        }
+        bits::check_used(pmem, geo, run)?;
+        Ok(state.busy.push(run)?)
+    }
+
+    /// Runs `f` under the lock of the group of `block`.
+    pub(super) fn locked<T>(&self, block: u64, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let _state = self.of(block)?.state.lock();
+        f()
+    }
+
+    /// Ends what made `run` busy; `freed` if it is free now and was not before.
+    pub(super) fn release(&self, run: Run, freed: bool) {
+        let Ok(group) = self.of(run.block) else {
+            return;
+        };
+        let mut state = group.state.lock();
+        if let Some(i) = state.busy.iter().position(|b| *b == run) {
+            state.busy.swap_remove(i);
+        }
+        if freed {
+            state.full = false;
+            state.no_whole = false;
+        }
+    }
+
+    /// Replaces the busy `run` by `other`.
+    fn rename(&self, run: Run, other: Run) {
+        let Ok(group) = self.of(run.block) else {
+            return;
+        };
+        let mut state = group.state.lock();
+        if let Some(busy) = state.busy.iter_mut().find(|b| **b == run) {
+            *busy = other;
+        }
+    }
+}
+
+impl<P: Pmem> Volume<P> {
+    /// Reserves a run of free blocks.
+    ///
+    /// It continues at `want.goal` if that is free; for [`LARGE`] blocks or more with
+    /// `want.align_key`, it is a run in wholly free chunks, aligned with the file; else it comes
+    /// from chunks that are partly in use, so that free chunks stay whole.
+    ///
+    /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, with
+    /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap is damaged.
+    pub fn reserve(&self, want: Want) -> Result<Reservation<'_, P>> {
+        if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
+            return Err(Error::Invalid);
+        }
+        let want = Want {
+            len: want.len.min(EXTENT_MAX),
+            ..want
+        };
+        // A common case without a search: nothing is left.
+        if self.free.get() < want.min as i64 {
+            return Err(Error::NoSpace);
+        }
+        let run = self.groups.search(&self.pmem, &self.geo, &want)?;
+        self.free.add(-(run.len as i64));
+        Ok(Reservation { vol: self, run })
+    }
+
+    /// Free blocks, those reserved not counted. Exact while nobody allocates or frees.
+    pub fn free_blocks(&self) -> u64 {
+        self.free.get().max(0) as u64
+    }
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The orphan file: inodes that the next mount has to look after if there is a crash.
+//!
+//! An inode enters it in the transaction that removes its last link while it may still be in use,
+//! or that starts a truncation of several transactions, and leaves it in the transaction that ends
+//! this. An inode remembers its slot ([`RawInode::orphan`](super::format::RawInode::orphan)).
+//! [`Volume::recover_orphans`] finishes what a crash has interrupted.
+//!
+//! The file hangs off a system inode. Which slots are in use is known in memory; mount reads the
+//! file once. It grows when it is full.
+//!
+//! Lock order: the file → a journal lane → the slots.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::IntoBytes;
+
+use super::alloc::Want;
+use super::error::{Error, Result, Structure};
+use super::extent::{self, Mapping, Media};
+use super::format::{OrphanSlot, BLOCK, ORPHAN_BLOCKS};
+use super::inode::Inode;
+use super::pmem::{read_struct, Pmem};
+use super::super_block::Geometry;
+use super::Volume;
+use crate::env::{crc32c, Lock, Vec};
+
+/// Slots of a block.
+const PER_BLOCK: u64 = BLOCK / SLOT;
+/// Bytes of a slot.
+const SLOT: u64 = size_of::<OrphanSlot>() as u64;
+
+/// The orphan file in memory.
+pub(super) struct Orphans {
+    /// The system inode with the file's extents.
+    inode: Lock<Inode>,
+    slots: Lock<Slots>,
+}
+
+/// Where the slots lie, and which are in use.
+struct Slots {
+    /// The blocks of the file.
+    blocks: Vec<u64>,
+    /// A bit for each slot, set if it is in use or reserved.
+    used: Vec<u64>,
+}
+
+/// A slot that nobody else can get. Dropped, it is given back; nothing is on the media.
+#[must_use = "dropping a reservation gives the slot back"]
+pub struct OrphanReservation<'v, P: Pmem> {
+    vol: &'v Volume<P>,
+    slot: u32,
+    /// Byte address.
+    at: u64,
+}
+
+impl<P: Pmem> OrphanReservation<'_, P> {
+    /// The slot's byte address, and what it must hold to name `ino`.
+    pub(super) fn content(&self, ino: u64) -> (u64, [u8; SLOT as usize]) {
+        let mut bytes = [0; SLOT as usize];
+        bytes.copy_from_slice(seal(ino, self.slot).as_bytes());
+        (self.at, bytes)
+    }
+
+    /// Makes the slot the caller's to release.
+    pub(super) fn into_slot(self) -> u32 {
+        let slot = self.slot;
+        core::mem::forget(self);
+        slot
+    }
+}
+
+impl<P: Pmem> Drop for OrphanReservation<'_, P> {
+    fn drop(&mut self) {
+        self.vol.orphans.release(self.slot);
+    }
+}
+
+fn corrupt(at: u64) -> Error {
+    Error::Corrupt {
+        what: Structure::Orphan,
+        at,
+    }
+}
+
+/// Slot `index` with inode `ino`.
+fn seal(ino: u64, index: u32) -> OrphanSlot {
+    OrphanSlot {
+        ino: U64::new(ino),
+        crc: U32::new(checksum(ino, index)),
+        reserved: U32::ZERO,
+    }
+}
+
+fn checksum(ino: u64, index: u32) -> u32 {
+    let crc = crc32c(0, &ino.to_le_bytes());
+    crc32c(crc, &u64::from(index).to_le_bytes())
+}
+
+impl Slots {
+    fn at(&self, slot: u32) -> Result<u64> {
+        let slot = u64::from(slot);
+        match self.blocks.get((slot / PER_BLOCK) as usize) {
+            Some(block) => Ok(block * BLOCK + slot % PER_BLOCK * SLOT),
+            None => Err(corrupt(0)),
+        }
+    }
+
+    /// Takes the first free slot and returns it with its byte address.
+    fn take(&mut self) -> Result<Option<(u32, u64)>> {
+        for (first, word) in (0..).step_by(64).zip(self.used.iter_mut()) {
+            if *word != u64::MAX {
+                let bit = word.trailing_ones();
+                *word |= 1 << bit;
+                let slot = first + bit;
+                return Ok(Some((slot, self.at(slot)?)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds the blocks of `m`; what their slots hold is read from the media.
+    fn add<P: Pmem>(&mut self, pmem: &P, geo: &Geometry, m: Mapping) -> Result<()> {
+        if m.key != self.blocks.len() as u64 || !geo.is_data(m.block, m.len) {
+            return Err(corrupt(m.block.saturating_mul(BLOCK)));
+        }
+        // Reserved first, so that both arrays grow or none.
+        self.blocks.reserve(m.len as usize)?;
+        self.used.reserve((m.len * PER_BLOCK / 64) as usize)?;
+        for block in m.block..m.block + m.len {
+            let mut words = [0_u64; (PER_BLOCK / 64) as usize];
+            for (word, first) in words.iter_mut().zip((0..).step_by(64)) {
+                let slots: [OrphanSlot; 64] = read_struct(pmem, block * BLOCK + first * SLOT)?;
+                for (bit, slot) in slots.iter().enumerate() {
+                    if slot.as_bytes() != [0; SLOT as usize] {
+                        *word |= 1 << bit;
+                    }
+                }
+            }
+            self.blocks.push(block)?;
+            self.used.extend_from_slice(&words)?;
+        }
+        Ok(())
+    }
+}
+
+impl Orphans {
+    /// Reads the orphan file whose system inode is `inode`.
+    pub(super) fn read<P: Pmem>(media: &Media<'_, P>, inode: Inode) -> Result<Self> {
+        let mut slots = Slots {
+            blocks: Vec::new(),
+            used: Vec::new(),
+        };
+        let end = inode.size() / BLOCK;
+        let mut key = 0;
+        while key < end {
+            let found = extent::lookup(media, inode.raw(), inode.at(), key)?;
+            let m = found.floor.ok_or(corrupt(inode.at()))?;
+            if m.key != key {
+                return Err(corrupt(inode.at()));
+            }
+            slots.add(media.pmem, media.geo, m)?;
+            key = m.end();
+        }
+        Ok(Orphans {
+            inode: Lock::new(inode)?,
+            slots: Lock::new(slots)?,
+        })
+    }
+
+    /// The byte address of `slot`, and what an empty slot holds.
+    pub(super) fn empty(&self, slot: u32) -> Result<(u64, [u8; SLOT as usize])> {
+        Ok((self.slots.lock().at(slot)?, [0; SLOT as usize]))
+    }
+
+    /// Makes `slot`, empty on the media, free.
+    pub(super) fn release(&self, slot: u32) {
+        let mut slots = self.slots.lock();
+        if let Some(word) = slots.used.get_mut((slot / 64) as usize) {
+            *word &= !(1 << (slot % 64));
+        }
+    }
+
+    /// The first slot in use from `from` on, and its byte address.
+    fn next_used(&self, from: u32) -> Result<Option<(u32, u64)>> {
+        let slots = self.slots.lock();
+        let mut slot = from;
+        while let Some(word) = slots.used.get((slot / 64) as usize) {
+            let rest = word >> (slot % 64);
+            if rest != 0 {
+                slot += rest.trailing_zeros();
+                return Ok(Some((slot, slots.at(slot)?)));
+            }
+            slot = (slot / 64 + 1) * 64;
+        }
+        Ok(None)
+    }
+}
+
+impl<P: Pmem> Volume<P> {
+    /// Reserves a slot of the orphan file, growing the file if need be. Not called within a
+    /// transaction.
+    pub fn reserve_orphan(&self) -> Result<OrphanReservation<'_, P>> {
+        let taken = self.orphans.slots.lock().take()?;
+        let (slot, at) = match taken {
+            Some(taken) => taken,
+            None => self.grow_orphans()?,
+        };
+        Ok(OrphanReservation {
+            vol: self,
+            slot,
+            at,
+        })
+    }
+
+    /// Adds blocks to the orphan file and takes a slot.
+    fn grow_orphans(&self) -> Result<(u32, u64)> {
+        let mut inode = self.orphans.inode.lock();
+        // While this thread waited, another may have done it.
+        if let Some(taken) = self.orphans.slots.lock().take()? {
+            return Ok(taken);
+        }
+        let key = inode.size() / BLOCK;
+        if (key + ORPHAN_BLOCKS) * PER_BLOCK > u64::from(u32::MAX) {
+            return Err(Error::NoSpace);
+        }
+        let reservation = self.reserve(Want::blocks(ORPHAN_BLOCKS))?;
+        extent::make_room(self, &mut inode, key, 1)?;
+        let mut tx = self.begin()?;
+        let run = tx.take(reservation)?;
+        tx.init_zero(run.block * BLOCK, run.len * BLOCK)?;
+        let mut new = inode.raw().clone();
+        let mapping = Mapping {
+            key,
+            block: run.block,
+            len: run.len,
+        };
+        extent::insert(&mut tx, &self.media(), &mut new, inode.at(), mapping, true)?;
+        new.size = U64::new((key + run.len) * BLOCK);
+        inode.log(&mut tx, &mut new)?;
+        tx.commit()?;
+        inode.set(new);
+        let mut slots = self.orphans.slots.lock();
+        slots.add(&self.pmem, &self.geo, mapping)?;
+        slots.take()?.ok_or(Error::NoSpace)
+    }
+
+    /// Frees the inodes that were unlinked but still in use, and finishes the truncations that were
+    /// under way, when the volume was last used. Called once, after mount and before anything else,
+    /// if the volume may be written. Returns how many inodes there were.
+    ///
+    /// An inode that cannot be recovered is left for a repair; the others are recovered all the
+    /// same, and then the first error is returned.
+    pub fn recover_orphans(&self) -> Result<u64> {
+        let (mut count, mut first_error) = (0, Ok(()));
+        let mut from = 0;
+        while let Some((slot, at)) = self.orphans.next_used(from)? {
+            from = slot + 1;
+            match self.recover_orphan(slot, at) {
+                Ok(()) => count += 1,
+                Err(e) if first_error.is_ok() => first_error = Err(e),
+                Err(_) => {}
+            }
+        }
+        first_error.map(|()| count)
+    }
+
+    fn recover_orphan(&self, slot: u32, at: u64) -> Result<()> {
+        let entry: OrphanSlot = read_struct(&self.pmem, at)?;
+        let ino = entry.ino.get();
+        if entry.crc.get() != checksum(ino, slot) {
+            return Err(corrupt(at));
+        }
+        let mut inode = match self.iget(ino) {
+            Err(Error::Stale) => return Err(corrupt(at)),
+            inode => inode?,
+        };
+        if inode.raw().orphan.get() != slot + 1 {
+            return Err(corrupt(at));
+        }
+        if inode.nlink() == 0 {
+            self.free_inode(inode)
+        } else {
+            self.finish_truncate(&mut inode)
+        }
+    }
+}

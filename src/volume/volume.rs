@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mounted volume.
+
+use zerocopy::IntoBytes;
+
+use super::alloc::Groups;
+use super::error::{Error, Result, Structure};
+use super::extent::Media;
+use super::format::{SuperBlock, BLOCK, ORPHAN_INO, TABLE_INO};
+use super::inode;
+use super::journal::{self, Journal, LaneState};
+use super::orphan::Orphans;
+use super::pmem::Pmem;
+use super::super_block::{self, Geometry};
+use super::table::Table;
+use crate::env::{Counter, Lock};
+
+/// How a volume is mounted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountOptions {
+    /// The caller will change nothing. Recovery still completes what a crash interrupted.
+    pub read_only: bool,
+}
+
+/// What is worth telling about a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notes {
+    /// The first superblock could not be used, for this reason; its copy was.
+    pub copy_served: Option<Error>,
+    /// Transactions that recovery replayed.
+    pub replayed: u32,
+    /// Transactions that recovery found begun but not logged, and cancelled.
+    pub cancelled: u32,
+}
+
+/// Sizes and counts of a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatFs {
+    /// Blocks that files may use, in use or free.
+    pub blocks: u64,
+    /// Free blocks. What is reserved is not free.
+    pub free: u64,
+    /// Inodes in use.
+    pub inodes_used: u64,
+    /// Inodes that could be created: free slots, and those for which there is space.
+    pub inodes_free: u64,
+}
+
+/// A mounted volume on the persistent memory `P`.
+///
+/// All operations take `&self` and may run on many threads at a time. The caller holds exclusive
+/// access to every `&mut Inode` of a call, and shared access to every `&Inode`, until it returns.
+pub struct Volume<P: Pmem> {
+    pub(super) pmem: P,
+    pub(super) geo: Geometry,
+    pub(super) groups: Groups,
+    pub(super) journal: Journal,
+    pub(super) table: Table,
+    pub(super) orphans: Orphans,
+    /// Free blocks without those reserved.
+    pub(super) free: Counter,
+    /// Inodes in use and reserved.
+    pub(super) used_inodes: Counter,
+    sb: SuperBlock,
+    /// The label, which can change.
+    label: Lock<[u8; 32]>,
+    /// Byte address of the lane whose transaction could not be completed, or 0.
+    failed: Counter,
+    notes: Notes,
+}
+
+impl<P: Pmem> Volume<P> {
+    /// Opens the volume on `pmem` and completes the transactions that a crash interrupted.
+    ///
+    /// Nothing is written before every check has passed. Fails as [`super_block::read`] does; with
+    /// [`Error::Unsupported`] if features are unknown that forbid writing, and writing is asked for
+    /// or needed for recovery; with [`Error::Corrupt`] for a damaged lane or system inode.
+    pub fn mount(pmem: P, options: MountOptions) -> Result<Self> {
+        let read = super_block::read(&pmem)?;
+        let (geo, bits) = (read.geo, read.unknown_ro_compat);
+        if bits != 0 && !options.read_only {
+            return Err(Error::Unsupported { bits, ro: true });
+        }
+        let lanes = journal::recover(&pmem, &geo, bits == 0)?
+            .ok_or(Error::Unsupported { bits, ro: false })?;
+        let mut notes = Notes {
+            copy_served: read.copy_served,
+            replayed: 0,
+            cancelled: 0,
+        };
+        let (mut free, mut used) = (
+            read.sb.free_blocks.get() as i64,
+            read.sb.used_inodes.get() as i64,
+        );
+        for lane in lanes.iter() {
+            free = free.wrapping_add(lane.free_blocks);
+            used = used.wrapping_add(lane.used_inodes);
+            match lane.was {
+                LaneState::Retired => {}
+                LaneState::Logged => notes.replayed += 1,
+                LaneState::Torn => notes.cancelled += 1,
+            }
+        }
+        if !(0..=geo.blocks as i64).contains(&free) || used < 0 {
+            return Err(Error::Corrupt {
+                what: Structure::Lane,
+                at: geo.lane_at(0),
+            });
+        }
+        // A crash may have interrupted a change of the superblock itself.
+        if notes.replayed > 0 && notes.copy_served.is_some() {
+            notes.copy_served = super_block::read_at(&pmem, 0).err();
+        }
+        let table = inode::read(&pmem, geo.system_inode_at(0), TABLE_INO)?;
+        let orphan = inode::read(&pmem, geo.system_inode_at(1), ORPHAN_INO)?;
+        let media = Media {
+            pmem: &pmem,
+            geo: &geo,
+        };
+        let orphans = Orphans::read(&media, orphan)?;
+        Ok(Volume {
+            groups: Groups::new(&geo)?,
+            journal: Journal::new(&lanes, &geo)?,
+            table: Table::new(table)?,
+            orphans,
+            free: Counter::new(free),
+            used_inodes: Counter::new(used),
+            label: Lock::new(read.sb.label)?,
+            failed: Counter::new(0),
+            notes,
+            sb: read.sb,
+            geo,
+            pmem,
+        })
+    }
+
+    /// The memory it lies on.
+    pub fn pmem(&self) -> &P {
+        &self.pmem
+    }
+
+    /// The superblock as it was at mount. For the label see [`Volume::label`].
+    pub fn super_block(&self) -> &SuperBlock {
+        &self.sb
+    }
+
+    /// Where things lie.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geo
+    }
+
+    /// Where trees are read from.
+    pub(super) fn media(&self) -> Media<'_, P> {
+        Media {
+            pmem: &self.pmem,
+            geo: &self.geo,
+        }
+    }
+
+    /// What is worth telling about the mount.
+    pub fn notes(&self) -> Notes {
+        self.notes
+    }
+
+    /// Sizes and counts, exact while nobody changes anything.
+    pub fn statfs(&self) -> StatFs {
+        let free = self.free_blocks();
+        let inodes_used = self.used_inodes.get().max(0) as u64;
+        let slots = self.inode_slots();
+        StatFs {
+            blocks: self.geo.data_end() - self.geo.data_block,
+            free,
+            inodes_used,
+            inodes_free: slots.saturating_sub(inodes_used) + super::table::slots_in(free),
+        }
+    }
+
+    /// The label, padded with zero bytes.
+    pub fn label(&self) -> [u8; 32] {
+        *self.label.lock()
+    }
+
+    /// Changes the label: at most 32 bytes of UTF-8 without zero bytes. Not called within a
+    /// transaction.
+    ///
+    /// Fails with [`Error::Invalid`] for another label.
+    pub fn set_label(&self, label: &str) -> Result<()> {
+        let mut current = self.label.lock();
+        let bytes = super_block::label(label)?;
+        // In two transactions: while one superblock is changed, the other is whole, since mount
+        // reads them before it recovers.
+        for at in [0, super_block::copy_at(self.geo.blocks * BLOCK)] {
+            let mut old = self.sb.clone();
+            self.pmem.read(at, old.as_mut_bytes())?;
+            let mut new = self.sb.clone();
+            new.label = bytes;
+            super_block::seal(&mut new);
+            let mut tx = self.begin()?;
+            tx.update(at, old.as_bytes(), new.as_bytes())?;
+            tx.commit()?;
+        }
+        *current = bytes;
+        Ok(())
+    }
+
+    /// Whether a transaction could not be completed. Then nothing can be changed any more, what is
+    /// in place may lack the rest of that transaction, and only recovery at the next mount helps.
+    pub fn is_failed(&self) -> bool {
+        self.failed.get() != 0
+    }
+
+    pub(super) fn check_failed(&self) -> Result<()> {
+        match self.failed.get() {
+            0 => Ok(()),
+            at => Err(Error::Media { at: at as u64 }),
+        }
+    }
+
+    /// The transaction in the lane at byte `at` could not be completed.
+    pub(super) fn fail(&self, at: u64) {
+        if self.failed.get() == 0 {
+            self.failed.add(at as i64);
+        }
+    }
+}

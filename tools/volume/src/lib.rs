@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The volume of rdax as an ordinary crate, for the tools and for tests.
+//!
+//! [`volume`] is compiled from the kernel module's own files. [`env`](mod@env) is the host's side of what they
+//! take from their surroundings; [`sim`] is a persistent memory that models the CPU cache, for
+//! crash tests.
+
+#![forbid(unsafe_code)]
+
+pub mod env;
+pub mod image;
+pub mod overlay;
+pub mod ram;
+
+#[path = "../../../src/volume/mod.rs"]
+pub mod volume;
