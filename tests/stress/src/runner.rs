@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs a group of tests: forks the processes, watches them, verifies what they leave.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::counters::Counters;
+use crate::ledger::Log;
+use crate::manifest;
+use crate::report::{Outcome, Row};
+use crate::sys;
+use crate::test::{remove, Config, Run, Setup, Skip, Test, Worker};
+
+/// Tests that run at the same time.
+pub struct Group {
+    /// Its name.
+    pub name: &'static str,
+    /// The tests.
+    pub tests: Vec<&'static Test>,
+}
+
+/// How long after its time a process may still be at work before it counts as hung.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// Runs `group` for `time` and says how it went. An error is one of this program, not of the file
+/// system under test.
+pub fn run(
+    config: &Config,
+    group: &Group,
+    (procs, threads): (u32, u32),
+    time: Duration,
+    next_id: &mut u32,
+) -> Result<Row> {
+    let start = Instant::now();
+    let counters = Counters::find(&config.dir)?;
+    let read = || -> Result<[Option<u64>; 2]> {
+        Ok([
+            counters.read("pages_written_back")?,
+            counters.read("lines_flushed")?,
+        ])
+    };
+    let (before, faults) = (read()?, sys::child_faults());
+    let mut row = Row::new(group.name);
+    match run_tests(config, group, (procs, threads), time, next_id, &mut row) {
+        Ok(()) => (),
+        Err(error) => match error.downcast_ref::<Skip>() {
+            Some(reason) => row.outcome = Outcome::Skipped(reason.to_string()),
+            None => row.fail(format!("{error:#}")),
+        },
+    }
+    let delta = |now: Option<u64>, then: Option<u64>| Some(now? - then?);
+    let after = read()?;
+    row.faults = sys::child_faults() - faults;
+    row.pages = delta(after[0], before[0]);
+    row.lines = delta(after[1], before[1]);
+    row.time = start.elapsed();
+    row.say();
+    Ok(row)
+}
+
+fn run_tests(
+    config: &Config,
+    group: &Group,
+    (procs, threads): (u32, u32),
+    time: Duration,
+    next_id: &mut u32,
+    row: &mut Row,
+) -> Result<()> {
+    let alone = group.tests.len() == 1;
+    // Roles go by the parity of a worker's number, and some tests have four of them.
+    let workers = if alone { (procs * threads).max(4) } else { 4 };
+    let mut runs = Vec::new();
+    for &test in &group.tests {
+        let label = if alone {
+            test.name.into()
+        } else {
+            format!("{}.{}", group.name, test.name)
+        };
+        let run = Setup::new(config, test, label, workers, next_id)?
+            .build()
+            .with_context(|| format!("setup of {}", test.name))?;
+        if let (Some(ledger), true) = (&config.ledger, test.keep) {
+            manifest::add(ledger, &config.dir, &run)?;
+        }
+        runs.push(run);
+    }
+    let deadline = Instant::now() + time;
+    let mut children = HashMap::new();
+    for process in 0..procs {
+        let pid = sys::fork(|| i32::from(!work(config, &runs, process, procs, deadline)))
+            .context("fork")?;
+        children.insert(pid, process);
+    }
+    let held = watch(row, &runs, children, deadline)?;
+    row.ops = runs.iter().map(|run| run.ops.load(Relaxed)).sum();
+    let result = match held {
+        true => runs.iter().try_for_each(|run| rest(config, run)),
+        false => {
+            row.fail(String::new());
+            Ok(())
+        }
+    };
+    // What failed stays to be looked at, unless it fills the volume.
+    let failed = !held || result.is_err();
+    let stays = |run: &&Run| run.test.keep && (failed || config.ledger.is_some());
+    for run in runs.iter().filter(|run| !stays(run)) {
+        remove(&run.dir)?;
+    }
+    result
+}
+
+/// What is left to do for a run whose workers have ended well.
+fn rest(config: &Config, run: &Run) -> Result<()> {
+    let rest = || -> Result<()> {
+        (run.test.finish)(run)?;
+        if run.test.keep {
+            run.verify(&Log::open(
+                config.ledger.as_deref(),
+                &format!("{}.end", run.label),
+            )?)?;
+        }
+        Ok(())
+    };
+    rest().with_context(|| format!("{} at rest", run.label))
+}
+
+/// What one process does: the workers of every run whose number modulo `procs` is its own, a
+/// thread each. Says what went wrong; true if nothing did.
+fn work(config: &Config, runs: &[Run], process: u32, procs: u32, deadline: Instant) -> bool {
+    let one = |run: &Run, index: u32| -> Result<()> {
+        let mut worker = Worker::new(run, index, config.ledger.as_deref(), deadline)?;
+        (run.test.run)(&mut worker)
+    };
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for run in runs {
+            for index in (0..run.workers).filter(|index| index % procs == process) {
+                threads.push(scope.spawn(move || match one(run, index) {
+                    Ok(()) => true,
+                    Err(error) => {
+                        run.failed.store(1, Relaxed);
+                        // One write, so that lines of several processes stay whole.
+                        let line = format!(
+                            "{} worker {index} (seed {}): {error:#}\n",
+                            run.label, run.seed
+                        );
+                        // Nobody is left to tell if this fails.
+                        let _ = std::io::stderr().write_all(line.as_bytes());
+                        false
+                    }
+                }));
+            }
+        }
+        threads
+            .into_iter()
+            .all(|thread| thread.join().unwrap_or(false))
+    })
+}
+
+/// Waits for the processes and shows how far they are. True if all ended well.
+fn watch(
+    row: &mut Row,
+    runs: &[Run],
+    mut children: HashMap<libc::pid_t, u32>,
+    deadline: Instant,
+) -> Result<bool> {
+    let start = Instant::now();
+    let terminal = std::io::stdout().is_terminal();
+    let every = if terminal {
+        Duration::from_millis(500)
+    } else {
+        Duration::from_secs(5)
+    };
+    let mut shown = start;
+    let mut held = true;
+    while !children.is_empty() {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut ended = Vec::new();
+        for (&pid, process) in &children {
+            match sys::wait(pid, false).context("wait")? {
+                None => continue,
+                Some(0) => (),
+                Some(1) => held = false,
+                Some(status) => {
+                    held = false;
+                    eprintln!("{}: process {process} ended with {status}", row.name);
+                }
+            }
+            ended.push(pid);
+        }
+        children.retain(|pid, _| !ended.contains(pid));
+        if !held {
+            runs.iter().for_each(|run| run.failed.store(1, Relaxed));
+        }
+        if shown.elapsed() >= every {
+            shown = Instant::now();
+            let ops: u64 = runs.iter().map(|run| run.ops.load(Relaxed)).sum();
+            crate::report::progress(row.name, start.elapsed(), deadline - start, ops, terminal);
+        }
+        if Instant::now() > deadline + GRACE {
+            for (&pid, process) in &children {
+                eprintln!(
+                    "{}: HANG process {process}, {} s late",
+                    row.name,
+                    GRACE.as_secs()
+                );
+                crate::report::stacks(pid);
+                sys::kill(pid);
+            }
+            return Ok(false);
+        }
+    }
+    Ok(held)
+}
