@@ -16,11 +16,11 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/libnvdimm.h>
+#include <linux/mm.h>
+#include <linux/rmap.h>
 #include <linux/seq_file.h>
 #include <linux/statfs.h>
-
-/* Whether the CPU's caches are outside the persistence domain of @dax_dev. */
-bool rdax_write_cache_enabled(struct dax_device *dax_dev);
+#include <linux/xarray.h>
 
 /* env */
 unsigned int rdax_memalloc_nofs_save(void);
@@ -76,12 +76,46 @@ void rdax_fc_error(struct fs_context *fc, const char *message);
 void rdax_fc_set_exclusive(struct fs_context *fc);
 bool rdax_printk_ratelimit(void);
 
+/* pmem */
+bool rdax_bdev_has_dax(struct block_device *bdev);
+u64 rdax_bdev_bytes(struct block_device *bdev);
+void rdax_pmem_wmb(void);
+
+/* dax: locks */
+void rdax_sb_start_pagefault(struct super_block *sb);
+void rdax_sb_end_pagefault(struct super_block *sb);
+void rdax_filemap_invalidate_lock_shared(struct address_space *mapping);
+void rdax_filemap_invalidate_unlock_shared(struct address_space *mapping);
+bool rdax_mapping_writably_mapped(const struct address_space *mapping);
+
+/* dax: the tree of chunks */
+void rdax_xa_init(struct xarray *xa);
+bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark);
+
+/* dax: pages */
+struct page *rdax_pfn_to_page(unsigned long pfn);
+struct page *rdax_zero_page(void);
+bool rdax_page_poisoned(const struct page *page);
+void rdax_page_set_poisoned(struct page *page);
+bool rdax_page_test_clear_dirty(struct page *page);
+int rdax_page_ref_count(const struct page *page);
+void rdax_page_ref_inc(struct page *page);
+void rdax_page_put(struct page *page);
+void rdax_page_lock(struct page *page);
+void rdax_page_unlock(struct page *page);
+int rdax_page_wait_idle(struct page *page, bool interruptible);
+void rdax_mapping_set_error(struct address_space *mapping, int error);
+
 #ifdef __BINDGEN__
 /* Macros with casts, which bindgen cannot evaluate. */
 const unsigned long RDAX_SB_RDONLY = SB_RDONLY;
 const unsigned int RDAX_S_DAX = S_DAX;
 const unsigned int RDAX_FOP_MMAP_SYNC = FOP_MMAP_SYNC;
 const unsigned int RDAX_SLAB_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
+const xa_mark_t RDAX_XA_MARK_1 = XA_MARK_1;
+const xa_mark_t RDAX_XA_PRESENT = XA_PRESENT;
+const int RDAX_MF_MEM_PRE_REMOVE = MF_MEM_PRE_REMOVE;
+const unsigned long RDAX_VM_SHARED = VM_SHARED;
 const int RDAX_FALLOC_FL_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
 const int RDAX_FALLOC_FL_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;
 const int RDAX_FALLOC_FL_ZERO_RANGE = FALLOC_FL_ZERO_RANGE;

@@ -9,13 +9,9 @@
 #include <linux/siphash.h>
 #include <linux/slab.h>
 #include <linux/unaligned.h>
+#include <linux/wait_bit.h>
 
 #include "bindings.h"
-
-bool rdax_write_cache_enabled(struct dax_device *dax_dev)
-{
-	return dax_write_cache_enabled(dax_dev);
-}
 
 /* env */
 
@@ -245,4 +241,126 @@ void rdax_fc_set_exclusive(struct fs_context *fc)
 bool rdax_printk_ratelimit(void)
 {
 	return printk_ratelimit();
+}
+
+/* pmem */
+
+bool rdax_bdev_has_dax(struct block_device *bdev)
+{
+	return blk_queue_dax(bdev->bd_disk->queue);
+}
+
+u64 rdax_bdev_bytes(struct block_device *bdev)
+{
+	return bdev_nr_bytes(bdev);
+}
+
+void rdax_pmem_wmb(void)
+{
+	pmem_wmb();
+}
+
+/* dax: locks */
+
+void rdax_sb_start_pagefault(struct super_block *sb)
+{
+	sb_start_pagefault(sb);
+}
+
+void rdax_sb_end_pagefault(struct super_block *sb)
+{
+	sb_end_pagefault(sb);
+}
+
+void rdax_filemap_invalidate_lock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_lock_shared(mapping);
+}
+
+void rdax_filemap_invalidate_unlock_shared(struct address_space *mapping)
+{
+	filemap_invalidate_unlock_shared(mapping);
+}
+
+bool rdax_mapping_writably_mapped(const struct address_space *mapping)
+{
+	return mapping_writably_mapped(mapping);
+}
+
+/* dax: the tree of chunks */
+
+void rdax_xa_init(struct xarray *xa)
+{
+	xa_init(xa);
+}
+
+bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark)
+{
+	return xa_marked(xa, mark);
+}
+
+/* dax: pages */
+
+struct page *rdax_pfn_to_page(unsigned long pfn)
+{
+	return pfn_to_page(pfn);
+}
+
+struct page *rdax_zero_page(void)
+{
+	return ZERO_PAGE(0);
+}
+
+bool rdax_page_poisoned(const struct page *page)
+{
+	return PageHWPoison(page);
+}
+
+void rdax_page_set_poisoned(struct page *page)
+{
+	SetPageHWPoison(page);
+}
+
+bool rdax_page_test_clear_dirty(struct page *page)
+{
+	return TestClearPageDirty(page);
+}
+
+int rdax_page_ref_count(const struct page *page)
+{
+	return page_ref_count(page);
+}
+
+void rdax_page_ref_inc(struct page *page)
+{
+	page_ref_inc(page);
+}
+
+void rdax_page_put(struct page *page)
+{
+	put_page(page);
+}
+
+void rdax_page_lock(struct page *page)
+{
+	lock_page(page);
+}
+
+void rdax_page_unlock(struct page *page)
+{
+	unlock_page(page);
+}
+
+/* Until nobody refers to @page: free_zone_device_folio() wakes its waiters. */
+int rdax_page_wait_idle(struct page *page, bool interruptible)
+{
+	if (interruptible)
+		return wait_var_event_interruptible(page, page_ref_count(page) == 0);
+	wait_var_event(page, page_ref_count(page) == 0);
+	return 0;
+}
+
+void rdax_mapping_set_error(struct address_space *mapping, int error)
+{
+	mapping_set_error(mapping, error);
 }

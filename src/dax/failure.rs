@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory failures and the removal of the device, as the DAX device reports them to its holder.
+//!
+//! A failing page of a file is taken out of all page tables: who touches it next gets SIGBUS with
+//! its address, from the fault. A failure in the volume's own fixed structures, and a device that is
+//! about to go, shut the file system down. Failures elsewhere are noticed when the media is read.
+
+use core::ptr::NonNull;
+
+use kernel::prelude::*;
+use kernel::sync::rcu;
+
+use super::layout::unmap;
+use super::page::Page;
+use crate::bindings;
+use crate::vfs::inode::InodeInfo;
+use crate::vfs::super_block::SbInfo;
+use crate::volume;
+
+/// Bytes in a page.
+const PAGE: u64 = 4096;
+
+/// What the DAX device of a mount calls; its holder is the super block.
+pub fn holder_operations() -> &'static bindings::dax_holder_operations {
+    &OPERATIONS
+}
+
+static OPERATIONS: bindings::dax_holder_operations = bindings::dax_holder_operations {
+    notify_failure: Some(notify_failure),
+};
+
+/// `dax_holder_operations.notify_failure`. Never fails with `EOPNOTSUPP`: the memory manager would
+/// then look for the pages in the page cache of the inode, which is empty, and corrupt it.
+unsafe extern "C" fn notify_failure(
+    dax_dev: *mut bindings::dax_device,
+    offset: u64,
+    len: u64,
+    flags: core::ffi::c_int,
+) -> core::ffi::c_int {
+    // SAFETY: the device is alive, and its holder is the super block, which holds the device.
+    // `s_fs_info` is set once, when the mount is complete, and cleared when nothing is mapped.
+    let sb = unsafe {
+        let sb = bindings::dax_holder(dax_dev).cast::<bindings::super_block>();
+        match sb.as_ref() {
+            Some(sb) => sb.s_fs_info.cast::<SbInfo>().as_ref(),
+            None => None,
+        }
+    };
+    let Some(sb) = sb else {
+        return 0;
+    };
+    let pmem = sb.volume.pmem();
+    if flags & bindings::RDAX_MF_MEM_PRE_REMOVE != 0 {
+        pr_err!("{}: device is being removed\n", sb.name());
+        pmem.set_gone();
+        unmap_all(sb);
+        return 0;
+    }
+    for block in pmem.blocks_at(offset, len) {
+        fail_block(sb, block);
+    }
+    0
+}
+
+/// The media under `block` is bad.
+fn fail_block(sb: &SbInfo, block: u64) {
+    let page = Page::of_block(sb.volume.pmem(), block);
+    page.set_poisoned();
+    if let Some(owner) = owner_of(page) {
+        pr_err!(
+            "{}: memory error in block {block}, inode {}\n",
+            sb.name(),
+            owner.info().ino()
+        );
+        let _faults = InvalidateLock::new(owner.info());
+        if let Some((_, index)) = page.owner() {
+            unmap(owner.info().mapping(), index, index);
+        }
+        return;
+    }
+    if sb.volume.geometry().is_data(block, 1) {
+        pr_err!("{}: memory error in block {block}\n", sb.name());
+    } else {
+        let _ = sb.check::<()>(Err(volume::Error::Media { at: block * PAGE }));
+    }
+}
+
+/// The inode that `page` belongs to, with a reference to it.
+fn owner_of(page: Page) -> Option<Owner> {
+    let _rcu = rcu::read_lock();
+    let (mapping, _) = page.owner()?;
+    // SAFETY: a mapping that a page belongs to is that of an inode of ours, which is freed an RCU
+    // grace period after its pages were taken from it.
+    NonNull::new(unsafe { bindings::igrab((*mapping).host) }).map(Owner)
+}
+
+/// The device is going: no page table may lead to it when it is gone.
+fn unmap_all(sb: &SbInfo) {
+    let raw = sb.as_raw();
+    // SAFETY: the super block is alive; the lock guards the list of its inodes.
+    let lock = unsafe { &raw mut (*raw).s_inode_list_lock };
+    let mut last = None;
+    // SAFETY: the list is walked under its lock. Where the lock is dropped, a reference to the
+    // inode at hand keeps it in the list; it is given back after the lock was dropped again, since
+    // that may evict.
+    unsafe {
+        let head = &raw const (*raw).s_inodes;
+        bindings::spin_lock(lock);
+        let mut link = (*head).next.cast_const();
+        while link != head {
+            let inode = kernel::container_of!(link, bindings::inode, i_sb_list).cast_mut();
+            if let Some(inode) = NonNull::new(bindings::igrab(inode)) {
+                bindings::spin_unlock(lock);
+                let owner = Owner(inode);
+                {
+                    // Faults that began before the device was marked as gone end; others fail.
+                    let _faults = InvalidateLock::new(owner.info());
+                    unmap(owner.info().mapping(), 0, u64::MAX);
+                }
+                last = Some(owner);
+                bindings::spin_lock(lock);
+            }
+            link = (*link).next;
+        }
+        bindings::spin_unlock(lock);
+    }
+    drop(last);
+}
+
+/// A reference to an inode.
+struct Owner(NonNull<bindings::inode>);
+
+impl Owner {
+    fn info(&self) -> &InodeInfo {
+        // SAFETY: an inode of ours, kept alive by the reference.
+        unsafe { InodeInfo::from_vfs(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // SAFETY: the reference is ours.
+        unsafe { bindings::iput(self.0.as_ptr()) };
+    }
+}
+
+/// Keeps faults out. Unlike that of `vfs`, without `i_rwsem`: nothing is taken from the file.
+struct InvalidateLock<'a>(&'a InodeInfo);
+
+impl<'a> InvalidateLock<'a> {
+    fn new(info: &'a InodeInfo) -> Self {
+        // SAFETY: the mapping is that of the inode; `drop` matches.
+        unsafe { bindings::rdax_filemap_invalidate_lock(info.mapping()) };
+        InvalidateLock(info)
+    }
+}
+
+impl Drop for InvalidateLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken in `new`, by this task.
+        unsafe { bindings::rdax_filemap_invalidate_unlock(self.0.mapping()) };
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! DAX: files mapped straight onto the media, and which of their pages may be dirty.
+//!
+//! User space stores to mapped pages without the kernel's knowledge, and the stores wait in the CPU
+//! cache. So the first store to a page faults; the fault tags the page as dirty and makes it
+//! writable. fsync and msync go over the tagged pages of their range, write-protect them, so that
+//! the next store faults again, and write their cache lines back.
+//!
+//! Guarantees: a store that was complete when a sync of its range began is durable when the sync
+//! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
+//! what the file has.
+//!
+//! * [`chunk`] and [`page_set`] are pure: the state machine, which is model-checked on the host.
+//! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
+//! * [`fault`], [`sync`], [`layout`] and [`failure`] are the edge to the memory manager.
+//!
+//! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
+//! page, the lock order, and each race with what closes it.
+
+pub mod chunk;
+mod dirty;
+mod failure;
+pub mod fault;
+mod layout;
+pub mod page;
+mod page_set;
+mod sync;
+mod tracker;
+
+pub use chunk::Entry;
+pub use dirty::{sync_all, DirtyInodes};
+pub use failure::holder_operations;
+pub use layout::{break_layout, evict, hole_filled, wait_for_pins};
+pub use sync::sync_range;
+pub use tracker::Tracker;
+
+use crate::vfs::inode::InodeInfo;
+
+/// Page `page` of the file was stored to: by a mapping that is being zapped, or by a pin that ends.
+/// Returns whether it was clean. Does not sleep; a page table lock may be held.
+pub fn dirty_page(info: &InodeInfo, page: u64) -> bool {
+    let (index, page) = tracker::split(page);
+    let Some(chunk) = info.tracker.chunk(index) else {
+        // Only pages that belong to the file get here, and a fault made them so.
+        return false;
+    };
+    let newly = info.tracker.tag(chunk, page);
+    if newly {
+        info.sb().counters.pages_tagged.add(1);
+    }
+    info.sb().dirty.note(&info.tracker);
+    newly
+}

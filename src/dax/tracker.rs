@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an inode knows about its mapped pages: a tree of chunks, found by file offset, in which
+//! those with dirty pages are marked.
+//!
+//! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
+//!
+//! A chunk is made by the first fault in its 2 MiB of file and stays until the inode leaves
+//! memory, so a reference to it needs no lock. It has two:
+//!
+//! * the *chunk lock*, which sleeps: faults, syncs and layout breaks hold it, for as long as page
+//!   tables, folios and cache lines have to agree with what it guards ([`State`]);
+//! * the *tag lock*, which spins, one for all chunks of an inode: it guards the [`Tags`], the marks
+//!   in the tree and the syncs in flight, and is also taken under a page table lock, when a dirty
+//!   entry is zapped.
+//!
+//! Whether an inode has anything dirty or in flight can be read without a lock
+//! ([`Tracker::is_quiet`]), because a mark changes under the tag lock together with the tags.
+
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use kernel::alloc::flags::GFP_KERNEL;
+use kernel::alloc::KBox;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
+use kernel::sync::barrier::{smp_mb, Read};
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
+use kernel::sync::{new_mutex, new_spinlock, CondVar, LockedBy, Mutex, SpinLock};
+use kernel::types::Opaque;
+
+use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
+use super::dirty::DirtyEntry;
+use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
+use crate::bindings;
+
+/// The table of blocks of a chunk that does not lie in one piece.
+pub type Table = KBox<[u64; PAGES]>;
+/// What the chunk lock guards.
+pub type State = chunk::State<Table>;
+/// Proof that a chunk lock is held.
+pub type StateGuard<'a> = Guard<'a, State, MutexBackend>;
+
+/// 512 pages, 2 MiB, of a file.
+#[pin_data]
+pub struct Chunk {
+    index: u64,
+    #[pin]
+    state: Mutex<State>,
+    tags: LockedBy<Tags, Syncs>,
+}
+
+impl Chunk {
+    /// Waits for the chunk lock.
+    pub fn lock(&self) -> StateGuard<'_> {
+        self.state.lock()
+    }
+
+    /// The number of its first page in the file.
+    pub fn first_page(&self) -> u64 {
+        self.index << PAGES_SHIFT
+    }
+
+    /// The pages of the chunk among the pages `first..=last` of the file.
+    pub fn clip(&self, first: u64, last: u64) -> PageSet {
+        let start = self.first_page();
+        if last < start || first >= start + PAGES as u64 {
+            return PageSet::EMPTY;
+        }
+        let low = first.saturating_sub(start) as usize;
+        PageSet::range(low, (last - start).min(PAGES as u64 - 1) as usize)
+    }
+}
+
+/// Which chunk the page `page` of a file is in, and which page of that.
+pub fn split(page: u64) -> (u64, usize) {
+    (page >> PAGES_SHIFT, (page % PAGES as u64) as usize)
+}
+
+/// The syncs in flight, as the tag lock guards them.
+///
+/// # Invariants
+///
+/// `newest` starts a list of nodes that are alive: each is on the stack of a task inside
+/// [`Tracker::sync`], which takes its node out before it returns.
+pub struct Syncs {
+    /// Each points to the one that began before it.
+    newest: *mut SyncNode,
+    next_seq: u64,
+    waiters: u32,
+}
+
+// SAFETY: by the invariant the nodes are alive, and under the tag lock any task may read them.
+unsafe impl Send for Syncs {}
+
+/// A sync in flight.
+struct SyncNode {
+    window: Window,
+    older: *mut SyncNode,
+}
+
+impl Syncs {
+    /// Whether a sync of `first..=last` that drew the number `now` has to wait for another.
+    fn covers(&self, now: u64, first: u64, last: u64) -> bool {
+        let mut node = self.newest;
+        // SAFETY: by the invariant, nodes in the list are alive.
+        while let Some(this) = unsafe { node.as_ref() } {
+            if this.window.covers(now, first, last) {
+                return true;
+            }
+            node = this.older;
+        }
+        false
+    }
+
+    fn unlink(&mut self, gone: *mut SyncNode) {
+        let mut link: *mut *mut SyncNode = &mut self.newest;
+        // SAFETY: by the invariant, nodes in the list are alive; the last link is null.
+        unsafe {
+            while *link != gone {
+                link = &raw mut (**link).older;
+            }
+            *link = (*gone).older;
+        }
+    }
+}
+
+/// The right to take pages of an inode for a sync, inside [`Tracker::sync`].
+pub struct SyncWindow<'a> {
+    tracker: &'a Tracker,
+    first: u64,
+    node: *mut SyncNode,
+    linked: bool,
+}
+
+impl SyncWindow<'_> {
+    /// Extends the window up to the page before `end`; the first time, opens it.
+    fn reach(&mut self, syncs: &mut Syncs, end: u64) {
+        if self.linked {
+            // SAFETY: the node is on the stack of `Tracker::sync`, and changes under the tag lock,
+            // of which `syncs` is proof.
+            unsafe { (*self.node).window.end = end };
+            return;
+        }
+        let window = Window {
+            seq: syncs.next_seq,
+            first: self.first,
+            end,
+        };
+        syncs.next_seq += 1;
+        // SAFETY: as above; not linked yet, so nobody else knows the node.
+        unsafe {
+            self.node.write(SyncNode {
+                window,
+                older: syncs.newest,
+            });
+        }
+        syncs.newest = self.node;
+        self.linked = true;
+        // Full: pages are made clean, and marks cleared, after it. See `is_quiet`.
+        self.tracker.in_flight.fetch_add(1, Full);
+    }
+}
+
+/// The dirty tracking of one inode.
+#[pin_data(PinnedDrop)]
+pub struct Tracker {
+    /// The chunks by index (`*mut Chunk`). `MARK` is set for those with dirty pages.
+    #[pin]
+    chunks: Opaque<bindings::xarray>,
+    #[pin]
+    syncs: SpinLock<Syncs>,
+    /// How many syncs are in flight: changes under the tag lock, read without.
+    in_flight: Atomic<u32>,
+    /// The inode in the super block's list of those with dirty pages.
+    #[pin]
+    pub(super) entry: DirtyEntry,
+}
+
+// SAFETY: the tree has its own lock, its chunks are `Sync`, and all else is in locks or atomic.
+unsafe impl Send for Tracker {}
+// SAFETY: as above.
+unsafe impl Sync for Tracker {}
+
+/// The mark of a chunk with dirty pages.
+const MARK: bindings::xa_mark_t = bindings::RDAX_XA_MARK_1;
+
+impl Tracker {
+    /// A tracker without chunks.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Tracker {
+            // SAFETY: initialises the tree in its place.
+            chunks <- Opaque::ffi_init(|slot| unsafe { bindings::rdax_xa_init(slot) }),
+            syncs <- new_spinlock!(
+                Syncs {
+                    newest: ptr::null_mut(),
+                    next_seq: 0,
+                    waiters: 0,
+                },
+                "rdax_tags"
+            ),
+            in_flight: Atomic::new(0),
+            entry <- DirtyEntry::new(),
+        })
+    }
+
+    /// Whether nothing is dirty and no sync is in flight. What was tagged, or taken by a sync,
+    /// before the call is not missed.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        // SAFETY: reads the flags of a tree that is alive.
+        let marked = unsafe { bindings::rdax_xa_marked(self.chunks.get(), MARK) };
+        // A sync raises the count before it clears a mark, so the count is read after the mark.
+        smp_mb(Read);
+        !marked && self.in_flight.load(Relaxed) == 0
+    }
+
+    /// Whether a page is dirty.
+    pub fn is_dirty(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { bindings::rdax_xa_marked(self.chunks.get(), MARK) }
+    }
+
+    /// The chunk `index`, if a fault made it.
+    pub fn chunk(&self, index: u64) -> Option<&Chunk> {
+        // SAFETY: the tree is alive; the entries are chunks, which live as long as the tracker.
+        unsafe {
+            let entry = bindings::xa_load(self.chunks.get(), index as usize);
+            entry.cast::<Chunk>().as_ref()
+        }
+    }
+
+    /// The chunk `index`, made if it was not there. May sleep.
+    pub fn make_chunk(&self, index: u64) -> Result<&Chunk> {
+        if let Some(chunk) = self.chunk(index) {
+            return Ok(chunk);
+        }
+        let fresh = KBox::pin_init(
+            pin_init!(Chunk {
+                index,
+                state <- new_mutex!(State::new(), "rdax_chunk"),
+                tags: LockedBy::new(&self.syncs, Tags::new()),
+            }),
+            GFP_KERNEL,
+        )?;
+        // SAFETY: the chunk is not moved: it stays where it was allocated until it is freed.
+        let fresh = KBox::into_raw(unsafe { Pin::into_inner_unchecked(fresh) });
+        // SAFETY: the tree is alive, and takes any aligned pointer. Its lock is held, but for
+        // the time that an allocation takes.
+        let there = unsafe {
+            let tree = self.chunks.get();
+            bindings::xa_lock(tree);
+            let there = bindings::__xa_cmpxchg(
+                tree,
+                index as usize,
+                ptr::null_mut(),
+                fresh.cast(),
+                bindings::GFP_KERNEL,
+            );
+            bindings::xa_unlock(tree);
+            there
+        };
+        if !there.is_null() {
+            // SAFETY: it was not stored, so it is still ours alone.
+            drop(unsafe { KBox::from_raw(fresh) });
+            // SAFETY: checks whether the pointer is an error.
+            if unsafe { bindings::xa_err(there) } != 0 {
+                return Err(ENOMEM);
+            }
+            // SAFETY: another fault made it; it lives as long as the tracker.
+            return Ok(unsafe { &*there.cast() });
+        }
+        // SAFETY: the tree has it now, and keeps it as long as the tracker lives.
+        Ok(unsafe { &*fresh })
+    }
+
+    /// The chunks with a page in `first..=last`, ascending, with dirty pages only if `dirty`.
+    pub fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Chunk> {
+        let filter = if dirty {
+            MARK
+        } else {
+            bindings::RDAX_XA_PRESENT
+        };
+        let end = last >> PAGES_SHIFT;
+        let mut next = Some(first >> PAGES_SHIFT);
+        core::iter::from_fn(move || {
+            let mut index = next? as usize;
+            // SAFETY: as in `chunk`.
+            let chunk = unsafe {
+                bindings::xa_find(self.chunks.get(), &mut index, end as usize, filter)
+                    .cast::<Chunk>()
+                    .as_ref()
+            };
+            next = (index as u64).checked_add(1).filter(|next| *next <= end);
+            chunk
+        })
+    }
+
+    /// Notes that stores may reach `page` of `chunk` from now on, or have. Returns whether it was
+    /// clean. Does not sleep; may be called under a page table lock.
+    pub fn tag(&self, chunk: &Chunk, page: usize) -> bool {
+        let mut syncs = self.syncs.lock();
+        let tagged = chunk.tags.access_mut(&mut syncs).set(page);
+        if tagged.set_mark {
+            // SAFETY: the tree is alive and has the chunk.
+            unsafe { bindings::xa_set_mark(self.chunks.get(), chunk.index as usize, MARK) };
+        }
+        tagged.newly
+    }
+
+    /// The dirty pages among `pages`. The chunk lock, of which `_state` is proof, is held until
+    /// they were written back.
+    pub fn dirty_in(&self, chunk: &Chunk, _state: &StateGuard<'_>, pages: &PageSet) -> Snapshot {
+        let syncs = self.syncs.lock();
+        chunk.tags.access(&syncs).dirty_in(pages)
+    }
+
+    /// Makes pages clean that were write-protected; the caller writes them back before it drops
+    /// the chunk lock.
+    pub fn take(&self, sync: &mut SyncWindow<'_>, chunk: &Chunk, pages: Protected) -> Taken {
+        let mut syncs = self.syncs.lock();
+        let end = chunk.first_page() + PAGES as u64;
+        // Before the pages become clean: who finds them clean finds the window.
+        sync.reach(&mut syncs, end);
+        let (taken, clear) = chunk.tags.access_mut(&mut syncs).take(pages);
+        if clear {
+            self.clear_mark(chunk);
+        }
+        taken
+    }
+
+    /// Runs a sync of the pages `first..=last`: `walk` takes pages, writes them back and fences.
+    /// Then waits until every other sync that took pages of the range before now has its fence
+    /// behind it, too: `fenced` is notified when one has. May sleep.
+    pub fn sync<R>(
+        &self,
+        fenced: &CondVar,
+        first: u64,
+        last: u64,
+        walk: impl FnOnce(&mut SyncWindow<'_>) -> R,
+    ) -> R {
+        let mut node = MaybeUninit::uninit();
+        let mut sync = SyncWindow {
+            tracker: self,
+            first,
+            node: node.as_mut_ptr(),
+            linked: false,
+        };
+        let result = walk(&mut sync);
+        if !sync.linked && self.in_flight.load(Relaxed) == 0 {
+            return result;
+        }
+        let mut syncs = self.syncs.lock();
+        if sync.linked {
+            syncs.unlink(sync.node);
+            self.in_flight.fetch_sub(1, Full);
+            if syncs.waiters > 0 {
+                fenced.notify_all();
+            }
+        }
+        let now = syncs.next_seq;
+        while syncs.covers(now, first, last) {
+            syncs.waiters += 1;
+            fenced.wait(&mut syncs);
+            syncs.waiters -= 1;
+        }
+        result
+    }
+
+    /// Forgets the tags of pages that are being taken out of the file.
+    pub fn forget(&self, chunk: &Chunk, pages: &PageSet) {
+        let mut syncs = self.syncs.lock();
+        if chunk.tags.access_mut(&mut syncs).forget(pages) {
+            self.clear_mark(chunk);
+        }
+    }
+
+    /// Called with the tag lock held.
+    fn clear_mark(&self, chunk: &Chunk) {
+        // SAFETY: the tree is alive and has the chunk.
+        unsafe { bindings::xa_clear_mark(self.chunks.get(), chunk.index as usize, MARK) };
+    }
+
+    /// Drops all chunks.
+    ///
+    /// # Safety
+    ///
+    /// Nobody holds a reference to a chunk, and nobody makes one.
+    pub unsafe fn free_chunks(&self) {
+        let mut index = 0;
+        loop {
+            // SAFETY: the tree is alive.
+            let chunk = unsafe {
+                bindings::xa_find(
+                    self.chunks.get(),
+                    &mut index,
+                    usize::MAX,
+                    bindings::RDAX_XA_PRESENT,
+                )
+            };
+            if chunk.is_null() {
+                break;
+            }
+            // SAFETY: the chunk came from `make_chunk`, and by the caller's promise nobody else
+            // has it.
+            unsafe {
+                bindings::xa_erase(self.chunks.get(), index);
+                drop(KBox::from_raw(chunk.cast::<Chunk>()));
+            }
+        }
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Tracker {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: nobody else has the tracker any more.
+        unsafe { self.free_chunks() };
+    }
+}

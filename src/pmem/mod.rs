@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Persistent memory in the kernel: the device of a mount as one linear piece of the kernel's
+//! address space.
+//!
+//! [`DirectMap`] implements the volume's [`Pmem`] over it, hands out physical page numbers to
+//! `dax` and moves file data for `vfs`.
+//!
+//! # How something becomes durable here
+//!
+//! Stores reach the CPU cache; [`DirectMap::write_back`] (`clwb`) or non-temporal stores start
+//! their way to the memory; [`DirectMap::fence`] completes it. On a device whose DAX is
+//! *synchronous* (an NVDIMM), `sfence` is all that is needed: what left the cache is inside the
+//! persistence domain, and this is exactly the promise on which `MAP_SYNC` lets user space rely
+//! with its own `clwb` and `sfence`. A `blkdev_issue_flush` there would only write the region's
+//! flush hint, which matters when the platform fails to drain its write queues at power loss; it
+//! costs more than all the rest of a small fsync, and nobody who uses `MAP_SYNC` gets it. So it is
+//! not issued. On an *asynchronous* device (virtio-pmem) the guest's `clwb` reaches the host's page
+//! cache only; there each fence also is a `blkdev_issue_flush`.
+//!
+//! A fence covers what other CPUs wrote back before if a lock was handed over in between, or the
+//! task migrated: both contain a locked instruction, which orders `clwb` like `sfence` does.
+
+use core::ffi::c_void;
+use core::fmt;
+use core::ops::Range;
+use core::ptr;
+
+use kernel::bindings as kernel_bindings;
+use kernel::iov::{IovIterDest, IovIterSource};
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, AtomicFlag, Relaxed};
+
+use crate::bindings;
+use crate::volume;
+use crate::volume::pmem::{Pmem, LINE};
+
+mod nt;
+
+/// Bytes in a page, which is a block of the volume.
+const PAGE: u64 = 4096;
+
+/// The DAX device of one mount, held exclusively until it is dropped.
+///
+/// # Invariants
+///
+/// `base` points to `bytes` bytes of the device, mapped linearly and writable as long as the device
+/// is bound to its driver; `first_pfn` is the physical page of its first byte. `dax_dev` is held
+/// with `holder`; `bdev` outlives this (the super block holds it).
+pub struct DirectMap {
+    dax_dev: *mut bindings::dax_device,
+    bdev: *mut kernel_bindings::block_device,
+    holder: *mut c_void,
+    base: *mut u8,
+    first_pfn: u64,
+    bytes: u64,
+    /// Where the block device starts in the DAX device, in bytes: a partition does not at 0.
+    start: u64,
+    synchronous: bool,
+    gone: AtomicFlag,
+    journal_lines: Atomic<u64>,
+    fences: Atomic<u64>,
+}
+
+/// Why a device cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    /// It has no DAX (`EOPNOTSUPP`).
+    NoDax,
+    /// Another file system holds its DAX device, or it is a partition that does not start and end
+    /// at a page (`EBUSY`).
+    InUse,
+    /// It is put together of several pieces of memory (`EOPNOTSUPP`).
+    NotLinear,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OpenError::NoDax => {
+                "device has no DAX; for an NVDIMM: ndctl create-namespace -f -e NAMESPACE -m fsdax"
+            }
+            OpenError::InUse => {
+                "its DAX device is in use, or the partition is not aligned to 4 KiB"
+            }
+            OpenError::NotLinear => "device is not one linear piece of memory",
+        })
+    }
+}
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NoDax | OpenError::NotLinear => EOPNOTSUPP,
+            OpenError::InUse => EBUSY,
+        }
+    }
+}
+
+// SAFETY: the pointers are to objects that any task may use, under their own rules: the device is
+// reference counted, and the memory is accessed through raw pointers only.
+unsafe impl Send for DirectMap {}
+// SAFETY: as above. Who may touch which bytes at a time is decided by the callers' locks.
+unsafe impl Sync for DirectMap {}
+
+impl DirectMap {
+    /// Opens the DAX device of `bdev`. Memory failures, and the removal of the device, are reported
+    /// to `ops` from now on, where `dax_holder()` gives `holder`.
+    ///
+    /// # Safety
+    ///
+    /// `bdev` is open, and stays so until the result is dropped; `ops` can cope with `holder` for as
+    /// long.
+    pub unsafe fn open(
+        bdev: *mut kernel_bindings::block_device,
+        holder: *mut c_void,
+        ops: &'static bindings::dax_holder_operations,
+    ) -> Result<Self, OpenError> {
+        let mut start = 0;
+        // SAFETY: `bdev` is open, and `holder` and `ops` are good until fs_put_dax(), by the
+        // caller's promise.
+        let dax_dev = unsafe { bindings::fs_dax_get_by_bdev(bdev, &mut start, holder, ops) };
+        if dax_dev.is_null() {
+            // SAFETY: `bdev` is open.
+            return Err(match unsafe { bindings::rdax_bdev_has_dax(bdev) } {
+                true => OpenError::InUse,
+                false => OpenError::NoDax,
+            });
+        }
+        let mut map = DirectMap {
+            dax_dev,
+            bdev,
+            holder,
+            base: ptr::null_mut(),
+            first_pfn: 0,
+            start,
+            // SAFETY: `bdev` is open.
+            bytes: unsafe { bindings::rdax_bdev_bytes(bdev) },
+            // SAFETY: `dax_dev` is held.
+            synchronous: unsafe { bindings::dax_synchronous(dax_dev) },
+            gone: AtomicFlag::new(false),
+            journal_lines: Atomic::new(0),
+            fences: Atomic::new(0),
+        };
+        map.locate().map_err(|_| OpenError::NotLinear)?;
+        Ok(map)
+    }
+
+    /// Finds the device in memory.
+    fn locate(&mut self) -> Result {
+        let (first, pages) = (self.start / PAGE, self.bytes / PAGE);
+        if pages == 0 {
+            return Err(EINVAL);
+        }
+        let (found, base, pfn) = self.direct_access(first, pages)?;
+        if found < pages {
+            // Bad blocks cut the answer short, and so does a device put together of several. The
+            // former is still in one piece: its last page is where it should be.
+            let (_, last, last_pfn) = self.direct_access(first + pages - 1, 1)?;
+            let distance = pages - 1;
+            if last_pfn.checked_sub(pfn) != Some(distance)
+                || (last as u64).checked_sub(base as u64) != Some(distance * PAGE)
+            {
+                return Err(EOPNOTSUPP);
+            }
+        }
+        self.base = base;
+        self.first_pfn = pfn;
+        Ok(())
+    }
+
+    /// How many pages from `first` lie in one piece, where they are mapped, and their physical
+    /// page number. Asks in the mode that also answers for pages with bad blocks.
+    fn direct_access(&self, first: u64, pages: u64) -> Result<(u64, *mut u8, u64)> {
+        let mut kaddr = ptr::null_mut();
+        let mut pfn = 0;
+        // SAFETY: takes an SRCU read lock, dropped below.
+        let srcu = unsafe { bindings::dax_read_lock() };
+        // SAFETY: `dax_dev` is held, and the out pointers are to locals.
+        let found = unsafe {
+            bindings::dax_direct_access(
+                self.dax_dev,
+                first as usize,
+                pages as isize,
+                bindings::dax_access_mode_DAX_RECOVERY_WRITE,
+                &mut kaddr,
+                &mut pfn,
+            )
+        };
+        // SAFETY: matches the lock above.
+        unsafe { bindings::dax_read_unlock(srcu) };
+        let found = u64::try_from(found).map_err(|_| Error::from_errno(found as i32))?;
+        Ok((found.min(pages), kaddr.cast(), pfn as u64))
+    }
+
+    /// The DAX device, for `mmap` to check against.
+    pub fn dax_device(&self) -> *mut bindings::dax_device {
+        self.dax_dev
+    }
+
+    /// Whether stores stay in the CPU cache until they are written back. Root can switch it off in
+    /// sysfs for a platform whose caches are inside the persistence domain.
+    pub fn has_write_cache(&self) -> bool {
+        // SAFETY: `dax_dev` is held.
+        unsafe { bindings::dax_write_cache_enabled(self.dax_dev) }
+    }
+
+    /// The physical page number of `block`, which must be inside the device.
+    pub fn pfn(&self, block: u64) -> u64 {
+        debug_assert!(block < self.bytes / PAGE);
+        self.first_pfn + block
+    }
+
+    /// The blocks that the `len` bytes at `at` of the DAX device touch.
+    pub fn blocks_at(&self, at: u64, len: u64) -> Range<u64> {
+        let first = at.saturating_sub(self.start);
+        let end = at
+            .saturating_add(len)
+            .saturating_sub(self.start)
+            .min(self.bytes);
+        first / PAGE..end.div_ceil(PAGE)
+    }
+
+    /// The device is being removed: every access fails from now on.
+    pub fn set_gone(&self) {
+        self.gone.store(true, Relaxed);
+    }
+
+    /// Whether the device is gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
+    /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path. Returns the number
+    /// of lines.
+    pub fn write_back_blocks(&self, block: u64, nr: u64) -> u64 {
+        if let Ok(at) = self.at(block * PAGE, nr * PAGE) {
+            // SAFETY: `at()` checked that the range is inside the mapping.
+            unsafe { bindings::arch_wb_cache_pmem(at.cast(), (nr * PAGE) as usize) };
+        }
+        nr * (PAGE / LINE)
+    }
+
+    /// Copies `len` bytes from `offset` bytes into `block` (and on into the blocks after it) to
+    /// `iter`. Returns how many were copied: less if user memory faults, or the media cannot be
+    /// read.
+    ///
+    /// User memory may be a mapping of this very file: no lock that a fault takes may be held.
+    pub fn copy_to_iter(
+        &self,
+        block: u64,
+        offset: u64,
+        len: usize,
+        iter: &mut IovIterDest<'_>,
+    ) -> usize {
+        match self.at(
+            block.saturating_mul(PAGE).saturating_add(offset),
+            len as u64,
+        ) {
+            // SAFETY: `at()` checked that the range is inside the mapping; machine checks on the
+            // way end the copy.
+            Ok(at) => unsafe { kernel_bindings::_copy_mc_to_iter(at.cast(), len, iter.as_raw()) },
+            Err(_) => 0,
+        }
+    }
+
+    /// Copies `len` bytes from `iter` to `offset` bytes into `block` (and on into the blocks after
+    /// it), past the cache: durable after [`Pmem::fence`]. Returns how many were copied: less if
+    /// user memory faults.
+    ///
+    /// User memory may be a mapping of this very file: no lock that a fault takes may be held.
+    pub fn copy_from_iter(
+        &self,
+        block: u64,
+        offset: u64,
+        len: usize,
+        iter: &mut IovIterSource<'_>,
+    ) -> usize {
+        match self.at(
+            block.saturating_mul(PAGE).saturating_add(offset),
+            len as u64,
+        ) {
+            // SAFETY: `at()` checked that the range is inside the mapping.
+            Ok(at) => unsafe {
+                kernel_bindings::_copy_from_iter_flushcache(at.cast(), len, iter.as_raw())
+            },
+            Err(_) => 0,
+        }
+    }
+
+    /// Lines written back for metadata since the mount.
+    pub fn journal_lines(&self) -> u64 {
+        self.journal_lines.load(Relaxed)
+    }
+
+    /// Fences since the mount.
+    pub fn fences(&self) -> u64 {
+        self.fences.load(Relaxed)
+    }
+
+    /// The address of the `len` bytes at `at`.
+    fn at(&self, at: u64, len: u64) -> volume::Result<*mut u8> {
+        if self.is_gone() {
+            return Err(volume::Error::Media { at });
+        }
+        match at.checked_add(len) {
+            // Inside the mapping, so that the sum does not wrap.
+            Some(end) if end <= self.bytes => Ok(self.base.wrapping_add(at as usize)),
+            _ => Err(volume::Error::Invalid),
+        }
+    }
+}
+
+impl Drop for DirectMap {
+    fn drop(&mut self) {
+        // SAFETY: `open` got the device with this holder.
+        unsafe { bindings::fs_put_dax(self.dax_dev, self.holder) };
+    }
+}
+
+impl Pmem for DirectMap {
+    fn len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) -> volume::Result<()> {
+        let from = self.at(at, buf.len() as u64)?;
+        let len = u32::try_from(buf.len()).map_err(|_| volume::Error::Invalid)?;
+        // SAFETY: `at()` checked that the source is inside the mapping; the destination is a slice.
+        // A machine check on the source ends the copy.
+        let rest = unsafe {
+            kernel_bindings::copy_mc_to_kernel(buf.as_mut_ptr().cast(), from.cast(), len)
+        };
+        match rest {
+            0 => Ok(()),
+            rest => Err(volume::Error::Media {
+                at: at + u64::from(len).saturating_sub(rest as u64),
+            }),
+        }
+    }
+
+    fn store(&self, at: u64, bytes: &[u8]) -> volume::Result<()> {
+        let to = self.at(at, bytes.len() as u64)?;
+        // Word by word: memcpy() may store byte by byte, and an aligned word must not be torn.
+        let (head, rest) = bytes.split_at(to.align_offset(8).min(bytes.len()));
+        let words = rest.chunks_exact(8);
+        let tail = words.remainder();
+        let mut to = to;
+        for byte in head {
+            // SAFETY: inside the mapping, see `at()`.
+            unsafe { to.write_volatile(*byte) };
+            to = to.wrapping_add(1);
+        }
+        for word in words {
+            let mut value = [0; 8];
+            value.copy_from_slice(word);
+            // SAFETY: inside the mapping, and aligned after the head.
+            unsafe { to.cast::<u64>().write_volatile(u64::from_ne_bytes(value)) };
+            to = to.wrapping_add(8);
+        }
+        for byte in tail {
+            // SAFETY: inside the mapping.
+            unsafe { to.write_volatile(*byte) };
+            to = to.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    fn store_nt(&self, at: u64, bytes: &[u8]) -> volume::Result<()> {
+        let to = self.at(at, bytes.len() as u64)?;
+        // SAFETY: `at()` checked the destination; the source is a slice.
+        unsafe {
+            kernel_bindings::__memcpy_flushcache(to.cast(), bytes.as_ptr().cast(), bytes.len());
+        }
+        Ok(())
+    }
+
+    fn zero_nt(&self, at: u64, len: u64) -> volume::Result<()> {
+        let to = self.at(at, len)?;
+        // SAFETY: `at()` checked that the range is inside the mapping.
+        unsafe { nt::zero(to, len as usize) };
+        Ok(())
+    }
+
+    fn write_back(&self, at: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        if let Ok(from) = self.at(at, len) {
+            // SAFETY: `at()` checked that the range is inside the mapping.
+            unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };
+            let lines = (at + len - 1) / LINE - at / LINE + 1;
+            self.journal_lines.fetch_add(lines, Relaxed);
+        }
+    }
+
+    fn fence(&self) -> volume::Result<()> {
+        self.fences.fetch_add(1, Relaxed);
+        // SAFETY: a barrier.
+        unsafe { bindings::rdax_pmem_wmb() };
+        if !self.synchronous {
+            // SAFETY: the super block holds the device.
+            let error = unsafe { kernel_bindings::blkdev_issue_flush(self.bdev) };
+            if error != 0 {
+                return Err(volume::Error::Media { at: 0 });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operations tables of mapped files: page faults, and what the memory manager tells the file
+//! system about pages.
+//!
+//! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
+//! [`include/linux/fs.h`](srctree/include/linux/fs.h)
+//!
+//! `->pfn_mkwrite` takes part in every first store to a page that was mapped for reading. There is
+//! no `->page_mkwrite`: for pages of a DAX device it is never called. `->map_pages` maps nothing,
+//! but has to be there: without it the memory manager takes every fault under the lock of the
+//! whole address space instead of that of the mapping.
+
+use kernel::bindings::{
+    address_space, address_space_operations, fault_flag_FAULT_FLAG_WRITE, folio, vm_area_struct,
+    vm_fault, vm_fault_t, vm_operations_struct, writeback_control,
+    writeback_sync_modes_WB_SYNC_ALL,
+};
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+use super::inode::InodeInfo;
+use crate::dax::{self, fault};
+use crate::{bindings, dax::page::Page};
+
+/// What a fault handler returns, `VM_FAULT_*`.
+pub type FaultResult = vm_fault_t;
+
+/// A page fault in a mapping of a file of rdax. Lives on the stack of the memory manager, with the
+/// mapping locked.
+pub struct Fault<'a> {
+    vmf: *mut vm_fault,
+    vma: *mut vm_area_struct,
+    info: &'a InodeInfo,
+}
+
+impl Fault<'_> {
+    /// # Safety
+    ///
+    /// `vmf` is what the memory manager called a fault handler of rdax with, which has not
+    /// returned.
+    unsafe fn from_raw<'a>(vmf: *mut vm_fault) -> Fault<'a> {
+        // SAFETY: by the caller's promise; the file of a mapping is set for as long as it exists,
+        // and holds its inode.
+        unsafe {
+            let vma = (*vmf).__bindgen_anon_1.vma;
+            let info = InodeInfo::from_vfs((*(*vma).vm_file).f_inode);
+            Fault { vmf, vma, info }
+        }
+    }
+
+    /// The file.
+    pub fn info(&self) -> &InodeInfo {
+        self.info
+    }
+
+    /// The page of the file.
+    pub fn page(&self) -> u64 {
+        // SAFETY: the fault is under way.
+        unsafe { (*self.vmf).__bindgen_anon_1.pgoff as u64 }
+    }
+
+    /// Whether the access is a store that is to reach the file. (A private mapping, and a shared
+    /// one of a file that is open for reading only, have no `VM_SHARED`.)
+    pub fn is_shared_write(&self) -> bool {
+        // SAFETY: the fault is under way, and the mapping locked.
+        let (access, flags) = unsafe { ((*self.vmf).flags, (*self.vma).__bindgen_anon_2.vm_flags) };
+        access & fault_flag_FAULT_FLAG_WRITE != 0 && flags & bindings::RDAX_VM_SHARED != 0
+    }
+
+    /// Moves mtime and ctime of the file.
+    pub fn update_time(&self) -> Result {
+        // SAFETY: the mapping holds its file.
+        to_result(unsafe { bindings::file_update_time((*self.vma).vm_file) })
+    }
+
+    /// Maps `page` at the faulting address; writable if `write`. What is mapped there already has
+    /// to be the same page.
+    pub fn insert(&self, page: Page, write: bool) -> FaultResult {
+        // SAFETY: the fault is under way. The page needs a reference to be inserted; idle pages
+        // have none.
+        unsafe {
+            bindings::rdax_page_ref_inc(page.as_raw());
+            let result = bindings::vmf_insert_page_mkwrite(self.vmf, page.as_raw(), write);
+            bindings::rdax_page_put(page.as_raw());
+            result
+        }
+    }
+
+    /// Maps the zero page at the faulting address, read-only.
+    pub fn insert_zero(&self) -> FaultResult {
+        // SAFETY: the fault is under way; the zero page needs no reference.
+        unsafe { bindings::vmf_insert_page_mkwrite(self.vmf, bindings::rdax_zero_page(), false) }
+    }
+}
+
+/// The operations of mappings of files: for `vm_area_desc.vm_ops`.
+pub fn vm_operations() -> *const vm_operations_struct {
+    &VM_OPERATIONS.0
+}
+
+/// The operations of the page tree of files: for `address_space.a_ops`.
+pub fn address_space_operations() -> *const address_space_operations {
+    &ADDRESS_SPACE_OPERATIONS.0
+}
+
+/// A table of operations, which is only read.
+struct Table<T>(T);
+
+// SAFETY: the tables are never written.
+unsafe impl<T> Sync for Table<T> {}
+
+static VM_OPERATIONS: Table<vm_operations_struct> = Table(vm_operations_struct {
+    fault: Some(vm_fault),
+    map_pages: Some(vm_map_pages),
+    pfn_mkwrite: Some(vm_pfn_mkwrite),
+    ..pin_init::zeroed()
+});
+
+static ADDRESS_SPACE_OPERATIONS: Table<address_space_operations> =
+    Table(address_space_operations {
+        writepages: Some(aops_writepages),
+        dirty_folio: Some(aops_dirty_folio),
+        ..pin_init::zeroed()
+    });
+
+/// `vm_operations_struct.fault`: nothing is mapped at the address.
+unsafe extern "C" fn vm_fault(vmf: *mut vm_fault) -> vm_fault_t {
+    // SAFETY: called by the memory manager.
+    let vmf = unsafe { Fault::from_raw(vmf) };
+    if vmf.is_shared_write() {
+        vmf.info().sb().counters.write_faults.add(1);
+        fault::write(&vmf)
+    } else {
+        vmf.info().sb().counters.read_faults.add(1);
+        fault::read(&vmf)
+    }
+}
+
+/// `vm_operations_struct.pfn_mkwrite`: a store to a shared mapping of a page, or of the zero page,
+/// that is mapped read-only.
+unsafe extern "C" fn vm_pfn_mkwrite(vmf: *mut vm_fault) -> vm_fault_t {
+    // SAFETY: called by the memory manager.
+    let vmf = unsafe { Fault::from_raw(vmf) };
+    vmf.info().sb().counters.mkwrite_faults.add(1);
+    fault::write(&vmf)
+}
+
+/// `vm_operations_struct.map_pages`.
+unsafe extern "C" fn vm_map_pages(_: *mut vm_fault, _start: usize, _end: usize) -> vm_fault_t {
+    0
+}
+
+/// `address_space_operations.dirty_folio`: a dirty entry was zapped, or a pin wrote to the page.
+/// Does not sleep: the page table lock may be held.
+unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut folio) -> bool {
+    // SAFETY: the memory manager keeps the mapping, and so the inode, alive during the call.
+    let info = unsafe { InodeInfo::from_vfs((*mapping).host) };
+    // SAFETY: the folio is mapped or pinned, so that it keeps belonging to the mapping.
+    let index = unsafe {
+        (*folio)
+            .__bindgen_anon_1
+            .__bindgen_anon_1
+            .__bindgen_anon_2
+            .index
+    };
+    dax::dirty_page(info, index as u64)
+}
+
+/// `address_space_operations.writepages`: whoever waits for write-back gets it. The flusher, which
+/// does not, leaves the pages alone: without a fence nothing would be gained.
+unsafe extern "C" fn aops_writepages(
+    mapping: *mut address_space,
+    wbc: *mut writeback_control,
+) -> core::ffi::c_int {
+    // SAFETY: called with an inode that is alive and a control block.
+    let (info, wbc) = unsafe { (InodeInfo::from_vfs((*mapping).host), &*wbc) };
+    if wbc.sync_mode != writeback_sync_modes_WB_SYNC_ALL {
+        return 0;
+    }
+    // The range is whole for who does not name one.
+    let start = u64::try_from(wbc.range_start).unwrap_or(0);
+    let end = u64::try_from(wbc.range_end).unwrap_or(u64::MAX);
+    match dax::sync_range(info, start, end) {
+        Ok(()) => 0,
+        Err(error) => error.to_errno(),
+    }
+}
