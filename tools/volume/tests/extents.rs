@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extent trees against a sorted map: as many extents as make the tree three levels deep, in every
+//! order, with holes punched through all of them.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::*;
+use proptest::prelude::*;
+use rdax_volume::volume::alloc::Want;
+use rdax_volume::volume::error::Error;
+use rdax_volume::volume::file::Map;
+use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::inode::Inode;
+
+/// A file whose blocks are followed one by one: file block to block.
+struct Mirror {
+    vol: Vol,
+    file: Inode,
+    blocks: BTreeMap<u64, u64>,
+}
+
+impl Mirror {
+    fn new(bytes: u64) -> (Mirror, Shared<rdax_volume::ram::Ram>) {
+        let (vol, ram) = fresh(bytes);
+        let mut dir = root(&vol);
+        let file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+        let blocks = BTreeMap::new();
+        (Mirror { vol, file, blocks }, ram)
+    }
+
+    /// Maps `len` blocks at `key`, or as many as there are before the next extent.
+    fn insert(&mut self, key: u64, len: u64) {
+        if self.blocks.contains_key(&key) {
+            assert_eq!(self.vol.want(&self.file, key, 1).unwrap_err(), Error::Exists);
+            return;
+        }
+        let want = self.vol.want(&self.file, key, len).unwrap();
+        let reserved = self.vol.reserve(want).unwrap();
+        let run = reserved.run();
+        self.vol
+            .insert(&mut self.file, key, reserved, None, time(2))
+            .unwrap();
+        for i in 0..run.len {
+            assert_eq!(self.blocks.insert(key + i, run.block + i), None);
+        }
+    }
+
+    fn punch(&mut self, key: u64, len: u64) {
+        self.vol.punch(&mut self.file, key, len, time(3)).unwrap();
+        let gone: Vec<u64> = self.blocks.range(key..key + len).map(|(k, _)| *k).collect();
+        for k in gone {
+            self.blocks.remove(&k);
+        }
+    }
+
+    fn truncate(&mut self, size: u64) {
+        self.vol.truncate(&mut self.file, size, time(4)).unwrap();
+        self.blocks.retain(|k, _| *k < size.div_ceil(BLOCK));
+    }
+
+    /// What is at `key`, by tree and by mirror.
+    fn check_at(&self, key: u64) {
+        match self.vol.map(&self.file, key, 1 << 40).unwrap() {
+            Map::Run { block, len } => {
+                for i in 0..len {
+                    assert_eq!(self.blocks.get(&(key + i)), Some(&(block + i)), "{key}+{i}");
+                }
+            }
+            Map::Hole { len } => {
+                assert_eq!(self.blocks.range(key..key + len).next(), None, "{key} {len}");
+                let next = self.blocks.range(key..).next().map(|(k, _)| *k);
+                let shown = len < 1 << 40;
+                assert!(!shown || next == Some(key + len), "{key} {len} {next:?}");
+            }
+        }
+    }
+
+    fn check_all(&self) {
+        let mut key = 0;
+        let mut seen = 0;
+        while key < 1 << 50 {
+            self.check_at(key);
+            key += match self.vol.map(&self.file, key, 1 << 50).unwrap() {
+                Map::Run { len, .. } => {
+                    seen += len;
+                    len
+                }
+                Map::Hole { len } => len,
+            };
+        }
+        assert_eq!(seen, self.blocks.len() as u64);
+        assert!(self.file.blocks() >= seen);
+    }
+}
+
+fn grind(seed: u64, keys: u64, steps: u64, order: impl Fn(u64, &mut Random) -> u64) {
+    let (mut m, ram) = Mirror::new(256 << 20);
+    let empty = m.vol.free_blocks();
+    let mut random = Random(seed);
+    for step in 0..steps {
+        let key = order(step, &mut random) % keys;
+        m.insert(key, 1);
+        if random.below(500) == 0 {
+            let len = 1 + random.below(keys / 20);
+            m.punch(random.below(keys), len);
+        }
+        if step % 64 == 0 {
+            m.check_at(random.below(keys));
+        }
+    }
+    m.check_all();
+    assert_clean(&ram);
+    let depth = m.file.raw().depth;
+    // A truncation cuts what is beyond the new size only if that is not above the old one.
+    let end = keys * BLOCK;
+    m.vol.extend(&mut m.file, end, end, time(5)).unwrap();
+    let size = keys / 2 * BLOCK + 17;
+    m.truncate(size);
+    m.check_all();
+    assert_eq!(m.file.raw().orphan.get(), 0);
+    let (free, _) = assert_clean(&ram);
+    assert_eq!(free, m.vol.free_blocks());
+    m.truncate(0);
+    assert_eq!(m.file.blocks(), 0);
+    assert_eq!(m.vol.free_blocks(), empty);
+    assert_clean(&ram);
+    println!("depth {depth}");
+}
+
+#[test]
+fn random_order() {
+    // Every second block, so that no two extents merge; more than one node of nodes.
+    grind(1, 40_000, 12_000, |_, r| r.next() & !1);
+}
+
+#[test]
+fn ascending_order_fills_the_nodes() {
+    let (mut m, ram) = Mirror::new(64 << 20);
+    for i in 0..6_000 {
+        m.insert(i * 2, 1);
+    }
+    m.check_all();
+    // 6000 extents in full nodes of 252.
+    let nodes = m.file.blocks() - 6_000;
+    assert!(nodes <= 6_000 / 252 + 3, "{nodes} nodes");
+    assert_clean(&ram);
+}
+
+#[test]
+fn descending_order() {
+    grind(2, 20_000, 9_000, |i, _| 20_000 - 2 * (i + 1));
+}
+
+#[test]
+fn mixed_order_with_neighbours() {
+    grind(3, 6_000, 12_000, |_, r| r.next());
+}
+
+#[test]
+fn very_large_keys() {
+    let (mut m, ram) = Mirror::new(32 << 20);
+    let last = (1 << 51) - 1;
+    for key in [last, last - 2, 1 << 50, 5, last - 1] {
+        m.insert(key, 1);
+    }
+    for key in [last, last - 1, 6, 5, 0, 1 << 50] {
+        m.check_at(key);
+    }
+    assert_eq!(m.vol.map(&m.file, last + 1, 1), Err(Error::TooBig));
+    assert_eq!(m.vol.fill(&mut m.file, last, 2, None), Err(Error::TooBig));
+    m.truncate(0);
+    assert_clean(&ram);
+}
+
+#[test]
+fn a_reservation_larger_than_the_hole_is_refused() {
+    let (mut m, ram) = Mirror::new(16 << 20);
+    m.insert(10, 1);
+    let free = m.vol.free_blocks();
+    let reserved = m.vol.reserve(Want::blocks(4)).unwrap();
+    assert_eq!(reserved.run().len, 4);
+    let refused = m.vol.insert(&mut m.file, 8, reserved, None, time(9));
+    assert_eq!(refused, Err(Error::Exists));
+    assert_eq!(m.vol.free_blocks(), free);
+    assert_clean(&ram);
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert(u64, u64),
+    Punch(u64, u64),
+    Truncate(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (0..400u64, 1..20u64).prop_map(|(k, n)| Op::Insert(k, n)),
+        3 => (0..400u64, 1..60u64).prop_map(|(k, n)| Op::Punch(k, n)),
+        1 => (0..400 * BLOCK).prop_map(Op::Truncate),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(64))]
+
+    #[test]
+    fn few_extents_in_every_way(ops in proptest::collection::vec(op(), 1..120)) {
+        let (mut m, ram) = Mirror::new(16 << 20);
+        for op in ops {
+            match op {
+                Op::Insert(k, n) => m.insert(k, n),
+                Op::Punch(k, n) => m.punch(k, n),
+                // A truncation to more than the size, 0 here, makes the file longer.
+                Op::Truncate(size) if size > m.file.size() => {}
+                Op::Truncate(size) => m.truncate(size),
+            }
+            m.check_at(200);
+        }
+        m.check_all();
+        assert_clean(&ram);
+    }
+}
