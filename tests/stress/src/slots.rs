@@ -299,16 +299,23 @@ impl Tracked {
         Ok(true)
     }
 
-    /// Punches the pages of `slots`, all of one writer; the file has a cycle.
-    pub fn punch(&self, log: &Log, file: &File, slots: Range<u64>) -> Result<()> {
+    /// Punches the pages of `slots`, all of one writer; the file has a cycle. `Ok(false)`: no space
+    /// to do so; the slots are as they were.
+    pub fn punch(&self, log: &Log, file: &File, slots: Range<u64>) -> Result<bool> {
         for slot in slots.clone() {
             let gen = self.ledger.stored(slot).next_multiple_of(self.cycle);
             self.ledger.begin(log, slot, gen)?;
         }
         let offset = slots.start * SLOT;
-        sys::punch(file, offset, slots.end * SLOT - offset).context("punch")?;
-        slots.for_each(|slot| self.ledger.finish(slot));
-        Ok(())
+        match sys::punch(file, offset, slots.end * SLOT - offset) {
+            Ok(()) => slots.for_each(|slot| self.ledger.finish(slot)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                slots.for_each(|slot| self.ledger.give_up(slot));
+                return Ok(false);
+            }
+            Err(error) => return Err(error).context("punch"),
+        }
+        Ok(true)
     }
 
     /// msync of the pages in `range` (bytes of the file), mapped by `map` from byte `base`.
