@@ -42,5 +42,5 @@ pub mod table;
 
 mod volume;
 
-pub use volume::Volume;
+pub use volume::{MountOptions, Notes, StatFs, Volume};
 pub use error::{Error, Result};

@@ -46,6 +46,37 @@ pub trait Pmem {
     fn fence(&self) -> Result<()>;
 }
 
+/// Whoever may use a memory by reference may use it as one.
+impl<P: Pmem + ?Sized> Pmem for &P {
+    fn len(&self) -> u64 {
+        (**self).len()
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
+        (**self).read(at, buf)
+    }
+
+    fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        (**self).store(at, bytes)
+    }
+
+    fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        (**self).store_nt(at, bytes)
+    }
+
+    fn zero_nt(&self, at: u64, len: u64) -> Result<()> {
+        (**self).zero_nt(at, len)
+    }
+
+    fn write_back(&self, at: u64, len: u64) {
+        (**self).write_back(at, len);
+    }
+
+    fn fence(&self) -> Result<()> {
+        (**self).fence()
+    }
+}
+
 /// Reads one structure at `at`.
 pub fn read_struct<T: FromBytes + IntoBytes, P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<T> {
     let mut value = T::new_zeroed();

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 use super::alloc::Groups;
 use super::error::{Error, Result, Structure};
 use super::extent::Media;
-use super::format::{SuperBlock, BLOCK, ORPHAN_INO, TABLE_INO};
+use super::format::{SuperBlock, BLOCK, INODE_BYTES, ORPHAN_INO, TABLE_INO};
 use super::inode;
 use super::journal::{self, Journal, LaneState};
 use super::orphan::Orphans;
@@ -102,7 +102,8 @@ impl<P: Pmem> Volume<P> {
                 LaneState::Torn => notes.cancelled += 1,
             }
         }
-        if !(0..=geo.blocks as i64).contains(&free) || used < 0 {
+        let most_inodes = geo.blocks * (BLOCK / INODE_BYTES);
+        if !(0..=geo.blocks as i64).contains(&free) || !(0..=most_inodes as i64).contains(&used) {
             return Err(Error::Corrupt {
                 what: Structure::Lane,
                 at: geo.lane_at(0),

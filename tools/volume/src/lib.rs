@@ -2,9 +2,9 @@
 
 //! The volume of rdax as an ordinary crate, for the tools and for tests.
 //!
-//! [`volume`] is compiled from the kernel module's own files. [`env`](mod@env) is the host's side of what they
-//! take from their surroundings; [`sim`] is a persistent memory that models the CPU cache, for
-//! crash tests.
+//! [`volume`] is compiled from the kernel module's own files. [`env`](mod@env)
+//! is the host's side of what they take from their surroundings; [`sim`] is a persistent memory that
+//! models the CPU cache, for crash tests; [`ram`] is one that threads share.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod env;
 pub mod image;
 pub mod overlay;
 pub mod ram;
+pub mod sim;
 
 #[path = "../../../src/volume/mod.rs"]
 pub mod volume;
