@@ -8,7 +8,8 @@
 //!
 //! The tree is a B+tree. The key of an entry of an index node is exactly the smallest key below, so
 //! that a search for the greatest key not above a given one ([`lookup`]) needs one path. Nodes are
-//! split when they are full and freed when they are empty; they are not merged.
+//! split when they are full and freed when they are empty; they are not merged, and a tree is as deep
+//! as it once had to be until it is empty.
 //!
 //! A change of the tree touches each node at most once, so that it can be built from what is on the
 //! media: one leaf, the keys above it where its first key changes, and the nodes above it that

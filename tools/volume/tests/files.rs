@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files against an array of bytes and a set of mapped blocks: written, filled, cut and punched,
+//! with mounts in between.
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::*;
+use proptest::prelude::*;
+use rdax_volume::ram::Ram;
+use rdax_volume::volume::error::Error;
+use rdax_volume::volume::file::Map;
+use rdax_volume::volume::format::{BLOCK, MAX_FILE};
+use rdax_volume::volume::inode::Inode;
+use rdax_volume::volume::pmem::Pmem;
+
+/// Blocks that the operations reach.
+const SPAN: u64 = 96;
+
+struct Mirror {
+    vol: Vol,
+    ram: Shared<Ram>,
+    file: Inode,
+    content: Vec<u8>,
+    mapped: BTreeSet<u64>,
+    clock: i64,
+}
+
+impl Mirror {
+    fn new() -> Mirror {
+        let (vol, ram) = fresh(16 << 20);
+        // No block is zero by chance.
+        let reserved = vol.reserve(rdax_volume::volume::alloc::Want::blocks(2048)).unwrap();
+        for block in reserved.run().block..reserved.run().end() {
+            ram.store_nt(block * BLOCK, &[0xee; BLOCK as usize]).unwrap();
+        }
+        drop(reserved);
+        let mut dir = root(&vol);
+        let file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+        Mirror {
+            vol,
+            ram,
+            file,
+            content: Vec::new(),
+            mapped: BTreeSet::new(),
+            clock: 1,
+        }
+    }
+
+    fn run(&mut self, op: &Op) {
+        self.clock += 1;
+        let now = time(self.clock);
+        match *op {
+            Op::Write(pos, len, byte) => {
+                let data = vec![byte; len as usize];
+                write(&self.vol, &mut self.file, pos, &data, now).unwrap();
+                let end = pos + len;
+                if self.content.len() < end as usize {
+                    self.content.resize(end as usize, 0);
+                }
+                self.content[pos as usize..end as usize].copy_from_slice(&data);
+                self.mapped.extend(pos / BLOCK..end.div_ceil(BLOCK));
+            }
+            Op::StrayStore(pos, byte) => {
+                // As a program may through its mapping: beyond the size, in the last block.
+                let last = self.file.size() / BLOCK;
+                let at = self.file.size() % BLOCK + pos % (BLOCK - self.file.size() % BLOCK);
+                if let Map::Run { block, .. } = self.vol.map(&self.file, last, 1).unwrap() {
+                    self.ram.store(block * BLOCK + at, &[byte]).unwrap();
+                }
+            }
+            Op::Fill(block, len) => {
+                let is_mapped = self.mapped.contains(&block);
+                match self.vol.fill(&mut self.file, block, len, Some(now)) {
+                    Err(e) => assert!(is_mapped && e == Error::Exists),
+                    Ok(run) => {
+                        assert!(!is_mapped && run.len <= len && run.len > 0);
+                        for i in 0..run.len {
+                            assert!(self.mapped.insert(block + i));
+                            let mut bytes = [1; BLOCK as usize];
+                            self.ram.read((run.block + i) * BLOCK, &mut bytes).unwrap();
+                            assert_eq!(bytes, [0; BLOCK as usize]);
+                        }
+                        assert_eq!(self.file.ctime(), now);
+                    }
+                }
+            }
+            Op::Truncate(size) => {
+                self.vol.truncate(&mut self.file, size, now).unwrap();
+                if size as usize <= self.content.len() {
+                    self.mapped.retain(|b| *b < size.div_ceil(BLOCK));
+                }
+                self.content.resize(size as usize, 0);
+                assert_eq!(self.file.mtime(), now);
+            }
+            Op::Punch(block, len) => {
+                self.vol.punch(&mut self.file, block, len, now).unwrap();
+                self.mapped.retain(|b| !(block..block + len).contains(b));
+                let size = self.content.len();
+                let from = ((block * BLOCK) as usize).min(size);
+                let to = (((block + len) * BLOCK) as usize).min(size);
+                self.content[from..to].fill(0);
+            }
+            Op::Remount => {
+                self.vol = mount(self.ram.clone());
+                self.file = self.vol.iget(self.file.ino()).unwrap();
+            }
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.file.size(), self.content.len() as u64);
+        assert_eq!(self.file.blocks() as usize, self.mapped.len() + self.nodes());
+        let bytes = read(&self.vol, &self.file, 0, u64::MAX / 2).unwrap();
+        if let Some(at) = bytes.iter().zip(&self.content).position(|(a, b)| a != b) {
+            panic!("byte {at}: {:#x}, not {:#x}", bytes[at], self.content[at]);
+        }
+        let size = self.content.len() as u64;
+        for at in (0..size + BLOCK).step_by(1777) {
+            let inside = |a: &u64| *a < size;
+            let from = |b: u64| (b * BLOCK).max(at);
+            let data = self.mapped.range(at / BLOCK..).map(|b| from(*b)).next();
+            let data = data.filter(inside).filter(|_| at < size);
+            assert_eq!(self.vol.seek_data(&self.file, at).unwrap(), data);
+            let hole = (at / BLOCK..).find(|b| !self.mapped.contains(b)).map(from);
+            let hole = hole.map(|a| a.min(size)).filter(|_| at < size);
+            assert_eq!(self.vol.seek_hole(&self.file, at).unwrap(), hole);
+        }
+    }
+
+    fn nodes(&self) -> usize {
+        // SPAN blocks fit one node.
+        usize::from(self.file.raw().depth)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(u64, u64, u8),
+    StrayStore(u64, u8),
+    Fill(u64, u64),
+    Truncate(u64),
+    Punch(u64, u64),
+    Remount,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let pos = 0..(SPAN - 16) * BLOCK;
+    prop_oneof![
+        6 => (pos.clone(), 1..8 * BLOCK, 1..=255u8).prop_map(|(p, n, b)| Op::Write(p, n, b)),
+        2 => (pos.clone(), 1..200u64, 1..=255u8).prop_map(|(p, n, b)| Op::Write(p, n, b)),
+        2 => (0..BLOCK, 1..=255u8).prop_map(|(p, b)| Op::StrayStore(p, b)),
+        3 => (0..SPAN - 12, 1..12u64).prop_map(|(b, n)| Op::Fill(b, n)),
+        3 => pos.prop_map(Op::Truncate),
+        2 => (0..SPAN, 1..20u64).prop_map(|(b, n)| Op::Punch(b, n)),
+        1 => Just(Op::Remount),
+    ]
+}
+
+proptest! {
+    #![proptest_config(cases(200))]
+
+    #[test]
+    fn reads_what_was_written(ops in proptest::collection::vec(op(), 1..60)) {
+        let mut m = Mirror::new();
+        for op in &ops {
+            m.run(op);
+            m.check();
+        }
+        assert_clean(&m.ram);
+        let mut dir = root(&m.vol);
+        m.vol.unlink(&mut dir, b"file", &mut m.file, time(99)).unwrap();
+        m.vol.free_inode(m.file).unwrap();
+        assert_clean(&m.ram);
+        prop_assert_eq!(m.vol.statfs().inodes_used, 1);
+    }
+}
+
+#[test]
+fn append_stays_one_extent() {
+    let (vol, ram) = fresh(32 << 20);
+    let mut dir = root(&vol);
+    let mut file = vol.create(&mut dir, b"log", &new(FILE, 1)).unwrap();
+    for i in 0..1000 {
+        write(&vol, &mut file, i * 5000, &[i as u8; 5000], time(2)).unwrap();
+    }
+    assert_eq!(file.size(), 5_000_000);
+    assert!(file.raw().depth == 0 && file.raw().root_count.get() <= 3);
+    for i in 0..1000 {
+        let bytes = read(&vol, &file, i * 5000, 5000).unwrap();
+        assert!(bytes.iter().all(|b| *b == i as u8));
+    }
+    assert_clean(&ram);
+}
+
+#[test]
+fn large_fills_are_aligned_chunks() {
+    let (vol, ram) = fresh(64 << 20);
+    let mut dir = root(&vol);
+    let mut small = vol.create(&mut dir, b"small", &new(FILE, 1)).unwrap();
+    let mut file = vol.create(&mut dir, b"large", &new(FILE, 1)).unwrap();
+    vol.fill(&mut small, 0, 3, None).unwrap();
+    let mut at = 0;
+    while at < 4096 {
+        let run = vol.fill(&mut file, at, 4096 - at, None).unwrap();
+        assert_eq!(run.block % 512, at % 512, "{run:?} at {at}");
+        assert!(run.len >= 512);
+        at += run.len;
+    }
+    assert_eq!(file.blocks(), 4096);
+    assert_clean(&ram);
+}
+
+#[test]
+fn the_largest_file() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut file, MAX_FILE, time(2)).unwrap();
+    vol.fill(&mut file, MAX_FILE / BLOCK, 1, None).unwrap();
+    assert_eq!(vol.seek_data(&file, 1), Ok(Some(MAX_FILE / BLOCK * BLOCK)));
+    assert_eq!(vol.seek_hole(&file, MAX_FILE - 1), Ok(Some(MAX_FILE)));
+    assert_eq!(
+        vol.truncate(&mut file, MAX_FILE + 1, time(2)),
+        Err(Error::TooBig)
+    );
+    assert_clean(&ram);
+    vol.truncate(&mut file, 0, time(3)).unwrap();
+    assert_eq!(file.blocks(), 0);
+    assert_clean(&ram);
+}
+
+#[test]
+fn a_size_between_needs_no_blocks() {
+    // Growing over blocks that were preallocated, and written by somebody who did not get to
+    // setting the size: none of it shows.
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    let run = vol.fill(&mut file, 0, 4, None).unwrap();
+    assert_eq!((run.len, file.size()), (4, 0));
+    ram.store_nt(run.block * BLOCK, &[9; 4 * BLOCK as usize]).unwrap();
+    vol.truncate(&mut file, 3 * BLOCK, time(1)).unwrap();
+    assert!(read(&vol, &file, 0, 3 * BLOCK).unwrap().iter().all(|b| *b == 0));
+    assert_clean(&ram);
+}
+
+#[test]
+fn other_inodes_have_no_blocks() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut fifo = vol.create(&mut dir, b"fifo", &new(FIFO, 1)).unwrap();
+    for result in [
+        vol.map(&dir, 0, 1).map(drop),
+        vol.map(&fifo, 0, 1).map(drop),
+        vol.fill(&mut fifo, 0, 1, None).map(drop),
+        vol.truncate(&mut dir, 0, time(1)),
+        vol.punch(&mut dir, 0, 9, time(1)),
+        vol.extend(&mut fifo, 9, 9, time(1)),
+        vol.seek_data(&fifo, 0).map(drop),
+    ] {
+        assert_eq!(result, Err(Error::Invalid));
+    }
+    assert_clean(&ram);
+}
