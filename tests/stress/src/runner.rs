@@ -92,8 +92,11 @@ fn run_tests(
     let deadline = Instant::now() + time;
     let mut children = HashMap::new();
     for process in 0..procs {
-        let pid = sys::fork(|| i32::from(!work(config, &runs, process, procs, deadline)))
-            .context("fork")?;
+        let pid = sys::fork(|| {
+            sys::die_with_parent();
+            i32::from(!work(config, &runs, process, procs, deadline))
+        })
+        .context("fork")?;
         children.insert(pid, process);
     }
     let held = watch(row, &runs, children, deadline)?;

@@ -281,6 +281,12 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<libc::pid_t> {
     }
 }
 
+/// Has the kernel kill this process when the thread that forked it ends.
+pub fn die_with_parent() {
+    // SAFETY: takes no pointer.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
 /// Waits for a child. `None`: it still runs (only with `block` false). Otherwise its exit status,
 /// or minus the signal that ended it.
 pub fn wait(pid: libc::pid_t, block: bool) -> io::Result<Option<i32>> {

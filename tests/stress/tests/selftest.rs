@@ -51,16 +51,14 @@ impl Scene {
 
     /// Lets it run for a while and kills all its processes.
     fn run_and_kill(&self, only: &str) {
-        let log = self
-            .root
-            .path()
-            .join("ledger")
-            .join(format!("{only}.0.log"));
+        let ledger = self.root.path().join("ledger");
         let mut child = self
             .command(&["--seconds", "60", "--only", only])
             .spawn()
             .unwrap();
-        while fs::metadata(&log).map_or(0, |meta| meta.len()) < 8192 {
+        let size = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
+        let written = || fs::read_dir(&ledger).map_or(0, |logs| logs.map(size).sum());
+        while written() < 16384 {
             assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -94,23 +92,14 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// Kills the program and the processes it has forked.
+/// Kills the program, and waits until the processes that it has forked are gone too.
 fn kill(child: &mut Child) {
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let forked = fs::read_to_string(children).unwrap();
     child.kill().unwrap();
-    for pid in forked.split_whitespace() {
-        assert!(Command::new("kill")
-            .args(["-9", pid])
-            .status()
-            .unwrap()
-            .success());
-    }
     child.wait().unwrap();
-    while forked
-        .split_whitespace()
-        .any(|pid| Path::new("/proc").join(pid).join("exe").exists())
-    {
+    let lives = |pid| fs::read_link(Path::new("/proc").join(pid).join("exe")).is_ok();
+    while forked.split_whitespace().any(lives) {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
