@@ -8,8 +8,11 @@
 use kernel::prelude::*;
 
 mod bindings;
-#[allow(dead_code)]
+mod dax;
 mod env;
+mod pmem;
+mod vfs;
+mod volume;
 
 module! {
     type: RdaxModule,
@@ -20,10 +23,15 @@ module! {
     alias: ["fs-rdax"],
 }
 
-struct RdaxModule;
+/// What the module holds while it is loaded.
+struct RdaxModule {
+    _fs: vfs::FileSystem,
+}
 
 impl kernel::Module for RdaxModule {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(RdaxModule)
+        Ok(RdaxModule {
+            _fs: vfs::FileSystem::register()?,
+        })
     }
 }

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! fallocate(2): space ahead of its use, holes, and ranges of zeros.
+//!
+//! Blocks that are allocated are zero on the media at once: there is no state between a hole and
+//! data.
+
+use kernel::error::code::*;
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+use super::inode::InodeInfo;
+use super::io::interrupted;
+use super::lock::{Exclusive, InodeLock, InvalidateLock};
+use super::object::File;
+use crate::volume::error::Error as VolumeError;
+use crate::volume::file::Map;
+use crate::volume::format::BLOCK;
+use crate::volume::pmem::Pmem;
+use crate::{bindings, dax};
+
+/// Most blocks that are handled between two looks for signals.
+const PIECE: u64 = 4096;
+
+/// `->fallocate`.
+pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
+    let keep_size = mode & bindings::RDAX_FALLOC_FL_KEEP_SIZE != 0;
+    let info = file.inode();
+    let end = offset.checked_add(len).ok_or(EFBIG)?;
+    let lock = InodeLock::new(info);
+    info.sb().check_writable()?;
+    let grown = (!keep_size && end > info.i_size()).then_some(end);
+    if let Some(size) = grown {
+        // SAFETY: the inode is alive and locked.
+        to_result(unsafe { bindings::inode_newsize_ok(info.as_vfs(), i64::try_from(size)?) })?;
+    }
+    let kind = mode & !bindings::RDAX_FALLOC_FL_KEEP_SIZE;
+    if ![0, bindings::RDAX_FALLOC_FL_PUNCH_HOLE, bindings::RDAX_FALLOC_FL_ZERO_RANGE]
+        .contains(&kind)
+    {
+        return Err(EOPNOTSUPP);
+    }
+    // SAFETY: the file is open and its inode locked.
+    to_result(unsafe { bindings::file_modified(file.as_raw()) })?;
+    if kind == bindings::RDAX_FALLOC_FL_PUNCH_HOLE {
+        return punch(lock.exclusive(), offset, end);
+    }
+    // Bytes from here on become zero where blocks are there already: all of them, or those that
+    // the size did not show.
+    let zero_from = if kind == bindings::RDAX_FALLOC_FL_ZERO_RANGE {
+        offset
+    } else if grown.is_some() {
+        info.i_size().max(offset)
+    } else {
+        end
+    };
+    provide(info, offset, end, zero_from)?;
+    if let Some(size) = grown {
+        let sb = info.sb();
+        let now = info.times().ctime;
+        let mut meta = info.meta();
+        let stored_from = info.i_size().max(offset);
+        sb.check(sb.volume.extend(&mut meta, size, stored_from, now))?;
+        info.set_i_size(size);
+    }
+    Ok(())
+}
+
+/// Sees to it that the bytes `start..end` have blocks, and that those from `zero_from` on are zero,
+/// durably.
+fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result {
+    let sb = info.sb();
+    let pmem = sb.volume.pmem();
+    let now = info.times().ctime;
+    let last = end.div_ceil(BLOCK);
+    let mut block = start / BLOCK;
+    while block < last {
+        if interrupted() {
+            return Err(EINTR);
+        }
+        let mut meta = info.meta();
+        let max = (last - block).min(PIECE);
+        let len = match sb.check(sb.volume.map(&meta, block, max))? {
+            Map::Hole { len } => match sb.volume.fill(&mut meta, block, len, Some(now)) {
+                // A fault came between; not while the lock is held, but look again all the same.
+                Err(VolumeError::Exists) => 0,
+                filled => {
+                    let run = sb.check(filled)?;
+                    info.update_blocks(&meta);
+                    drop(meta);
+                    dax::hole_filled(info, block, run.len);
+                    run.len
+                }
+            },
+            Map::Run { block: at, len } => {
+                drop(meta);
+                let from = zero_from.max(start).max(block * BLOCK);
+                let to = end.min((block + len) * BLOCK);
+                if from < to {
+                    sb.check(pmem.zero_nt(at * BLOCK + (from - block * BLOCK), to - from))?;
+                }
+                len
+            }
+        };
+        block += len;
+    }
+    sb.check(pmem.fence())
+}
+
+/// Makes a hole of the bytes `start..end`: what is not whole blocks becomes zero.
+fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
+    let info = inode.info();
+    let sb = info.sb();
+    let (first, last) = (start.div_ceil(BLOCK), end / BLOCK);
+    let mut faults_out = InvalidateLock::new(inode);
+    if first < last {
+        dax::break_layout(&mut faults_out, first, last - 1)?;
+    }
+    // The edges: one or two pieces, each within a block.
+    zero_edge(info, start, end.min(first * BLOCK))?;
+    if first <= last {
+        zero_edge(info, last * BLOCK, end)?;
+    }
+    sb.check(sb.volume.pmem().fence())?;
+    if first < last {
+        let now = info.times().ctime;
+        let mut meta = info.meta();
+        let result = sb.check(sb.volume.punch(&mut meta, first, last - first, now));
+        info.update_blocks(&meta);
+        result?;
+    }
+    // Private copies of the pages go, too.
+    // SAFETY: the inode is alive and locked; the range is not empty.
+    unsafe {
+        bindings::truncate_pagecache_range(
+            info.as_vfs(),
+            i64::try_from(start)?,
+            i64::try_from(end - 1)?,
+        );
+    }
+    Ok(())
+}
+
+/// Zeroes the bytes `from..to`, which are within one block, if the file has it. Without a fence.
+fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
+    if from >= to {
+        return Ok(());
+    }
+    let sb = info.sb();
+    let map = {
+        let meta = info.meta();
+        sb.check(sb.volume.map(&meta, from / BLOCK, 1))?
+    };
+    match map {
+        Map::Hole { .. } => Ok(()),
+        Map::Run { block, .. } => {
+            sb.check(sb.volume.pmem().zero_nt(block * BLOCK + from % BLOCK, to - from))
+        }
+    }
+}

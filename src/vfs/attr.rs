@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Attributes: what stat shows, and what chmod, chown, utimes and truncate change.
+
+use kernel::error::code::*;
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+use super::inode::InodeInfo;
+use super::lock::{Exclusive, InvalidateLock};
+use super::object::{Dentry, IdMap};
+use super::table::inode::{AttrOperations, AttrTable, InodeTable};
+use crate::volume::format::BLOCK;
+use crate::volume::namespace::SetAttr;
+use crate::{bindings, dax};
+
+static INODE: InodeTable = InodeTable::new(AttrTable::<Attributes>::OPERATIONS);
+
+/// Gives `info`, which others do not see yet, the operations of an inode that has attributes only.
+pub fn set_operations(info: &InodeInfo) {
+    INODE.install(info);
+}
+
+/// The attribute operations, of inodes of all types.
+pub struct Attributes;
+
+impl AttrOperations for Attributes {
+    fn getattr(idmap: &IdMap, info: &InodeInfo, mask: u32, stat: &mut bindings::kstat) -> Result {
+        // SAFETY: the inode is alive.
+        unsafe { bindings::generic_fillattr(idmap.as_raw(), mask, info.as_vfs(), stat) };
+        let (blocks, btime) = {
+            let meta = info.meta();
+            (meta.blocks(), meta.btime())
+        };
+        stat.blocks = blocks.saturating_mul(BLOCK / 512);
+        stat.btime = btime.into();
+        stat.result_mask |= bindings::STATX_BTIME;
+        if info.is(bindings::S_IFREG) {
+            stat.attributes |= u64::from(bindings::STATX_ATTR_DAX);
+        }
+        stat.attributes_mask |= u64::from(bindings::STATX_ATTR_DAX);
+        Ok(())
+    }
+
+    fn setattr(
+        idmap: &IdMap,
+        dentry: &Dentry,
+        inode: Exclusive<'_>,
+        attr: &mut bindings::iattr,
+    ) -> Result {
+        inode.sb().check_writable()?;
+        // SAFETY: the dentry is that of the inode, which is locked.
+        to_result(unsafe { bindings::setattr_prepare(idmap.as_raw(), dentry.as_raw(), attr) })?;
+        if attr.ia_valid & bindings::ATTR_SIZE != 0 {
+            truncate(inode, u64::try_from(attr.ia_size)?)?;
+        }
+        change(idmap, inode, attr)
+    }
+}
+
+/// Changes owner, mode and times, in memory and on the volume.
+fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result {
+    let vfs = inode.as_vfs();
+    let sb = inode.sb();
+    let mut meta = inode.meta();
+    // SAFETY: the inode is locked, and the change allowed. This clears setgid where it has to.
+    unsafe { bindings::setattr_copy(idmap.as_raw(), vfs, attr) };
+    let times = inode.times();
+    let new = SetAttr {
+        mode: Some(inode.mode()),
+        // SAFETY: the inode is alive.
+        uid: Some(unsafe { bindings::rdax_i_uid_read(vfs) }),
+        // SAFETY: as above.
+        gid: Some(unsafe { bindings::rdax_i_gid_read(vfs) }),
+        atime: Some(times.atime),
+        mtime: Some(times.mtime),
+        ctime: Some(times.ctime),
+        ..SetAttr::default()
+    };
+    let result = sb.check(sb.volume.set_attr(&mut meta, &new));
+    if result.is_err() {
+        // The kernel's inode goes back to what is on the media.
+        // SAFETY: the inode is locked.
+        unsafe {
+            (&raw mut (*vfs).i_mode).write_volatile(meta.mode());
+            bindings::rdax_i_uid_write(vfs, meta.uid());
+            bindings::rdax_i_gid_write(vfs, meta.gid());
+        }
+    }
+    result
+}
+
+/// Makes the file `size` bytes long. The lock is that of truncation: no reads or writes run.
+fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
+    if !inode.is(bindings::S_IFREG) {
+        return Err(EINVAL);
+    }
+    let info = inode.info();
+    let sb = info.sb();
+    let mut faults_out = InvalidateLock::new(inode);
+    if size < info.i_size() {
+        dax::break_layout(&mut faults_out, size.div_ceil(BLOCK), u64::MAX)?;
+    }
+    let now = info.touch_ctime();
+    let mut meta = info.meta();
+    let result = sb.check(sb.volume.truncate(&mut meta, size, now));
+    // Also after an error the size may have changed.
+    info.set_i_size(meta.size());
+    info.update_blocks(&meta);
+    drop(meta);
+    info.set_mtime(now);
+    // Private copies of pages beyond the end go, too.
+    // SAFETY: the inode is alive, and its size set.
+    unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(info.i_size())?) };
+    result
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mount options, and what refuses a mount before the volume is looked at.
+
+use core::ffi::CStr;
+
+use kernel::error::code::*;
+use kernel::prelude::*;
+
+use super::object::SuperBlock;
+use super::super_block::{self, SbInfo};
+use super::table::context::{Context, ContextOperations, ContextTable, Value};
+use super::table::Table;
+use crate::bindings;
+
+/// What to do when the volume turns out to be damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// Fail the operation, and go on.
+    Continue,
+    /// Fail it, and write nothing more.
+    RemountReadOnly,
+    /// Stop the machine.
+    Panic,
+}
+
+impl OnError {
+    /// The value of the option `errors`.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnError::Continue => "continue",
+            OnError::RemountReadOnly => "remount-ro",
+            OnError::Panic => "panic",
+        }
+    }
+}
+
+/// The options of a mount. `ro` and the like are the VFS's own; `dax` has one value and needs no
+/// place here.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// `errors=`.
+    pub on_error: OnError,
+}
+
+/// The operations of a mount being set up.
+pub struct RdaxContext;
+
+static OPERATIONS: Table<bindings::fs_context_operations> =
+    ContextTable::<RdaxContext>::table();
+
+/// `->init_fs_context` of the file system type.
+///
+/// # Safety
+///
+/// Called by the VFS with a new context.
+pub unsafe extern "C" fn init(fc: *mut kernel::bindings::fs_context) -> kernel::ffi::c_int {
+    kernel::error::from_result(|| {
+        ContextTable::<RdaxContext>::init(fc.cast(), &OPERATIONS).map(|()| 0)
+    })
+}
+
+impl ContextOperations for RdaxContext {
+    type Options = Options;
+
+    fn defaults(sb: Option<&SuperBlock>) -> Options {
+        match sb {
+            Some(sb) => sb.info().options(),
+            None => Options {
+                on_error: OnError::RemountReadOnly,
+            },
+        }
+    }
+
+    fn parse(
+        fc: &Context,
+        options: &mut Options,
+        key: &CStr,
+        value: Value<'_>,
+    ) -> Option<Result> {
+        let known = match (key.to_bytes(), value) {
+            (b"source", _) => return None,
+            (b"dax", Value::Flag) => true,
+            (b"dax", Value::String(value)) => value == c"always",
+            (b"errors", Value::String(value)) => {
+                let named = [OnError::Continue, OnError::RemountReadOnly, OnError::Panic]
+                    .into_iter()
+                    .find(|on_error| on_error.name().as_bytes() == value.to_bytes());
+                if let Some(on_error) = named {
+                    options.on_error = on_error;
+                }
+                named.is_some()
+            }
+            _ => false,
+        };
+        if known {
+            return Some(Ok(()));
+        }
+        fc.refuse(
+            fc.source(),
+            fmt!(
+                "unknown mount option '{}' or value; known: dax, dax=always, \
+                 errors=continue|remount-ro|panic, ro",
+                key
+            ),
+        );
+        Some(Err(EINVAL))
+    }
+
+    fn fill_super(fc: &Context, options: &Options, sb: &SuperBlock) -> Result {
+        super_block::fill(fc, *options, sb)
+    }
+
+    fn no_device(fc: &Context, error: Error) {
+        // What else goes wrong before the device is there, the VFS tells well.
+        if error == EBUSY {
+            fc.refuse(
+                fc.source(),
+                fmt!(
+                    "mounted already, or in use by another program; unmount it first, or use \
+                     mount --bind to see it in a second place"
+                ),
+            );
+        }
+    }
+
+    fn reconfigure(fc: &Context, options: &Options, sb: &SuperBlock) -> Result {
+        let info: &SbInfo = sb.info();
+        // SAFETY: the VFS holds the super block locked for us.
+        unsafe { bindings::sync_filesystem(sb.as_raw()) };
+        if sb.is_read_only() && !fc.is_read_only() {
+            super_block::make_writable(fc, info)?;
+        }
+        info.set_options(*options);
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Regular files: seeking, mapping, syncing. `io` reads and writes them, `allocate` gives and takes
+//! space.
+
+use kernel::error::code::*;
+use kernel::error::to_result;
+use kernel::iov::{IovIterDest, IovIterSource};
+use kernel::prelude::*;
+
+use super::attr::Attributes;
+use super::inode::InodeInfo;
+use super::lock::SharedInodeLock;
+use super::object::File;
+use super::table::file::{FileOperations, FileTable, Kiocb, RegularTable};
+use super::table::inode::{AttrTable, InodeTable};
+use super::{allocate, dir, io, vm};
+use crate::{bindings, dax};
+
+static INODE: InodeTable = InodeTable::new(AttrTable::<Attributes>::OPERATIONS);
+
+static FILE: FileTable = FileTable::new(bindings::file_operations {
+    // Every allocation is durable before a page of it is mapped writable: what MAP_SYNC promises.
+    fop_flags: bindings::RDAX_FOP_MMAP_SYNC,
+    get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+    splice_read: Some(bindings::copy_splice_read),
+    splice_write: Some(bindings::iter_file_splice_write),
+    setlease: Some(bindings::generic_setlease),
+    ..RegularTable::<Regular>::OPERATIONS
+});
+
+/// Makes `info`, which others do not see yet, a regular file.
+pub fn set_operations(info: &InodeInfo) {
+    INODE.install(info);
+    FILE.install(info);
+    // SAFETY: nobody else uses the inode yet; the table is static.
+    unsafe {
+        (*info.as_vfs()).i_flags |= bindings::RDAX_S_DAX;
+        (*info.mapping()).a_ops = vm::address_space_operations();
+    }
+}
+
+/// The operations of a regular file.
+struct Regular;
+
+impl FileOperations for Regular {
+    fn llseek(file: &File, offset: i64, whence: i32) -> Result<i64> {
+        let info = file.inode();
+        let sb = info.sb();
+        let data = match u32::try_from(whence) {
+            Ok(bindings::SEEK_DATA) => true,
+            Ok(bindings::SEEK_HOLE) => false,
+            _ => {
+                // SAFETY: the file is open.
+                return dir::result(unsafe {
+                    bindings::generic_file_llseek(file.as_raw(), offset, whence)
+                });
+            }
+        };
+        let offset = u64::try_from(offset).map_err(|_| ENXIO)?;
+        let found = {
+            let _blocks_stay = SharedInodeLock::new(info);
+            let snapshot = info.snapshot();
+            if offset >= snapshot.size() {
+                return Err(ENXIO);
+            }
+            let volume = &sb.volume;
+            sb.check(if data {
+                volume.seek_data(&snapshot, offset)
+            } else {
+                volume.seek_hole(&snapshot, offset)
+            })?
+        };
+        let pos = i64::try_from(found.ok_or(ENXIO)?)?;
+        // SAFETY: the file is open.
+        dir::result(unsafe { bindings::vfs_setpos(file.as_raw(), pos, i64::MAX) })
+    }
+
+    fn read(iocb: &mut Kiocb, to: &mut IovIterDest<'_>) -> Result<usize> {
+        io::read(iocb, to)
+    }
+
+    fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
+        io::write(iocb, from)
+    }
+
+    fn mmap(file: &File, desc: &mut bindings::vm_area_desc) -> Result {
+        let info = file.inode();
+        let dax_device = info.sb().volume.pmem().dax_device();
+        // SAFETY: the file is open, and its device held as long as it is mounted.
+        if !unsafe { bindings::rdax_mapping_supported(desc, info.as_vfs(), dax_device) } {
+            return Err(EOPNOTSUPP);
+        }
+        file.accessed();
+        desc.vm_ops = vm::vm_operations();
+        Ok(())
+    }
+
+    fn fsync(file: &File, start: u64, end: u64, datasync: bool) -> Result {
+        let info = file.inode();
+        let mut result = dax::sync_range(info, start, end);
+        // Size and blocks are durable since the call that changed them; times may not be.
+        if result.is_ok() && !datasync {
+            result = info.write_times();
+        }
+        // What went wrong in another task's sync is reported once to each open file.
+        // SAFETY: the file is open.
+        let missed = to_result(unsafe { bindings::file_check_and_advance_wb_err(file.as_raw()) });
+        result.and(missed)
+    }
+
+    fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
+        allocate::fallocate(file, mode, offset, len)
+    }
+}

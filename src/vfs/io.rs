@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! read(2) and write(2): copies between user memory and the media, with no cache between them.
+//!
+//! A write is durable when it returns, O_DIRECT or not: data goes past the CPU cache, and one fence
+//! completes it before the size that shows it, or before the call returns. What is lazy is only
+//! the time of an overwrite.
+//!
+//! No lock but `i_rwsem` is held while user memory is copied: it may be a mapping of this very
+//! file, and fault. `i_rwsem` is enough: the blocks that a file has go away under it only. A hole
+//! may be filled by a fault at any time, though, so a write stores into reserved blocks first and
+//! then asks the volume to put them into the file, if the hole is still there.
+
+use kernel::error::code::*;
+use kernel::error::to_result;
+use kernel::iov::{IovIterDest, IovIterSource};
+use kernel::prelude::*;
+
+use super::inode::InodeInfo;
+use super::lock::{Exclusive, InodeLock, SharedInodeLock};
+use super::table::file::Kiocb;
+use crate::volume::error::Error as VolumeError;
+use crate::volume::file::Map;
+use crate::volume::format::{Time, BLOCK};
+use crate::volume::pmem::Pmem;
+use crate::{bindings, dax};
+
+/// Most bytes that are copied between two looks at the file, and for signals.
+const PIECE: u64 = 16 << 20;
+
+/// Whether the task is being killed. Lets others run, too.
+pub fn interrupted() -> bool {
+    // SAFETY: both only concern the current task, which holds no spinlock here.
+    unsafe {
+        bindings::rdax_cond_resched();
+        bindings::rdax_fatal_signal_pending()
+    }
+}
+
+/// The blocks that the bytes `pos..pos + len` touch.
+fn blocks(pos: u64, len: u64) -> u64 {
+    (pos % BLOCK + len).div_ceil(BLOCK)
+}
+
+/// What a loop of copies returns: what was done, or why nothing was.
+fn done(total: usize, result: Result) -> Result<usize> {
+    match result {
+        Err(error) if total == 0 => Err(error),
+        _ => Ok(total),
+    }
+}
+
+/// `->read_iter`.
+pub fn read(iocb: &mut Kiocb, to: &mut IovIterDest<'_>) -> Result<usize> {
+    if to.is_empty() {
+        return Ok(0);
+    }
+    let (mut pos, mut total) = (iocb.pos(), 0);
+    let result = {
+        let info = iocb.file().inode();
+        let _blocks_stay = SharedInodeLock::new(info);
+        read_locked(info, to, &mut pos, &mut total)
+    };
+    iocb.set_pos(pos);
+    iocb.file().accessed();
+    done(total, result)
+}
+
+/// Copies what `to` has room for, up to the end of the file.
+fn read_locked(
+    info: &InodeInfo,
+    to: &mut IovIterDest<'_>,
+    pos: &mut u64,
+    total: &mut usize,
+) -> Result {
+    let sb = info.sb();
+    let pmem = sb.volume.pmem();
+    while !to.is_empty() {
+        let left = info.i_size().saturating_sub(*pos);
+        let want = left.min(to.len() as u64).min(PIECE);
+        if want == 0 {
+            break;
+        }
+        if interrupted() {
+            return Err(EINTR);
+        }
+        let map = {
+            let meta = info.meta();
+            sb.check(sb.volume.map(&meta, *pos / BLOCK, blocks(*pos, want)))?
+        };
+        let (Map::Run { len, .. } | Map::Hole { len }) = map;
+        let want = want.min(len * BLOCK - *pos % BLOCK) as usize;
+        let copied = match map {
+            Map::Run { block, .. } => pmem.copy_to_iter(block, *pos % BLOCK, want, to),
+            // SAFETY: the iterator is the caller's, lent for the call.
+            Map::Hole { .. } => unsafe { bindings::iov_iter_zero(want, to.as_raw()) },
+        };
+        *pos += copied as u64;
+        *total += copied;
+        if copied < want {
+            return Err(EFAULT);
+        }
+    }
+    Ok(())
+}
+
+/// `->write_iter`.
+pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
+    let written = {
+        let file = iocb.file();
+        let lock = InodeLock::new(file.inode());
+        file.inode().sb().check_writable()?;
+        // Cuts `from` to the limits, and moves the position for O_APPEND.
+        // SAFETY: both are the caller's, lent for the call, and the inode is locked.
+        let count = unsafe { bindings::generic_write_checks(iocb.as_raw(), from.as_raw()) };
+        if count <= 0 {
+            // CAST: an errno is small.
+            to_result(count as i32)?;
+            return Ok(0);
+        }
+        // Clears setuid and setgid, and moves the times.
+        // SAFETY: the control block is the caller's, and the inode is locked.
+        to_result(unsafe { bindings::kiocb_modified(iocb.as_raw()) })?;
+        let mut writer = Writer::new(lock.exclusive(), iocb.pos());
+        let result = writer.write(from);
+        let result = writer.fence().and(result);
+        done(writer.total, result)?
+    };
+    iocb.set_pos(iocb.pos().saturating_add(written as u64));
+    // SAFETY: the control block is the caller's; the inode is not locked.
+    let synced = unsafe { bindings::rdax_generic_write_sync(iocb.as_raw(), written as isize) };
+    // CAST: an errno is small.
+    to_result(synced.min(0) as i32)?;
+    Ok(written)
+}
+
+/// A write under way.
+struct Writer<'a> {
+    inode: Exclusive<'a>,
+    /// Where the next byte goes.
+    pos: u64,
+    /// Bytes written.
+    total: usize,
+    /// Something was stored past the cache, and no fence has followed.
+    stored: bool,
+    /// The time of the change.
+    now: Time,
+}
+
+impl<'a> Writer<'a> {
+    fn new(inode: Exclusive<'a>, pos: u64) -> Self {
+        Writer {
+            inode,
+            pos,
+            total: 0,
+            stored: false,
+            now: inode.times().ctime,
+        }
+    }
+
+    /// Makes what was stored durable.
+    fn fence(&mut self) -> Result {
+        if !core::mem::take(&mut self.stored) {
+            return Ok(());
+        }
+        let sb = self.inode.sb();
+        sb.check(sb.volume.pmem().fence())
+    }
+
+    /// Writes all of `from`.
+    fn write(&mut self, from: &mut IovIterSource<'_>) -> Result {
+        let info = self.inode.info();
+        let sb = info.sb();
+        while !from.is_empty() {
+            if interrupted() {
+                return Err(EINTR);
+            }
+            let want = PIECE.min(from.len() as u64);
+            let map = {
+                let meta = info.meta();
+                sb.check(sb.volume.map(&meta, self.pos / BLOCK, blocks(self.pos, want)))?
+            };
+            let (Map::Run { len, .. } | Map::Hole { len }) = map;
+            let want = want.min(len * BLOCK - self.pos % BLOCK);
+            match map {
+                Map::Run { block, .. } => self.overwrite(from, block, want)?,
+                Map::Hole { .. } => self.fill(from, want)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts `copied` bytes as written.
+    fn advance(&mut self, copied: usize) {
+        self.pos += copied as u64;
+        self.total += copied;
+    }
+
+    /// Writes `want` bytes to the blocks from `block` on, which the file has.
+    fn overwrite(&mut self, from: &mut IovIterSource<'_>, block: u64, want: u64) -> Result {
+        let info = self.inode.info();
+        let sb = info.sb();
+        let start = self.pos;
+        let pmem = sb.volume.pmem();
+        let copied = pmem.copy_from_iter(block, start % BLOCK, want as usize, from);
+        self.stored = true;
+        let end = start + copied as u64;
+        if copied > 0 && end > info.i_size() {
+            let mut meta = info.meta();
+            // This contains the fence.
+            sb.check(sb.volume.extend(&mut meta, end, start, self.now))?;
+            self.stored = false;
+            info.set_i_size(end);
+        }
+        self.advance(copied);
+        if (copied as u64) < want {
+            return Err(EFAULT);
+        }
+        Ok(())
+    }
+
+    /// Writes up to `want` bytes to a hole.
+    fn fill(&mut self, from: &mut IovIterSource<'_>, want: u64) -> Result {
+        let info = self.inode.info();
+        let sb = info.sb();
+        let (first, head) = (self.pos / BLOCK, self.pos % BLOCK);
+        let wanted = {
+            let meta = info.meta();
+            match sb.volume.want(&meta, first, blocks(self.pos, want)) {
+                // A fault came first: look again.
+                Err(VolumeError::Exists) => return Ok(()),
+                wanted => sb.check(wanted)?,
+            }
+        };
+        let mut reserved = sb.check(sb.volume.reserve(wanted))?;
+        let run = reserved.run();
+        let pmem = sb.volume.pmem();
+        let room = want.min(run.len * BLOCK - head);
+        let copied = pmem.copy_from_iter(run.block, head, room as usize, from);
+        if copied == 0 {
+            return Err(EFAULT);
+        }
+        // What the write does not cover of the first and the last block is zero.
+        let end = head + copied as u64;
+        let used = end.div_ceil(BLOCK);
+        reserved.truncate(used);
+        let at = run.block * BLOCK;
+        sb.check(pmem.zero_nt(at, head))?;
+        sb.check(pmem.zero_nt(at + end, used * BLOCK - end))?;
+        let size = self.pos + copied as u64;
+        let mut meta = info.meta();
+        match sb.volume.insert(&mut meta, first, reserved, Some(size), self.now) {
+            Err(VolumeError::Exists) => {
+                // A fault came first. The blocks are given back, and so is what was taken.
+                // SAFETY: `copied` bytes were taken just now.
+                unsafe { from.revert(copied) };
+                return Ok(());
+            }
+            inserted => sb.check(inserted)?,
+        }
+        // The insertion contained a fence.
+        self.stored = false;
+        if size > info.i_size() {
+            info.set_i_size(size);
+        }
+        info.update_blocks(&meta);
+        drop(meta);
+        dax::hole_filled(info, first, used);
+        self.advance(copied);
+        if (copied as u64) < room {
+            return Err(EFAULT);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The locks of an inode that the VFS knows, as guards.
+//!
+//! `i_rwsem` orders reads, writes and changes of the layout; the invalidate lock (of the mapping)
+//! keeps page faults out while blocks go away. `Documentation/locking.rst` has the whole order.
+
+use core::ops::Deref;
+
+use super::inode::InodeInfo;
+use crate::bindings;
+
+/// Proof that the current task holds the `i_rwsem` of an inode exclusively.
+#[derive(Clone, Copy)]
+pub struct Exclusive<'a>(&'a InodeInfo);
+
+impl<'a> Exclusive<'a> {
+    /// Takes note that the VFS called with the lock held.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the `i_rwsem` of `info` exclusively for all of `'a`.
+    pub unsafe fn held(info: &'a InodeInfo) -> Self {
+        Exclusive(info)
+    }
+
+    /// The inode, for as long as the lock is held.
+    pub fn info(self) -> &'a InodeInfo {
+        self.0
+    }
+}
+
+impl Deref for Exclusive<'_> {
+    type Target = InodeInfo;
+
+    fn deref(&self) -> &InodeInfo {
+        self.0
+    }
+}
+
+/// Holds the `i_rwsem` of an inode exclusively.
+pub struct InodeLock<'a>(&'a InodeInfo);
+
+impl<'a> InodeLock<'a> {
+    /// Waits for the lock.
+    pub fn new(info: &'a InodeInfo) -> Self {
+        // SAFETY: the inode is alive; the guard releases what is taken here.
+        unsafe { bindings::rdax_inode_lock(info.as_vfs()) };
+        InodeLock(info)
+    }
+
+    /// The proof, as long as the guard lives.
+    pub fn exclusive(&self) -> Exclusive<'_> {
+        Exclusive(self.0)
+    }
+}
+
+impl Drop for InodeLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken in `new` by this task; kernel tasks do not pass guards on.
+        unsafe { bindings::rdax_inode_unlock(self.0.as_vfs()) };
+    }
+}
+
+/// Holds the `i_rwsem` of an inode shared.
+pub struct SharedInodeLock<'a>(&'a InodeInfo);
+
+impl<'a> SharedInodeLock<'a> {
+    /// Waits for the lock.
+    pub fn new(info: &'a InodeInfo) -> Self {
+        // SAFETY: the inode is alive; the guard releases what is taken here.
+        unsafe { bindings::rdax_inode_lock_shared(info.as_vfs()) };
+        SharedInodeLock(info)
+    }
+}
+
+impl Drop for SharedInodeLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken in `new` by this task.
+        unsafe { bindings::rdax_inode_unlock_shared(self.0.as_vfs()) };
+    }
+}
+
+/// Holds the invalidate lock of an inode's mapping exclusively: no page fault is under way in it
+/// and none starts.
+pub struct InvalidateLock<'a>(&'a InodeInfo);
+
+impl<'a> InvalidateLock<'a> {
+    /// Waits for the lock; `inode` is the proof that `i_rwsem`, which comes first, is held.
+    pub fn new(inode: Exclusive<'a>) -> Self {
+        let lock = InvalidateLock(inode.info());
+        lock.acquire();
+        lock
+    }
+
+    /// The inode whose mapping is locked.
+    pub fn info(&self) -> &'a InodeInfo {
+        self.0
+    }
+
+    /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock
+    /// may be wrong afterwards.
+    pub fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.release();
+        let result = f();
+        self.acquire();
+        result
+    }
+
+    fn acquire(&self) {
+        // SAFETY: the mapping is the inode's, which is alive; `release` matches.
+        unsafe { bindings::rdax_filemap_invalidate_lock(self.0.mapping()) };
+    }
+
+    fn release(&self) {
+        // SAFETY: private; called only where `acquire` was, by the same task.
+        unsafe { bindings::rdax_filemap_invalidate_unlock(self.0.mapping()) };
+    }
+}
+
+impl Drop for InvalidateLock<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Keeps the file system from being frozen while the kernel itself, not a system call, writes.
+pub struct InternalWrite(*mut bindings::super_block);
+
+impl InternalWrite {
+    /// Waits until the file system of `info` is not frozen.
+    pub fn new(info: &InodeInfo) -> Self {
+        let sb = info.sb().as_raw();
+        // SAFETY: the super block outlives its inodes; `drop` matches.
+        unsafe { bindings::rdax_sb_start_intwrite(sb) };
+        InternalWrite(sb)
+    }
+}
+
+impl Drop for InternalWrite {
+    fn drop(&mut self) {
+        // SAFETY: started in `new`; the caller's inode kept the super block alive until here.
+        unsafe { bindings::rdax_sb_end_intwrite(self.0) };
+    }
+}

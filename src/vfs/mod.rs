@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! rdax as a file system of the VFS: the operation tables, and what joins them to `volume`, `dax`
+//! and `pmem`.
+//!
+//! * [`object`], [`lock`], [`table`] wrap what the kernel hands over: references with safe methods,
+//!   guards, and for each operation table a trait and the C functions that call it.
+//! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
+//! * [`namei`], [`dir`], [`attr`], [`symlink`], [`file`], [`io`], [`allocate`], [`vm`] and
+//!   [`context`] are the operations.
+//!
+//! `Documentation/locking.rst` has the order of the locks.
+
+pub mod allocate;
+pub mod attr;
+pub mod context;
+pub mod counters;
+pub mod dir;
+pub mod file;
+pub mod inode;
+pub mod io;
+pub mod lock;
+pub mod meta;
+pub mod namei;
+pub mod object;
+pub mod slab;
+pub mod super_block;
+pub mod symlink;
+pub mod table;
+pub mod time;
+pub mod vm;
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+use crate::bindings;
+use table::{Table, THIS_MODULE};
+
+static TYPE: Table<bindings::file_system_type> = Table::new(bindings::file_system_type {
+    owner: THIS_MODULE,
+    name: c"rdax".as_ptr().cast(),
+    fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP | bindings::FS_MGTIME) as i32,
+    init_fs_context: Some(context::init),
+    kill_sb: Some(bindings::kill_block_super),
+    ..pin_init::zeroed()
+});
+
+/// The file system type, registered with the VFS until it is dropped, when the module is unloaded
+/// and no mount is left.
+pub struct FileSystem {
+    // Dropped in this order.
+    _type: Registration,
+    _counters: counters::Root,
+    _inodes: slab::InodeCache,
+}
+
+impl FileSystem {
+    /// Registers the type.
+    pub fn register() -> Result<Self> {
+        let inodes = slab::InodeCache::new()?;
+        let counters = counters::Root::new()?;
+        // SAFETY: the type is static, and unregistered when `Registration` is dropped.
+        to_result(unsafe { bindings::register_filesystem(TYPE.as_ptr()) })?;
+        Ok(FileSystem {
+            _type: Registration,
+            _counters: counters,
+            _inodes: inodes,
+        })
+    }
+}
+
+/// The type is registered.
+struct Registration;
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // SAFETY: it was registered. The VFS holds the module while it is mounted.
+        unsafe { bindings::unregister_filesystem(TYPE.as_ptr()) };
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operations on names. The volume does them; here its inodes are locked, the kernel's brought
+//! up to date, and new ones introduced.
+//!
+//! The VFS has checked the permission and holds the `i_rwsem` of the directories, and of inodes
+//! that lose a name.
+
+use core::ffi::CStr;
+
+use kernel::error::code::*;
+use kernel::prelude::*;
+
+use super::attr::Attributes;
+use super::inode::{iget, FreshInode, InodeInfo, InodeRef, NewInode};
+use super::lock::Exclusive;
+use super::meta::{lock_all, lock_two};
+use super::object::{Dentry, File, IdMap};
+use super::symlink::Target;
+use super::table::inode::{AttrOperations, DirOperations};
+use crate::volume;
+use crate::volume::format::Time;
+use crate::volume::inode::Inode;
+use crate::volume::namespace::Rename;
+use crate::{bindings, volume::namespace};
+
+/// The operations of directories.
+pub struct Directory;
+
+/// The names in `dir` have changed at `now`, and so has `meta`.
+fn changed(dir: Exclusive<'_>, meta: &Inode, now: Time) {
+    dir.set_mtime(now);
+    dir.set_ctime(now);
+    dir.set_nlink(meta.nlink());
+    dir.set_i_size(meta.size());
+    dir.update_blocks(meta);
+}
+
+/// Makes an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the volume's.
+fn make_inode(
+    idmap: &IdMap,
+    dir: Exclusive<'_>,
+    mode: u16,
+    rdev: u32,
+    target: Option<Target>,
+    make: impl FnOnce(&namespace::NewInode) -> volume::Result<Inode>,
+) -> Result<NewInode> {
+    let sb = dir.sb();
+    sb.check_writable()?;
+    // First what can fail without a trace.
+    let fresh = FreshInode::new(sb)?;
+    let vfs = fresh.as_vfs();
+    // SAFETY: the new inode is ours alone; setgid directories pass on their group here.
+    let new = unsafe {
+        bindings::inode_init_owner(idmap.as_raw(), vfs, dir.as_vfs(), mode);
+        namespace::NewInode {
+            mode: (*vfs).i_mode,
+            uid: bindings::rdax_i_uid_read(vfs),
+            gid: bindings::rdax_i_gid_read(vfs),
+            rdev,
+            attrs: 0,
+            now: dir.touch_ctime(),
+        }
+    };
+    fresh.fill(sb.check(make(&new))?, target)
+}
+
+impl DirOperations for Directory {
+    fn lookup(dir: &InodeInfo, dentry: &Dentry) -> Result<Option<InodeRef>> {
+        let sb = dir.sb();
+        if dentry.name().len() > volume::format::NAME_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        let found = sb.check(sb.volume.lookup(&dir.snapshot(), dentry.name()))?;
+        found.map(|entry| iget(sb, entry.ino)).transpose()
+    }
+
+    fn make(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, mode: u16, rdev: u32) -> Result {
+        let inode = make_inode(idmap, dir, mode, rdev, None, |new| {
+            let mut meta = dir.meta();
+            let made = dir.sb().volume.create(&mut meta, dentry.name(), new)?;
+            changed(dir, &meta, new.now);
+            Ok(made)
+        })?;
+        inode.instantiate(dentry);
+        Ok(())
+    }
+
+    fn symlink(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, target: &CStr) -> Result {
+        // CAST: the bits of a type and of permissions are within 16.
+        let mode = (bindings::S_IFLNK | 0o777) as u16;
+        let kept = Some(Target::new(target)?);
+        let inode = make_inode(idmap, dir, mode, 0, kept, |new| {
+            let mut meta = dir.meta();
+            let volume = &dir.sb().volume;
+            let made = volume.symlink(&mut meta, dentry.name(), target.to_bytes(), new)?;
+            changed(dir, &meta, new.now);
+            Ok(made)
+        })?;
+        inode.instantiate(dentry);
+        Ok(())
+    }
+
+    fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result {
+        let inode = make_inode(idmap, dir, mode, 0, None, |new| dir.sb().volume.tmpfile(new))?;
+        inode.open_unnamed(file);
+        Ok(())
+    }
+
+    fn link(inode: Exclusive<'_>, dir: Exclusive<'_>, dentry: &Dentry) -> Result {
+        let sb = dir.sb();
+        sb.check_writable()?;
+        let now = dir.touch_ctime();
+        let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
+        let volume = &sb.volume;
+        sb.check(volume.link(&mut dir_meta, dentry.name(), &mut meta, now))?;
+        changed(dir, &dir_meta, now);
+        inode.set_nlink(meta.nlink());
+        inode.set_ctime(now);
+        drop((dir_meta, meta));
+        inode.join(dentry);
+        Ok(())
+    }
+
+    fn unlink(dir: Exclusive<'_>, dentry: &Dentry, inode: Exclusive<'_>) -> Result {
+        remove(dir, inode, |dir_meta, meta, now| {
+            dir.sb().volume.unlink(dir_meta, dentry.name(), meta, now)
+        })
+    }
+
+    fn rmdir(dir: Exclusive<'_>, dentry: &Dentry, inode: Exclusive<'_>) -> Result {
+        remove(dir, inode, |dir_meta, meta, now| {
+            dir.sb().volume.rmdir(dir_meta, dentry.name(), meta, now)
+        })
+    }
+
+    fn rename(
+        old_dir: Exclusive<'_>,
+        old: &Dentry,
+        new_dir: Exclusive<'_>,
+        new: &Dentry,
+        flags: u32,
+    ) -> Result {
+        // That the new name is free where RENAME_NOREPLACE asks for it, the VFS has checked.
+        if flags & !(bindings::RENAME_NOREPLACE | bindings::RENAME_EXCHANGE) != 0 {
+            return Err(EINVAL);
+        }
+        let sb = old_dir.sb();
+        sb.check_writable()?;
+        let now = old_dir.touch_ctime();
+        let moved = old.inode().ok_or(ENOENT)?;
+        let replaced = new.inode();
+        let across = (old_dir.ino() != new_dir.ino()).then_some(new_dir.info());
+        let locks = lock_all([Some(old_dir.info()), across, Some(moved), replaced]);
+        let [Some(mut src_meta), mut dst_meta, Some(mut moved_meta), mut replaced_meta] = locks
+        else {
+            unreachable!()
+        };
+        sb.check(sb.volume.rename(Rename {
+            src_dir: &mut src_meta,
+            dst_dir: dst_meta.as_deref_mut(),
+            src_name: old.name(),
+            dst_name: new.name(),
+            moved: &mut moved_meta,
+            replaced: replaced_meta.as_deref_mut(),
+            exchange: flags & bindings::RENAME_EXCHANGE != 0,
+            now,
+        }))?;
+        changed(old_dir, &src_meta, now);
+        if let Some(meta) = &dst_meta {
+            changed(new_dir, meta, now);
+        }
+        for (info, meta) in [(Some(moved), Some(&moved_meta)), (replaced, replaced_meta.as_ref())] {
+            if let (Some(info), Some(meta)) = (info, meta) {
+                info.set_nlink(meta.nlink());
+                info.set_ctime(now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the name of `inode` out of `dir`, by `remove`.
+fn remove(
+    dir: Exclusive<'_>,
+    inode: Exclusive<'_>,
+    remove: impl FnOnce(&mut Inode, &mut Inode, Time) -> volume::Result<()>,
+) -> Result {
+    let sb = dir.sb();
+    sb.check_writable()?;
+    let now = dir.touch_ctime();
+    let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
+    sb.check(remove(&mut dir_meta, &mut meta, now))?;
+    changed(dir, &dir_meta, now);
+    inode.set_nlink(meta.nlink());
+    inode.set_ctime(now);
+    Ok(())
+}
+
+impl AttrOperations for Directory {
+    fn getattr(idmap: &IdMap, info: &InodeInfo, mask: u32, stat: &mut bindings::kstat) -> Result {
+        Attributes::getattr(idmap, info, mask, stat)
+    }
+
+    fn setattr(
+        idmap: &IdMap,
+        dentry: &Dentry,
+        inode: Exclusive<'_>,
+        attr: &mut bindings::iattr,
+    ) -> Result {
+        Attributes::setattr(idmap, dentry, inode, attr)
+    }
+}

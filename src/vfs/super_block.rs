@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The super block: mounting a volume, its state while mounted, and what happens when it turns out
+//! to be damaged.
+
+use core::ffi::CStr;
+use core::ptr::null_mut;
+
+use kernel::alloc::{flags::GFP_KERNEL, KBox};
+use kernel::error::code::*;
+use kernel::fmt;
+use kernel::prelude::*;
+use kernel::seq_file::SeqFile;
+use kernel::seq_print;
+use kernel::sync::atomic::{Atomic, AtomicFlag, Relaxed};
+
+use super::context::{OnError, Options};
+use super::counters::{CounterFiles, Counters};
+use super::inode::iget;
+use super::object::SuperBlock;
+use super::table::context::Context;
+use super::table::super_block::{SuperOperations, SuperTable};
+use super::table::Table;
+use crate::pmem::{DirectMap, OpenError};
+use crate::volume::error::Error as VolumeError;
+use crate::volume::format::{
+    BLOCK, LINK_MAX, MAX_FILE, NAME_MAX, ROOT_INO, RO_COMPAT_KNOWN, STATFS_MAGIC,
+};
+use crate::volume::{self, MountOptions, Notes, Volume};
+use crate::{bindings, dax};
+
+static OPERATIONS: Table<bindings::super_operations> = SuperTable::<RdaxSuper>::table();
+
+/// What rdax keeps beside a super block, from mount to the end of unmount.
+#[pin_data]
+pub struct SbInfo {
+    sb: *mut bindings::super_block,
+    /// The files in /sys that show the counters.
+    files: Option<CounterFiles>,
+    /// The volume on the device.
+    pub volume: Volume<DirectMap>,
+    /// What happened since the mount.
+    pub counters: Counters,
+    /// The inodes with pages that may be dirty.
+    #[pin]
+    pub dirty: dax::DirtyInodes,
+    on_error: Atomic<i32>,
+    shut_down: AtomicFlag,
+}
+
+// SAFETY: the pointer to the super block is used as C does, under C's rules; all else is `Sync`.
+unsafe impl Send for SbInfo {}
+// SAFETY: as above.
+unsafe impl Sync for SbInfo {}
+
+impl SbInfo {
+    /// The C super block.
+    pub fn as_raw(&self) -> *mut bindings::super_block {
+        self.sb
+    }
+
+    /// The super block.
+    pub fn super_block(&self) -> &SuperBlock {
+        // SAFETY: it outlives what is kept beside it.
+        unsafe { SuperBlock::from_raw(self.sb) }
+    }
+
+    /// The name of the device, for messages.
+    pub fn name(&self) -> &CStr {
+        self.super_block().name()
+    }
+
+    /// The mount options now.
+    pub fn options(&self) -> Options {
+        let on_error = match self.on_error.load(Relaxed) {
+            0 => OnError::Continue,
+            1 => OnError::RemountReadOnly,
+            _ => OnError::Panic,
+        };
+        Options { on_error }
+    }
+
+    /// Changes the mount options.
+    pub fn set_options(&self, options: Options) {
+        self.on_error.store(options.on_error as i32, Relaxed);
+    }
+
+    /// Whether all writing has ended, after an error; only unmounting helps then.
+    pub fn is_shut_down(&self) -> bool {
+        self.shut_down.load(Relaxed)
+    }
+
+    /// Ends all writing. Calls under way may still complete.
+    pub fn shut_down(&self) {
+        if self.shut_down.xchg(true, Relaxed) {
+            return;
+        }
+        pr_err!("{}: read-only from now on\n", self.name());
+        let sb = self.as_raw();
+        // SAFETY: as other file systems do it: the flag only keeps new writers out, and whoever is
+        // inside asks `check_writable`.
+        unsafe {
+            let flags = &raw mut (*sb).s_flags;
+            flags.write_volatile(flags.read_volatile() | bindings::RDAX_SB_RDONLY);
+        }
+    }
+
+    /// Fails with EROFS if all writing has ended. To be asked before a change.
+    pub fn check_writable(&self) -> Result {
+        if self.is_shut_down() {
+            return Err(EROFS);
+        }
+        Ok(())
+    }
+
+    /// The result of an operation on the volume as the VFS wants it. Damage is logged, and what
+    /// the option `errors` says is done.
+    pub fn check<T>(&self, result: volume::Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            if matches!(
+                error,
+                VolumeError::Corrupt { .. } | VolumeError::Media { .. }
+            ) {
+                self.damaged(error);
+            }
+            Error::from_errno(-error.errno())
+        })
+    }
+
+    /// Logs damage and follows `errors=`.
+    fn damaged(&self, error: VolumeError) {
+        let on_error = self.options().on_error;
+        // SAFETY: takes a lock of its own only.
+        if unsafe { bindings::rdax_printk_ratelimit() } {
+            pr_err!("{}: {error}; run fsck.rdax\n", self.name());
+        }
+        match on_error {
+            OnError::Continue => {}
+            OnError::RemountReadOnly => self.shut_down(),
+            OnError::Panic => panic!("rdax: errors=panic"),
+        }
+    }
+}
+
+/// The kernel's messages take a trait of their own; these types have the standard one.
+macro_rules! in_messages {
+    ($($error:ty),*) => {
+        $(impl fmt::Display for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                core::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
+}
+
+in_messages!(VolumeError, OpenError);
+
+/// Why a device holds nothing that can be mounted, and what would help.
+fn refuse(fc: &Context, name: &CStr, error: VolumeError) -> Error {
+    let mend = match error {
+        VolumeError::NotRdax => "make one with mkfs.rdax",
+        VolumeError::Unsupported { ro: true, .. } => "or use a newer rdax",
+        VolumeError::Unsupported { ro: false, .. } => "use a newer rdax",
+        VolumeError::Corrupt { .. } | VolumeError::Media { .. } => "run fsck.rdax",
+        VolumeError::TooSmall { .. } => "was it cut short, or is it another device?",
+        _ => "not mounted",
+    };
+    fc.refuse(name, fmt!("{error}; {mend}"));
+    Error::from_errno(-error.errno())
+}
+
+/// `fill_super`: mounts the volume on the device of `sb`. Where it fails, nothing was written.
+pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
+    let raw = sb.as_raw();
+    // SAFETY: the super block is new and ours alone; its device is open. What others wrote to the
+    // device through its page cache must be on the media now, and not be written later over what
+    // we write past it.
+    unsafe {
+        bindings::sync_blockdev((*raw).s_bdev);
+        bindings::invalidate_bdev((*raw).s_bdev);
+    }
+    // SAFETY: the device stays open until the super block is gone, which is after `put`; the
+    // operations ask for what is kept beside the super block and find it or null.
+    let pmem = unsafe { DirectMap::open((*raw).s_bdev, raw.cast(), dax::holder_operations()) };
+    let pmem = pmem.map_err(|error| {
+        fc.refuse(sb.name(), fmt!("{error}"));
+        Error::from(error)
+    })?;
+    let read_only = fc.is_read_only();
+    let volume =
+        Volume::mount(pmem, MountOptions { read_only }).map_err(|e| refuse(fc, sb.name(), e))?;
+    log_notes(sb.name(), &volume.notes());
+    let uuid = volume.super_block().uuid;
+    let info = KBox::pin_init(
+        try_pin_init!(SbInfo {
+            sb: raw,
+            files: None,
+            volume,
+            counters: Counters::new(),
+            dirty <- dax::DirtyInodes::new(),
+            on_error: Atomic::new(options.on_error as i32),
+            shut_down: AtomicFlag::new(false),
+        }),
+        GFP_KERNEL,
+    )?;
+    // SAFETY: the value stays in its box, and pinned, until `put`.
+    let info = KBox::into_raw(unsafe { Pin::into_inner_unchecked(info) });
+    // SAFETY: the super block is new and ours alone; the table is static.
+    let block = unsafe {
+        (*raw).s_fs_info = info.cast();
+        (*raw).s_op = OPERATIONS.as_ptr();
+        (*raw).s_magic = STATFS_MAGIC as usize;
+        (*raw).s_maxbytes = MAX_FILE as i64;
+        (*raw).s_max_links = LINK_MAX;
+        (*raw).s_time_gran = 1;
+        (*raw).s_time_min = i64::MIN;
+        (*raw).s_time_max = i64::MAX;
+        bindings::rdax_set_uuid(raw, uuid.as_ptr());
+        bindings::sb_set_blocksize(raw, BLOCK as i32)
+    };
+    let result = if block == 0 {
+        fc.refuse(sb.name(), fmt!("device has no blocks of 4096 bytes"));
+        Err(EINVAL)
+    } else {
+        open_root(fc, sb)
+    };
+    if result.is_err() {
+        // SAFETY: without a root the VFS does not call `put_super`; nobody else uses it, for the
+        // inodes there were are evicted.
+        unsafe { RdaxSuper::put(sb) };
+    }
+    result
+}
+
+/// Tells what is worth telling about a mount.
+fn log_notes(name: &CStr, notes: &Notes) {
+    if let Some(error) = notes.copy_served {
+        pr_warn!("{name}: {error}; its copy serves; run fsck.rdax\n");
+    }
+    if notes.replayed > 0 || notes.cancelled > 0 {
+        pr_info!(
+            "{name}: recovered: {} transactions completed, {} cancelled\n",
+            notes.replayed,
+            notes.cancelled
+        );
+    }
+}
+
+/// The part of a mount that needs the super block to work.
+fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
+    let info = sb.info();
+    if !fc.is_read_only() {
+        recover_orphans(info)?;
+    }
+    let root = iget(info, ROOT_INO)?;
+    if !root.is(bindings::S_IFDIR) {
+        fc.refuse(sb.name(), fmt!("root is no directory; run fsck.rdax"));
+        return Err(EUCLEAN);
+    }
+    // SAFETY: takes over the reference, also where it fails.
+    let root = unsafe { bindings::d_make_root(root.into_raw()) };
+    if root.is_null() {
+        return Err(ENOMEM);
+    }
+    match CounterFiles::new(info) {
+        Ok(files) => {
+            // SAFETY: the super block is new: nobody else looks at this field before `put`.
+            unsafe { (*sb.as_raw()).s_fs_info.cast::<SbInfo>().as_mut() }
+                .ok_or(EINVAL)?
+                .files = Some(files);
+            Ok(())
+        }
+        Err(error) => {
+            // SAFETY: the dentry is ours.
+            unsafe { bindings::dput(root) };
+            Err(error)
+        }
+    }
+}
+
+/// Frees what files without a name left behind, before the first change after a mount.
+fn recover_orphans(info: &SbInfo) -> Result {
+    let freed = info.check(info.volume.recover_orphans())?;
+    if freed > 0 {
+        pr_info!("{}: freed {freed} inodes without a name\n", info.name());
+    }
+    Ok(())
+}
+
+/// A read-only mount shall become writable.
+pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
+    let name = info.name();
+    if info.is_shut_down() {
+        fc.refuse(name, fmt!("there were errors; unmount, run fsck.rdax, and mount again"));
+        return Err(EROFS);
+    }
+    let unknown = info.volume.super_block().ro_compat.get() & !RO_COMPAT_KNOWN;
+    if unknown != 0 {
+        return Err(refuse(
+            fc,
+            name,
+            VolumeError::Unsupported {
+                bits: unknown,
+                ro: true,
+            },
+        ));
+    }
+    recover_orphans(info)
+}
+
+/// The operations of a super block.
+struct RdaxSuper;
+
+impl SuperOperations for RdaxSuper {
+    fn statfs(sb: &SuperBlock, stat: &mut bindings::kstatfs) -> Result {
+        let volume = &sb.info().volume;
+        let now = volume.statfs();
+        let (head, tail) = volume.super_block().uuid.split_at(8);
+        let fold = |bytes: &[u8]| bytes.iter().fold(0i32, |id, &b| id.rotate_left(8) ^ i32::from(b));
+        // CAST: constants.
+        stat.f_type = STATFS_MAGIC as isize;
+        stat.f_bsize = BLOCK as isize;
+        stat.f_frsize = BLOCK as isize;
+        stat.f_namelen = NAME_MAX as isize;
+        stat.f_blocks = now.blocks;
+        stat.f_bfree = now.free;
+        stat.f_bavail = now.free;
+        stat.f_files = now.inodes_used.saturating_add(now.inodes_free);
+        stat.f_ffree = now.inodes_free;
+        stat.f_fsid.val = [fold(head), fold(tail)];
+        Ok(())
+    }
+
+    fn sync(sb: &SuperBlock) -> Result {
+        // Metadata is durable as it is; mapped stores are not.
+        dax::sync_all(sb.info())
+    }
+
+    fn show_options(sb: &SuperBlock, seq: &SeqFile) -> Result {
+        let options = sb.info().options();
+        seq_print!(seq, ",dax=always,errors={}", options.on_error.name());
+        Ok(())
+    }
+
+    unsafe fn put(sb: &SuperBlock) {
+        dax::wait_for_pins(sb.info());
+        // SAFETY: by the caller nobody uses it any more; `fill` made the box.
+        unsafe {
+            let info = core::mem::replace(&mut (*sb.as_raw()).s_fs_info, null_mut());
+            drop(Pin::new_unchecked(KBox::<SbInfo>::from_raw(info.cast())));
+        }
+    }
+}

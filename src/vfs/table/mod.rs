@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operation tables of the VFS: one trait for each, and the C functions that call it.
+//!
+//! What is unsafe about being called by C is here and nowhere else: a callback turns pointers into
+//! references, calls the trait, and turns the result into what C expects. It relies on the rules
+//! of Documentation/filesystems/locking.rst in the kernel: the objects handed over are valid and
+//! referenced for the duration of the call, and locked as written there.
+
+pub mod context;
+pub mod file;
+pub mod inode;
+pub mod super_block;
+
+use core::cell::UnsafeCell;
+
+use crate::bindings;
+
+/// The module, for `owner`: what the VFS has of it in use keeps it loaded.
+pub const THIS_MODULE: *mut bindings::module =
+    kernel::module::this_module::<crate::RdaxModule>().as_ptr();
+
+/// A table that C reads through a pointer, as a static.
+#[repr(transparent)]
+pub struct Table<T>(UnsafeCell<T>);
+
+// SAFETY: operation tables are constant once they are made; the file system type, the only one
+// that C writes to, is written under locks of the kernel's.
+unsafe impl<T> Sync for Table<T> {}
+
+impl<T> Table<T> {
+    /// Wraps `table`.
+    pub const fn new(table: T) -> Self {
+        Table(UnsafeCell::new(table))
+    }
+
+    /// For C.
+    pub const fn as_ptr(&self) -> *mut T {
+        self.0.get()
+    }
+}

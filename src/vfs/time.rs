@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Times: the kernel's and the volume's, and which of them are durable when.
+//!
+//! A system call that changes metadata writes the times it moves in its transaction. What moves
+//! with data, mtime and ctime of an overwrite or a mapped store and every atime, only moves in the
+//! kernel's inode; `fsync`, `sync`, and write-back after a while make it durable.
+
+use super::inode::InodeInfo;
+use crate::bindings;
+use crate::volume::format::Time;
+
+/// The three times of an inode that can move.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+impl From<bindings::timespec64> for Time {
+    fn from(ts: bindings::timespec64) -> Time {
+        Time {
+            sec: ts.tv_sec,
+            // CAST: the kernel keeps it below 10^9.
+            nsec: ts.tv_nsec as u32,
+        }
+    }
+}
+
+impl From<Time> for bindings::timespec64 {
+    fn from(time: Time) -> Self {
+        bindings::timespec64 {
+            tv_sec: time.sec,
+            // CAST: a u32 fits in a long of 64 bits.
+            tv_nsec: time.nsec as isize,
+        }
+    }
+}
+
+impl InodeInfo {
+    /// Moves the kernel's ctime to now and returns it, for the transaction that makes it durable.
+    pub fn touch_ctime(&self) -> Time {
+        // SAFETY: the inode is alive; concurrent setters of times are the kernel's normal case.
+        unsafe { bindings::inode_set_ctime_current(self.as_vfs()) }.into()
+    }
+
+    /// The kernel's times.
+    pub fn times(&self) -> Times {
+        let inode = self.as_vfs();
+        let mut ts = bindings::timespec64::default();
+        let mut get = |f: unsafe extern "C" fn(*const bindings::inode, *mut bindings::timespec64)| {
+            // SAFETY: `f` is one of the three below; each stores to `ts` and reads a live inode.
+            unsafe { f(inode, &mut ts) };
+            Time::from(ts)
+        };
+        Times {
+            atime: get(bindings::rdax_inode_get_atime),
+            mtime: get(bindings::rdax_inode_get_mtime),
+            ctime: get(bindings::rdax_inode_get_ctime),
+        }
+    }
+
+    /// Sets the kernel's mtime.
+    pub fn set_mtime(&self, time: Time) {
+        // SAFETY: the inode is alive.
+        unsafe { bindings::rdax_inode_set_mtime(self.as_vfs(), time.sec, time.nsec) };
+    }
+
+    /// Sets the kernel's ctime.
+    pub fn set_ctime(&self, time: Time) {
+        // SAFETY: the inode is alive.
+        unsafe { bindings::rdax_inode_set_ctime(self.as_vfs(), time.sec, time.nsec) };
+    }
+
+    /// Sets all three of the kernel's times.
+    pub fn set_times(&self, times: Times) {
+        // SAFETY: the inode is alive.
+        unsafe {
+            bindings::rdax_inode_set_atime(self.as_vfs(), times.atime.sec, times.atime.nsec);
+        }
+        self.set_mtime(times.mtime);
+        self.set_ctime(times.ctime);
+    }
+}
