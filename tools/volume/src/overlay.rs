@@ -29,11 +29,6 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// True once something was stored.
-    pub fn is_changed(&self) -> bool {
-        !self.pages().is_empty()
-    }
-
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `fsck.rdax`: checks an rdax volume, called directly or by fsck(8).
+//!
+//! Without -p, -a or -y nothing is written: the journal is replayed in memory and what a mount
+//! would find is checked. With one of them the volume is first brought to rest (a damaged
+//! superblock from its twin, the journal, the orphans) and then checked. Other damage is reported;
+//! repairing it is not possible yet, and said so.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{bail, Context, Result};
+use clap::{ArgAction, Parser};
+use rdax_cli::{device, human, progress, signature};
+use rdax_volume::image::Image;
+use rdax_volume::overlay::Overlay;
+use rdax_volume::volume::check::{self, Kind, Problem, Summary};
+use rdax_volume::volume::error::Structure;
+use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::{Error, MountOptions, Volume};
+use zerocopy::IntoBytes;
+
+/// Exit codes, as fsck(8) adds them up.
+const CLEAN: u8 = 0;
+const CORRECTED: u8 = 1;
+const UNCORRECTED: u8 = 4;
+const OPERATIONAL: u8 = 8;
+const USAGE: u8 = 16;
+
+/// Check an rdax volume.
+///
+/// Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 the check could not be done,
+/// 16 wrong arguments.
+#[derive(Parser)]
+#[command(name = "fsck.rdax", version, disable_version_flag = true)]
+struct Args {
+    /// Check only, write nothing (the default)
+    #[arg(short = 'n', conflicts_with_all = ["preen", "yes"])]
+    no: bool,
+
+    /// Repair what is safe to repair: a damaged superblock, the journal, removed files
+    #[arg(short = 'p', short_alias = 'a')]
+    preen: bool,
+
+    /// The same; there is nothing to ask yet
+    #[arg(short = 'y')]
+    yes: bool,
+
+    /// Accepted; every check is a full one
+    #[arg(short)]
+    force: bool,
+
+    /// Also print what the volume holds
+    #[arg(short)]
+    verbose: bool,
+
+    /// Accepted; progress is shown on a terminal when the check takes long
+    #[arg(short = 'C')]
+    progress: bool,
+
+    /// Print the version
+    #[arg(short = 'V', action = ArgAction::Version)]
+    version: Option<bool>,
+
+    /// Block device or image file
+    device: PathBuf,
+}
+
+fn main() -> ExitCode {
+    // fsck(8) passes -C with the number of a file descriptor.
+    let args = std::env::args_os().map(|arg| match arg.to_str() {
+        Some(text) if is_progress_fd(text) => OsString::from("-C"),
+        _ => arg,
+    });
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(e) => {
+            let code = if e.use_stderr() { USAGE } else { CLEAN };
+            // Nothing is left to say it to where this fails.
+            let _ = e.print();
+            return code.into();
+        }
+    };
+    match run(&args) {
+        Ok(code) => code.into(),
+        Err(e) => {
+            eprintln!("fsck.rdax: {e:#}");
+            OPERATIONAL.into()
+        }
+    }
+}
+
+fn is_progress_fd(text: &str) -> bool {
+    text.strip_prefix("-C").is_some_and(|fd| {
+        let fd = fd.strip_prefix('-').unwrap_or(fd);
+        !fd.is_empty() && fd.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+fn run(args: &Args) -> Result<u8> {
+    let name = args.device.display();
+    let repair = args.preen || args.yes;
+    let file = device::open(&args.device, repair)?;
+    let image = Image::new(file).with_context(|| format!("cannot find the size of {name}"))?;
+    refuse_foreign(args, &image)?;
+    if repair {
+        check_and_repair(args, &image)
+    } else {
+        check_only(args, &image)
+    }
+}
+
+/// A device without a first superblock but with that of something else is not this volume any
+/// more, even if the copy at its end is still there.
+fn refuse_foreign(args: &Args, image: &Image) -> Result<()> {
+    let found = signature::probe(image).map_err(|e| explain(image, e))?;
+    let rdax_first = found.iter().any(|s| s.name == signature::RDAX && s.at == 0);
+    match found.iter().find(|s| s.name != signature::RDAX) {
+        Some(other) if !rdax_first => {
+            bail!(
+                "{}: no rdax volume, but: {}",
+                args.device.display(),
+                other.name
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks the volume as the next mount would find it, and writes nothing.
+fn check_only(args: &Args, image: &Image) -> Result<u8> {
+    let name = args.device.display();
+    let options = MountOptions { read_only: false };
+    let view = Overlay::new(image);
+    let summary = match Volume::mount(&view, options) {
+        Ok(volume) => {
+            if volume.notes().replayed > 0 {
+                println!("{name}: journal not replayed; checking as if it were");
+            }
+            examine(args, image, &view)?
+        }
+        Err(e) => {
+            // The check says why, or fails with the reason itself.
+            println!("{name}: cannot be mounted: {e}");
+            examine(args, image, image)?
+        }
+    };
+    Ok(verdict(args, summary, CLEAN, "found"))
+}
+
+/// Brings the volume to rest, then checks it.
+fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
+    let name = args.device.display();
+    if !restore_super_block(args, image)? {
+        return Ok(UNCORRECTED);
+    }
+    match Volume::mount(image, MountOptions { read_only: false }) {
+        Ok(volume) => {
+            let orphans = volume.recover_orphans();
+            if volume.notes().replayed > 0 {
+                println!("{name}: journal replayed");
+            }
+            match orphans {
+                Ok(0) => {}
+                Ok(n) => println!("{name}: {n} removed or truncated files finished"),
+                Err(e) => println!("{name}: removed files not finished: {e}"),
+            }
+        }
+        Err(e) => println!("{name}: journal not replayed: {e}"),
+    }
+    image.fence().map_err(|e| explain(image, e))?;
+    let before = if image.bytes_written() > 0 {
+        CORRECTED
+    } else {
+        CLEAN
+    };
+    let summary = examine(args, image, image)?;
+    Ok(verdict(
+        args,
+        summary,
+        before,
+        "left: cannot repair this yet",
+    ))
+}
+
+/// Writes the valid superblock over the other one where that is damaged or differs. False if
+/// neither can be trusted; that has been said.
+fn restore_super_block(args: &Args, image: &Image) -> Result<bool> {
+    let name = args.device.display();
+    let mut damaged = Vec::new();
+    let found = check::super_block(image, &mut |problem| damaged.push(problem));
+    for problem in &damaged {
+        println!("{name}: {problem}");
+    }
+    let sb = match found {
+        Ok(sb) => sb,
+        Err(Error::Corrupt { .. }) => {
+            println!("{name}: both superblocks are damaged: cannot repair this yet");
+            return Ok(false);
+        }
+        Err(e) => return Err(explain(image, e).context(name.to_string())),
+    };
+    for problem in damaged.iter().filter(|problem| is_repairable(problem)) {
+        let from = if problem.at == 0 {
+            "its copy"
+        } else {
+            "the first"
+        };
+        image
+            .store(problem.at, sb.as_bytes())
+            .and_then(|()| image.fence())
+            .map_err(|e| explain(image, e))?;
+        println!(
+            "{name}: superblock at {:#x} restored from {from}",
+            problem.at
+        );
+    }
+    Ok(true)
+}
+
+fn is_repairable(problem: &Problem) -> bool {
+    problem.what == Structure::SuperBlock
+        && matches!(
+            problem.kind,
+            Kind::Unreadable | Kind::Checksum | Kind::Magic | Kind::CopiesDiffer
+        )
+}
+
+/// Checks what `view` shows and prints each problem.
+fn examine(args: &Args, image: &Image, view: &dyn Pmem) -> Result<Option<Summary>> {
+    let name = args.device.display();
+    let result = progress::watch("checking", image, || {
+        check::check(view, &mut |problem| println!("{name}: {problem}"))
+    });
+    match result {
+        Ok(summary) => Ok(Some(summary)),
+        Err(Error::Corrupt { .. }) => Ok(None),
+        Err(e) => Err(explain(image, e).context(name.to_string())),
+    }
+}
+
+/// Prints the result in one line and gives the exit code. No summary: both superblocks are damaged.
+fn verdict(args: &Args, summary: Option<Summary>, before: u8, problems_are: &str) -> u8 {
+    let name = args.device.display();
+    let Some(summary) = summary else {
+        println!("{name}: both superblocks are damaged");
+        return before | UNCORRECTED;
+    };
+    if args.verbose {
+        println!("{:>12} inodes in use", summary.inodes);
+        println!("{:>12} of them directories", summary.directories);
+        println!("{:>12} of them removed or being truncated", summary.orphans);
+        let used = summary.blocks.saturating_sub(summary.free_blocks);
+        println!("{:>12} blocks in use ({})", used, human(used * BLOCK));
+        let free = summary.free_blocks;
+        println!("{:>12} blocks free ({})", free, human(free * BLOCK));
+    }
+    match summary.problems {
+        0 => {
+            println!(
+                "{name}: clean; inodes in use: {}, blocks free: {}",
+                summary.inodes, summary.free_blocks
+            );
+            before
+        }
+        n => {
+            let s = if n == 1 { "" } else { "s" };
+            println!("{name}: {n} problem{s} {problems_are}");
+            before | UNCORRECTED
+        }
+    }
+}
+
+/// The volume's error, or the system's behind it.
+fn explain(image: &Image, error: Error) -> anyhow::Error {
+    match image.take_error() {
+        Some(cause) => anyhow::Error::new(cause).context(error.to_string()),
+        None => anyhow::anyhow!("{error}"),
+    }
+}
