@@ -63,7 +63,10 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
     }
     let (sb, at) = match (first, copy) {
         (Ok(first), Ok(copy)) => {
-            if first.as_bytes() != copy.as_bytes() {
+            // A new label reaches one after the other: a crash may come between.
+            let mut same = copy.clone();
+            (same.label, same.crc) = (first.label, first.crc);
+            if first.as_bytes() != same.as_bytes() {
                 problem(copy_at, Kind::CopiesDiffer);
             }
             (first, 0)
@@ -212,8 +215,14 @@ impl Checker<'_> {
                     },
                 );
             } else {
-                // Never committed: the transaction before it is the last.
-                return Ok(older.map(|older| (older.free_blocks.get(), older.used_inodes.get())));
+                // Never committed: the transaction before it is the last, and is in place, or the
+                // body would not have been written over.
+                return Ok(older
+                    .filter(|older| {
+                        older.retired.get() == older.seq.get()
+                            && older.seq.get().checked_add(1) == Some(newer.seq.get())
+                    })
+                    .map(|older| (older.free_blocks.get(), older.used_inodes.get())));
             }
         }
         Ok(Some((newer.free_blocks.get(), newer.used_inodes.get())))

@@ -64,11 +64,6 @@ impl Bits {
         Ok(Bits { words, len })
     }
 
-    /// The words, least significant bit first.
-    pub(super) fn words(&self) -> &[u64] {
-        &self.words
-    }
-
     /// Sets word `index`, if there is one.
     pub(super) fn set_word(&mut self, index: u64, value: u64) {
         let word = usize::try_from(index)

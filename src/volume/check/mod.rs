@@ -59,10 +59,11 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
         report(problem)
     };
     let sb = fixed::super_blocks(pmem, &mut count)?;
+    let blocks = sb.blocks.get();
     let mut checker = Checker {
         pmem,
-        used: Bits::new(sb.blocks.get())?,
-        marked: Bits::new(sb.blocks.get())?,
+        used: Bits::new(blocks)?,
+        marked: Bits::new(blocks)?,
         sb,
         report: &mut count,
         slots: Vec::new(),
@@ -70,7 +71,10 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
         leaves: Vec::new(),
         all_inodes: true,
         all_bitmaps: true,
-        summary: Summary::default(),
+        summary: Summary {
+            blocks,
+            ..Summary::default()
+        },
     };
     checker.run()?;
     let summary = checker.summary;
@@ -78,6 +82,11 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
         problems,
         ..summary
     })
+}
+
+/// Checks only the superblocks, and returns the one that the volume goes by. Fails as [`check`] does.
+pub fn super_block(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
+    fixed::super_blocks(pmem, report)
 }
 
 /// What is known of a slot of the inode table.

@@ -84,12 +84,12 @@ pub enum Kind {
     /// A field that must be zero is not.
     Reserved(&'static str),
 
-    /// The two superblocks are both valid and differ.
+    /// The two superblocks are both valid and differ, in more than the label.
     CopiesDiffer,
     /// The superblock's geometry contradicts itself or the device.
     Geometry(&'static str),
 
-    /// Neither header of the lane is valid.
+    /// The lane has no header that tells what its last transaction was.
     NoHeader,
     /// The lane holds a committed transaction that is not known to be in place.
     NotReplayed {
@@ -321,7 +321,7 @@ impl fmt::Display for Kind {
             Kind::Reserved(field) => write!(f, "{field} is not zero"),
             Kind::CopiesDiffer => f.write_str("differs from the first superblock"),
             Kind::Geometry(why) => f.write_str(why),
-            Kind::NoHeader => f.write_str("neither header is valid"),
+            Kind::NoHeader => f.write_str("no valid header"),
             Kind::NotReplayed { seq } => {
                 write!(
                     f,
