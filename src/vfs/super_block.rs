@@ -257,25 +257,19 @@ fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
         fc.refuse(sb.name(), fmt!("root is no directory; run fsck.rdax"));
         return Err(EUCLEAN);
     }
-    // SAFETY: takes over the reference, also where it fails.
-    let root = unsafe { bindings::d_make_root(root.into_raw()) };
-    if root.is_null() {
-        return Err(ENOMEM);
-    }
-    match CounterFiles::new(info) {
-        Ok(files) => {
-            // SAFETY: the super block is new: nobody else looks at this field before `put`.
-            unsafe { (*sb.as_raw()).s_fs_info.cast::<SbInfo>().as_mut() }
-                .ok_or(EINVAL)?
-                .files = Some(files);
-            Ok(())
+    let files = CounterFiles::new(info)?;
+    // SAFETY: takes over the reference, also where it fails. The super block is new: nobody else
+    // looks at these fields before `put`.
+    unsafe {
+        let root = bindings::d_make_root(root.into_raw());
+        if root.is_null() {
+            return Err(ENOMEM);
         }
-        Err(error) => {
-            // SAFETY: the dentry is ours.
-            unsafe { bindings::dput(root) };
-            Err(error)
-        }
+        let raw = sb.as_raw();
+        (*(*raw).s_fs_info.cast::<SbInfo>()).files = Some(files);
+        (*raw).s_root = root;
     }
+    Ok(())
 }
 
 /// Frees what files without a name left behind, before the first change after a mount.
