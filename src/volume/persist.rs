@@ -16,15 +16,20 @@ use core::marker::PhantomData;
 use super::error::Result;
 use super::pmem::{Pmem, LINE};
 
+/// Ranges of lines that wait at a time.
+const RANGES: usize = 8;
+
 /// The stores of step `S`, in the CPU cache at least.
 ///
-/// Lines are written back as the stores leave them, so stores in ascending order write each line
-/// back once.
+/// A few ranges of lines wait here to be written back, so that a line that several stores of a step
+/// change is written back once: the records of a directory, a bitmap and its summary.
 #[must_use = "stores are lost in a crash unless they are written back and fenced"]
 pub struct Dirty<'p, P: Pmem, S> {
     pmem: &'p P,
-    /// Lines stored and not yet written back: first byte, and end.
-    lines: (u64, u64),
+    /// Lines stored and not yet written back: first byte, and end. Empty ranges are `(0, 0)`.
+    ranges: [(u64, u64); RANGES],
+    /// The range that makes room for the next.
+    oldest: usize,
     /// Something waits for a fence.
     unfenced: bool,
     step: PhantomData<S>,
@@ -49,7 +54,8 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
     pub fn new(pmem: &'p P) -> Self {
         Dirty {
             pmem,
-            lines: (0, 0),
+            ranges: [(0, 0); RANGES],
+            oldest: 0,
             unfenced: false,
             step: PhantomData,
         }
@@ -59,11 +65,16 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
     pub fn store(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         let first = at - at % LINE;
         let end = (at + bytes.len() as u64).next_multiple_of(LINE);
-        if first < self.lines.0 || first > self.lines.1 {
-            self.write_back_lines();
-            self.lines = (first, end);
-        } else {
-            self.lines.1 = self.lines.1.max(end);
+        let near =
+            |range: &&mut (u64, u64)| range.0 < range.1 && first <= range.1 && end >= range.0;
+        if let Some(range) = self.ranges.iter_mut().find(near) {
+            *range = (range.0.min(first), range.1.max(end));
+        } else if let Some(range) = self.ranges.get_mut(self.oldest) {
+            let (first, end) = core::mem::replace(range, (first, end));
+            if first < end {
+                self.pmem.write_back(first, end - first);
+            }
+            self.oldest = (self.oldest + 1) % RANGES;
         }
         self.unfenced = true;
         self.pmem.store(at, bytes)
@@ -80,17 +91,13 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
         self.unfenced = true;
     }
 
-    fn write_back_lines(&mut self) {
-        let (first, end) = self.lines;
-        if first < end {
-            self.pmem.write_back(first, end - first);
-        }
-        self.lines = (0, 0);
-    }
-
     /// Writes back what is not yet.
-    pub fn write_back(mut self) -> WrittenBack<'p, P, S> {
-        self.write_back_lines();
+    pub fn write_back(self) -> WrittenBack<'p, P, S> {
+        for (first, end) in self.ranges {
+            if first < end {
+                self.pmem.write_back(first, end - first);
+            }
+        }
         WrittenBack {
             pmem: self.pmem,
             unfenced: self.unfenced,

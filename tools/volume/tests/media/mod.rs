@@ -58,8 +58,14 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
+/// Fails with `message` unless `condition`. Not a panic: after a seeded mistake, many crash states
+/// are expected to be unsound.
+pub fn ensure(condition: bool, message: &str) -> Result<(), String> {
+    condition.then_some(()).ok_or_else(|| message.to_string())
+}
+
 /// The blocks in use, by the bitmaps, whose summaries are verified.
-pub fn used_blocks<P: Pmem>(vol: &Volume<P>) -> Vec<bool> {
+pub fn try_used_blocks<P: Pmem>(vol: &Volume<P>) -> Result<Vec<bool>, String> {
     let geo = *vol.geometry();
     let mut used = Vec::new();
     for chunk in 0..geo.chunks {
@@ -70,43 +76,46 @@ pub fn used_blocks<P: Pmem>(vol: &Volume<P>) -> Vec<bool> {
             crc32c(crc32c(0, &bitmap), &summary[4..]),
             &chunk.to_le_bytes(),
         );
-        assert_eq!(summary[..4], crc.to_le_bytes(), "checksum of chunk {chunk}");
-        assert_eq!(
-            summary[4..6],
-            (free as u16).to_le_bytes(),
-            "free of {chunk}"
-        );
+        ensure(summary[..4] == crc.to_le_bytes(), "checksum of a bitmap")?;
+        let free = (free as u16).to_le_bytes();
+        ensure(summary[4..6] == free, "free blocks of a chunk")?;
         used.extend((0..CHUNK_BLOCKS).map(|i| bitmap[(i / 8) as usize] >> (i % 8) & 1 == 1));
     }
-    used
+    let free = used.iter().filter(|used| !**used).count() as u64;
+    ensure(vol.free_blocks() == free, "the count of free blocks")?;
+    Ok(used)
 }
 
 /// The inodes in use in the first chunk of the table, by its header, which is verified, and their
 /// bytes.
-pub fn used_inodes<P: Pmem>(vol: &Volume<P>) -> Vec<(u64, Vec<u8>)> {
+pub fn try_used_inodes<P: Pmem>(vol: &Volume<P>) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let table = bytes(vol.pmem(), vol.geometry().system_block * BLOCK, INODE_BYTES);
     let at = (u64_at(&table, 128 + 8) & ((1 << 40) - 1)) * BLOCK;
     let mut header = bytes(vol.pmem(), at, 64);
     let crc = header[..4].to_vec();
     header[..4].fill(0);
-    assert_eq!(
-        crc,
-        crc32c(0, &header).to_le_bytes(),
-        "checksum of the inode chunk"
-    );
+    let sum = crc32c(0, &header).to_le_bytes();
+    ensure(crc == sum, "checksum of the inode chunk")?;
     let used: Vec<u64> = (1..INODES_PER_CHUNK)
         .filter(|i| header[16 + (i / 8) as usize] >> (i % 8) & 1 == 1)
         .collect();
-    let free = INODES_PER_CHUNK - 1 - used.len() as u64;
-    assert_eq!(header[48..50], (free as u16).to_le_bytes(), "free inodes");
-    used.into_iter()
-        .map(|ino| (ino, bytes(vol.pmem(), at + ino * INODE_BYTES, INODE_BYTES)))
-        .collect()
+    let free = (INODES_PER_CHUNK - 1 - used.len() as u64) as u16;
+    ensure(header[48..50] == free.to_le_bytes(), "free inodes")?;
+    let inode = |ino| (ino, bytes(vol.pmem(), at + ino * INODE_BYTES, INODE_BYTES));
+    Ok(used.into_iter().map(inode).collect())
 }
 
-/// Free blocks by the bitmaps; equal to what the volume counts, or the test fails.
+/// [`try_used_blocks`] of a volume that must be sound.
+pub fn used_blocks<P: Pmem>(vol: &Volume<P>) -> Vec<bool> {
+    try_used_blocks(vol).unwrap()
+}
+
+/// [`try_used_inodes`] of a volume that must be sound.
+pub fn used_inodes<P: Pmem>(vol: &Volume<P>) -> Vec<(u64, Vec<u8>)> {
+    try_used_inodes(vol).unwrap()
+}
+
+/// Free blocks by the bitmaps; equal to what the volume counts.
 pub fn free_blocks<P: Pmem>(vol: &Volume<P>) -> u64 {
-    let free = used_blocks(vol).iter().filter(|used| !**used).count() as u64;
-    assert_eq!(vol.free_blocks(), free, "the count of free blocks");
-    free
+    used_blocks(vol).iter().filter(|used| !**used).count() as u64
 }
