@@ -14,6 +14,9 @@ use core::mem::size_of;
 /// Most levels of nodes: more than the largest file with the emptiest nodes needs.
 const DEPTH_MAX: u8 = 7;
 
+/// The bits of an entry's key that are its key.
+const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
+
 /// A tree to walk: where its root is and what belongs into it.
 pub(super) struct Tree<'t> {
     pub(super) ino: u64,
@@ -90,10 +93,10 @@ impl Checker<'_> {
                 path.pop();
                 continue;
             };
-            let before = level.next.checked_sub(1).and_then(|i| level.entries.get(i));
-            let before = before.map(|entry| entry.key.get());
+            let key_at = |index: usize| level.entries.get(index).map(|e| e.key.get() & KEY_MASK);
+            let before = level.next.checked_sub(1).and_then(key_at);
+            let after = key_at(level.next + 1);
             level.next += 1;
-            let after = level.entries.get(level.next).map(|entry| entry.key.get());
             let (what, at, height, end) = (level.what, level.at, level.height, level.end);
             let key = entry.key.get();
             let wrong = if key >> KEY_BITS != 0 {

@@ -49,7 +49,10 @@ impl Image {
 
     /// The system's own error behind the last [`Error::Media`], once.
     pub fn take_error(&self) -> Option<io::Error> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     fn media(&self, at: u64, result: io::Result<()>) -> Result<()> {
@@ -80,7 +83,8 @@ impl Pmem for Image {
 
     fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
         self.within(at, bytes.len() as u64)?;
-        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.written
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.media(at, self.file.write_all_at(bytes, at))
     }
 

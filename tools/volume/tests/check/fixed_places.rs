@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblocks, lanes, counters.
+
+use rdax_volume::volume::check::{check, Kind, Problem};
+use rdax_volume::volume::error::Structure::{Lane, SuperBlock};
+use rdax_volume::volume::format::{BLOCK, MIN_BYTES};
+use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::{format, Error};
+use zerocopy::little_endian::{I64, U32, U64};
+
+use crate::bed::{problem, Bed, BYTES};
+
+const COPY: u64 = BYTES - BLOCK;
+
+/// What is reported where the check fails.
+fn failure(bed: &Bed) -> (Error, Vec<Problem>) {
+    let mut found = Vec::new();
+    let error = check(&bed.ram, &mut |problem| found.push(problem)).expect_err("no volume");
+    (error, found)
+}
+
+#[test]
+fn first_superblock_damaged_the_copy_serves() {
+    let bed = Bed::new();
+    bed.spoil(0, |sb: &mut format::SuperBlock| sb.label[0] ^= 1);
+    bed.expect(&[problem(SuperBlock, 0, Kind::Checksum)]);
+    bed.ram.zero_nt(0, BLOCK).unwrap();
+    bed.expect(&[problem(SuperBlock, 0, Kind::Magic)]);
+}
+
+#[test]
+fn copy_damaged() {
+    let bed = Bed::new();
+    bed.spoil(COPY, |sb: &mut format::SuperBlock| sb.label[0] ^= 1);
+    bed.expect(&[problem(SuperBlock, COPY, Kind::Checksum)]);
+    bed.ram.zero_nt(COPY, BLOCK).unwrap();
+    bed.expect(&[problem(SuperBlock, COPY, Kind::Magic)]);
+}
+
+#[test]
+fn superblocks_differ() {
+    let bed = Bed::new();
+    bed.one_super_block(COPY, |sb| sb.made_sec = I64::new(1));
+    bed.expect(&[problem(SuperBlock, COPY, Kind::CopiesDiffer)]);
+}
+
+#[test]
+fn a_label_that_reached_one_superblock_is_no_damage() {
+    let bed = Bed::new();
+    bed.one_super_block(0, |sb| sb.label[0] = b'x');
+    bed.expect(&[]);
+}
+
+#[test]
+fn both_superblocks_damaged() {
+    let bed = Bed::new();
+    for at in [0, COPY] {
+        bed.spoil(at, |sb: &mut format::SuperBlock| sb.label[0] ^= 1);
+    }
+    let (error, found) = failure(&bed);
+    let corrupt = Error::Corrupt {
+        what: SuperBlock,
+        at: 0,
+    };
+    assert_eq!(error, corrupt);
+    let both = [0, COPY].map(|at| problem(SuperBlock, at, Kind::Checksum));
+    assert_eq!(found, both);
+}
+
+#[test]
+fn no_volume() {
+    let bed = Bed::new();
+    bed.ram.zero_nt(0, BLOCK).unwrap();
+    bed.ram.zero_nt(COPY, BLOCK).unwrap();
+    assert_eq!(failure(&bed), (Error::NotRdax, vec![]));
+    let small = rdax_volume::ram::Ram::new(MIN_BYTES - BLOCK);
+    let error = check(&small, &mut |_| {}).unwrap_err();
+    let (need, have) = (MIN_BYTES, MIN_BYTES - BLOCK);
+    assert_eq!(error, Error::TooSmall { need, have });
+}
+
+#[test]
+fn newer_formats_are_refused() {
+    let bed = Bed::new();
+    bed.super_block(|sb| sb.version = U32::new(2));
+    let newer = |bits| (Error::Unsupported { bits, ro: false }, vec![]);
+    assert_eq!(failure(&bed), newer(2));
+    let bed = Bed::new();
+    bed.super_block(|sb| sb.incompat = U64::new(4));
+    assert_eq!(failure(&bed), newer(4));
+    let bed = Bed::new();
+    bed.super_block(|sb| sb.ro_compat = U64::new(8));
+    assert_eq!(failure(&bed), newer(8));
+    // What old code may ignore is no reason.
+    let bed = Bed::new();
+    bed.super_block(|sb| sb.compat = U64::new(1));
+    bed.expect(&[]);
+}
+
+#[test]
+fn volume_larger_than_its_device() {
+    let bed = Bed::new();
+    bed.super_block(|sb| sb.blocks = U64::new(BYTES / BLOCK + 1));
+    let (need, have) = (BYTES + BLOCK, BYTES);
+    assert_eq!(failure(&bed), (Error::TooSmall { need, have }, vec![]));
+}
+
+#[test]
+fn impossible_geometry() {
+    type Change = fn(&mut format::SuperBlock);
+    let cases: [(Change, &str); 8] = [
+        (|sb| sb.blocks = U64::new(17), "number of blocks is not"),
+        (|sb| sb.chunks += 1, "number of chunks"),
+        (|sb| sb.lane_count = U32::ZERO, "lanes are not possible"),
+        (|sb| sb.lane_bytes = U32::new(100), "lanes are not possible"),
+        (|sb| sb.lanes_block = sb.system_block, "overlap"),
+        (|sb| sb.bitmap_block = sb.summary_block, "overlap"),
+        (|sb| sb.data_block = U64::MAX_VALUE, "outside the volume"),
+        (|sb| sb.root_ino = U64::new(256), "root directory"),
+    ];
+    for (change, text) in cases {
+        let bed = Bed::new();
+        // The copy lies where the first says that the volume ends.
+        bed.one_super_block(0, change);
+        let blocks = bed.get::<format::SuperBlock>(0).blocks.get();
+        let sb: format::SuperBlock = bed.get(0);
+        bed.put((blocks - 1) * BLOCK, &sb);
+        let (error, found) = failure(&bed);
+        assert!(
+            matches!(
+                error,
+                Error::Corrupt {
+                    what: SuperBlock,
+                    at: 0
+                }
+            ),
+            "{text}: {error}"
+        );
+        assert_eq!(found.len(), 1, "{text}");
+        assert!(found[0].to_string().contains(text), "{text}: {}", found[0]);
+    }
+}
+
+#[test]
+fn reserved_bytes_of_the_superblock() {
+    let bed = Bed::new();
+    bed.super_block(|sb| sb.reserved[311] = 1);
+    bed.expect(&[problem(SuperBlock, 0, Kind::Reserved("reserved"))]);
+}
+
+#[test]
+fn lane_without_a_header() {
+    let bed = Bed::new();
+    for slot in 0..2 {
+        bed.spoil(
+            bed.lane_at(5) + slot * 64,
+            |header: &mut format::LaneHeader| {
+                header.crc += 1;
+            },
+        );
+    }
+    // The counters are then no statement, so nothing is said of them.
+    bed.expect(&[problem(Lane, bed.lane_at(5), Kind::NoHeader)]);
+}
+
+#[test]
+fn header_of_another_lane() {
+    let bed = Bed::new();
+    for slot in 0..2 {
+        bed.lane(5, slot, |header| header.lane = U32::new(6));
+    }
+    bed.expect(&[problem(Lane, bed.lane_at(5), Kind::NoHeader)]);
+}
+
+/// The lane that the bed's thread has used.
+fn used_lane(bed: &Bed) -> (u64, u64, format::LaneHeader) {
+    (0..16)
+        .map(|lane| {
+            let (slot, header) = bed.last_header(lane);
+            (lane, slot, header)
+        })
+        .find(|(_, _, header)| header.seq.get() > 1)
+        .expect("a lane was used")
+}
+
+#[test]
+fn journal_not_replayed() {
+    let bed = Bed::new();
+    let (lane, slot, header) = used_lane(&bed);
+    let seq = header.seq.get();
+    bed.lane(lane, slot, |header| header.retired = U64::new(seq - 2));
+    bed.expect(&[problem(Lane, bed.lane_at(lane), Kind::NotReplayed { seq })]);
+}
+
+#[test]
+fn torn_transaction_is_none() {
+    let bed = Bed::new();
+    let (lane, slot, header) = used_lane(&bed);
+    let seq = header.seq.get() + 1;
+    // The header of the next transaction is there, with counters, but its body is not.
+    let next = format::LaneHeader {
+        seq: U64::new(seq),
+        body_len: U32::new(64),
+        body_crc: U32::new(0x1234_5678),
+        free_blocks: I64::new(-1000),
+        ..header.clone()
+    };
+    bed.put(bed.lane_at(lane) + (1 - slot) * 64, &next);
+    bed.lane(lane, 1 - slot, |_| {});
+    bed.expect(&[]);
+    // The same with a transaction before it that was not retired cannot be.
+    bed.lane(lane, slot, |header| header.retired = U64::ZERO);
+    bed.expect(&[problem(Lane, bed.lane_at(lane), Kind::NoHeader)]);
+}
+
+#[test]
+fn wrong_counters() {
+    let bed = Bed::new();
+    let before = crate::bed::problems(&bed.ram).0;
+    bed.super_block(|sb| sb.free_blocks += 1);
+    let (stored, counted) = (before.free_blocks as i128 + 1, before.free_blocks);
+    bed.expect(&[problem(SuperBlock, 0, Kind::FreeBlocks { stored, counted })]);
+
+    let bed = Bed::new();
+    let (lane, slot, _) = used_lane(&bed);
+    bed.lane(lane, slot, |header| header.used_inodes -= 2);
+    let (stored, counted) = (before.inodes as i128 - 2, before.inodes);
+    bed.expect(&[problem(SuperBlock, 0, Kind::UsedInodes { stored, counted })]);
+}
