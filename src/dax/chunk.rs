@@ -243,11 +243,6 @@ impl Tags {
         }
     }
 
-    /// Whether `page` is dirty.
-    pub fn is_dirty(&self, page: usize) -> bool {
-        self.dirty.contains(page)
-    }
-
     /// A store may happen to `page` from now on, or has happened.
     pub fn set(&mut self, page: usize) -> Tagged {
         let set_mark = self.dirty.is_empty();

@@ -34,13 +34,6 @@ impl PageSet {
         set
     }
 
-    /// The page `page` alone.
-    pub fn one(page: usize) -> Self {
-        let mut set = Self::EMPTY;
-        set.insert(page);
-        set
-    }
-
     /// Whether `page` is in the set; false for a number past the last page.
     pub fn contains(&self, page: usize) -> bool {
         self.0
@@ -111,16 +104,6 @@ impl PageSet {
             mask = u64::MAX;
         }
         None
-    }
-
-    /// The pages of the set, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut from = 0;
-        core::iter::from_fn(move || {
-            let page = self.next(from)?;
-            from = page + 1;
-            Some(page)
-        })
     }
 
     /// The maximal runs of neighbouring pages, ascending, as (first page, number of pages).

@@ -216,12 +216,6 @@ impl Tracker {
         !marked && self.in_flight.load(Relaxed) == 0
     }
 
-    /// Whether a page is dirty.
-    pub fn is_dirty(&self) -> bool {
-        // SAFETY: as above.
-        unsafe { bindings::rdax_xa_marked(self.chunks.get(), MARK) }
-    }
-
     /// The chunk `index`, if a fault made it.
     pub fn chunk(&self, index: u64) -> Option<&Chunk> {
         // SAFETY: the tree is alive; the entries are chunks, which live as long as the tracker.

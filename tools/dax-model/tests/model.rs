@@ -26,6 +26,10 @@ use shuttle::thread;
 
 const NR: usize = 2;
 
+fn one(page: usize) -> PageSet {
+    PageSet::range(page, page)
+}
+
 /// One step done wrongly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Mistake {
@@ -155,7 +159,7 @@ impl Machine {
     /// unmap_mapping_pages(): with dirty entries tagging, as a zap does.
     fn unmap(&self, pages: &PageSet) {
         for map in &self.maps {
-            for page in pages.iter().take_while(|page| *page < NR) {
+            for page in (0..NR).filter(|page| pages.contains(*page)) {
                 let mut ptes = map.ptes.lock().unwrap();
                 if let Pte::Rw(_) = ptes[page] {
                     if !self.is(Mistake::IgnoreDma) {
@@ -194,7 +198,7 @@ impl Machine {
         };
         let table = chunk.needs_table(page, block).then(|| Box::new([0; PAGES]));
         if chunk.map_block(page, block, table).unmap_zero {
-            self.unmap(&PageSet::one(page));
+            self.unmap(&one(page));
         }
         let late = self.is(Mistake::TagAfterInsert);
         if write && !late {
@@ -282,7 +286,7 @@ impl Machine {
 
     fn write_protect(&self, pages: &PageSet) {
         for map in &self.maps {
-            for page in pages.iter() {
+            for page in (0..NR).filter(|page| pages.contains(*page)) {
                 let mut ptes = map.ptes.lock().unwrap();
                 if let Pte::Rw(block) = ptes[page] {
                     ptes[page] = Pte::Ro(block);
@@ -487,10 +491,10 @@ impl Machine {
             }
         }
         if self.is(Mistake::LeaveZero) {
-            let _ = self.chunk.lock().unwrap().fill(&PageSet::one(page));
+            let _ = self.chunk.lock().unwrap().fill(&one(page));
         } else {
             let mut chunk = self.chunk.lock().unwrap();
-            let stale = chunk.fill(&PageSet::one(page));
+            let stale = chunk.fill(&one(page));
             self.unmap(&stale);
         }
         for map in &self.maps {

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Many at once: nothing hangs, and nothing is lost that can be seen without a crash.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Result};
+
+use crate::sys::{create, fallocate, filled, Map, PAGE};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("syncs of one page by four threads", syncs),
+    ("faults of many threads on one hole", one_hole),
+    ("stores, syncs, truncation, punching", storm),
+    ("syncs of the file system while files come and go", sync_all),
+];
+
+fn for_a_while(stop: &AtomicBool, mut work: impl FnMut(u64) -> Result<()>) -> Result<u64> {
+    let mut rounds = 0;
+    while !stop.load(Relaxed) {
+        work(rounds)?;
+        rounds += 1;
+    }
+    Ok(rounds)
+}
+
+/// Runs for a while; then every thread has to end within ten seconds.
+fn run(threads: Vec<Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + '_>>) -> Result<u64> {
+    let stop = AtomicBool::new(false);
+    let done = AtomicU64::new(0);
+    let rounds = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = threads
+            .iter()
+            .map(|thread| {
+                scope.spawn(|| {
+                    let result = thread(&stop);
+                    done.fetch_add(1, Relaxed);
+                    rounds.fetch_add(*result.as_ref().unwrap_or(&0), Relaxed);
+                    result
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(3));
+        stop.store(true, Relaxed);
+        let start = Instant::now();
+        while done.load(Relaxed) < threads.len() as u64 {
+            if start.elapsed() > Duration::from_secs(10) {
+                // A hung thread cannot be joined.
+                println!("FAILED  a thread hangs");
+                std::process::exit(1);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        for handle in handles {
+            handle.join().unwrap()?;
+        }
+        Ok(rounds.load(Relaxed))
+    })
+}
+
+fn syncs(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    let (map, file) = (&map, &file);
+    let before = place.counters.read("pages_tagged")?;
+    let back = place.counters.read("pages_written_back")?;
+    let rounds = run((0..4)
+        .map(
+            |thread| -> Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + '_> {
+                Box::new(move |stop| {
+                    for_a_while(stop, |round| {
+                        map.store(thread, round as u8);
+                        if thread == 0 {
+                            Ok(file.sync_data()?)
+                        } else {
+                            map.msync(0, PAGE, libc::MS_SYNC)
+                        }
+                    })
+                })
+            },
+        )
+        .collect())?;
+    file.sync_data()?;
+    let tagged = place.counters.read("pages_tagged")? - before;
+    let written = place.counters.read("pages_written_back")? - back;
+    ensure!(rounds > 100, "only {rounds} rounds");
+    ensure!(tagged == written, "{tagged} tags, {written} write-backs");
+    Ok(())
+}
+
+fn one_hole(place: &Place) -> Result<()> {
+    for round in 0..200 {
+        let file = create(&place.fresh("a"))?;
+        file.set_len(PAGE as u64)?;
+        let maps: Vec<Map> = (0..4)
+            .map(|_| Map::shared(&file, PAGE))
+            .collect::<Result<_>>()?;
+        std::thread::scope(|scope| {
+            for (i, map) in maps.iter().enumerate() {
+                scope.spawn(move || {
+                    if i % 2 == 0 {
+                        map.load(0);
+                    }
+                    map.store(i * 64, 1);
+                });
+            }
+        });
+        for i in 0..4 {
+            for map in &maps {
+                ensure!(map.load(i * 64) == 1, "round {round}: store {i} is lost");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn storm(place: &Place) -> Result<()> {
+    let pages = 1100;
+    let file = create(&place.fresh("a"))?;
+    file.set_len((pages * PAGE) as u64)?;
+    // The first pages are never cut off: stores there must not fail.
+    let keep = 64;
+    let map = Map::shared(&file, pages * PAGE)?;
+    let (map, file) = (&map, &file);
+    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let rounds = run(vec![
+        Box::new(move |stop| {
+            for_a_while(stop, |round| {
+                map.store((round as usize * 7 % keep) * PAGE, round as u8);
+                Ok(())
+            })
+        }),
+        Box::new(move |stop| {
+            for_a_while(stop, |round| {
+                let page = round as usize * 13 % keep;
+                map.store(page * PAGE + 8, round as u8);
+                map.msync(page * PAGE, PAGE, libc::MS_SYNC)?;
+                ensure!(map.load(page * PAGE + 8) == round as u8, "a store is lost");
+                Ok(())
+            })
+        }),
+        Box::new(move |stop| {
+            for_a_while(stop, |round| {
+                file.set_len(((keep + round as usize * 31 % (pages - keep)) * PAGE) as u64)?;
+                Ok(())
+            })
+        }),
+        Box::new(move |stop| {
+            for_a_while(stop, |round| {
+                let at = keep + round as usize * 17 % (pages - keep);
+                fallocate(file, 0, at * PAGE, 2 * PAGE as u64)?;
+                fallocate(file, punch, at * PAGE, 3 * PAGE as u64)?;
+                Ok(())
+            })
+        }),
+        Box::new(move |stop| for_a_while(stop, |_| Ok(file.sync_all()?))),
+    ])?;
+    ensure!(rounds > 100, "only {rounds} rounds");
+    Ok(())
+}
+
+fn sync_all(place: &Place) -> Result<()> {
+    let rounds = run((0..3)
+        .map(
+            |thread| -> Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + '_> {
+                Box::new(move |stop| {
+                    for_a_while(stop, |round| {
+                        if thread == 0 {
+                            // SAFETY: a plain system call.
+                            unsafe { libc::sync() };
+                            return Ok(());
+                        }
+                        let path = place.fresh(&format!("{thread}-{}", round % 5));
+                        let file = filled(&path, 2)?;
+                        let map = Map::shared(&file, 2 * PAGE)?;
+                        map.store(0, 1);
+                        drop((map, file));
+                        if round % 2 == 0 {
+                            std::fs::remove_file(&path)?;
+                        } else if round % 7 == 0 {
+                            std::fs::write("/proc/sys/vm/drop_caches", "2")?;
+                        }
+                        Ok(())
+                    })
+                })
+            },
+        )
+        .collect())?;
+    ensure!(rounds > 50, "only {rounds} rounds");
+    Ok(())
+}

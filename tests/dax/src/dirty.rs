@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A page stays dirty until it is written back: over munmap, exit, mremap, fork, and whoever
+//! stored to it.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::sys::{check_len, filled, in_child, Map, PAGE};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("dirty, munmap, fsync", munmap),
+    ("dirty, exit, fsync by another process", exit),
+    ("dirty, MADV_DONTNEED, fsync", dontneed),
+    ("dirty, mremap, fsync", mremap),
+    ("dirty before and after fork, by parent and child", fork),
+    ("two processes, one page", two_processes),
+    ("process_vm_writev into a page mapped for reading", vm_write),
+    ("DMA that ends after an fsync", late_dma),
+    ("close, drop caches, sync", evicted),
+];
+
+const ONE: [(&str, u64); 1] = [("pages_written_back", 1)];
+
+fn munmap(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(PAGE, 9);
+    drop(map);
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 0)], || Ok(file.sync_all()?))
+}
+
+fn exit(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    in_child(|| {
+        let map = Map::shared(&file, 4 * PAGE)?;
+        map.store(0, 9);
+        map.store(3 * PAGE, 9);
+        std::mem::forget(map);
+        Ok(())
+    })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 2)], || Ok(file.sync_all()?))
+}
+
+fn dontneed(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(0, 9);
+    map.advise(0, PAGE, libc::MADV_DONTNEED)?;
+    place
+        .counters
+        .expect(&[("read_faults", 1), ("write_faults", 0)], || {
+            ensure!(map.load(0) == 9);
+            Ok(())
+        })?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    // Write-protected by the sync, though nothing said "dirty" in the page table.
+    place.counters.expect(&[("mkwrite_faults", 1)], || {
+        map.store(0, 8);
+        Ok(())
+    })
+}
+
+fn mremap(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let mut map = Map::shared(&file, 4 * PAGE)?;
+    map.store(PAGE, 9);
+    map.move_away()?;
+    place
+        .counters
+        .expect(&[("mkwrite_faults", 0), ("write_faults", 0)], || {
+            map.store(PAGE, 10);
+            Ok(())
+        })?;
+    place.counters.expect(
+        &[("pages_written_back", 1), ("pages_write_protected", 1)],
+        || Ok(file.sync_all()?),
+    )?;
+    place.counters.expect(&[("mkwrite_faults", 1)], || {
+        map.store(PAGE, 11);
+        Ok(())
+    })
+}
+
+fn fork(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(0, 1);
+    in_child(|| {
+        map.store(0, 2);
+        map.store(PAGE, 2);
+        Ok(())
+    })?;
+    map.store(2 * PAGE, 3);
+    place
+        .counters
+        .expect(&[("pages_written_back", 3)], || Ok(file.sync_all()?))?;
+    ensure!([map.load(0), map.load(PAGE), map.load(2 * PAGE)] == [2, 2, 3]);
+    in_child(|| {
+        map.store(0, 4);
+        Ok(())
+    })?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))
+}
+
+fn two_processes(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    map.store(0, 1);
+    let (go, went) = (crate::sys::pipe()?, crate::sys::pipe()?);
+    let child = crate::sys::spawn(|| {
+        let map = Map::shared(&file, PAGE)?;
+        map.store(1, 1);
+        signal(&went.1)?;
+        wait(&go.0)?;
+        map.store(1, 2);
+        Ok(())
+    })?;
+    wait(&went.0)?;
+    // Both mappings are protected, the page is written back once.
+    place.counters.expect(
+        &[("pages_written_back", 1), ("pages_write_protected", 2)],
+        || Ok(file.sync_all()?),
+    )?;
+    place.counters.expect(&[("mkwrite_faults", 1)], || {
+        signal(&go.1)?;
+        ensure!(child.wait()? == crate::sys::End::Exit(0));
+        Ok(())
+    })?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))
+}
+
+fn signal(pipe: &std::os::fd::OwnedFd) -> Result<()> {
+    // SAFETY: one byte from a literal.
+    check_len(unsafe { libc::write(pipe.as_raw_fd(), b"x".as_ptr().cast(), 1) })?;
+    Ok(())
+}
+
+fn wait(pipe: &std::os::fd::OwnedFd) -> Result<()> {
+    let mut byte = 0u8;
+    // SAFETY: one byte to a local.
+    check_len(unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) })?;
+    Ok(())
+}
+
+fn vm_write(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 2)?;
+    let map = Map::shared(&file, 2 * PAGE)?;
+    ensure!(map.load(0) == 1);
+    place.counters.expect(&[("pages_tagged", 1)], || {
+        let from = libc::iovec {
+            iov_base: b"hello".as_ptr().cast_mut().cast(),
+            iov_len: 5,
+        };
+        let to = libc::iovec {
+            iov_base: map.at(0).cast(),
+            iov_len: 5,
+        };
+        // SAFETY: copies between memory of our own.
+        let n = check_len(unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) })?;
+        ensure!(n == 5);
+        Ok(())
+    })?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    ensure!(map.load(0) == b'h');
+    Ok(())
+}
+
+/// The device answers after half a second (null_blk, set up by the caller): the page is pinned,
+/// synced, and only then written to.
+fn late_dma(place: &Place) -> Result<()> {
+    let device = std::env::var("SLOW_DEVICE").context("SLOW_DEVICE is not set")?;
+    let device = std::os::unix::fs::OpenOptionsExt::custom_flags(
+        std::fs::OpenOptions::new().read(true),
+        libc::O_DIRECT,
+    )
+    .open(device)?;
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            // SAFETY: the page is mapped.
+            check_len(unsafe { libc::pread(device.as_raw_fd(), map.at(0).cast(), PAGE, 0) })
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        // The pin made it writable, and so dirty.
+        place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+        place
+            .counters
+            .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], || {
+                ensure!(!reader.is_finished(), "the device is not slow");
+                ensure!(reader.join().unwrap()? == PAGE);
+                Ok(())
+            })?;
+        place.counters.expect(&ONE, || Ok(file.sync_all()?))
+    })
+}
+
+fn evicted(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 3)?;
+    let map = Map::shared(&file, 3 * PAGE)?;
+    map.store(0, 9);
+    map.store(PAGE, 9);
+    drop((map, file));
+    place.counters.expect(&[("pages_written_back", 2)], || {
+        std::fs::write("/proc/sys/vm/drop_caches", "2")?;
+        // SAFETY: a plain system call.
+        unsafe { libc::sync() };
+        Ok(())
+    })
+}

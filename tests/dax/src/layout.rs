@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Truncation, punching and unlinking against pages that are mapped or pinned: no block gets a new
+//! owner before its last user is gone.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Result};
+
+use crate::sys::{
+    check, create, dies_of_sigbus, fallocate, filled, free_blocks, pipe, read_at, read_page,
+    vmsplice, wait_until, write_at, End, Map, PAGE,
+};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("punch a hole under a mapping", punch),
+    ("truncate a dirty mapping, and write on", truncate_dirty),
+    ("zero a range under a mapping", zero_range),
+    (
+        "truncation waits for a pinned page, and a signal ends the wait",
+        truncate_pinned,
+    ),
+    (
+        "a pinned page of an unlinked file keeps its block",
+        unlink_pinned,
+    ),
+    ("a pinned page of a file that leaves memory", evict_pinned),
+    ("unlink while mapped", unlink_mapped),
+];
+
+fn punch(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 8)?;
+    let map = Map::shared(&file, 8 * PAGE)?;
+    let private = Map::private(&file, 8 * PAGE)?;
+    (0..8).for_each(|page| map.store(page * PAGE, 100));
+    private.store(3 * PAGE, 55);
+    let free = free_blocks(&place.dir)?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    fallocate(&file, mode, 2 * PAGE + 10, 3 * PAGE as u64)?;
+    ensure!(
+        free_blocks(&place.dir)? == free + 2,
+        "two whole pages were punched"
+    );
+    ensure!(map.load(2 * PAGE) == 100 && map.load(2 * PAGE + 10) == 0);
+    ensure!(map.load(3 * PAGE) == 0 && map.load(4 * PAGE) == 0);
+    ensure!(map.load(5 * PAGE) == 0 && map.load(5 * PAGE + 10) == 6);
+    ensure!(private.load(3 * PAGE) == 55, "a private copy was punched");
+    map.store(3 * PAGE, 7);
+    ensure!(read_at(&file, 2, 3 * PAGE)? == [7, 0]);
+    file.sync_all()?;
+    ensure!(map.load(7 * PAGE) == 100);
+    Ok(())
+}
+
+fn truncate_dirty(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 32)?;
+    let map = Map::shared(&file, 32 * PAGE)?;
+    for round in 0..10u8 {
+        (0..32).for_each(|page| map.store(page * PAGE, round));
+        file.set_len(0)?;
+        dies_of_sigbus("a truncated page", || map.store(0, 1))?;
+        file.set_len(32 * PAGE as u64)?;
+        place
+            .counters
+            .expect(&[("pages_written_back", 0)], || Ok(file.sync_all()?))?;
+        ensure!((0..32).all(|page| map.load(page * PAGE) == 0));
+    }
+    Ok(())
+}
+
+fn zero_range(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    (0..4).for_each(|page| map.store(page * PAGE, 9));
+    fallocate(&file, libc::FALLOC_FL_ZERO_RANGE, PAGE, 2 * PAGE as u64)?;
+    ensure!(map.load(0) == 9 && map.load(PAGE) == 0 && map.load(2 * PAGE) == 0);
+    ensure!(map.load(3 * PAGE) == 9 && map.load(PAGE + 1) == 0);
+    map.store(PAGE, 4);
+    ensure!(read_at(&file, 1, PAGE)? == [4]);
+    Ok(())
+}
+
+fn truncate_pinned(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(PAGE, 33);
+    let (reader, writer) = pipe()?;
+    vmsplice(&writer, &map, PAGE)?;
+    let free = free_blocks(&place.dir)?;
+    // A signal ends the wait, and the file is as it was.
+    let child = crate::sys::spawn(|| {
+        // SAFETY: arms a signal that does nothing but interrupt.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = nothing as *const () as usize;
+            libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
+            libc::alarm(1);
+        }
+        let start = Instant::now();
+        // SAFETY: a plain system call; std's would try again.
+        let error = check(unsafe { libc::ftruncate(file.as_raw_fd(), 0) }).unwrap_err();
+        ensure!(error.kind() == std::io::ErrorKind::Interrupted, "{error}");
+        ensure!(
+            start.elapsed() > Duration::from_millis(500),
+            "it did not wait"
+        );
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(17) };
+    })?;
+    ensure!(child.wait()? == End::Exit(17));
+    ensure!(file.metadata()?.len() == 4 * PAGE as u64 && map.load(PAGE) == 33);
+    ensure!(free_blocks(&place.dir)? == free);
+    std::thread::scope(|scope| {
+        let truncate = scope.spawn(|| file.set_len(0));
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(
+            !truncate.is_finished(),
+            "truncation did not wait for the pin"
+        );
+        // Faults are let in while it waits.
+        map.store(2 * PAGE, 34);
+        ensure!(read_page(&reader)?[0] == 33, "the pinned page changed");
+        drop((reader, writer));
+        ensure!(
+            wait_until(Duration::from_secs(5), || truncate.is_finished()),
+            "truncation did not go on"
+        );
+        truncate.join().unwrap()?;
+        Ok(())
+    })?;
+    ensure!(free_blocks(&place.dir)? == free + 4);
+    Ok(())
+}
+
+extern "C" fn nothing(_: i32) {}
+
+/// Takes every free block and fills it with `value`.
+fn fill_free(place: &Place, value: u8) -> Result<File> {
+    let file = create(&place.fresh("fill"))?;
+    let buffer = vec![value; 1 << 20];
+    let mut at = 0;
+    loop {
+        match std::os::unix::fs::FileExt::write_at(&file, &buffer, at) {
+            Ok(n) => at += n as u64,
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(file)
+}
+
+fn unlink_pinned(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(PAGE, 33);
+    let (reader, writer) = pipe()?;
+    vmsplice(&writer, &map, PAGE)?;
+    let start = Instant::now();
+    std::fs::remove_file(&path)?;
+    drop((map, file));
+    ensure!(
+        start.elapsed() < Duration::from_secs(2),
+        "the last close waited for the pin"
+    );
+    drop(fill_free(place, 0xee)?);
+    std::fs::remove_file(place.dir.join("fill"))?;
+    let page = read_page(&reader)?;
+    ensure!(
+        page[0] == 33 && page[1] == 2,
+        "the pinned block was given to another file"
+    );
+    Ok(())
+}
+
+fn evict_pinned(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(PAGE, 33);
+    let (reader, writer) = pipe()?;
+    vmsplice(&writer, &map, PAGE)?;
+    drop((map, file));
+    place.counters.expect(&[("pages_written_back", 1)], || {
+        std::fs::write("/proc/sys/vm/drop_caches", "3")?;
+        Ok(())
+    })?;
+    // The file again: its page is mapped while the old pin lasts, and truncation waits for it.
+    let file = File::options().read(true).write(true).open(&path)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    ensure!(map.load(PAGE) == 33);
+    map.store(PAGE, 44);
+    std::thread::scope(|scope| {
+        let truncate = scope.spawn(|| file.set_len(0));
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(
+            !truncate.is_finished(),
+            "truncation did not wait for the old pin"
+        );
+        ensure!(read_page(&reader)?[0] == 44);
+        drop((reader, writer));
+        truncate.join().unwrap()?;
+        Ok(())
+    })
+}
+
+fn unlink_mapped(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let free = free_blocks(&place.dir)?;
+    let file = filled(&path, 64)?;
+    let map = Map::shared(&file, 64 * PAGE)?;
+    map.store(0, 5);
+    drop(file);
+    std::fs::remove_file(&path)?;
+    drop(fill_free(place, 0xee)?);
+    std::fs::remove_file(place.dir.join("fill"))?;
+    ensure!(
+        map.load(0) == 5 && map.load(63 * PAGE) == 64,
+        "a block of an open file was reused"
+    );
+    map.store(63 * PAGE, 6);
+    map.msync(0, 64 * PAGE, libc::MS_SYNC)?;
+    drop(map);
+    ensure!(
+        wait_until(Duration::from_secs(2), || free_blocks(&place.dir)
+            .is_ok_and(|now| now == free)),
+        "the blocks did not come back"
+    );
+    write_at(&create(&place.fresh("a"))?, b"x", 0)
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! rdax-dax-test GROUP: what a mapped file of rdax promises, checked one scenario at a time by
+//! contents, signals, times and the counters in /sys/fs/rdax.
+//!
+//! Runs as root in a directory on rdax (`$MNT`, else /mnt/pmem), which it may fill up. Prints a
+//! line for each scenario; exits with 0 if all of the group passed.
+
+mod concurrent;
+mod counters;
+mod dirty;
+mod eof;
+mod holes;
+mod layout;
+mod private;
+mod sync;
+mod sys;
+mod times;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use counters::Counters;
+
+/// Where a scenario runs.
+pub struct Place {
+    /// A directory on rdax.
+    pub dir: PathBuf,
+    /// The counters of that file system.
+    pub counters: Counters,
+}
+
+impl Place {
+    /// A path in the directory. What was there is removed.
+    pub fn fresh(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        let _ = std::fs::remove_file(&path);
+        path
+    }
+}
+
+/// A promise and how it is checked.
+pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
+
+const GROUPS: [(&str, &[Scenario]); 8] = [
+    ("sync", sync::SCENARIOS),
+    ("dirty", dirty::SCENARIOS),
+    ("times", times::SCENARIOS),
+    ("holes", holes::SCENARIOS),
+    ("private", private::SCENARIOS),
+    ("eof", eof::SCENARIOS),
+    ("layout", layout::SCENARIOS),
+    ("concurrent", concurrent::SCENARIOS),
+];
+
+fn main() -> ExitCode {
+    let mut args = std::env::args().skip(1);
+    let group = args.next().unwrap_or_default();
+    let Some((_, scenarios)) = GROUPS.iter().find(|(name, _)| *name == group) else {
+        let names: Vec<_> = GROUPS.iter().map(|(name, _)| *name).collect();
+        eprintln!("usage: rdax-dax-test {} [SCENARIO]", names.join("|"));
+        return ExitCode::from(2);
+    };
+    let only = args.next();
+    let dir = std::env::var("MNT").unwrap_or_else(|_| "/mnt/pmem".into());
+    let place = match Counters::find(dir.as_ref()) {
+        Ok(counters) => Place {
+            dir: dir.into(),
+            counters,
+        },
+        Err(error) => {
+            eprintln!("{dir}: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut run = 0;
+    let mut failed = 0;
+    for (name, scenario) in *scenarios {
+        if only.as_deref().is_some_and(|only| only != *name) {
+            continue;
+        }
+        run += 1;
+        match scenario(&place) {
+            Ok(()) => println!("ok      {name}"),
+            Err(error) => {
+                println!("FAILED  {name}: {error:#}");
+                failed += 1;
+            }
+        }
+    }
+    if failed > 0 || run == 0 {
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

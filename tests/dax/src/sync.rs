@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! fsync, msync, sync: they write back what is dirty in their range, once, and nothing else.
+
+use std::os::fd::AsRawFd;
+
+use anyhow::{ensure, Result};
+
+use crate::sys::{check, create, filled, write_at, Map, PAGE};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("msync of one page writes back one page", one_page),
+    ("fsync with nothing dirty costs no fence", nothing_dirty),
+    ("a range that ends inside pages", inside_pages),
+    ("pages far apart, one fence", far_apart),
+    ("neighbours in one run", one_run),
+    ("fdatasync, sync_file_range, syncfs, O_SYNC", other_calls),
+    (
+        "msync over two files, MS_ASYNC, holes in the address space",
+        msync_flags,
+    ),
+    (
+        "a private and a read-only mapping do not hide a writer",
+        other_mappings,
+    ),
+    ("mprotect does not make a clean page writable", protection),
+    ("MAP_SYNC", map_sync),
+];
+
+/// What one page costs.
+const ONE_PAGE: [(&str, u64); 4] = [
+    ("pages_written_back", 1),
+    ("lines_flushed", 64),
+    ("fences", 1),
+    ("pages_write_protected", 1),
+];
+/// What nothing costs.
+const NOTHING: [(&str, u64); 4] = [
+    ("pages_written_back", 0),
+    ("lines_flushed", 0),
+    ("fences", 0),
+    ("pages_write_protected", 0),
+];
+
+fn one_page(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 64)?;
+    let map = Map::shared(&file, 64 * PAGE)?;
+    place
+        .counters
+        .expect(&[("pages_tagged", 64), ("write_faults", 64)], || {
+            (0..64).for_each(|page| map.store(page * PAGE, 1));
+            Ok(())
+        })?;
+    place.counters.expect(&[("pages_written_back", 64)], || {
+        map.msync(0, 64 * PAGE, libc::MS_SYNC)
+    })?;
+    file.sync_all()?;
+    place.counters.expect(
+        &[
+            ("pages_tagged", 2),
+            ("mkwrite_faults", 2),
+            ("write_faults", 0),
+        ],
+        || {
+            map.store(3 * PAGE + 7, 2);
+            map.store(40 * PAGE, 2);
+            map.store(40 * PAGE + 1, 2);
+            Ok(())
+        },
+    )?;
+    // The times moved as well, and fdatasync-like msync leaves them alone.
+    place
+        .counters
+        .expect(&ONE_PAGE, || map.msync(3 * PAGE, PAGE, libc::MS_SYNC))?;
+    place
+        .counters
+        .expect(&NOTHING, || map.msync(3 * PAGE, PAGE, libc::MS_SYNC))?;
+    place
+        .counters
+        .expect(&ONE_PAGE, || map.msync(40 * PAGE, PAGE, libc::MS_SYNC))?;
+    place
+        .counters
+        .expect(&NOTHING, || map.msync(0, 64 * PAGE, libc::MS_SYNC))
+}
+
+fn nothing_dirty(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 4)?;
+    place.counters.expect(&NOTHING, || Ok(file.sync_all()?))?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(0, 1);
+    file.sync_all()?;
+    place.counters.expect(&NOTHING, || Ok(file.sync_all()?))?;
+    place.counters.expect(&NOTHING, || Ok(file.sync_data()?))
+}
+
+fn inside_pages(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 8)?;
+    let map = Map::shared(&file, 8 * PAGE)?;
+    (0..8).for_each(|page| map.store(page * PAGE, 1));
+    // From page 2 to one byte into page 4.
+    place
+        .counters
+        .expect(&[("pages_written_back", 3), ("fences", 1)], || {
+            map.msync(2 * PAGE, 2 * PAGE + 1, libc::MS_SYNC)
+        })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 5)], || Ok(file.sync_data()?))
+}
+
+fn far_apart(place: &Place) -> Result<()> {
+    let pages = 4096;
+    let file = create(&place.fresh("a"))?;
+    file.set_len((pages * PAGE) as u64)?;
+    crate::sys::fallocate(&file, 0, 0, (pages * PAGE) as u64)?;
+    let map = Map::shared(&file, pages * PAGE)?;
+    for i in 0..8 {
+        map.store(i * 512 * PAGE + i * PAGE, 1);
+    }
+    place.counters.expect(
+        &[
+            ("pages_written_back", 8),
+            ("lines_flushed", 512),
+            ("fences", 1),
+        ],
+        || map.msync(0, pages * PAGE, libc::MS_SYNC),
+    )
+}
+
+fn one_run(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 200)?;
+    let map = Map::shared(&file, 200 * PAGE)?;
+    let stores = |value| {
+        (10..190).for_each(|page| map.store(page * PAGE + 9, value));
+        Ok(())
+    };
+    for round in 1..4 {
+        place
+            .counters
+            .expect(&[("pages_tagged", 180)], || stores(round))?;
+        // Dirty already: neither faults nor tags.
+        place
+            .counters
+            .expect(&[("pages_tagged", 0), ("mkwrite_faults", 0)], || {
+                stores(round)
+            })?;
+        place.counters.expect(
+            &[
+                ("pages_written_back", 180),
+                ("pages_write_protected", 180),
+                ("lines_flushed", 180 * 64),
+                ("fences", 1),
+            ],
+            || map.msync(0, 200 * PAGE, libc::MS_SYNC),
+        )?;
+    }
+    Ok(())
+}
+
+fn other_calls(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 8)?;
+    let map = Map::shared(&file, 8 * PAGE)?;
+    let fd = file.as_raw_fd();
+    map.store(0, 1);
+    place
+        .counters
+        .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))?;
+    map.store(0, 2);
+    place.counters.expect(&[("pages_written_back", 1)], || {
+        // SAFETY: a plain system call.
+        check(unsafe { libc::syncfs(fd) })?;
+        Ok(())
+    })?;
+    map.store(0, 3);
+    place.counters.expect(&[("pages_written_back", 1)], || {
+        // SAFETY: as above.
+        unsafe { libc::sync() };
+        Ok(())
+    })?;
+    // O_DSYNC makes what the call wrote durable, and it may leave mapped stores elsewhere.
+    map.store(5 * PAGE, 3);
+    let synced = std::os::unix::fs::OpenOptionsExt::custom_flags(
+        std::fs::OpenOptions::new().write(true),
+        libc::O_DSYNC,
+    )
+    .open(place.dir.join("a"))?;
+    write_at(&synced, b"x", 0)?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 1)], || Ok(file.sync_all()?))
+}
+
+fn msync_flags(place: &Place) -> Result<()> {
+    let a = filled(&place.fresh("a"), 2)?;
+    let b = filled(&place.fresh("b"), 2)?;
+    // Two files next to each other in one range of addresses, a gap, and the first file again.
+    let all = Map::new(
+        &a,
+        6 * PAGE,
+        libc::PROT_NONE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    )?;
+    let place_at = |at: usize, file: &std::fs::File| -> Result<()> {
+        // SAFETY: replaces part of a mapping that is ours.
+        let got = unsafe {
+            libc::mmap(
+                all.at(at * PAGE).cast(),
+                2 * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        ensure!(got == all.at(at * PAGE).cast(), "mmap");
+        Ok(())
+    };
+    place_at(0, &a)?;
+    place_at(2, &b)?;
+    all.store(0, 1);
+    all.store(2 * PAGE, 1);
+    place.counters.expect(&[("pages_written_back", 0)], || {
+        all.msync(0, 4 * PAGE, libc::MS_ASYNC)
+    })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 2), ("fences", 2)], || {
+            all.msync(0, 4 * PAGE, libc::MS_SYNC)
+        })?;
+    // A hole in the addresses: ENOMEM, after the rest was synced.
+    // SAFETY: unmaps a piece of our mapping.
+    check(unsafe { libc::munmap(all.at(4 * PAGE).cast(), PAGE) })?;
+    all.store(3 * PAGE, 2);
+    place.counters.expect(&[("pages_written_back", 1)], || {
+        let error = all.msync(0, 6 * PAGE, libc::MS_SYNC);
+        ensure!(error.is_err(), "msync over a hole succeeded");
+        Ok(())
+    })
+}
+
+fn other_mappings(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 4)?;
+    let read_only = std::fs::File::open(&path)?;
+    let first = Map::private(&file, 4 * PAGE)?;
+    let second = Map::new(&read_only, 4 * PAGE, libc::PROT_READ, libc::MAP_SHARED)?;
+    let writer = Map::shared(&file, 4 * PAGE)?;
+    let third = Map::private(&file, 4 * PAGE)?;
+    for map in [&first, &second, &writer, &third] {
+        (0..4).for_each(|page| ensure_loaded(map, page));
+    }
+    for round in 0..3 {
+        place.counters.expect(&[("mkwrite_faults", 4)], || {
+            (0..4).for_each(|page| writer.store(page * PAGE, 10 + round));
+            Ok(())
+        })?;
+        place.counters.expect(
+            &[("pages_written_back", 4), ("pages_write_protected", 4)],
+            || Ok(file.sync_data()?),
+        )?;
+        ensure!(second.load(0) == 10 + round && first.load(PAGE) == 10 + round);
+    }
+    Ok(())
+}
+
+fn ensure_loaded(map: &Map, page: usize) {
+    assert!(map.load(page * PAGE) > 0);
+}
+
+fn protection(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 2)?;
+    let map = Map::shared(&file, 2 * PAGE)?;
+    map.store(0, 1);
+    file.sync_data()?;
+    map.protect(libc::PROT_READ)?;
+    map.protect(libc::PROT_READ | libc::PROT_WRITE)?;
+    place
+        .counters
+        .expect(&[("mkwrite_faults", 1), ("pages_tagged", 1)], || {
+            map.store(0, 2);
+            Ok(())
+        })?;
+    // And a dirty one stays dirty.
+    map.protect(libc::PROT_READ)?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))
+}
+
+fn map_sync(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("a"))?;
+    file.set_len(4 * PAGE as u64)?;
+    let map = Map::new(
+        &file,
+        4 * PAGE,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC,
+    )?;
+    map.store(PAGE, 7);
+    place
+        .counters
+        .expect(&ONE_PAGE, || map.msync(0, 4 * PAGE, libc::MS_SYNC))?;
+    ensure!(crate::sys::read_at(&file, 1, PAGE)? == [7]);
+    Ok(())
+}
