@@ -106,7 +106,7 @@ impl Mirror {
         }
         assert_eq!(self.vol.lookup(&self.dir, b"not there"), Ok(None));
         self.check(7);
-        assert_clean(ram);
+        assert_clean(&**ram);
     }
 }
 
@@ -187,7 +187,9 @@ fn it_becomes_empty_again() {
 #[test]
 fn listing_while_names_change() {
     let (mut m, ram) = Mirror::new(16 << 20);
-    let stay: Vec<Vec<u8>> = (0..1_500).map(|i| format!("stay{i}").into_bytes()).collect();
+    let stay: Vec<Vec<u8>> = (0..1_500)
+        .map(|i| format!("stay{i}").into_bytes())
+        .collect();
     for name in &stay {
         m.add(name);
     }
@@ -220,7 +222,12 @@ fn listing_while_names_change() {
         step += 1;
     }
     for name in &stay {
-        assert_eq!(seen.get(name), Some(&1), "{}", String::from_utf8_lossy(name));
+        assert_eq!(
+            seen.get(name),
+            Some(&1),
+            "{}",
+            String::from_utf8_lossy(name)
+        );
     }
     assert!(seen.values().all(|&n| n == 1));
     m.finish(&ram);
@@ -307,7 +314,7 @@ fn many(count: u64, bytes: u64) {
         m.dir.raw().depth,
         m.dir.size() / count
     );
-    assert_clean(&ram);
+    assert_clean(&*ram);
     let start = std::time::Instant::now();
     for (_, name, _, _) in &shown {
         m.vol
@@ -316,7 +323,7 @@ fn many(count: u64, bytes: u64) {
     }
     println!("removed in {:?}", start.elapsed());
     assert_eq!(m.dir.size(), 4096);
-    assert_clean(&ram);
+    assert_clean(&*ram);
 }
 
 #[test]

@@ -34,7 +34,10 @@ impl Mirror {
     /// Maps `len` blocks at `key`, or as many as there are before the next extent.
     fn insert(&mut self, key: u64, len: u64) {
         if self.blocks.contains_key(&key) {
-            assert_eq!(self.vol.want(&self.file, key, 1).unwrap_err(), Error::Exists);
+            assert_eq!(
+                self.vol.want(&self.file, key, 1).unwrap_err(),
+                Error::Exists
+            );
             return;
         }
         let want = self.vol.want(&self.file, key, len).unwrap();
@@ -70,7 +73,11 @@ impl Mirror {
                 }
             }
             Map::Hole { len } => {
-                assert_eq!(self.blocks.range(key..key + len).next(), None, "{key} {len}");
+                assert_eq!(
+                    self.blocks.range(key..key + len).next(),
+                    None,
+                    "{key} {len}"
+                );
                 let next = self.blocks.range(key..).next().map(|(k, _)| *k);
                 let shown = len < 1 << 40;
                 assert!(!shown || next == Some(key + len), "{key} {len} {next:?}");
@@ -112,7 +119,7 @@ fn grind(seed: u64, keys: u64, steps: u64, order: impl Fn(u64, &mut Random) -> u
         }
     }
     m.check_all();
-    assert_clean(&ram);
+    assert_clean(&*ram);
     let depth = m.file.raw().depth;
     // A truncation cuts what is beyond the new size only if that is not above the old one.
     let end = keys * BLOCK;
@@ -121,12 +128,12 @@ fn grind(seed: u64, keys: u64, steps: u64, order: impl Fn(u64, &mut Random) -> u
     m.truncate(size);
     m.check_all();
     assert_eq!(m.file.raw().orphan.get(), 0);
-    let (free, _) = assert_clean(&ram);
+    let (free, _) = assert_clean(&*ram);
     assert_eq!(free, m.vol.free_blocks());
     m.truncate(0);
     assert_eq!(m.file.blocks(), 0);
     assert_eq!(m.vol.free_blocks(), empty);
-    assert_clean(&ram);
+    assert_clean(&*ram);
     println!("depth {depth}");
 }
 
@@ -146,7 +153,7 @@ fn ascending_order_fills_the_nodes() {
     // 6000 extents in full nodes of 252.
     let nodes = m.file.blocks() - 6_000;
     assert!(nodes <= 6_000 / 252 + 3, "{nodes} nodes");
-    assert_clean(&ram);
+    assert_clean(&*ram);
 }
 
 #[test]
@@ -172,7 +179,7 @@ fn very_large_keys() {
     assert_eq!(m.vol.map(&m.file, last + 1, 1), Err(Error::TooBig));
     assert_eq!(m.vol.fill(&mut m.file, last, 2, None), Err(Error::TooBig));
     m.truncate(0);
-    assert_clean(&ram);
+    assert_clean(&*ram);
 }
 
 #[test]
@@ -185,7 +192,7 @@ fn a_reservation_larger_than_the_hole_is_refused() {
     let refused = m.vol.insert(&mut m.file, 8, reserved, None, time(9));
     assert_eq!(refused, Err(Error::Exists));
     assert_eq!(m.vol.free_blocks(), free);
-    assert_clean(&ram);
+    assert_clean(&*ram);
 }
 
 #[derive(Clone, Debug)]
@@ -220,6 +227,6 @@ proptest! {
             m.check_at(200);
         }
         m.check_all();
-        assert_clean(&ram);
+        assert_clean(&*ram);
     }
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the tests of operations share: a volume in memory, writing and reading as the VFS layer
-//! does it, and the verdict of the checker.
+//! does it, the whole tree for comparison, and the verdict of the checker.
 
 #![allow(dead_code)] // Each test is a crate of its own and uses a part of this.
+
+pub mod tree;
 
 use std::sync::Arc;
 
@@ -29,37 +31,7 @@ pub const FIFO: u16 = 0o010_600;
 pub const HASH_KEY: [u8; 16] = *b"an ordinary key!";
 
 /// A device that outlives the volume mounted on it.
-pub struct Shared<P>(pub Arc<P>);
-
-impl<P> Clone for Shared<P> {
-    fn clone(&self) -> Self {
-        Shared(Arc::clone(&self.0))
-    }
-}
-
-impl<P: Pmem> Pmem for Shared<P> {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-    fn read(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-        self.0.read(at, buf)
-    }
-    fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.0.store(at, bytes)
-    }
-    fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.0.store_nt(at, bytes)
-    }
-    fn zero_nt(&self, at: u64, len: u64) -> Result<()> {
-        self.0.zero_nt(at, len)
-    }
-    fn write_back(&self, at: u64, len: u64) {
-        self.0.write_back(at, len);
-    }
-    fn fence(&self) -> Result<()> {
-        self.0.fence()
-    }
-}
+pub type Shared<P> = Arc<P>;
 
 /// A volume in plain memory.
 pub type Vol = Volume<Shared<Ram>>;
@@ -109,8 +81,8 @@ pub fn mount_only<P: Pmem>(pmem: P) -> Volume<P> {
 
 /// An empty volume of `bytes` in memory, and its device.
 pub fn fresh(bytes: u64) -> (Vol, Shared<Ram>) {
-    let ram = Shared(Arc::new(Ram::new(bytes)));
-    format(&ram);
+    let ram = Arc::new(Ram::new(bytes));
+    format(&*ram);
     (mount(ram.clone()), ram)
 }
 
