@@ -35,7 +35,7 @@ tools:
 	@scripts/in-root scripts/build-tools
 
 run: all
-	@qemu/vm --pmem 2G -- rdax-stress /mnt/pmem
+	@qemu/vm --pmem 2G -- rdax-stress --dir /mnt/pmem
 
 shell: all
 	@qemu/vm
