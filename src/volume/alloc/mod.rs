@@ -162,6 +162,9 @@ struct Group {
 struct State {
     /// Chunk where the next search starts.
     cursor: u64,
+    /// The free chunk that was last begun for small runs. It stays in use for them even while all
+    /// of it is free, so that it need not be found again.
+    opened: Option<u64>,
     /// Chunk where the next search for a free chunk starts.
     whole_cursor: u64,
     /// No summary of the group shows a free block.
@@ -184,6 +187,7 @@ impl Groups {
                 chunks: first..end,
                 state: Lock::new(State {
                     cursor: first,
+                    opened: None,
                     whole_cursor: first,
                     full: false,
                     no_whole: false,

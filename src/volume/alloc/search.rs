@@ -186,14 +186,15 @@ impl<P: Pmem> Locked<'_, P> {
                 .take(n.min(left) as usize)
             {
                 seen |= free > 0;
-                if free == CHUNK_BLOCKS && whole.is_none() {
+                let used = free < CHUNK_BLOCKS || self.state.opened == Some(chunk);
+                if !used && whole.is_none() {
                     if self.mask(chunk)?.clear_from(0) == CHUNK_BLOCKS {
                         whole = Some(chunk);
                     } else {
                         // Free on the media, but somebody has reserved a part: as good as used.
                         best = self.better(best, chunk, good)?;
                     }
-                } else if free > 0 && free < CHUNK_BLOCKS {
+                } else if used && free > 0 {
                     tries += 1;
                     best = self.better(best, chunk, good)?;
                 }
@@ -212,6 +213,7 @@ impl<P: Pmem> Locked<'_, P> {
         self.state.full = !seen;
         if let (true, Some(chunk)) = (best.len < good, whole) {
             self.state.cursor = chunk;
+            self.state.opened = Some(chunk);
             return Ok(Some(self.extent(chunk * CHUNK_BLOCKS, want.len)?));
         }
         if best.len < want.min {
