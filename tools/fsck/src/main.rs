@@ -37,7 +37,12 @@ const USAGE: u8 = 16;
 /// Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 the check could not be done,
 /// 16 wrong arguments.
 #[derive(Parser)]
-#[command(name = "fsck.rdax", version, disable_version_flag = true)]
+#[command(
+    name = "fsck.rdax",
+    bin_name = "fsck.rdax",
+    version,
+    disable_version_flag = true
+)]
 struct Args {
     /// Check only, write nothing (the default)
     #[arg(short = 'n', conflicts_with_all = ["preen", "yes"])]

@@ -27,7 +27,12 @@ use uuid::Uuid;
 
 /// Make an rdax volume on a persistent memory device or in an image file.
 #[derive(Parser)]
-#[command(name = "mkfs.rdax", version, disable_version_flag = true)]
+#[command(
+    name = "mkfs.rdax",
+    bin_name = "mkfs.rdax",
+    version,
+    disable_version_flag = true
+)]
 struct Args {
     /// Overwrite what is on the device already
     #[arg(short, long)]
@@ -97,7 +102,7 @@ fn run(args: &Args) -> Result<()> {
     };
     let there = image.as_ref().map_or(0, |image| image.len());
     let size = volume_size(args, target, there)?;
-    let found = match &image {
+    let mut found = match &image {
         Some(image) => signature::probe(image).map_err(|e| explain(image, e))?,
         None => Vec::new(),
     };
@@ -133,6 +138,8 @@ fn run(args: &Args) -> Result<()> {
             open(args)?
         }
     };
+    // What was found may have been cut off.
+    found.retain(|signature| signature.at + signature.magic.len() as u64 <= size);
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
     let options = mkfs::Options {
