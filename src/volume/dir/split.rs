@@ -4,7 +4,7 @@
 //! changes no name and no cookie.
 
 use super::leaf::{needed, Image, Leaf, Record, LEAF, RECORDS_MAX};
-use super::{leaf_of, Name, Survey};
+use super::{leaf_of, sort_by_key, Name, Survey};
 use crate::env;
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
@@ -107,7 +107,7 @@ fn split<P: Pmem>(
     tx.init(right.at(), image.finish())?;
 
     // In the old leaf, each run of records that are free now becomes one. The rest stays in place.
-    records.sort_unstable_by_key(|r| r.offset);
+    sort_by_key(&mut records, |r| r.offset as u64);
     let mut image = Image::new(leaf)?;
     let mut free = 0;
     for record in records.iter() {
@@ -144,7 +144,7 @@ fn split<P: Pmem>(
 ///
 /// Fails with [`Error::NoSpace`] if all have the same.
 fn median(records: &mut [Record]) -> Result<u64> {
-    records.sort_unstable_by_key(|r| r.cookie);
+    sort_by_key(records, |r| r.cookie);
     let bytes = |r: &Record| {
         if r.is_free() {
             0
