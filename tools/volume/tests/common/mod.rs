@@ -5,6 +5,7 @@
 
 #![allow(dead_code)] // Each test is a crate of its own and uses a part of this.
 
+pub mod operations;
 pub mod tree;
 
 use std::sync::Arc;

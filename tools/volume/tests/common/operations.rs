@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One of each operation, on a small volume prepared for it: what crashes, full devices and lack of
+//! memory are tried on.
+
+use rdax_volume::sim::Sim;
+use rdax_volume::volume::alloc::Want;
+use rdax_volume::volume::error::{Error, Result};
+use rdax_volume::volume::format::{BLOCK, ROOT_INO};
+use rdax_volume::volume::inode::Inode;
+use rdax_volume::volume::namespace::{Rename, SetAttr};
+use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::Volume;
+
+use super::*;
+
+/// Bytes of the volumes.
+pub const BYTES: u64 = 8 << 20;
+/// Extents of a file whose tree has several leaves.
+pub const MANY: u64 = 300;
+
+/// The volumes: on a memory that can be cut off and made to fail.
+pub type V = Volume<Shared<Sim>>;
+
+/// An operation.
+pub struct Operation {
+    pub name: &'static str,
+    /// Makes the volume what the operation needs.
+    pub prepare: fn(&V) -> Result<()>,
+    pub run: fn(&V) -> Result<()>,
+}
+
+/// Lists operations.
+macro_rules! operations {
+    ($($name:ident: |$p:ident| $prepare:block |$v:ident| $run:block)*) => {
+        pub const ALL: &[Operation] = &[$(Operation {
+            name: stringify!($name),
+            prepare: |$p: &V| { $prepare; Ok(()) },
+            run: |$v: &V| { $run; Ok(()) },
+        }),*];
+    };
+}
+
+/// A volume whose free blocks are full of old data, and whose lanes and inode slots were in use.
+pub fn sim() -> Shared<Sim> {
+    let sim = Shared::new(Sim::new(BYTES));
+    format(&*sim);
+    let vol = mount(sim.clone());
+    let mut reserved = Vec::new();
+    while let Ok(r) = vol.reserve(Want::blocks(512)) {
+        let run = r.run();
+        let old = vec![0xee; (run.len * BLOCK) as usize];
+        sim.store_nt(run.block * BLOCK, &old).unwrap();
+        reserved.push(r);
+    }
+    drop(reserved);
+    let mut top = root(&vol);
+    for mode in [DIR, FILE, FIFO] {
+        let mut inode = vol.create(&mut top, b"x", &new(mode, 1)).unwrap();
+        if mode == DIR {
+            vol.rmdir(&mut top, b"x", &mut inode, time(1)).unwrap();
+        } else {
+            vol.unlink(&mut top, b"x", &mut inode, time(1)).unwrap();
+        }
+        vol.free_inode(inode).unwrap();
+    }
+    sim
+}
+
+/// The inode at a path of single names from the root.
+pub fn at(vol: &V, path: &[&[u8]]) -> Result<Inode> {
+    let mut inode = vol.iget(ROOT_INO)?;
+    for name in path {
+        let entry = vol.lookup(&inode, name)?.ok_or(Error::NotFound)?;
+        inode = vol.iget(entry.ino)?;
+    }
+    Ok(inode)
+}
+
+fn make(vol: &V, path: &[&[u8]], mode: u16) -> Result<Inode> {
+    let (name, dir) = path.split_last().unwrap();
+    vol.create(&mut at(vol, dir)?, name, &new(mode, 3))
+}
+
+/// A file with `n` extents, every second block, each with other content.
+fn sparse(vol: &V, n: u64) -> Result<Inode> {
+    let mut file = make(vol, &[b"file"], FILE)?;
+    for i in 0..n {
+        let bytes = [i as u8 | 1; BLOCK as usize];
+        write(vol, &mut file, i * 2 * BLOCK, &bytes, time(4))?;
+    }
+    Ok(file)
+}
+
+/// Two directories, a file and a directory in the first, a file in the second.
+fn two_dirs(vol: &V) -> Result<()> {
+    make(vol, &[b"a"], DIR)?;
+    make(vol, &[b"b"], DIR)?;
+    make(vol, &[b"a", b"f"], FILE)?;
+    make(vol, &[b"a", b"d"], DIR)?;
+    let mut g = make(vol, &[b"b", b"g"], FILE)?;
+    write(vol, &mut g, 0, b"g's content", time(4))
+}
+
+/// Names until the next one makes the leaf split: each takes 280 bytes, and 14 fit.
+fn full_leaf(vol: &V) -> Result<()> {
+    make(vol, &[b"d"], DIR)?;
+    for i in 0..14u8 {
+        make(vol, &[b"d", &[b'a' + i; 255]], FIFO)?;
+    }
+    Ok(())
+}
+
+/// Removes a name and what it stands for, a file.
+fn remove(vol: &V, dir: &mut Inode, name: &[u8]) -> Result<()> {
+    let entry = vol.lookup(dir, name)?.ok_or(Error::NotFound)?;
+    let mut inode = vol.iget(entry.ino)?;
+    vol.unlink(dir, name, &mut inode, time(5))?;
+    vol.free_inode(inode)
+}
+
+fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
+    let (src_name, src_dir) = src.split_last().unwrap();
+    let (dst_name, dst_dir) = dst.split_last().unwrap();
+    let mut from = at(vol, src_dir)?;
+    let mut to = at(vol, dst_dir)?;
+    let mut replaced = match vol.lookup(&to, dst_name)? {
+        Some(entry) => Some(vol.iget(entry.ino)?),
+        None => None,
+    };
+    let same = from.ino() == to.ino();
+    vol.rename(Rename {
+        src_dir: &mut from,
+        dst_dir: (!same).then_some(&mut to),
+        src_name,
+        dst_name,
+        moved: &mut at(vol, src)?,
+        replaced: replaced.as_mut(),
+        exchange,
+        now: time(9),
+    })
+}
+
+operations! {
+    create_file: |_p| {} |v| {
+        v.create(&mut at(v, &[])?, b"file", &new(FILE, 5))?;
+    }
+    create_directory: |_p| {} |v| {
+        v.create(&mut at(v, &[])?, b"dir", &new(DIR, 5))?;
+    }
+    create_in_a_full_leaf: |p| { full_leaf(p)? } |v| {
+        v.create(&mut at(v, &[b"d"])?, &[b'z'; 255], &new(FILE, 5))?;
+    }
+    create_in_a_leaf_to_compact: |p| {
+        // Every second record is free, so two thirds of a leaf are, but no longer name fits.
+        make(p, &[b"d"], DIR)?;
+        for i in 0..60u8 {
+            make(p, &[b"d", &[i + 128; 40]], FIFO)?;
+        }
+        let mut d = at(p, &[b"d"])?;
+        for i in (0..60u8).step_by(2) {
+            remove(p, &mut d, &[i + 128; 40])?;
+        }
+    } |v| {
+        v.create(&mut at(v, &[b"d"])?, &[b'z'; 255], &new(FILE, 5))?;
+    }
+    create_with_a_new_inode_chunk: |p| {
+        let mut dir = make(p, &[b"d"], DIR)?;
+        let mut file = make(p, &[b"first"], FILE)?;
+        while file.ino() % 256 != 255 {
+            let name = format!("{}", file.ino());
+            file = p.create(&mut dir, name.as_bytes(), &new(FIFO, 1))?;
+        }
+    } |v| {
+        v.create(&mut at(v, &[])?, b"last", &new(FILE, 5))?;
+    }
+    short_symlink: |_p| {} |v| {
+        v.symlink(&mut at(v, &[])?, b"link", &[b'x'; 128], &new(0o777, 5))?;
+    }
+    long_symlink: |_p| {} |v| {
+        v.symlink(&mut at(v, &[])?, b"link", &[b'x'; 4095], &new(0o777, 5))?;
+    }
+    temporary_file: |_p| {} |v| {
+        v.tmpfile(&new(FILE, 5))?;
+    }
+    link_a_temporary_file: |_p| {} |v| {
+        let mut file = v.tmpfile(&new(FILE, 5))?;
+        v.link(&mut at(v, &[])?, b"name", &mut file, time(5))?;
+    }
+    link: |p| { two_dirs(p)? } |v| {
+        let mut f = at(v, &[b"a", b"f"])?;
+        v.link(&mut at(v, &[b"b"])?, b"another", &mut f, time(5))?;
+    }
+    unlink_one_of_two: |p| {
+        two_dirs(p)?;
+        let mut f = at(p, &[b"a", b"f"])?;
+        p.link(&mut at(p, &[b"b"])?, b"another", &mut f, time(5))?;
+    } |v| {
+        let mut f = at(v, &[b"a", b"f"])?;
+        v.unlink(&mut at(v, &[b"b"])?, b"another", &mut f, time(5))?;
+    }
+    unlink_last: |p| { two_dirs(p)? } |v| {
+        let mut g = at(v, &[b"b", b"g"])?;
+        v.unlink(&mut at(v, &[b"b"])?, b"g", &mut g, time(5))?;
+    }
+    unlink_and_free: |p| { two_dirs(p)? } |v| {
+        remove(v, &mut at(v, &[b"b"])?, b"g")?;
+    }
+    unlink_the_last_name_of_a_leaf: |p| {
+        full_leaf(p)?;
+        make(p, &[b"d", &[b'z'; 255]], FIFO)?;
+        let mut d = at(p, &[b"d"])?;
+        assert_eq!(d.size(), 2 * BLOCK);
+        // The last one in the order of hashes is in the second leaf, and stays.
+        for (_, name, _, _) in list(p, &d, 100)?.into_iter().rev().skip(1) {
+            remove(p, &mut d, &name)?;
+        }
+        assert_eq!(d.size(), 2 * BLOCK);
+    } |v| {
+        let mut d = at(v, &[b"d"])?;
+        let name = list(v, &d, 9)?.remove(0).1;
+        let mut f = at(v, &[b"d", &name])?;
+        v.unlink(&mut d, &name, &mut f, time(5))?;
+        assert_eq!(d.size(), BLOCK);
+    }
+    remove_directory: |p| { two_dirs(p)? } |v| {
+        let mut d = at(v, &[b"a", b"d"])?;
+        v.rmdir(&mut at(v, &[b"a"])?, b"d", &mut d, time(5))?;
+    }
+    rename_in_place: |p| { two_dirs(p)? } |v| {
+        rename(v, &[b"a", b"f"], &[b"a", b"new name"], false)?;
+    }
+    rename_over_a_file: |p| { two_dirs(p)? } |v| {
+        rename(v, &[b"a", b"f"], &[b"b", b"g"], false)?;
+    }
+    rename_directory: |p| { two_dirs(p)? } |v| {
+        rename(v, &[b"a", b"d"], &[b"b", b"e"], false)?;
+    }
+    rename_over_a_directory: |p| {
+        two_dirs(p)?;
+        make(p, &[b"b", b"e"], DIR)?;
+    } |v| {
+        rename(v, &[b"a", b"d"], &[b"b", b"e"], false)?;
+    }
+    rename_into_a_full_leaf: |p| { full_leaf(p)?; make(p, &[b"f"], FILE)?; } |v| {
+        rename(v, &[b"f"], &[b"d", &[b'z'; 255]], false)?;
+    }
+    exchange_directory_and_file: |p| { two_dirs(p)? } |v| {
+        rename(v, &[b"a", b"d"], &[b"b", b"g"], true)?;
+    }
+    exchange_in_place: |p| { two_dirs(p)? } |v| {
+        rename(v, &[b"a", b"d"], &[b"a", b"f"], true)?;
+    }
+    change_attributes: |p| { two_dirs(p)? } |v| {
+        let set = SetAttr {
+            mode: Some(0o600),
+            uid: Some(7),
+            atime: Some(time(8)),
+            ctime: Some(time(8)),
+            ..SetAttr::default()
+        };
+        v.set_attr(&mut at(v, &[b"a", b"f"])?, &set)?;
+    }
+    fill_between_extents: |p| { sparse(p, 3)?; } |v| {
+        v.fill(&mut at(v, &[b"file"])?, 1, 9, Some(time(5)))?;
+    }
+    fill_with_a_full_root: |p| { sparse(p, 8)?; } |v| {
+        v.fill(&mut at(v, &[b"file"])?, 100, 5, Some(time(5)))?;
+    }
+    extend_over_old_bytes: |p| {
+        let mut file = make(p, &[b"file"], FILE)?;
+        p.fill(&mut file, 0, 2, None)?;
+        write(p, &mut file, 0, &[1; 3000], time(1))?;
+        // What a write leaves that is cut off before it sets the size.
+        let first = match p.map(&file, 0, 2)? {
+            Map::Run { block, .. } => block,
+            Map::Hole { .. } => unreachable!(),
+        };
+        p.pmem().store_nt(first * BLOCK + 3000, &[2; 5192])?;
+    } |v| {
+        let mut file = at(v, &[b"file"])?;
+        v.truncate(&mut file, 9000, time(5))?;
+    }
+    append: |p| { sparse(p, 1)?; } |v| {
+        let mut file = at(v, &[b"file"])?;
+        let reserved = v.reserve(v.want(&file, 1, 3)?)?;
+        let run = reserved.run();
+        v.pmem().store_nt(run.block * BLOCK, &vec![5; (run.len * BLOCK) as usize])?;
+        v.insert(&mut file, 1, reserved, Some(BLOCK * 3 + 5), time(5))?;
+    }
+    append_in_the_last_block: |p| {
+        let mut file = make(p, &[b"file"], FILE)?;
+        write(p, &mut file, 0, b"start", time(1))?;
+    } |v| {
+        write(v, &mut at(v, &[b"file"])?, 5, &[7; 300], time(5))?;
+    }
+    truncate_in_one: |p| { sparse(p, 6)?; } |v| {
+        v.truncate(&mut at(v, &[b"file"])?, 3 * BLOCK + 9, time(5))?;
+    }
+    truncate_in_several: |p| { sparse(p, MANY)?; } |v| {
+        v.truncate(&mut at(v, &[b"file"])?, 3 * BLOCK, time(5))?;
+    }
+    unlink_and_free_in_several: |p| { sparse(p, MANY)?; } |v| {
+        remove(v, &mut at(v, &[])?, b"file")?;
+    }
+    punch_inside_an_extent: |p| {
+        let mut file = make(p, &[b"file"], FILE)?;
+        write(p, &mut file, 0, &[3; 10 * BLOCK as usize], time(1))?;
+    } |v| {
+        v.punch(&mut at(v, &[b"file"])?, 4, 2, time(5))?;
+    }
+    punch_several: |p| { sparse(p, 7)?; } |v| {
+        v.punch(&mut at(v, &[b"file"])?, 1, 9, time(5))?;
+    }
+    punch_in_several: |p| { sparse(p, MANY)?; } |v| {
+        v.punch(&mut at(v, &[b"file"])?, 1, 2 * MANY - 3, time(5))?;
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every operation with too few free blocks, and with each allocation of memory failing in turn: it
+//! succeeds, or nothing of it has happened, in memory or on the media.
+
+mod common;
+
+use common::operations::{sim, Operation, ALL, V};
+use common::tree::{walk, Tree};
+use common::*;
+use rdax_volume::env::fail_allocations_after;
+use rdax_volume::volume::alloc::Want;
+use rdax_volume::volume::error::Error;
+
+/// Those that take several operations or transactions may have done a part.
+const IN_PARTS: [&str; 5] = [
+    "unlink_and_free",
+    "truncate_in_several",
+    "unlink_and_free_in_several",
+    "punch_in_several",
+    "link_a_temporary_file",
+];
+
+fn prepared(op: &Operation) -> (V, Tree, u64) {
+    let sim = sim();
+    (op.prepare)(&mount(sim.clone())).unwrap();
+    let vol = mount(sim);
+    let before = walk(&vol).unwrap();
+    let free = vol.free_blocks();
+    (vol, before, free)
+}
+
+/// What must hold after `op` has failed.
+fn check_failed(op: &Operation, vol: &V, before: &Tree) {
+    assert!(!vol.is_failed());
+    let orphans = vol.statfs().inodes_used - before.len() as u64;
+    if !IN_PARTS.contains(&op.name) {
+        assert_eq!(&walk(vol).unwrap(), before, "{}", op.name);
+        assert_eq!(orphans, 0, "{}", op.name);
+    }
+    let stat = vol.statfs();
+    let pmem = vol.pmem().clone();
+    assert_eq!(assert_clean(&*pmem), (stat.free, stat.inodes_used));
+}
+
+#[test]
+fn without_space() {
+    let mut refused = 0;
+    for op in ALL {
+        for left in 0.. {
+            let (vol, before, free) = prepared(op);
+            // Several runs, since the free blocks need not be one.
+            let mut held = Vec::new();
+            let mut more = free.saturating_sub(left);
+            while more > 0 {
+                held.push(vol.reserve(Want::blocks(more)).unwrap());
+                more -= held.last().unwrap().run().len;
+            }
+            assert_eq!(vol.free_blocks(), left.min(free));
+            let result = (op.run)(&vol);
+            drop(held);
+            match result {
+                Ok(()) => break,
+                Err(Error::NoSpace) => refused += 1,
+                Err(e) => panic!("{}: {e}", op.name),
+            }
+            check_failed(op, &vol, &before);
+            // With space, it works after all.
+            if !IN_PARTS.contains(&op.name) {
+                (op.run)(&vol).unwrap();
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn what_frees_needs_no_space() {
+    for op in ALL {
+        let frees = ["unlink", "remove", "truncate_in"];
+        if !frees.iter().any(|f| op.name.starts_with(f)) {
+            continue;
+        }
+        let (vol, _, free) = prepared(op);
+        let mut held = Vec::new();
+        while vol.free_blocks() > 0 {
+            held.push(vol.reserve(Want::blocks(free)).unwrap());
+        }
+        (op.run)(&vol).unwrap_or_else(|e| panic!("{}: {e}", op.name));
+    }
+}
+
+#[test]
+fn without_memory() {
+    for op in ALL {
+        let mut refused = 0;
+        for left in 0.. {
+            let (vol, before, _) = prepared(op);
+            fail_allocations_after(Some(left));
+            let result = (op.run)(&vol);
+            fail_allocations_after(None);
+            match result {
+                Ok(()) => break,
+                Err(Error::NoMemory) => refused += 1,
+                Err(e) => panic!("{}: {e} after {left} allocations", op.name),
+            }
+            check_failed(op, &vol, &before);
+            if !IN_PARTS.contains(&op.name) {
+                (op.run)(&vol).unwrap();
+            }
+        }
+        println!("{}: {refused} allocations", op.name);
+    }
+}
+
+#[test]
+fn a_device_filled_to_the_last_block() {
+    let (vol, ram) = fresh(8 << 20);
+    let mut top = root(&vol);
+    let mut random = Random(11);
+    let mut n = 0u64;
+    let mut full = 0;
+    while full < 40 {
+        n += 1;
+        let name = format!("{n}-{}", "x".repeat(random.below(200) as usize));
+        let done = match random.below(4) {
+            0 => vol
+                .create(&mut top, name.as_bytes(), &new(DIR, 1))
+                .map(drop),
+            1 => vol
+                .symlink(&mut top, name.as_bytes(), &[b't'; 500], &new(0o777, 1))
+                .map(drop),
+            2 => vol
+                .create(&mut top, name.as_bytes(), &new(FIFO, 1))
+                .map(drop),
+            _ => vol
+                .create(&mut top, name.as_bytes(), &new(FILE, 1))
+                .and_then(|mut f| {
+                    let size = 1 + random.below(30_000);
+                    write(
+                        &vol,
+                        &mut f,
+                        random.below(1 << 20),
+                        &vec![9; size as usize],
+                        time(2),
+                    )
+                }),
+        };
+        match done {
+            Ok(()) => {}
+            Err(Error::NoSpace) => full += 1,
+            Err(e) => panic!("{e}"),
+        }
+        if full == 1 {
+            assert!(vol.free_blocks() < 16, "{}", vol.free_blocks());
+        }
+    }
+    assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
+    // All of it can go again.
+    for (_, name, ino, kind) in list(&vol, &top, 64).unwrap() {
+        let mut inode = vol.iget(ino).unwrap();
+        if kind == 4 {
+            vol.rmdir(&mut top, &name, &mut inode, time(3)).unwrap();
+        } else {
+            vol.unlink(&mut top, &name, &mut inode, time(3)).unwrap();
+        }
+        vol.free_inode(inode).unwrap();
+    }
+    assert_eq!(vol.statfs().inodes_used, 1);
+    assert_eq!(top.size(), 4096);
+    assert_clean(&*ram);
+}
