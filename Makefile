@@ -23,7 +23,8 @@ clippy:
 	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
 
-.PHONY: all module tools run shell test host-test vm-test lint doc clean help
+.PHONY: all module tools run shell test host-test vm-test
+.PHONY: debug-kernel debug-module test-debug lint doc clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -47,6 +48,16 @@ host-test:
 vm-test: all
 	@scripts/test vm
 
+# The same tests on a kernel with KASAN, lockdep and so on; its first build takes
+# a while.
+debug-kernel:
+	@scripts/debug-kernel >/dev/null
+debug-module: debug-kernel
+	@kernel=$$(scripts/debug-kernel --find) && \
+	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)"
+test-debug: tools debug-module
+	@tests/run --kernel debug
+
 lint:
 	@scripts/lint
 
@@ -60,6 +71,7 @@ help:
 	@echo 'make run           get and build all that is needed, run the stress tests in the VM'
 	@echo 'make shell         the same VM with a prompt, rdax mounted'
 	@echo 'make test          all tests (host-test, vm-test: one half)'
+	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
 	@echo 'make module tools  the module for the stock kernel, and the programs, to build/'
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck'
