@@ -7,9 +7,10 @@
 //! include those of a crash at any earlier moment since the fence before, and it is enough to look
 //! before each fence, and at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::rc::Rc;
+use std::thread::ThreadId;
 
 use super::{Image, Sim};
 use crate::volume::pmem::LINE;
@@ -26,12 +27,16 @@ pub(super) enum Event {
         line: u64,
         offset: u8,
         bytes: Box<[u8]>,
-        nt: bool,
+        /// The thread that stored past the cache.
+        nt: Option<ThreadId>,
     },
     WriteBack {
         line: u64,
+        by: ThreadId,
     },
-    Fence,
+    Fence {
+        by: ThreadId,
+    },
     Mark(u64),
 }
 
@@ -95,8 +100,8 @@ struct Choice {
 #[derive(Default)]
 struct Line {
     stores: Vec<(u8, Box<[u8]>)>,
-    /// So many of the stores are durable at the next fence.
-    written_back: usize,
+    /// So many of the stores are durable at the next fence of the thread.
+    written_back: HashMap<ThreadId, usize>,
 }
 
 /// A small generator of random numbers (SplitMix64), so that a seed gives the same states always.
@@ -187,7 +192,7 @@ impl Trace {
     pub fn fences(&self) -> u64 {
         self.events
             .iter()
-            .filter(|event| matches!(event, Event::Fence))
+            .filter(|event| matches!(event, Event::Fence { .. }))
             .count() as u64
     }
 
@@ -212,18 +217,18 @@ impl Trace {
                 } => {
                     let line = replay.lines.entry(*line).or_default();
                     line.stores.push((*offset, bytes.clone()));
-                    if *nt {
-                        line.written_back = line.stores.len();
+                    if let Some(by) = nt {
+                        line.written_back.insert(*by, line.stores.len());
                     }
                 }
-                Event::WriteBack { line } => {
+                Event::WriteBack { line, by } => {
                     if let Some(line) = replay.lines.get_mut(line) {
-                        line.written_back = line.stores.len();
+                        line.written_back.insert(*by, line.stores.len());
                     }
                 }
-                Event::Fence => {
+                Event::Fence { by } => {
                     count += replay.crashes(bounds.per_fence, &mut random, &mut visit);
-                    replay.fence();
+                    replay.fence(*by);
                 }
                 Event::Mark(n) => {
                     replay.marks = replay.marks.iter().copied().chain([*n]).collect();
@@ -235,15 +240,21 @@ impl Trace {
 }
 
 impl Replay<'_> {
-    fn fence(&mut self) {
+    /// A fence waits for what its own thread has written back.
+    fn fence(&mut self, by: ThreadId) {
         self.fences += 1;
         for (at, line) in &mut self.lines {
+            let Some(durable) = line.written_back.remove(&by) else {
+                continue;
+            };
             let mut content = [0; LINE as usize];
             self.durable.read(*at, &mut content);
-            for (offset, bytes) in line.stores.drain(..line.written_back) {
+            for (offset, bytes) in line.stores.drain(..durable) {
                 apply(&mut content, offset, &bytes);
             }
-            line.written_back = 0;
+            for other in line.written_back.values_mut() {
+                *other = other.saturating_sub(durable);
+            }
             self.durable.write(*at, &content);
         }
         self.lines.retain(|_, line| !line.stores.is_empty());

@@ -2,8 +2,8 @@
 
 //! A persistent memory that models the CPU cache, for crash tests.
 //!
-//! A store is visible at once. It is durable when its line was written back and a fence followed,
-//! or when it went past the cache and a fence followed. Until then the line may reach the media at
+//! A store is visible at once. It is durable when its line was written back, or it went past the
+//! cache, and a fence of the same thread followed. Until then the line may reach the media at
 //! any moment (the cache may evict it) or be lost: after a crash it holds any of the contents that
 //! it had since it was last durable, and of a store of several 8-byte words any of the words. Lines
 //! are independent of each other; the stores to one are in order.
@@ -17,6 +17,7 @@ mod image;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use crate::volume::error::{Error, Result};
 use crate::volume::pmem::{Pmem, LINE};
@@ -199,7 +200,7 @@ impl Inner {
                     line,
                     offset: (byte - line) as u8,
                     bytes: bytes[done..done + n].into(),
-                    nt,
+                    nt: nt.then(|| thread::current().id()),
                 });
             }
             done += n;
@@ -264,6 +265,7 @@ impl Pmem for Sim {
     }
 
     fn write_back(&self, at: u64, len: u64) {
+        let by = thread::current().id();
         let mut inner = self.inner();
         inner.check(at, len);
         for line in lines(at, len) {
@@ -280,12 +282,13 @@ impl Pmem for Sim {
                 inner.stats.needless_write_backs += 1;
             }
             if let Some(trace) = &mut inner.trace {
-                trace.push(Event::WriteBack { line });
+                trace.push(Event::WriteBack { line, by });
             }
         }
     }
 
     fn fence(&self) -> Result<()> {
+        let by = thread::current().id();
         let mut inner = self.inner();
         inner.stats.fences += 1;
         if inner.mistake_due(|m| match m {
@@ -306,7 +309,7 @@ impl Pmem for Sim {
             inner.stats.needless_fences += 1;
         }
         if let Some(trace) = &mut inner.trace {
-            trace.push(Event::Fence);
+            trace.push(Event::Fence { by });
         }
         Ok(())
     }
