@@ -235,7 +235,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
 /// Tells what is worth telling about a mount.
 fn log_notes(name: &CStr, notes: &Notes) {
     if let Some(error) = notes.copy_served {
-        pr_warn!("{name}: {error}; its copy serves; run fsck.rdax\n");
+        pr_warn!("{name}: first superblock: {error}; its copy serves; run fsck.rdax\n");
     }
     if notes.replayed > 0 || notes.cancelled > 0 {
         pr_info!(
