@@ -130,12 +130,19 @@ pub fn write<P: Pmem>(
                 let skip = (at % BLOCK) as usize;
                 content[skip..skip + (to - at) as usize].copy_from_slice(bytes(at, to));
                 vol.pmem().store_nt(run.block * BLOCK, &content)?;
-                vol.insert(inode, block, reserved, None, now)?;
+                // What fits one piece is one transaction with its size.
+                let whole = at == pos && to == end;
+                vol.insert(inode, block, reserved, whole.then_some(end), now)?;
+                if whole {
+                    return Ok(());
+                }
                 at = to;
             }
         }
     }
-    vol.pmem().fence()?;
+    if end <= inode.size() {
+        return vol.pmem().fence();
+    }
     vol.extend(inode, end, pos, now)
 }
 
