@@ -134,6 +134,7 @@ fn find_block(info: &InodeInfo, page: u64, write: bool) -> Result<Option<u64>> {
         Map::Hole { .. } => {
             // Zeroes, and durably so, before anyone can see it.
             let run = sb.check(sb.volume.fill(&mut meta, page, 1, None))?;
+            info.update_blocks(&meta);
             Ok(Some(run.block))
         }
     }

@@ -10,6 +10,7 @@ mod concurrent;
 mod counters;
 mod dirty;
 mod eof;
+mod freeze;
 mod holes;
 mod layout;
 mod private;
@@ -44,7 +45,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 8] = [
+const GROUPS: [(&str, &[Scenario]); 9] = [
     ("sync", sync::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
     ("times", times::SCENARIOS),
@@ -52,6 +53,7 @@ const GROUPS: [(&str, &[Scenario]); 8] = [
     ("private", private::SCENARIOS),
     ("eof", eof::SCENARIOS),
     ("layout", layout::SCENARIOS),
+    ("freeze", freeze::SCENARIOS),
     ("concurrent", concurrent::SCENARIOS),
 ];
 

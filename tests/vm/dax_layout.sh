@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Truncation, punching and unlinking against mapped and pinned pages.
+. "${0%/*}/lib.sh"
+
+exec rdax-dax-test layout
