@@ -40,6 +40,8 @@ pub mod pmem;
 pub mod super_block;
 pub mod table;
 
+// The struct of the same name.
+#[allow(clippy::module_inception)]
 mod volume;
 
 pub use volume::{MountOptions, Notes, StatFs, Volume};

@@ -21,6 +21,8 @@ pub const LINE: u64 = 64;
 /// All methods take `&self`: who may touch which bytes at a time is decided by the locks of the
 /// callers. Addresses outside `0..len()` are a programming error; implementations may panic on the
 /// host and must refuse with [`super::Error::Corrupt`] or [`super::Error::Invalid`] in the kernel.
+// A device of no bytes is no device.
+#[allow(clippy::len_without_is_empty)]
 pub trait Pmem {
     /// Bytes of the device.
     fn len(&self) -> u64;
