@@ -75,18 +75,12 @@ impl<T> Vec<T> {
         self.0.clear();
     }
 
-    /// Drops all elements after the first `n`.
-    pub fn truncate(&mut self, n: usize) {
-        self.0.truncate(n);
-    }
-
-    /// Takes element `i`; the last one moves to its place. Panics if there is no element `i`.
-    pub fn swap_remove(&mut self, i: usize) -> T {
-        let last = self.0.len() - 1;
-        self.0.swap(i, last);
-        match self.0.pop() {
-            Some(value) => value,
-            None => unreachable!(),
+    /// Takes out element `i`, which must exist; the last one moves to its place.
+    pub fn swap_remove(&mut self, i: usize) {
+        if let Some(last) = self.0.pop() {
+            if let Some(place) = self.0.get_mut(i) {
+                *place = last;
+            }
         }
     }
 
@@ -147,7 +141,7 @@ impl<T: Unpin> Lock<T> {
                 // SAFETY: `class` was initialised above, is pinned with the struct, and outlives
                 // `mutex`, its only user: the mutex is dropped first and no reference to it
                 // outlives the struct. So the class is as good as static to it.
-                let class = unsafe { Pin::new_unchecked(&*&raw const (*this.as_ptr()).class) };
+                let class = unsafe { Pin::new_unchecked(&(*this.as_ptr()).class) };
                 Mutex::new(value, c"rdax_volume", class)
             },
         });

@@ -12,6 +12,8 @@ mod dax;
 mod env;
 mod pmem;
 mod vfs;
+// The tools use what the module does not.
+#[allow(dead_code, unused_imports)]
 mod volume;
 
 module! {

@@ -6,6 +6,8 @@
 
 #![allow(
     clippy::all,
+    clippy::pedantic,
+    clippy::undocumented_unsafe_blocks,
     dead_code,
     improper_ctypes,
     missing_docs,
@@ -16,7 +18,6 @@
     unused_imports,
     unsafe_op_in_unsafe_fn
 )]
-#![allow(clippy::undocumented_unsafe_blocks)]
 
 pub(crate) use kernel::bindings::*;
 use kernel::ffi;

@@ -35,8 +35,12 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
         to_result(unsafe { bindings::inode_newsize_ok(info.as_vfs(), i64::try_from(size)?) })?;
     }
     let kind = mode & !bindings::RDAX_FALLOC_FL_KEEP_SIZE;
-    if ![0, bindings::RDAX_FALLOC_FL_PUNCH_HOLE, bindings::RDAX_FALLOC_FL_ZERO_RANGE]
-        .contains(&kind)
+    if ![
+        0,
+        bindings::RDAX_FALLOC_FL_PUNCH_HOLE,
+        bindings::RDAX_FALLOC_FL_ZERO_RANGE,
+    ]
+    .contains(&kind)
     {
         return Err(EOPNOTSUPP);
     }
@@ -153,8 +157,10 @@ fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
     };
     match map {
         Map::Hole { .. } => Ok(()),
-        Map::Run { block, .. } => {
-            sb.check(sb.volume.pmem().zero_nt(block * BLOCK + from % BLOCK, to - from))
-        }
+        Map::Run { block, .. } => sb.check(
+            sb.volume
+                .pmem()
+                .zero_nt(block * BLOCK + from % BLOCK, to - from),
+        ),
     }
 }

@@ -5,6 +5,7 @@
 use core::ffi::CStr;
 
 use kernel::error::code::*;
+use kernel::error::{from_result, to_result};
 use kernel::prelude::*;
 
 use super::object::SuperBlock;
@@ -46,8 +47,7 @@ pub struct Options {
 /// The operations of a mount being set up.
 pub struct RdaxContext;
 
-static OPERATIONS: Table<bindings::fs_context_operations> =
-    ContextTable::<RdaxContext>::table();
+static OPERATIONS: Table<bindings::fs_context_operations> = ContextTable::<RdaxContext>::table();
 
 /// `->init_fs_context` of the file system type.
 ///
@@ -55,7 +55,7 @@ static OPERATIONS: Table<bindings::fs_context_operations> =
 ///
 /// Called by the VFS with a new context.
 pub unsafe extern "C" fn init(fc: *mut kernel::bindings::fs_context) -> kernel::ffi::c_int {
-    kernel::error::from_result(|| {
+    from_result(|| {
         ContextTable::<RdaxContext>::init(fc.cast(), &OPERATIONS).map(|()| 0)
     })
 }
@@ -72,12 +72,7 @@ impl ContextOperations for RdaxContext {
         }
     }
 
-    fn parse(
-        fc: &Context,
-        options: &mut Options,
-        key: &CStr,
-        value: Value<'_>,
-    ) -> Option<Result> {
+    fn parse(fc: &Context, options: &mut Options, key: &CStr, value: Value<'_>) -> Option<Result> {
         let known = match (key.to_bytes(), value) {
             (b"source", _) => return None,
             (b"dax", Value::Flag) => true,
@@ -127,7 +122,7 @@ impl ContextOperations for RdaxContext {
     fn reconfigure(fc: &Context, options: &Options, sb: &SuperBlock) -> Result {
         let info: &SbInfo = sb.info();
         // SAFETY: the VFS holds the super block locked for us.
-        unsafe { bindings::sync_filesystem(sb.as_raw()) };
+        to_result(unsafe { bindings::sync_filesystem(sb.as_raw()) })?;
         if sb.is_read_only() && !fc.is_read_only() {
             super_block::make_writable(fc, info)?;
         }

@@ -98,6 +98,8 @@ struct File {
 
 impl File {
     /// `name` ends with a zero.
+    // Kernels with lockdep have more fields.
+    #[allow(clippy::needless_update)]
     const fn new(name: &'static str, get: fn(&SbInfo) -> u64) -> Self {
         File {
             attribute: bindings::attribute {
@@ -131,9 +133,8 @@ impl Root {
     /// Makes the directory.
     pub fn new() -> Result<Self> {
         // SAFETY: /sys/fs is there as long as the kernel; the name is static.
-        let kobj = unsafe {
-            bindings::kobject_create_and_add(c"rdax".as_char_ptr(), bindings::fs_kobj)
-        };
+        let kobj =
+            unsafe { bindings::kobject_create_and_add(c"rdax".as_char_ptr(), bindings::fs_kobj) };
         let kobj = NonNull::new(kobj).ok_or(ENOMEM)?;
         ROOT.store(kobj.as_ptr(), Relaxed);
         Ok(Root(kobj))

@@ -354,7 +354,11 @@ impl FreshInode {
         if result < 0 {
             // A live inode has the number that the volume gave out as free.
             let sb = self.0.sb();
-            pr_err!("{}: inode {} is in use twice; run fsck.rdax\n", sb.name(), self.0.ino());
+            pr_err!(
+                "{}: inode {} is in use twice; run fsck.rdax\n",
+                sb.name(),
+                self.0.ino()
+            );
             // Its number belongs to the other: eviction must not free it.
             self.0.meta.take();
             return Err(EIO);

@@ -178,7 +178,10 @@ impl<'a> Writer<'a> {
             let want = PIECE.min(from.len() as u64);
             let map = {
                 let meta = info.meta();
-                sb.check(sb.volume.map(&meta, self.pos / BLOCK, blocks(self.pos, want)))?
+                sb.check(
+                    sb.volume
+                        .map(&meta, self.pos / BLOCK, blocks(self.pos, want)),
+                )?
             };
             let (Map::Run { len, .. } | Map::Hole { len }) = map;
             let want = want.min(len * BLOCK - self.pos % BLOCK);
@@ -249,7 +252,10 @@ impl<'a> Writer<'a> {
         sb.check(pmem.zero_nt(at + end, used * BLOCK - end))?;
         let size = self.pos + copied as u64;
         let mut meta = info.meta();
-        match sb.volume.insert(&mut meta, first, reserved, Some(size), self.now) {
+        match sb
+            .volume
+            .insert(&mut meta, first, reserved, Some(size), self.now)
+        {
             Err(VolumeError::Exists) => {
                 // A fault came first. The blocks are given back, and so is what was taken.
                 // SAFETY: `copied` bytes were taken just now.

@@ -75,13 +75,15 @@ impl MetaLock {
 }
 
 /// Waits for the locks of several distinct inodes, in the order that all tasks keep.
-pub fn lock_all<'a, const N: usize>(infos: [Option<&'a InodeInfo>; N]) -> [Option<MetaGuard<'a>>; N] {
+pub fn lock_all<'a, const N: usize>(
+    infos: [Option<&'a InodeInfo>; N],
+) -> [Option<MetaGuard<'a>>; N] {
     let mut guards = [const { None }; N];
     for rank in 0..N {
         // The lowest address of those not yet locked. N is at most 4.
         let next = (0..N)
             .filter(|&i| infos[i].is_some() && guards[i].is_none())
-            .min_by_key(|&i| infos[i].map(|info| info as *const InodeInfo));
+            .min_by_key(|&i| infos[i].map(core::ptr::from_ref));
         let Some(next) = next else { break };
         // CAST: a rank is less than 4.
         guards[next] = infos[next].map(|info| info.meta.lock(rank as u32));

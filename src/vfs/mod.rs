@@ -38,7 +38,7 @@ use table::{Table, THIS_MODULE};
 
 static TYPE: Table<bindings::file_system_type> = Table::new(bindings::file_system_type {
     owner: THIS_MODULE,
-    name: c"rdax".as_ptr().cast(),
+    name: c"rdax".to_bytes_with_nul().as_ptr().cast(),
     fs_flags: (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP | bindings::FS_MGTIME) as i32,
     init_fs_context: Some(context::init),
     kill_sb: Some(bindings::kill_block_super),

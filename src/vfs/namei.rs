@@ -102,7 +102,9 @@ impl DirOperations for Directory {
     }
 
     fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result {
-        let inode = make_inode(idmap, dir, mode, 0, None, |new| dir.sb().volume.tmpfile(new))?;
+        let inode = make_inode(idmap, dir, mode, 0, None, |new| {
+            dir.sb().volume.tmpfile(new)
+        })?;
         inode.open_unnamed(file);
         Ok(())
     }
@@ -170,7 +172,10 @@ impl DirOperations for Directory {
         if let Some(meta) = &dst_meta {
             changed(new_dir, meta, now);
         }
-        for (info, meta) in [(Some(moved), Some(&moved_meta)), (replaced, replaced_meta.as_ref())] {
+        for (info, meta) in [
+            (Some(moved), Some(&moved_meta)),
+            (replaced, replaced_meta.as_ref()),
+        ] {
             if let (Some(info), Some(meta)) = (info, meta) {
                 info.set_nlink(meta.nlink());
                 info.set_ctime(now);

@@ -5,6 +5,7 @@
 
 use core::ffi::CStr;
 
+use kernel::prelude::*;
 use kernel::types::Opaque;
 
 use super::inode::InodeInfo;
@@ -36,21 +37,10 @@ impl SuperBlock {
         unsafe { &*(*self.as_raw()).s_fs_info.cast::<SbInfo>() }
     }
 
-    /// What rdax keeps beside it, if that is there: for who may come too early or too late.
-    pub fn try_info(&self) -> Option<&SbInfo> {
-        // SAFETY: null, or what `fill_super` put there.
-        unsafe {
-            (&raw const (*self.as_raw()).s_fs_info)
-                .read_volatile()
-                .cast::<SbInfo>()
-                .as_ref()
-        }
-    }
-
     /// The name of the device, as in messages of the kernel.
     pub fn name(&self) -> &CStr {
         // SAFETY: `s_id` is a string that ends with zero, set before `fill_super`.
-        unsafe { CStr::from_ptr((&raw const (*self.as_raw()).s_id).cast()) }
+        unsafe { CStr::from_char_ptr((&raw const (*self.as_raw()).s_id).cast()) }
     }
 
     /// The mount flags, `SB_*`.

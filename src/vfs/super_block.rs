@@ -285,7 +285,10 @@ fn recover_orphans(info: &SbInfo) -> Result {
 pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
     let name = info.name();
     if info.is_shut_down() {
-        fc.refuse(name, fmt!("there were errors; unmount, run fsck.rdax, and mount again"));
+        fc.refuse(
+            name,
+            fmt!("there were errors; unmount, run fsck.rdax, and mount again"),
+        );
         return Err(EROFS);
     }
     let unknown = info.volume.super_block().ro_compat.get() & !RO_COMPAT_KNOWN;
@@ -310,7 +313,11 @@ impl SuperOperations for RdaxSuper {
         let volume = &sb.info().volume;
         let now = volume.statfs();
         let (head, tail) = volume.super_block().uuid.split_at(8);
-        let fold = |bytes: &[u8]| bytes.iter().fold(0i32, |id, &b| id.rotate_left(8) ^ i32::from(b));
+        let fold = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .fold(0i32, |id, &b| id.rotate_left(8) ^ i32::from(b))
+        };
         // CAST: constants.
         stat.f_type = STATFS_MAGIC as isize;
         stat.f_bsize = BLOCK as isize;

@@ -9,10 +9,10 @@ use kernel::alloc::flags::GFP_KERNEL;
 use kernel::error::code::*;
 use kernel::prelude::*;
 
+use super::attr::Attributes;
 use super::inode::InodeInfo;
 use super::super_block::SbInfo;
 use super::table::inode::{AttrTable, InodeTable};
-use super::attr::Attributes;
 use crate::bindings;
 use crate::volume::inode::Inode;
 

@@ -52,11 +52,12 @@ impl InodeInfo {
     pub fn times(&self) -> Times {
         let inode = self.as_vfs();
         let mut ts = bindings::timespec64::default();
-        let mut get = |f: unsafe extern "C" fn(*const bindings::inode, *mut bindings::timespec64)| {
-            // SAFETY: `f` is one of the three below; each stores to `ts` and reads a live inode.
-            unsafe { f(inode, &mut ts) };
-            Time::from(ts)
-        };
+        let mut get =
+            |f: unsafe extern "C" fn(*const bindings::inode, *mut bindings::timespec64)| {
+                // SAFETY: `f` is one of the three below; each stores to `ts` and reads a live inode.
+                unsafe { f(inode, &mut ts) };
+                Time::from(ts)
+            };
         Times {
             atime: get(bindings::rdax_inode_get_atime),
             mtime: get(bindings::rdax_inode_get_mtime),

@@ -54,7 +54,7 @@ impl Context {
             if source.is_null() {
                 c"(no device)"
             } else {
-                CStr::from_ptr(source.cast())
+                CStr::from_char_ptr(source)
             }
         }
     }
@@ -182,14 +182,14 @@ impl<T: ContextOperations> ContextTable<T> {
             let value = match (*param).type_() {
                 bindings::fs_value_type_fs_value_is_flag => Value::Flag,
                 bindings::fs_value_type_fs_value_is_string => {
-                    Value::String(CStr::from_ptr((*param).__bindgen_anon_1.string.cast()))
+                    Value::String(CStr::from_char_ptr((*param).__bindgen_anon_1.string))
                 }
                 _ => Value::Other,
             };
             (
                 Context::from_raw(fc),
                 Self::held(fc),
-                CStr::from_ptr((*param).key.cast()),
+                CStr::from_char_ptr((*param).key),
                 value,
             )
         };
@@ -224,8 +224,13 @@ impl<T: ContextOperations> ContextTable<T> {
         fc: *mut bindings::fs_context,
     ) -> c_int {
         // SAFETY: both are the caller's, lent for the call.
-        let (context, held, sb) =
-            unsafe { (Context::from_raw(fc), Self::held(fc), SuperBlock::from_raw(sb)) };
+        let (context, held, sb) = unsafe {
+            (
+                Context::from_raw(fc),
+                Self::held(fc),
+                SuperBlock::from_raw(sb),
+            )
+        };
         held.device_found = true;
         from_result(|| T::fill_super(context, &held.options, sb).map(|()| 0))
     }

@@ -193,8 +193,13 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
         mode: bindings::umode_t,
     ) -> c_int {
         // SAFETY: all are alive, and the directory is locked.
-        let (idmap, dir, dentry) =
-            unsafe { (IdMap::from_raw(idmap), locked(dir), Dentry::from_raw(dentry)) };
+        let (idmap, dir, dentry) = unsafe {
+            (
+                IdMap::from_raw(idmap),
+                locked(dir),
+                Dentry::from_raw(dentry),
+            )
+        };
         from_result(|| T::make(idmap, dir, dentry, mode, 0).map(|()| 0))
     }
 
@@ -208,8 +213,13 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
         mode: bindings::umode_t,
     ) -> *mut bindings::dentry {
         // SAFETY: all are alive, and the directory is locked.
-        let (idmap, dir, dentry) =
-            unsafe { (IdMap::from_raw(idmap), locked(dir), Dentry::from_raw(dentry)) };
+        let (idmap, dir, dentry) = unsafe {
+            (
+                IdMap::from_raw(idmap),
+                locked(dir),
+                Dentry::from_raw(dentry),
+            )
+        };
         // CAST: the bits of a type are within 16.
         match T::make(idmap, dir, dentry, mode | bindings::S_IFDIR as u16, 0) {
             // Null says that the dentry handed in is the one to use.
@@ -255,7 +265,7 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
                 IdMap::from_raw(idmap),
                 locked(dir),
                 Dentry::from_raw(dentry),
-                CStr::from_ptr(target.cast()),
+                CStr::from_char_ptr(target),
             )
         };
         from_result(|| T::symlink(idmap, dir, dentry, target).map(|()| 0))
@@ -298,26 +308,30 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
     /// # Safety
     ///
     /// `->unlink`, called by the VFS with the directory and the inode locked exclusively.
-    unsafe extern "C" fn unlink(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-    ) -> c_int {
+    unsafe extern "C" fn unlink(dir: *mut bindings::inode, dentry: *mut bindings::dentry) -> c_int {
         // SAFETY: both are alive, the directory and the inode of the dentry are locked.
-        let (dir, inode, dentry) =
-            unsafe { (locked(dir), locked((*dentry).d_inode), Dentry::from_raw(dentry)) };
+        let (dir, inode, dentry) = unsafe {
+            (
+                locked(dir),
+                locked((*dentry).d_inode),
+                Dentry::from_raw(dentry),
+            )
+        };
         from_result(|| T::unlink(dir, dentry, inode).map(|()| 0))
     }
 
     /// # Safety
     ///
     /// `->rmdir`, called by the VFS with the directory and the inode locked exclusively.
-    unsafe extern "C" fn rmdir(
-        dir: *mut bindings::inode,
-        dentry: *mut bindings::dentry,
-    ) -> c_int {
+    unsafe extern "C" fn rmdir(dir: *mut bindings::inode, dentry: *mut bindings::dentry) -> c_int {
         // SAFETY: both are alive, the directory and the inode of the dentry are locked.
-        let (dir, inode, dentry) =
-            unsafe { (locked(dir), locked((*dentry).d_inode), Dentry::from_raw(dentry)) };
+        let (dir, inode, dentry) = unsafe {
+            (
+                locked(dir),
+                locked((*dentry).d_inode),
+                Dentry::from_raw(dentry),
+            )
+        };
         from_result(|| T::rmdir(dir, dentry, inode).map(|()| 0))
     }
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# A mount from beginning to end: options, read-only and back, freezing, sizes, counters, files that
+# are open when it goes away.
+. "${0%/*}/lib.sh"
+
+# What is mounted keeps the module.
+! rmmod rdax 2>/dev/null || fail "the module went while it was in use"
+read -r _ _ type options _ < <(grep " $MNT " /proc/mounts)
+same "type" rdax "$type"
+[[ ,$options, == *,dax=always,* && ,$options, == *,errors=remount-ro,* ]] || fail "options: $options"
+
+# Sizes: exact.
+free() { stat -f -c %f "$MNT"; }
+inodes() { stat -f -c '%c %d' "$MNT"; }
+before=$(free)
+dd if=/dev/zero of="$MNT/file" bs=4096 count=1000 status=none
+same "blocks of a file of 1000" $((before - 1000)) "$(free)"
+read -r total unused < <(inodes)
+touch "$MNT/other"
+read -r total2 unused2 < <(inodes)
+same "inodes in use" $((total - unused + 1)) $((total2 - unused2))
+same "longest name, block size" "255 4096" "$(stat -f -c '%l %s' "$MNT")"
+
+# Read-only and back.
+exec 3>>"$MNT/file"
+refused EBUSY mount -o remount,ro "$MNT"
+exec 3>&-
+must mount -o remount,ro,errors=continue "$MNT"
+grep " $MNT " /proc/mounts | grep -q 'ro,.*errors=continue' || fail "$(grep " $MNT " /proc/mounts)"
+refused EROFS touch "$MNT/new"
+refused EROFS truncate -s 0 "$MNT/file"
+refused EROFS rm -f "$MNT/file"
+must cmp -n 4096000 "$MNT/file" /dev/zero
+must mount -o remount,rw "$MNT"
+must touch "$MNT/new"
+refused EINVAL mount -o remount,bogus "$MNT"
+must umount "$MNT"
+sum=$(sha256sum <"$PMEM")
+must mount -t rdax -o ro "$PMEM" "$MNT"
+find "$MNT" -type f -exec cat {} + >/dev/null
+must umount "$MNT"
+same "device after a read-only mount" "$sum" "$(sha256sum <"$PMEM")"
+must mount -t rdax "$PMEM" "$MNT"
+
+# A frozen file system waits.
+must fsfreeze -f "$MNT"
+(echo thawed >"$MNT/frozen") &
+sleep 0.5
+kill -0 $! 2>/dev/null || fail "a frozen file system was written to"
+must cat "$MNT/file" >/dev/null
+must fsfreeze -u "$MNT"
+wait $!
+same "what was written after the thaw" thawed "$(<"$MNT/frozen")"
+
+# Anyone may read the counters, nobody write them.
+for file in "/sys/fs/rdax/${PMEM##*/}"/*; do
+	same "mode of $file" 444 "$(stat -c %a "$file")"
+	[[ $(<"$file") =~ ^[0-9]+$ ]] || fail "$file: $(<"$file")"
+done
+same "a sync call" $(($(counter sync_calls) + 1)) "$(sync "$MNT/file" && counter sync_calls)"
+
+# A program on it runs.
+cp /bin/true "$MNT/true"
+must "$MNT/true"
+
+# A file that is open and has no name when the file system is detached lives on, and is gone after.
+used=$(($(stat -f -c %b "$MNT") - $(free)))
+exec 3<>"$MNT/last"
+dd if=/dev/zero bs=4096 count=100 status=none >&3
+rm "$MNT/last"
+must umount -l "$MNT"
+same "size of a detached file" 409600 "$(stat -L -c %s /proc/self/fd/3)"
+exec 3>&-
+for _ in {1..50}; do
+	[ -e "/sys/fs/rdax/${PMEM##*/}" ] || break
+	sleep 0.1
+done
+must mount -t rdax "$PMEM" "$MNT"
+same "blocks in use" "$used" $(($(stat -f -c %b "$MNT") - $(free)))
