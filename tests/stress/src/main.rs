@@ -14,6 +14,7 @@ mod manifest;
 mod names;
 mod record;
 mod report;
+mod rest;
 mod runner;
 mod slots;
 mod stream;
@@ -43,7 +44,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Seconds for all tests together
-    #[arg(long, value_name = "S", default_value_t = 60)]
+    #[arg(long, value_name = "S", default_value_t = 30)]
     seconds: u64,
     /// Threads in each process
     #[arg(long, value_name = "T", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]

@@ -10,6 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::ledger;
 use crate::names;
+use crate::rest;
 use crate::slots::{Owner, Rule, SlotFile};
 use crate::stream;
 use crate::test::Run;
@@ -105,7 +106,7 @@ pub fn verify(dir: &Path, ledger: &Path) -> Result<bool> {
             "cut short"
         };
         let result = match file.rule {
-            Rule::Exact | Rule::Own => file.verify(promises),
+            Rule::Exact | Rule::Own => rest::verify(&file, promises),
             Rule::Append => stream::verify(&file, promises.allowed(0)).map(|()| 0),
             Rule::Names => names::verify(&file, promises).map(|()| 0),
         };

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::guard::Fault;
-use crate::ledger::{FileLedger, Log, Promises};
+use crate::ledger::{FileLedger, Log};
 use crate::record::{describe_slot, Identity, SlotBytes, RECORD, SLOT};
-use crate::sys::{self, Aligned, Map, Sharing, PAGE};
+use crate::sys::{self, Map, Sharing, PAGE};
 
 /// Slots in a page.
 pub const SLOTS_PER_PAGE: u64 = PAGE / SLOT;
@@ -382,44 +382,11 @@ impl Tracked {
         self.file
             .own(slot, &bytes, self.ledger.begun(slot) + 1, view.name())
     }
-
-    /// Checks the whole file while nobody uses it, by read(2), by mapping and by O_DIRECT.
-    pub fn check_all(&self) -> Result<()> {
-        let (file, map) = self.open()?;
-        let length = file.metadata()?.len();
-        if self.rule == Rule::Exact {
-            ensure!(
-                length == self.bytes(),
-                "MISMATCH {}: expected {} bytes, found {length}",
-                self.path.display(),
-                self.bytes()
-            );
-        }
-        let mut direct = Whole::read(self)?;
-        for slot in 0..self.slots {
-            for view in [View::Read(&file), View::Map(&map)] {
-                match self.rule {
-                    Rule::Exact => self.check(view, slot)?,
-                    _ => self.check_own(view, slot)?,
-                }
-            }
-            let read = View::Read(&file).slot(slot)?.unwrap_or([0; SLOT as usize]);
-            let found = direct.slot(slot);
-            if found != read {
-                return Err(self.mismatch(
-                    slot,
-                    describe_slot(&read),
-                    format!("{} (O_DIRECT)", describe_slot(&found)),
-                ));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl SlotFile {
     /// Checks that `bytes` are zero or from this slot's own records up to generation `newest`.
-    fn own(&self, slot: u64, bytes: &SlotBytes, newest: u64, how: &str) -> Result<()> {
+    pub fn own(&self, slot: u64, bytes: &SlotBytes, newest: u64, how: &str) -> Result<()> {
         let identity = self.identity(slot);
         if identity.owns(bytes, newest) {
             return Ok(());
@@ -429,76 +396,5 @@ impl SlotFile {
             identity.writer
         );
         Err(self.mismatch(slot, expected, format!("{} ({how})", describe_slot(bytes))))
-    }
-
-    /// Verifies the file against what a ledger directory promises, in a later boot. Gives the
-    /// number of torn records.
-    pub fn verify(&self, promises: &Promises) -> Result<u64> {
-        let context = || self.path.display().to_string();
-        let file = sys::open(&self.path).with_context(context)?;
-        let mut torn = 0;
-        for slot in 0..self.slots {
-            let bytes = View::Read(&file).slot(slot)?;
-            if self.rule == Rule::Own {
-                if let Some(bytes) = bytes {
-                    self.own(slot, &bytes, promises.ceiling, "read")?;
-                }
-                continue;
-            }
-            let allowed = promises.allowed(slot);
-            let expected = || match (allowed.start(), allowed.end()) {
-                (promised, newest) if promised == newest => format!("generation {promised}"),
-                (promised, newest) => format!("generation {promised} (promised) to {newest}"),
-            };
-            let Some(bytes) = bytes else {
-                return Err(self.mismatch(slot, expected(), "the end of the file".into()));
-            };
-            let identity = self.identity(slot);
-            match identity.survived(&bytes, allowed.clone()) {
-                Ok(halves) => torn += u64::from(halves),
-                Err(what) => {
-                    let found = format!("{what} in {}", describe_slot(&bytes));
-                    return Err(self.mismatch(slot, expected(), found));
-                }
-            }
-        }
-        let writers = match self.owner {
-            Owner::Slots(of) | Owner::Pages(of) => u64::from(of),
-        };
-        // Each writer can have been in the middle of one store; a write(2) tears no more.
-        if torn > writers {
-            return Err(self.mismatch(0, format!("at most {writers} torn"), torn.to_string()));
-        }
-        Ok(torn)
-    }
-}
-
-/// A whole file, read with O_DIRECT.
-struct Whole {
-    bytes: Aligned,
-}
-
-impl Whole {
-    fn read(file: &SlotFile) -> Result<Whole> {
-        let direct = sys::open_direct(&file.path)?;
-        let mut bytes = Aligned::new(file.bytes());
-        let mut done = 0;
-        while done < file.bytes() as usize {
-            match direct
-                .read_at(&mut bytes.bytes()[done..], done as u64)
-                .context("O_DIRECT")?
-            {
-                0 => break,
-                len => done += len,
-            }
-        }
-        Ok(Whole { bytes })
-    }
-
-    fn slot(&mut self, slot: u64) -> SlotBytes {
-        let at = (slot * SLOT) as usize;
-        let mut bytes = [0; SLOT as usize];
-        bytes.copy_from_slice(&self.bytes.bytes()[at..at + SLOT as usize]);
-        bytes
     }
 }

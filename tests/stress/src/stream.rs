@@ -5,6 +5,7 @@
 //! The ledger has one slot for such a file. Its generation counts rounds (a file that is long
 //! enough is truncated to nothing, and the next round starts) and, in the lower 32 bits, bytes.
 
+use std::fs::File;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt;
 
@@ -12,7 +13,6 @@ use anyhow::{ensure, Context, Result};
 
 use crate::record::{describe, SlotBytes, RECORD, SLOT};
 use crate::slots::{SlotFile, Tracked};
-use crate::sys;
 
 /// The generation of `bytes` bytes in `round`.
 pub fn generation(round: u64, bytes: u64) -> u64 {
@@ -46,7 +46,7 @@ pub fn check_all(file: &Tracked) -> Result<()> {
 
 /// Checks a file that nobody uses: it must be in one of the generations `allowed`.
 pub fn verify(file: &SlotFile, allowed: RangeInclusive<u64>) -> Result<()> {
-    let fd = sys::open(&file.path).with_context(|| file.path.display().to_string())?;
+    let fd = File::open(&file.path).with_context(|| file.path.display().to_string())?;
     let length = fd.metadata()?.len();
     let (first, last) = (position(*allowed.start()), position(*allowed.end()));
     let rounds = first.0..=last.0;

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use crate::ledger::{FileLedger, Log};
 use crate::names;
 use crate::record::SLOT;
+use crate::rest;
 use crate::slots::{Owner, Rule, SlotFile, Tracked, SLOTS_PER_PAGE};
 use crate::stream;
 use crate::sys::{self, PAGE};
@@ -212,7 +213,7 @@ impl Run {
     pub fn verify(&self, log: &Log) -> Result<()> {
         for file in &self.files {
             match file.rule {
-                Rule::Exact | Rule::Own => file.check_all()?,
+                Rule::Exact | Rule::Own => rest::check_all(file)?,
                 Rule::Append => stream::check_all(file)?,
                 Rule::Names => names::check_all(file)?,
             }

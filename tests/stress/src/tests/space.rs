@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::guard::Fault;
+use crate::rest;
 use crate::slots::{Owner, Rule, Tracked, View, SLOTS_PER_PAGE};
 use crate::sys::{self, Map, PAGE};
 use crate::test::{nothing, Run, Setup, Skip, Test, Worker};
@@ -189,7 +190,7 @@ fn give_back(w: &Worker, file: &Tracked, fd: &File, map: &Map, used: &mut Vec<u6
 
 fn enospc_finish(run: &Run) -> Result<()> {
     for file in &run.files {
-        file.check_all()?;
+        rest::check_all(file)?;
     }
     std::fs::remove_file(run.dir.join(BALLAST))?;
     for file in &run.files {

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# For the tests that boot for themselves, sourced by each: . "${0%/*}/lib.sh"
+# tests/run gives them TOP, KERNEL, and a directory of their own to work in.
+set -euo pipefail
+
+fail() {
+	printf 'FAILED: %s\n' "$*" >&2
+	exit 1
+}
+
+# vm OPTION... -- COMMAND: boots with the image `image`, which COMMAND has to mount,
+# and the directory `share` at /share.
+vm() {
+	mkdir -p share
+	"$TOP/qemu/vm" --kernel "$KERNEL" --fs none --image image --share share "$@"
+}
+
+# qemu_of PID: the QEMU that the process PID, a qemu/vm, or its children started.
+qemu_of() {
+	local child
+	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+		if tr '\0' ' ' <"/proc/$child/cmdline" | grep -q '/qemu-system-x86_64 '; then
+			echo "$child"
+			return
+		fi
+		qemu_of "$child"
+	done
+}
+
+# kill_vm PID: the power goes out under the VM that the qemu/vm PID runs.
+kill_vm() {
+	local qemu status=0
+	qemu=$(qemu_of "$1")
+	[ -n "$qemu" ] || fail "the VM has ended before it could be killed"
+	kill -KILL "$qemu"
+	wait "$1" || status=$?
+	# qemu/vm: the VM ended before the command did; 99 would be a kernel report.
+	[ $status = 125 ] || fail "the killed VM ended with status $status"
+}
