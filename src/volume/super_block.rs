@@ -16,7 +16,7 @@ use super::format::{
     SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, LANE_BYTES, MAGIC, MAX_BYTES, MIN_BYTES,
     ROOT_INO, RO_COMPAT_KNOWN, VERSION,
 };
-use super::pmem::{read_struct, Pmem};
+use super::pmem::{read_struct, Pmem, LINE};
 use crate::env::crc32c;
 
 /// Most lanes a volume may have.
@@ -208,8 +208,24 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
     Ok((sb, geo))
 }
 
+/// Whether block 0 holds something that is no part of a volume behind the place of the superblock,
+/// where mkfs leaves zeros: then the device was given to something else since.
+fn is_foreign<P: Pmem + ?Sized>(pmem: &P) -> Result<bool> {
+    let mut line = [0; LINE as usize];
+    for at in (size_of::<SuperBlock>() as u64..BLOCK).step_by(line.len()) {
+        pmem.read(at, &mut line)?;
+        if line != [0; LINE as usize] {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Reads the superblock of a device: the first, or where that is unreadable or damaged, its copy in
 /// the last block of the device.
+///
+/// Another file system made over the volume leaves the copy where it is. So where the first has
+/// lost even its magic, the copy serves only if nothing else has moved in.
 ///
 /// Fails with what is wrong with the first, if the copy does not serve either: with
 /// [`Error::NotRdax`], [`Error::Corrupt`], [`Error::Media`], [`Error::TooSmall`], or
@@ -217,6 +233,7 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
 pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
     let (sb, geo, copy_served) = match read_at(pmem, 0) {
         Ok((sb, geo)) => (sb, geo, None),
+        Err(Error::NotRdax) if is_foreign(pmem)? => return Err(Error::NotRdax),
         Err(why @ (Error::NotRdax | Error::Corrupt { .. } | Error::Media { .. })) => {
             let copy = copy_at(pmem.len());
             match read_at(pmem, copy) {

@@ -21,6 +21,7 @@
 pub(super) mod bits;
 mod search;
 
+use core::num::NonZero;
 use core::ops::Range;
 
 use super::error::{Error, Result, Structure};
@@ -149,7 +150,7 @@ pub(super) struct Groups {
     groups: Vec<Group>,
     /// Chunks of each group but the last; a multiple of [`bits::BATCH`], so that no two groups
     /// share a line of the summary or a bitmap.
-    chunks: u64,
+    chunks: NonZero<u64>,
 }
 
 struct Group {
@@ -196,6 +197,7 @@ impl Groups {
             })?;
             first = end;
         }
+        let chunks = NonZero::new(chunks).unwrap_or(NonZero::<u64>::MIN);
         Ok(Groups { groups, chunks })
     }
 
@@ -214,7 +216,7 @@ impl Groups {
 
     /// The part of `run` that lies in the group of its first block.
     pub(super) fn part(&self, run: Run) -> Run {
-        let group_blocks = self.chunks * CHUNK_BLOCKS;
+        let group_blocks = self.chunks.get() * CHUNK_BLOCKS;
         let left = group_blocks - run.block % group_blocks;
         Run {
             block: run.block,

@@ -174,6 +174,15 @@ fn the_copy_serves() {
 }
 
 #[test]
+fn the_copy_does_not_serve_another_file_system() {
+    let sim = made(SMALL);
+    sim.store(0, &[0; 4096]).unwrap();
+    // As ext4 does: its superblock is at byte 1024, its magic 56 bytes further.
+    sim.store(1024 + 56, &[0x53, 0xef]).unwrap();
+    assert_eq!(refused(&sim, false), Error::NotRdax);
+}
+
+#[test]
 fn bad_superblocks_are_refused() {
     assert_eq!(refused(&Arc::new(Sim::new(SMALL)), false), Error::NotRdax);
     let sim = made(SMALL);
