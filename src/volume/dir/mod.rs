@@ -249,45 +249,45 @@ impl Survey {
         })?;
         Ok(survey)
     }
+
+    /// Where in `leaf`, which was surveyed, `name` goes, if it fits.
+    fn slot<'a>(&self, leaf: &Leaf, name: &Name<'a>) -> Option<Slot<'a>> {
+        Some(Slot {
+            name: *name,
+            leaf: *leaf,
+            gap: self.gap?,
+            cookie: name.hash << COOKIE_LOW_BITS | u64::from(self.numbers.trailing_ones()),
+        })
+    }
 }
 
 const _: () = assert!(leaf::ROOM / (HEAD + 8) < u128::BITS as usize);
 
-/// Logs `name` for inode `ino` of type `file_type` in the directory `raw`. Returns the block of the
-/// leaf it went to.
-///
-/// Fails with [`Error::Exists`] if the name is there, and with [`Error::Invalid`] if it does not fit
-/// because [`prepare`] was not called for it. Reads the leaf as it is on the media: a name that the
-/// same transaction removes still takes its place.
-pub fn insert<P: Pmem>(
-    tx: &mut Tx<'_, P>,
-    media: &Media<'_, P>,
-    raw: &RawInode,
-    at: u64,
-    name: &Name<'_>,
-    ino: u64,
-    file_type: u8,
-) -> Result<()> {
-    let leaf = leaf_of(media, raw, at, name.hash)?;
-    let survey = Survey::new(media, &leaf, name)?;
-    if survey.exists {
-        return Err(Error::Exists);
-    }
-    let gap = survey.gap.ok_or(Error::Invalid)?;
-    let need = needed(name.bytes.len());
-    let rest = gap.len - need;
-    let len = if rest < HEAD { gap.len } else { need };
-    let cookie = name.hash << COOKIE_LOW_BITS | u64::from(survey.numbers.trailing_ones());
+/// The place of a name that is to be inserted: what [`prepare`] hands out. It is good while nothing
+/// else is inserted into the directory.
+pub struct Slot<'a> {
+    name: Name<'a>,
+    leaf: Leaf,
+    gap: Gap,
+    cookie: u64,
+}
+
+/// Logs the name of `slot` for inode `ino` of type `file_type`.
+pub fn insert<P: Pmem>(tx: &mut Tx<'_, P>, slot: &Slot<'_>, ino: u64, file_type: u8) -> Result<()> {
+    let name = slot.name.bytes;
+    let need = needed(name.len());
+    let rest = slot.gap.len - need;
+    let len = if rest < HEAD { slot.gap.len } else { need };
     let mut bytes = [0; HEAD + NAME_MAX.next_multiple_of(8) + HEAD];
-    let record = head(len, name.bytes, file_type, ino, cookie);
+    let record = head(len, name, file_type, ino, slot.cookie);
     bytes[..HEAD].copy_from_slice(record.as_bytes());
-    bytes[HEAD..HEAD + name.bytes.len()].copy_from_slice(name.bytes);
+    bytes[HEAD..HEAD + name.len()].copy_from_slice(name);
     let mut end = need;
-    if len < gap.len {
+    if len < slot.gap.len {
         bytes[end..end + HEAD].copy_from_slice(free_head(rest).as_bytes());
         end += HEAD;
     }
-    tx.write(leaf.at() + gap.offset as u64, &bytes[..end])
+    tx.write(slot.leaf.at() + slot.gap.offset as u64, &bytes[..end])
 }
 
 /// Logs that the name of `entry` now means inode `ino` of type `file_type`. Its cookie stays.

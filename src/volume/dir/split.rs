@@ -4,7 +4,7 @@
 //! changes no name and no cookie.
 
 use super::leaf::{needed, Image, Leaf, Record, LEAF, RECORDS_MAX};
-use super::{leaf_of, sort_by_key, Name, Survey};
+use super::{leaf_of, sort_by_key, Name, Slot, Survey};
 use crate::env;
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
@@ -21,12 +21,11 @@ const COMPACT: usize = LEAF / 4;
 /// name; names of one hash, which cannot be parted, may take some more rounds.
 const ROUNDS: usize = 8;
 
-/// Makes room for `name` in the directory: afterwards `insert` needs no more than the records of
-/// one leaf.
+/// Finds the place for `name` in the directory, making room if there is none.
 ///
 /// Fails with [`Error::Exists`] if the name is there, and with [`Error::NoSpace`] if there is no
 /// block for a leaf, or if the leaf is full of names with this very hash.
-pub fn prepare<P: Pmem>(vol: &Volume<P>, dir: &mut Inode, name: &Name<'_>) -> Result<()> {
+pub fn prepare<'a, P: Pmem>(vol: &Volume<P>, dir: &mut Inode, name: &Name<'a>) -> Result<Slot<'a>> {
     let media = Media::of(vol);
     for _ in 0..ROUNDS {
         let leaf = leaf_of(&media, dir.raw(), dir.at(), name.hash)?;
@@ -34,8 +33,8 @@ pub fn prepare<P: Pmem>(vol: &Volume<P>, dir: &mut Inode, name: &Name<'_>) -> Re
         if survey.exists {
             return Err(Error::Exists);
         }
-        if survey.gap.is_some() {
-            return Ok(());
+        if let Some(slot) = survey.slot(&leaf, name) {
+            return Ok(slot);
         }
         let fits = survey.spare >= needed(name.bytes.len());
         if fits && survey.spare >= COMPACT {

@@ -270,18 +270,17 @@ impl<P: Pmem> Volume<P> {
         if directory && dir.nlink() >= LINK_MAX {
             return Err(Error::TooManyLinks);
         }
-        dir::prepare(self, dir, &name)?;
+        let place = dir::prepare(self, dir, &name)?;
         let slot = self.reserve_inode()?;
         raw.ino = U64::new(slot.ino());
         let mut parent = dir.raw().clone();
         changed(&mut parent, new.now);
         add_links(&mut parent, directory.into())?;
 
-        let media = Media::of(self);
         let mut tx = self.begin()?;
         put_content(&mut tx, &mut raw, content)?;
         let (ino, kind) = (slot.ino(), file_type(&raw));
-        dir::insert(&mut tx, &media, dir.raw(), dir.at(), &name, ino, kind)?;
+        dir::insert(&mut tx, &place, ino, kind)?;
         dir.log(&mut tx, &mut parent)?;
         let inode = tx.create_inode(slot, raw)?;
         tx.commit()?;
@@ -342,14 +341,13 @@ impl<P: Pmem> Volume<P> {
         let mut raw = target.raw().clone();
         add_links(&mut raw, 1)?;
         raw.set_ctime(now);
-        dir::prepare(self, dir, &name)?;
+        let place = dir::prepare(self, dir, &name)?;
         let mut parent = dir.raw().clone();
         changed(&mut parent, now);
 
-        let media = Media::of(self);
         let mut tx = self.begin()?;
         let (ino, kind) = (target.ino(), file_type(&raw));
-        dir::insert(&mut tx, &media, dir.raw(), dir.at(), &name, ino, kind)?;
+        dir::insert(&mut tx, &place, ino, kind)?;
         if target.nlink() == 0 {
             tx.detach_orphan(&mut raw)?;
         }

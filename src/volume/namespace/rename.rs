@@ -140,12 +140,11 @@ impl<P: Pmem> Volume<P> {
         let dst_name = self.name(r.dst_name)?;
         let media = Media::of(self);
         // This may move the old name to another leaf, so it comes first.
-        if r.replaced.is_none() {
-            match &mut r.dst_dir {
-                Some(dir) => dir::prepare(self, dir, &dst_name)?,
-                None => dir::prepare(self, r.src_dir, &dst_name)?,
-            }
-        }
+        let place = match (&r.replaced, &mut r.dst_dir) {
+            (Some(_), _) => None,
+            (None, Some(dir)) => Some(dir::prepare(self, dir, &dst_name)?),
+            (None, None) => Some(dir::prepare(self, r.src_dir, &dst_name)?),
+        };
         let from = self.entry(r.src_dir, &src_name, r.moved.ino())?;
         let mut new = Changed::new(&r);
         let mut orphan = None;
@@ -162,17 +161,11 @@ impl<P: Pmem> Volume<P> {
 
         let mut tx = self.begin()?;
         let (ino, kind) = (r.moved.ino(), file_type(&new.moved));
-        match &over {
-            Some(entry) => dir::replace(&mut tx, &media, entry, ino, kind)?,
-            None => dir::insert(
-                &mut tx,
-                &media,
-                r.dst().raw(),
-                r.dst().at(),
-                &dst_name,
-                ino,
-                kind,
-            )?,
+        if let Some(place) = &place {
+            dir::insert(&mut tx, place, ino, kind)?;
+        }
+        if let Some(entry) = &over {
+            dir::replace(&mut tx, &media, entry, ino, kind)?;
         }
         let keep = r.dst_dir.is_none().then_some(&dst_name);
         dir::remove(&mut tx, &media, &mut new.src, r.src_dir.at(), &from, keep)?;
