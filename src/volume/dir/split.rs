@@ -70,6 +70,8 @@ fn move_to(image: &mut Image, old: &[u8], record: &Record) {
 }
 
 /// Moves the names of a leaf together, so that its free space is one record.
+// Not inlined, as `split`: most names need neither, and the kernel's stack is small.
+#[inline(never)]
 fn compact<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, leaf: &Leaf) -> Result<()> {
     let (old, records) = load(media, leaf)?;
     let mut image = Image::new(leaf)?;
@@ -82,6 +84,7 @@ fn compact<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, leaf: &Leaf) -> Resul
 }
 
 /// Moves the names from the median hash on into a new leaf.
+#[inline(never)]
 fn split<P: Pmem>(
     vol: &Volume<P>,
     media: &Media<'_, P>,

@@ -4,8 +4,8 @@
 
 use zerocopy::little_endian::{U16, U64};
 
-use super::node::{pack, scan, scan_root, unpack, Media, Node, Owner, KEY_END};
-use super::{descend, Mapping, Path, MAX_DEPTH};
+use super::node::{pack, scan, scan_root, unpack, Media, Node, KEY_END};
+use super::{descend, owner, Mapping, Path, MAX_DEPTH};
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, BLOCK, EXTENT_MAX, NODE_EXTENTS, ROOT_EXTENTS};
@@ -71,10 +71,10 @@ fn splice<P: Pmem>(
 ) -> Result<()> {
     for level in (1..=path.leaf).rev() {
         let step = &path.steps[level];
-        let count = change.count(step.count).ok_or(Error::Invalid)?;
-        let above = path.steps[level - 1].index;
+        let count = change.count(step.count()).ok_or(Error::Invalid)?;
+        let above = path.steps[level - 1].index();
         if count == 0 {
-            tx.free(step.expect.block, 1)?;
+            tx.free(step.block, 1)?;
             sub_blocks(raw, 1);
             change = Change {
                 at: above,
@@ -87,16 +87,16 @@ fn splice<P: Pmem>(
         if count > NODE_EXTENTS {
             return Err(Error::Invalid);
         }
-        let mut node = Node::load(media, &step.expect)?;
+        let mut node = Node::load(media, &path.expect(level))?;
         node.splice(change.at, change.remove, change.add());
         node.changes(&mut |at, bytes| tx.write(at, bytes))?;
         let first = node.get(0).key;
-        if first.get() == step.expect.keys.0 {
+        if first.get() == step.keys.0 {
             return Ok(());
         }
         let entry = Extent {
             key: first,
-            value: U64::new(step.expect.block),
+            value: U64::new(step.block),
         };
         change = Change {
             at: above,
@@ -200,7 +200,7 @@ pub fn cut<P: Pmem>(
     if path.found.floor.is_none_or(|f| f.end() <= from) {
         return Ok(None);
     }
-    let last = path.leaf().index;
+    let last = path.leaf().index();
     let lowest = (last + 1).saturating_sub(CUT_MAX);
     let mut change = Change {
         at: 0,
@@ -244,14 +244,13 @@ pub fn cut<P: Pmem>(
             result = tx.free(m.block.saturating_add(skip), len);
         }
     };
-    let step = path.leaf();
     if path.leaf == 0 {
         scan_root(media, raw, at, &mut visit)?;
     } else {
-        scan(media, &step.expect, &mut visit)?;
+        scan(media, &path.expect(path.leaf), &mut visit)?;
     }
     result?;
-    let leftmost = change.at == 0 && path.steps[..path.leaf].iter().all(|s| s.index == 0);
+    let leftmost = change.at == 0 && path.steps[..path.leaf].iter().all(|s| s.index() == 0);
     splice(tx, media, raw, &path, change)?;
     sub_blocks(raw, freed);
     Ok((first_key > from && !leftmost).then_some(first_key))
@@ -266,13 +265,12 @@ pub fn make_room<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, key: u64, need: us
     // Each round but the last splits or grows one level.
     for _ in 0..2 * MAX_DEPTH + 2 {
         let path = descend(&media, inode.raw(), inode.at(), key)?;
-        let leaf = path.leaf();
-        if leaf.count + need <= capacity(path.leaf) {
+        if path.leaf().count() + need <= capacity(path.leaf) {
             return Ok(());
         }
         // The lowest node on the path whose parent has room for one more.
         let mut level = path.leaf;
-        while level > 0 && path.steps[level - 1].count >= capacity(level - 1) {
+        while level > 0 && path.steps[level - 1].count() >= capacity(level - 1) {
             level -= 1;
         }
         if level == 0 {
@@ -294,6 +292,8 @@ fn capacity(level: usize) -> usize {
 }
 
 /// Moves the entries of the root into a new node below it.
+// Not inlined, as `split`: most calls of `make_room` need neither, and the kernel's stack is small.
+#[inline(never)]
 fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Result<()> {
     let mut raw = inode.raw().clone();
     let depth = usize::from(raw.depth);
@@ -331,6 +331,7 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
 ///
 /// Where the path's key would come last, only the last entry moves: a file that grows at its end
 /// fills its nodes.
+#[inline(never)]
 fn split<P: Pmem>(
     vol: &Volume<P>,
     media: &Media<'_, P>,
@@ -343,21 +344,21 @@ fn split<P: Pmem>(
     let position = if level == path.leaf {
         path.position()
     } else {
-        step.index + 1
+        step.index() + 1
     };
-    let keep = if position == step.count {
-        step.count - 1
+    let keep = if position == step.count() {
+        step.count() - 1
     } else {
-        step.count / 2
+        step.count() / 2
     };
     let mut raw = inode.raw().clone();
     let mut tx = vol.begin()?;
     let block = tx.alloc(Want::blocks(1))?.block;
-    let mut left = Node::load(media, &step.expect)?;
+    let mut left = Node::load(media, &path.expect(level))?;
     if keep == 0 || keep >= left.count() {
-        return Err(step.expect.corrupt());
+        return Err(path.expect(level).corrupt());
     }
-    let mut right = Node::new(block, step.expect.level, step.expect.owner)?;
+    let mut right = Node::new(block, (path.leaf - level) as u16, path.owner)?;
     right.take_tail(&mut left, keep);
     tx.init(block * BLOCK, right.bytes())?;
     left.changes(&mut |at, bytes| tx.write(at, bytes))?;
@@ -366,7 +367,7 @@ fn split<P: Pmem>(
         value: U64::new(block),
     };
     let change = Change {
-        at: above.index + 1,
+        at: above.index() + 1,
         remove: 0,
         add: [entry; 2],
         added: 1,
@@ -374,7 +375,7 @@ fn split<P: Pmem>(
     if level == 1 {
         splice_root(&mut raw, &change)?;
     } else {
-        let mut parent = Node::load(media, &above.expect)?;
+        let mut parent = Node::load(media, &path.expect(level - 1))?;
         parent.splice(change.at, 0, change.add());
         parent.changes(&mut |at, bytes| tx.write(at, bytes))?;
     }
@@ -383,12 +384,4 @@ fn split<P: Pmem>(
     tx.commit()?;
     inode.set(raw);
     Ok(())
-}
-
-/// How the nodes of an inode's tree name it.
-fn owner(raw: &RawInode) -> Owner {
-    Owner {
-        ino: raw.ino.get(),
-        generation: raw.generation.get(),
-    }
 }

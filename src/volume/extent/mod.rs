@@ -60,16 +60,28 @@ pub struct Found {
     pub next: Option<u64>,
 }
 
-/// The place of a path in one node.
+/// The place of a path in one node. (Small: a path lies on the kernel's stack.)
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    /// The node; meaningless for the root.
-    expect: Expect,
+    /// The node's block; meaningless for the root.
+    block: u64,
+    /// The node's first key, and the first key it must not reach.
+    keys: (u64, u64),
     /// The entry that the path takes; in the leaf, the floor. The first entry if all keys are
     /// above.
-    index: usize,
+    index: u16,
     /// Entries in the node.
-    count: usize,
+    count: u16,
+}
+
+impl Step {
+    fn index(&self) -> usize {
+        usize::from(self.index)
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.count)
+    }
 }
 
 /// A path from the root to the leaf where a key belongs.
@@ -77,6 +89,7 @@ struct Path {
     steps: [Step; MAX_DEPTH + 1],
     /// Index of the leaf in `steps`: the tree's depth.
     leaf: usize,
+    owner: Owner,
     /// The floor is below the path: entry `index` of each node has a greater key.
     before: bool,
     /// In the leaf, the extent after the floor.
@@ -89,12 +102,23 @@ impl Path {
         &self.steps[self.leaf]
     }
 
+    /// What the node `level` steps below the root must be.
+    fn expect(&self, level: usize) -> Expect {
+        Expect {
+            block: self.steps[level].block,
+            // At most MAX_DEPTH.
+            level: (self.leaf - level) as u16,
+            owner: self.owner,
+            keys: self.steps[level].keys,
+        }
+    }
+
     /// Where in its leaf an extent with the path's key would go.
     fn position(&self) -> usize {
         if self.before {
             0
         } else {
-            self.leaf().index + 1
+            self.leaf().index() + 1
         }
     }
 }
@@ -103,7 +127,7 @@ impl Path {
 struct Around {
     key: u64,
     /// Index and entry of the floor, or of the first entry.
-    at: (usize, Extent),
+    at: (u16, Extent),
     /// The entry after that.
     next: Option<Extent>,
     before: bool,
@@ -121,7 +145,7 @@ impl Around {
 
     fn visit(&mut self, i: usize, e: &Extent) {
         if i == 0 || e.key.get() <= self.key {
-            self.at = (i, *e);
+            self.at = (i as u16, *e);
             self.before = e.key.get() > self.key;
         } else if self.next.is_none() {
             self.next = Some(*e);
@@ -129,28 +153,28 @@ impl Around {
     }
 }
 
-/// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key` belongs.
-fn descend<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> Result<Path> {
-    let owner = Owner {
+/// How the nodes of an inode's tree name it.
+fn owner(raw: &RawInode) -> Owner {
+    Owner {
         ino: raw.ino.get(),
         generation: raw.generation.get(),
-    };
+    }
+}
+
+/// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key` belongs.
+fn descend<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> Result<Path> {
     let mut around = Around::new(key);
     let count = scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?;
-    let depth = usize::from(raw.depth);
-    let mut expect = Expect {
-        block: 0,
-        level: u16::from(raw.depth),
-        owner,
-        keys: (0, KEY_END),
-    };
     let mut path = Path {
         steps: [Step {
-            expect,
+            block: 0,
+            keys: (0, KEY_END),
             index: around.at.0,
-            count,
+            // At most NODE_EXTENTS, here and below.
+            count: count as u16,
         }; MAX_DEPTH + 1],
-        leaf: depth,
+        leaf: usize::from(raw.depth),
+        owner: owner(raw),
         before: count == 0 || around.before,
         after: None,
         found: Found {
@@ -158,34 +182,31 @@ fn descend<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> 
             next: None,
         },
     };
-    for step in path.steps.iter_mut().take(depth + 1).skip(1) {
-        expect = Expect {
-            block: around.at.1.value.get(),
-            level: expect.level - 1,
-            owner,
-            keys: (
-                around.at.1.key.get(),
-                around.next.map_or(expect.keys.1, |e| e.key.get()),
-            ),
-        };
+    for level in 1..=path.leaf {
+        let end = path.steps[level - 1].keys.1;
+        let step = &mut path.steps[level];
+        step.block = around.at.1.value.get();
+        step.keys = (
+            around.at.1.key.get(),
+            around.next.map_or(end, |e| e.key.get()),
+        );
         around = Around::new(key);
+        let expect = path.expect(level);
         let count = scan(media, &expect, &mut |i, e| around.visit(i, e))?;
-        *step = Step {
-            expect,
-            index: around.at.0,
-            count,
-        };
+        path.steps[level].index = around.at.0;
+        path.steps[level].count = count as u16;
     }
     let floor = (!path.before).then(|| unpack(&around.at.1));
     path.after = if !path.before {
         around.next.map(|e| unpack(&e))
-    } else if path.leaf().count > 0 {
+    } else if path.leaf().count() > 0 {
         Some(unpack(&around.at.1))
     } else {
         None
     };
     // The bound of a leaf is the key of the next leaf, and the end of all keys in the last.
-    let bound = (expect.keys.1 != KEY_END).then_some(expect.keys.1);
+    let end = path.leaf().keys.1;
+    let bound = (end != KEY_END).then_some(end);
     path.found = Found {
         floor,
         next: path.after.map(|m| m.key).or(bound),

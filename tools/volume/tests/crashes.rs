@@ -10,6 +10,7 @@ use common::operations::{sim, Operation, ALL, MANY};
 use common::tree::{walk, Body, Tree};
 use common::*;
 use rdax_volume::sim::{Bounds, Sim};
+use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::BLOCK;
 use rdax_volume::volume::pmem::Pmem;
 
@@ -17,9 +18,17 @@ use rdax_volume::volume::pmem::Pmem;
 const PER_FENCE: u64 = 50;
 
 /// What is there after mount, with the orphans worked off.
-fn recovered(sim: &Sim) -> Tree {
+fn recovered(op: &Operation, sim: &Sim) -> Tree {
     let vol = mount(sim);
     let tree = walk(&vol).unwrap();
+    if op.name.starts_with("truncate") {
+        // Nothing is left beyond the size.
+        let ino = *tree.keys().next_back().unwrap();
+        let file = vol.iget(ino).unwrap();
+        let end = file.size().div_ceil(BLOCK);
+        let rest = vol.map(&file, end, 1 << 40).unwrap();
+        assert_eq!(rest, Map::Hole { len: 1 << 40 });
+    }
     let stat = vol.statfs();
     assert_eq!(stat.inodes_used, tree.len() as u64);
     assert_eq!(assert_clean(sim), (stat.free, stat.inodes_used));
@@ -37,7 +46,7 @@ fn cut_everywhere(op: &Operation) {
     sim.fence().unwrap();
     let trace = sim.take_trace();
     drop(vol);
-    let after = recovered(&sim);
+    let after = recovered(op, &sim);
     let (mut old, mut new, mut other) = (0, 0, 0);
     let wanted = std::env::var("RDAX_CRASH_STATES").ok();
     let bounds = Bounds {
@@ -45,7 +54,7 @@ fn cut_everywhere(op: &Operation) {
         seed: 1,
     };
     trace.for_each_crash(bounds, |crash| {
-        let tree = recovered(&crash.sim);
+        let tree = recovered(op, &crash.sim);
         let returned = !crash.marks.is_empty();
         if tree == after {
             new += 1;

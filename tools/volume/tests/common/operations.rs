@@ -5,6 +5,7 @@
 
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::alloc::Want;
+use rdax_volume::volume::dir::hash;
 use rdax_volume::volume::error::{Error, Result};
 use rdax_volume::volume::format::{BLOCK, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
@@ -111,6 +112,20 @@ fn full_leaf(vol: &V) -> Result<()> {
     Ok(())
 }
 
+/// A directory with two leaves, and a name in the second only.
+fn leaf_of_one(vol: &V) -> Result<()> {
+    full_leaf(vol)?;
+    make(vol, &[b"d", &[b'z'; 255]], FIFO)?;
+    let mut d = at(vol, &[b"d"])?;
+    assert_eq!(d.size(), 2 * BLOCK);
+    // The last one in the order of hashes is in the second leaf.
+    for (_, name, _, _) in list(vol, &d, 100)?.into_iter().rev().skip(1) {
+        remove(vol, &mut d, &name)?;
+    }
+    assert_eq!(d.size(), 2 * BLOCK);
+    Ok(())
+}
+
 /// Removes a name and what it stands for, a file.
 fn remove(vol: &V, dir: &mut Inode, name: &[u8]) -> Result<()> {
     let entry = vol.lookup(dir, name)?.ok_or(Error::NotFound)?;
@@ -206,17 +221,16 @@ operations! {
     unlink_and_free: |p| { two_dirs(p)? } |v| {
         remove(v, &mut at(v, &[b"b"])?, b"g")?;
     }
-    unlink_the_last_name_of_a_leaf: |p| {
-        full_leaf(p)?;
-        make(p, &[b"d", &[b'z'; 255]], FIFO)?;
-        let mut d = at(p, &[b"d"])?;
-        assert_eq!(d.size(), 2 * BLOCK);
-        // The last one in the order of hashes is in the second leaf, and stays.
-        for (_, name, _, _) in list(p, &d, 100)?.into_iter().rev().skip(1) {
-            remove(p, &mut d, &name)?;
-        }
-        assert_eq!(d.size(), 2 * BLOCK);
-    } |v| {
+    rename_in_a_leaf_of_one: |p| { leaf_of_one(p)? } |v| {
+        let d = at(v, &[b"d"])?;
+        let name = list(v, &d, 9)?.remove(0).1;
+        // One of these belongs into the same leaf: that of the upper half of the hashes.
+        let mut near = (0u8..).map(|i| [i; 9]).filter(|n| hash(&HASH_KEY, n) >> 51 == 1);
+        let near = near.find(|n| !n.contains(&b'/') && n[0] > 0).unwrap();
+        rename(v, &[b"d", &name], &[b"d", &near], false)?;
+        assert_eq!(at(v, &[b"d"])?.size(), 2 * BLOCK);
+    }
+    unlink_the_last_name_of_a_leaf: |p| { leaf_of_one(p)? } |v| {
         let mut d = at(v, &[b"d"])?;
         let name = list(v, &d, 9)?.remove(0).1;
         let mut f = at(v, &[b"d", &name])?;
