@@ -5,10 +5,12 @@
 # process, and nothing else. Its own boot: the page stays poisoned.
 . "${0%/*}/lib.sh"
 
-cat >poison.py <<'END'
+mkdir share
+cat >share/poison.py <<'END'
 import ctypes, mmap, os, signal
 
 libc = ctypes.CDLL(None, use_errno=True)
+MADV_HWPOISON = 100
 
 def child(access):
     pid = os.fork()
@@ -24,7 +26,6 @@ m = mmap.mmap(f.fileno(), 8 * 4096)
 other = mmap.mmap(f.fileno(), 8 * 4096)
 m[0] = other[4096] = m[3 * 4096] = 1
 base = ctypes.addressof(ctypes.c_char.from_buffer(m))
-MADV_HWPOISON = 100
 assert libc.madvise(ctypes.c_void_p(base + 3 * 4096), 4096, MADV_HWPOISON) == 0, ctypes.get_errno()
 for access in (
     lambda: m[3 * 4096],
@@ -40,13 +41,15 @@ os.fsync(f.fileno())
 f.truncate(4096)
 f.truncate(8 * 4096)
 assert other[0] == 7 and other[3 * 4096] == 0
-print("poisoned: SIGBUS where it should, and nowhere else")
 END
-mkdir -p share
-mv poison.py share/
-vm --pmem 128M -- '
-	set -e
-	modprobe hwpoison-inject || :
-	python3 /share/poison.py
-	dmesg | grep "rdax: pmem0: memory error in block"
-	rm a && sync && cd / && umount /mnt/pmem && fsck.rdax -n /dev/pmem0'
+cat >share/poison <<'END'
+set -e
+mkfs.rdax -q /dev/pmem0
+mount -t rdax /dev/pmem0 /mnt/pmem
+python3 /share/poison.py
+dmesg | grep 'rdax: pmem0: memory error in block .*, inode'
+rm /mnt/pmem/a
+umount /mnt/pmem
+fsck.rdax -n /dev/pmem0
+END
+vm --pmem 128M -- bash /share/poison

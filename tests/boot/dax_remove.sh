@@ -5,7 +5,7 @@
 # file system that can be unmounted.
 . "${0%/*}/lib.sh"
 
-mkdir -p share
+mkdir share
 cat >share/remove.py <<'END'
 import mmap, os, signal, subprocess, time
 
@@ -34,6 +34,11 @@ for work in (lambda: open("/mnt/pmem/b", "w"), lambda: f.seek(0) or f.read(10),
     else:
         raise AssertionError("the device is gone, and nothing failed")
 END
-vm --pmem 128M -- '
-	python3 /share/remove.py || exit 1
-	cd / && umount /mnt/pmem'
+cat >share/remove <<'END'
+set -e
+mkfs.rdax -q /dev/pmem0
+mount -t rdax /dev/pmem0 /mnt/pmem
+python3 /share/remove.py
+umount /mnt/pmem
+END
+vm --pmem 128M -- bash /share/remove

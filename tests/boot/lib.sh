@@ -19,8 +19,9 @@ vm() {
 
 # qemu_of PID: the QEMU that the process PID, a qemu/vm, or its children started.
 qemu_of() {
-	local child
-	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+	local child children
+	read -ra children <"/proc/$1/task/$1/children" || return 0
+	for child in "${children[@]}"; do
 		if tr '\0' ' ' <"/proc/$child/cmdline" | grep -q '/qemu-system-x86_64 '; then
 			echo "$child"
 			return

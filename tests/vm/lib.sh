@@ -38,7 +38,22 @@ refused() {
 		fail "$* succeeded instead of failing with $errno"
 	fi
 	grep -q "= -1 $errno " "$trace" ||
-		fail "$* did not fail with $errno: $(grep -E '(mount|fsconfig|fsopen).*= -1 ' "$trace" | tail -n 2)"
+		fail "$* did not fail with $errno: $(grep -e '= -1 ' "$trace" | tail -n 2)"
+	rm "$trace"
+}
+
+# mount_refused ERRNO ARGUMENT...: mount with these arguments fails, and the last
+# system call that failed has that ERRNO.
+mount_refused() {
+	local errno=$1 trace failed
+	shift
+	trace=$(mktemp)
+	if strace -f -qq -o "$trace" -e trace=mount,fsopen,fspick,fsconfig,fsmount,move_mount,mount_setattr \
+		mount "$@" >/dev/null 2>&1; then
+		fail "mount $* succeeded instead of failing with $errno"
+	fi
+	failed=$(grep -e '= -1 ' "$trace" | tail -n 1)
+	[[ $failed == *"= -1 $errno "* ]] || fail "mount $* did not fail with $errno: $failed"
 	rm "$trace"
 }
 

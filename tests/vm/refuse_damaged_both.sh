@@ -9,6 +9,6 @@ must mkfs.rdax -q -f "$PMEM1"
 must python3 "${0%/*}/superblock.py" "$PMEM1" both damage
 remember "$PMEM1"
 mark_log
-refused EUCLEAN mount -t rdax "$PMEM1" "$MNT"
+mount_refused EUCLEAN -t rdax "$PMEM1" "$MNT"
 log_says "${PMEM1##*/}: .*superblock.*fsck.rdax"
 unchanged "$PMEM1" refused

@@ -14,7 +14,7 @@ for content in nothing ext4 noise; do
 	esac
 	remember "$PMEM1"
 	mark_log
-	refused EINVAL mount -t rdax "$PMEM1" "$MNT"
+	mount_refused EINVAL -t rdax "$PMEM1" "$MNT"
 	log_says "${PMEM1##*/}: .*no rdax volume.*mkfs.rdax"
 	unchanged "$PMEM1" "refused, $content"
 done

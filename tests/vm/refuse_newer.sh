@@ -12,7 +12,7 @@ for change in version=2 version=0xffffffff incompat=1 incompat=0x800000000000000
 	remember "$PMEM1"
 	for options in rw ro; do
 		mark_log
-		refused EINVAL mount -t rdax -o $options "$PMEM1" "$MNT"
+		mount_refused EINVAL -t rdax -o $options "$PMEM1" "$MNT"
 		log_says "${PMEM1##*/}: .*(not supported|newer)"
 	done
 	unchanged "$PMEM1" "refused, $change"
@@ -23,11 +23,11 @@ must python3 "${0%/*}/superblock.py" "$PMEM1" both ro_compat=4
 remember "$PMEM1"
 mark_log
 # mount(8) tries again read-only after EROFS, unless it is told not to.
-refused EROFS mount -w -t rdax "$PMEM1" "$MNT"
+mount_refused EROFS -w -t rdax "$PMEM1" "$MNT"
 log_says "${PMEM1##*/}: .*read-only"
 must mount -t rdax -o ro "$PMEM1" "$MNT"
 must ls "$MNT"
-refused EROFS mount -o remount,rw "$MNT"
+mount_refused EROFS -o remount,rw "$MNT"
 must umount "$MNT"
 unchanged "$PMEM1" "mounted read-only"
 

@@ -12,7 +12,7 @@ must mkfs.rdax -q -f image
 loop=$(losetup --show -f image)
 remember image
 mark_log
-refused EOPNOTSUPP mount -t rdax "$loop" "$MNT"
+mount_refused EOPNOTSUPP -t rdax "$loop" "$MNT"
 log_says "${loop##*/}: .*DAX"
 unchanged image refused
 losetup -d "$loop"
@@ -23,6 +23,6 @@ at_end "umount $MNT; ndctl create-namespace -f -e namespace$region.0 -m fsdax -M
 must mkfs.rdax -q -f "$PMEM1"
 remember "$PMEM1"
 mark_log
-refused EOPNOTSUPP mount -t rdax "$PMEM1" "$MNT"
+mount_refused EOPNOTSUPP -t rdax "$PMEM1" "$MNT"
 log_says "${PMEM1##*/}: .*DAX"
 unchanged "$PMEM1" refused

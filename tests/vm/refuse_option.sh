@@ -9,7 +9,7 @@ must mkfs.rdax -q -f "$PMEM1"
 remember "$PMEM1"
 for option in bogus bogus=1 errors=sometimes errors dax=perhaps; do
 	mark_log
-	refused EINVAL mount -t rdax -o "$option" "$PMEM1" "$MNT"
+	mount_refused EINVAL -t rdax -o "$option" "$PMEM1" "$MNT"
 	log_says "option '?${option%=*}"
 done
 unchanged "$PMEM1" refused

@@ -10,7 +10,7 @@ must mount -t rdax "$PMEM1" "$MNT"
 mkdir second
 for options in rw ro; do
 	mark_log
-	refused EBUSY mount -t rdax -o $options "$PMEM1" second
+	mount_refused EBUSY -t rdax -o $options "$PMEM1" second
 	log_says "${PMEM1##*/}: .*mounted already"
 done
 echo before >"$MNT/file"
