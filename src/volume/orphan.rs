@@ -27,6 +27,8 @@ use crate::env::{crc32c, Lock, Vec};
 
 /// Slots of a block.
 const PER_BLOCK: u64 = BLOCK / SLOT;
+/// Most blocks of the file, so that 32 bits name any slot, and one more than it.
+const BLOCKS_MAX: u64 = u32::MAX as u64 / PER_BLOCK;
 /// Bytes of a slot.
 const SLOT: u64 = size_of::<OrphanSlot>() as u64;
 
@@ -152,6 +154,9 @@ impl Orphans {
             used: Vec::new(),
         };
         let end = inode.size() / BLOCK;
+        if end > BLOCKS_MAX {
+            return Err(corrupt(inode.at()));
+        }
         let mut key = 0;
         while key < end {
             let found = extent::lookup(media, inode.raw(), inode.at(), key)?;
@@ -221,7 +226,7 @@ impl<P: Pmem> Volume<P> {
             return Ok(taken);
         }
         let key = inode.size() / BLOCK;
-        if (key + ORPHAN_BLOCKS) * PER_BLOCK > u64::from(u32::MAX) {
+        if key + ORPHAN_BLOCKS > BLOCKS_MAX {
             return Err(Error::NoSpace);
         }
         let reservation = self.reserve(Want::blocks(ORPHAN_BLOCKS))?;

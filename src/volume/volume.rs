@@ -8,7 +8,7 @@ use super::alloc::Groups;
 use super::error::{Error, Result, Structure};
 use super::extent::Media;
 use super::format::{SuperBlock, BLOCK, INODE_BYTES, ORPHAN_INO, TABLE_INO};
-use super::inode;
+use super::inode::{self, Inode};
 use super::journal::{self, Journal, LaneState};
 use super::orphan::Orphans;
 use super::pmem::Pmem;
@@ -70,6 +70,17 @@ pub struct Volume<P: Pmem> {
     notes: Notes,
 }
 
+/// Reads the system inode `ino` in `slot`. Its size fits the volume.
+fn system_inode<P: Pmem>(pmem: &P, geo: &Geometry, slot: u64, ino: u64) -> Result<Inode> {
+    let at = geo.system_inode_at(slot);
+    let inode = inode::read(pmem, at, ino)?;
+    if inode.size() > geo.blocks * BLOCK {
+        let what = Structure::Inode;
+        return Err(Error::Corrupt { what, at });
+    }
+    Ok(inode)
+}
+
 impl<P: Pmem> Volume<P> {
     /// Opens the volume on `pmem` and completes the transactions that a crash interrupted.
     ///
@@ -113,8 +124,8 @@ impl<P: Pmem> Volume<P> {
         if notes.replayed > 0 && notes.copy_served.is_some() {
             notes.copy_served = super_block::read_at(&pmem, 0).err();
         }
-        let table = inode::read(&pmem, geo.system_inode_at(0), TABLE_INO)?;
-        let orphan = inode::read(&pmem, geo.system_inode_at(1), ORPHAN_INO)?;
+        let table = system_inode(&pmem, &geo, 0, TABLE_INO)?;
+        let orphan = system_inode(&pmem, &geo, 1, ORPHAN_INO)?;
         let media = Media {
             pmem: &pmem,
             geo: &geo,

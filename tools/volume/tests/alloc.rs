@@ -7,7 +7,7 @@ mod media;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use media::{bytes, free_blocks, made, mount, used_blocks, SMALL};
+use media::{bytes, free_blocks, made, mount, used_blocks, Pausing, SMALL};
 use proptest::prelude::*;
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::alloc::{Reservation, Run, Want, LARGE};
@@ -454,4 +454,62 @@ fn a_search_reads_little() {
     }
     let each = vol.pmem().stats().bytes_read / 10;
     assert!(each <= 160, "{each} bytes");
+}
+
+/// Freed blocks are free on the media before the transaction is retired. Given away then, they
+/// could be freed under their new owner by the replay of that transaction.
+#[test]
+fn freed_blocks_are_busy_until_their_transaction_is_retired() {
+    let sim = made(SMALL);
+    let run = alloc(&mount(sim.clone()), Want::blocks(20)).unwrap();
+    let vol = mount(Pausing::new(sim));
+    // Held before the fences of log, of the change in place, and of `retired`.
+    for fences in 0..3 {
+        let free = vol.free_blocks();
+        vol.pmem().at_fence(
+            fences,
+            || {
+                let mut tx = vol.begin().unwrap();
+                tx.free(run.block, run.len).unwrap();
+                tx.commit().unwrap();
+            },
+            || {
+                assert_eq!(vol.free_blocks(), free);
+                let mut all = Vec::new();
+                while let Ok(reservation) = vol.reserve(Want::blocks(512)) {
+                    all.push(reservation);
+                }
+                let total: u64 = all.iter().map(|reservation| reservation.run().len).sum();
+                assert_eq!(total, free);
+                let touches = |r: Run| r.block < run.end() && run.block < r.end();
+                assert!(!all.iter().any(|reservation| touches(reservation.run())));
+            },
+        );
+        assert_eq!(vol.free_blocks(), free + run.len);
+        let mut tx = vol.begin().unwrap();
+        assert_eq!(tx.alloc(Want::blocks(run.len).near(run.block)), Ok(run));
+        tx.commit().unwrap();
+    }
+}
+
+/// Allocated blocks are free on the media until the change in place. They are busy meanwhile.
+#[test]
+fn allocated_blocks_are_busy_until_they_are_in_use() {
+    let vol = mount(Pausing::new(made(SMALL)));
+    for fences in 0..3 {
+        let goal = 700 + fences as u64;
+        let want = Want::blocks(1).near(goal);
+        vol.pmem().at_fence(
+            fences,
+            || {
+                let mut tx = vol.begin().unwrap();
+                assert_eq!(tx.alloc(want).unwrap().block, goal);
+                tx.commit().unwrap();
+            },
+            || {
+                let other = vol.reserve(want).unwrap();
+                assert_ne!(other.run().block, goal);
+            },
+        );
+    }
 }

@@ -7,7 +7,7 @@ mod media;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use media::{bytes, made, mount, SMALL};
+use media::{bytes, made, mount, Pausing, SMALL};
 use proptest::prelude::*;
 use rdax_volume::sim::{Bounds, Sim};
 use rdax_volume::volume::alloc::Want;
@@ -352,4 +352,89 @@ fn an_orphan_slot_is_given_back_with_its_transaction() {
     tx.detach_orphan(&mut raw).unwrap();
     assert_eq!(vol.free_blocks(), media::free_blocks(&vol));
     assert!(vol.reserve(Want::blocks(1)).is_ok());
+}
+
+#[test]
+fn reserved_numbers_are_not_found_free_on_the_media() {
+    let vol = mount(made(SMALL));
+    let slots: Vec<_> = (0..600).map(|_| vol.reserve_inode().unwrap()).collect();
+    let numbers: BTreeSet<u64> = slots.iter().map(|slot| slot.ino()).collect();
+    assert_eq!(numbers.len(), slots.len());
+    assert!(!numbers.contains(&ROOT_INO));
+    drop(slots);
+    // All of them can be had again: the table has not grown for nothing.
+    let free = vol.free_blocks();
+    let again: Vec<_> = (0..600).map(|_| vol.reserve_inode().unwrap()).collect();
+    assert_eq!(vol.free_blocks(), free);
+    drop(again);
+}
+
+/// A freed inode's bit is clear on the media before the transaction is retired. Given away then, it
+/// could be freed again by the replay of that transaction.
+#[test]
+fn a_freed_number_is_busy_until_its_transaction_is_retired() {
+    let sim = made(SMALL);
+    let first: Vec<Inode> = {
+        let vol = mount(sim.clone());
+        (0..260).map(|_| create(&vol, 1).unwrap()).collect()
+    };
+    let vol = mount(Pausing::new(sim));
+    let victim = &first[100];
+    // Held before the fences of log, of the change in place, and of `retired`.
+    for fences in 0..3 {
+        let inode = vol.iget(victim.ino()).unwrap();
+        vol.pmem().at_fence(
+            fences,
+            || {
+                let mut tx = vol.begin().unwrap();
+                tx.free_inode(&inode).unwrap();
+                tx.commit().unwrap();
+            },
+            || {
+                // More than the second chunk has, so that the first is looked into.
+                let slots: Vec<_> = (0..300).map(|_| vol.reserve_inode().unwrap()).collect();
+                assert!(
+                    slots.iter().all(|slot| slot.ino() != victim.ino()),
+                    "{fences}"
+                );
+            },
+        );
+        let slots: Vec<_> = (0..600).map(|_| vol.reserve_inode().unwrap()).collect();
+        let found = slots.into_iter().find(|slot| slot.ino() == victim.ino());
+        let raw = victim.raw().clone();
+        let mut tx = vol.begin().unwrap();
+        tx.create_inode(found.expect("free again"), raw).unwrap();
+        tx.commit().unwrap();
+    }
+}
+
+/// A new inode is stored only where its slot holds something else. What a transaction that was
+/// dropped has left there must be on the media by then, also if another thread comes next.
+#[test]
+fn what_a_dropped_transaction_left_in_a_slot_is_durable() {
+    let vol = mount(made(SMALL));
+    let ino = vol.reserve_inode().unwrap().ino();
+    vol.pmem().record();
+    std::thread::scope(|scope| {
+        let dropped = scope.spawn(|| {
+            let slot = vol.reserve_inode().unwrap();
+            let raw = raw(&vol, 9);
+            let mut tx = vol.begin().unwrap();
+            tx.create_inode(slot, raw).unwrap();
+        });
+        dropped.join().unwrap();
+    });
+    let made = create(&vol, 9).unwrap();
+    assert_eq!(made.ino(), ino);
+    vol.pmem().mark(1);
+    let bounds = Bounds {
+        per_fence: 300,
+        seed: 1,
+    };
+    vol.pmem()
+        .take_trace()
+        .for_each_crash(bounds, |crash| match mount(&crash.sim).iget(ino) {
+            Ok(inode) => assert_eq!(inode.raw(), made.raw(), "{crash}"),
+            Err(e) => assert!(e == Error::Stale && crash.marks.is_empty(), "{e}: {crash}"),
+        });
 }

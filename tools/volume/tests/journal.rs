@@ -143,7 +143,10 @@ impl Bench {
                     tx.update(self.field * BLOCK + at, &old, &field[range])
                         .unwrap();
                 }
-                Step::Alloc { len } => new_runs.push(tx.alloc(Want::blocks(len)).unwrap()),
+                Step::Alloc { len } => match tx.alloc(Want::blocks(len)) {
+                    Ok(run) => new_runs.push(run),
+                    Err(e) => assert_eq!(e, Error::NoSpace),
+                },
                 Step::Free { pick } if !runs.is_empty() => {
                     let run = runs.swap_remove(pick % runs.len());
                     tx.free(run.block, run.len).unwrap();

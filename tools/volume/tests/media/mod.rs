@@ -4,10 +4,12 @@
 
 #![allow(dead_code)] // Each test crate uses its part.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Barrier};
 
 use rdax_volume::env::crc32c;
 use rdax_volume::sim::Sim;
+use rdax_volume::volume::error::Error;
 use rdax_volume::volume::format::{Time, BLOCK, CHUNK_BLOCKS, INODES_PER_CHUNK, INODE_BYTES};
 use rdax_volume::volume::mkfs;
 use rdax_volume::volume::pmem::Pmem;
@@ -118,4 +120,69 @@ pub fn used_inodes<P: Pmem>(vol: &Volume<P>) -> Vec<(u64, Vec<u8>)> {
 /// Free blocks by the bitmaps; equal to what the volume counts.
 pub fn free_blocks<P: Pmem>(vol: &Volume<P>) -> u64 {
     used_blocks(vol).iter().filter(|used| !**used).count() as u64
+}
+
+/// A memory on which one thread can be held at a fence while others go on.
+pub struct Pausing {
+    below: Arc<Sim>,
+    /// Fences until the one at which the thread is held; negative: none.
+    left: AtomicI64,
+    barrier: Barrier,
+}
+
+impl Pausing {
+    /// On `below`; nobody is held.
+    pub fn new(below: Arc<Sim>) -> Self {
+        Pausing {
+            below,
+            left: AtomicI64::new(-1),
+            barrier: Barrier::new(2),
+        }
+    }
+
+    /// Runs `op` on a thread of its own and `meanwhile` while that is held at the fence after
+    /// `fences` others, before it takes effect.
+    pub fn at_fence(&self, fences: i64, op: impl FnOnce() + Send, meanwhile: impl FnOnce()) {
+        self.left.store(fences, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            scope.spawn(op);
+            self.barrier.wait();
+            meanwhile();
+            self.barrier.wait();
+        });
+    }
+}
+
+impl Pmem for Pausing {
+    fn len(&self) -> u64 {
+        self.below.len()
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.below.read(at, buf)
+    }
+
+    fn store(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.below.store(at, bytes)
+    }
+
+    fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.below.store_nt(at, bytes)
+    }
+
+    fn zero_nt(&self, at: u64, len: u64) -> Result<(), Error> {
+        self.below.zero_nt(at, len)
+    }
+
+    fn write_back(&self, at: u64, len: u64) {
+        self.below.write_back(at, len);
+    }
+
+    fn fence(&self) -> Result<(), Error> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            self.barrier.wait();
+            self.barrier.wait();
+        }
+        self.below.fence()
+    }
 }
