@@ -80,6 +80,7 @@ bool rdax_printk_ratelimit(void);
 bool rdax_bdev_has_dax(struct block_device *bdev);
 u64 rdax_bdev_bytes(struct block_device *bdev);
 void rdax_pmem_wmb(void);
+void rdax_synchronize_rcu_tasks(void);
 
 /* dax: locks */
 void rdax_sb_start_pagefault(struct super_block *sb);

@@ -4,6 +4,7 @@
  */
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/siphash.h>
@@ -258,6 +259,11 @@ u64 rdax_bdev_bytes(struct block_device *bdev)
 void rdax_pmem_wmb(void)
 {
 	pmem_wmb();
+}
+
+void rdax_synchronize_rcu_tasks(void)
+{
+	synchronize_rcu_tasks();
 }
 
 /* dax: locks */

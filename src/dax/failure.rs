@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::sync::rcu;
 
-use super::layout::unmap;
+use super::layout::{self, unmap};
 use super::page::Page;
 use crate::bindings;
 use crate::vfs::inode::InodeInfo;
@@ -54,7 +54,8 @@ unsafe extern "C" fn notify_failure(
     if flags & bindings::RDAX_MF_MEM_PRE_REMOVE != 0 {
         pr_err!("{}: device is being removed\n", sb.name());
         pmem.set_gone();
-        unmap_all(sb);
+        detach_all(sb);
+        layout::wait_for_pins(sb);
         return 0;
     }
     for block in pmem.blocks_at(offset, len) {
@@ -95,8 +96,8 @@ fn owner_of(page: Page) -> Option<Owner> {
     NonNull::new(unsafe { bindings::igrab((*mapping).host) }).map(Owner)
 }
 
-/// The device is going: no page table may lead to it when it is gone.
-fn unmap_all(sb: &SbInfo) {
+/// The device is going: no page table, no pin and no inode may lead to it when it is gone.
+fn detach_all(sb: &SbInfo) {
     let raw = sb.as_raw();
     // SAFETY: the super block is alive; the lock guards the list of its inodes.
     let lock = unsafe { &raw mut (*raw).s_inode_list_lock };
@@ -113,11 +114,7 @@ fn unmap_all(sb: &SbInfo) {
             if let Some(inode) = NonNull::new(bindings::igrab(inode)) {
                 bindings::spin_unlock(lock);
                 let owner = Owner(inode);
-                {
-                    // Faults that began before the device was marked as gone end; others fail.
-                    let _faults = InvalidateLock::new(owner.info());
-                    unmap(owner.info().mapping(), 0, u64::MAX);
-                }
+                layout::detach(owner.info());
                 last = Some(owner);
                 bindings::spin_lock(lock);
             }

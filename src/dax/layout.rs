@@ -32,6 +32,7 @@ pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Res
         // No fault was ever here.
         return Ok(());
     }
+    let _access = info.sb().volume.pmem().access().ok_or(EIO)?;
     loop {
         unmap(info.mapping(), first, last);
         let Some(page) = find_pinned(info, first, last) else {
@@ -43,19 +44,39 @@ pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Res
     if !info.tracker.is_quiet() {
         sync::write_back(info, first, last)?;
     }
+    forget(info, first, last, Page::dissociate);
+    Ok(())
+}
+
+/// Forgets the pages `first..=last`; `each` takes a page from the file. None is mapped.
+fn forget(info: &InodeInfo, first: u64, last: u64, each: impl Fn(Page)) {
     let pmem = info.sb().volume.pmem();
     for chunk in info.tracker.chunks(first, last, false) {
         let pages = chunk.clip(first, last);
         let mut state = chunk.lock();
         for run in state.runs(&pages) {
             for i in 0..run.len as u64 {
-                Page::of_block(pmem, run.block + i).dissociate();
+                each(Page::of_block(pmem, run.block + i));
             }
         }
         let _ = state.forget(&pages);
         info.tracker.forget(chunk, &pages);
     }
-    Ok(())
+}
+
+/// Takes all pages from the file because the device is going, and its struct pages with it: waits
+/// for whoever pinned one. No mapping can come back.
+pub(super) fn detach(info: &InodeInfo) {
+    // SAFETY: the mapping is that of the inode. Faults that began before the device was marked as
+    // gone end first; later ones fail.
+    unsafe { bindings::rdax_filemap_invalidate_lock(info.mapping()) };
+    unmap(info.mapping(), 0, u64::MAX);
+    forget(info, 0, u64::MAX, |page| {
+        let _ = page.wait_idle(false);
+        page.dissociate();
+    });
+    // SAFETY: taken above.
+    unsafe { bindings::rdax_filemap_invalidate_unlock(info.mapping()) };
 }
 
 /// Holes among the `nr` pages from `first` were filled by write(2) or fallocate: whoever has the
@@ -86,22 +107,11 @@ pub fn hole_filled(info: &InodeInfo, first: u64, nr: u64) {
 pub fn evict(info: &InodeInfo) -> bool {
     let tracker = &info.tracker;
     let sb = info.sb();
-    let mut idle = true;
-    for chunk in tracker.chunks(0, u64::MAX, false) {
-        let state = chunk.lock();
-        for run in state.runs(state.present()) {
-            for block in run.block..run.block + run.len as u64 {
-                let page = Page::of_block(sb.volume.pmem(), block);
-                if !page.is_idle() {
-                    idle = false;
-                    if sb.dirty.remember_pin(block).is_err() {
-                        let _ = page.wait_idle(false);
-                    }
-                }
-                page.dissociate();
-            }
-        }
-    }
+    let idle = match sb.volume.pmem().access() {
+        Some(_access) => give_up_pages(info),
+        // With the device, its struct pages are gone.
+        None => false,
+    };
     // From here on nothing tags a page: no mapping exists, and pinned pages lead nowhere.
     // SAFETY: the inode is alive, and nobody else uses it.
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
@@ -124,8 +134,31 @@ pub fn evict(info: &InodeInfo) -> bool {
     idle
 }
 
+/// Takes all pages from an inode that nobody uses any more. Returns whether all were idle.
+fn give_up_pages(info: &InodeInfo) -> bool {
+    let sb = info.sb();
+    let mut idle = true;
+    for chunk in info.tracker.chunks(0, u64::MAX, false) {
+        let state = chunk.lock();
+        for run in state.runs(state.present()) {
+            for block in run.block..run.block + run.len as u64 {
+                let page = Page::of_block(sb.volume.pmem(), block);
+                if !page.is_idle() {
+                    idle = false;
+                    if sb.dirty.remember_pin(block).is_err() {
+                        let _ = page.wait_idle(false);
+                    }
+                }
+                page.dissociate();
+            }
+        }
+    }
+    idle
+}
+
 /// Waits until every page that was pinned when its inode was evicted is idle, as the next user of
-/// the device must find it. Called when all inodes are gone, before the device is given up.
+/// the device must find it. Called when all inodes are gone, before the device is given up; and
+/// when the device is being removed.
 pub fn wait_for_pins(sb: &SbInfo) {
     while let Some(block) = sb.dirty.next_pin() {
         let _ = Page::of_block(sb.volume.pmem(), block).wait_idle(false);

@@ -174,8 +174,7 @@ impl DirectMap {
     fn direct_access(&self, first: u64, pages: u64) -> Result<(u64, *mut u8, u64)> {
         let mut kaddr = ptr::null_mut();
         let mut pfn = 0;
-        // SAFETY: takes an SRCU read lock, dropped below.
-        let srcu = unsafe { bindings::dax_read_lock() };
+        let _access = self.access().ok_or(EIO)?;
         // SAFETY: `dax_dev` is held, and the out pointers are to locals.
         let found = unsafe {
             bindings::dax_direct_access(
@@ -187,8 +186,6 @@ impl DirectMap {
                 &mut pfn,
             )
         };
-        // SAFETY: matches the lock above.
-        unsafe { bindings::dax_read_unlock(srcu) };
         let found = u64::try_from(found).map_err(|_| Error::from_errno(found as i32))?;
         Ok((found.min(pages), kaddr.cast(), pfn as u64))
     }
@@ -221,9 +218,21 @@ impl DirectMap {
         first / PAGE..end.div_ceil(PAGE)
     }
 
-    /// The device is being removed: every access fails from now on.
+    /// The device is being removed: every access fails from now on. When this returns, none is
+    /// under way but those that hold an [`Access`], for which the device's driver waits. May sleep.
     pub fn set_gone(&self) {
         self.gone.store(true, Relaxed);
+        // All other accesses look at the flag and do not sleep until they are done.
+        // SAFETY: waits until each task has slept or left the kernel once.
+        unsafe { bindings::rdax_synchronize_rcu_tasks() };
+    }
+
+    /// Keeps the device from going away, for work that may sleep or uses its struct pages. `None`
+    /// if it is gone.
+    pub fn access(&self) -> Option<Access> {
+        // SAFETY: an SRCU read lock, dropped with the guard.
+        let access = Access(unsafe { bindings::dax_read_lock() });
+        (!self.is_gone()).then_some(access)
     }
 
     /// Whether the device is gone.
@@ -308,6 +317,16 @@ impl DirectMap {
             Some(end) if end <= self.bytes => Ok(self.base.wrapping_add(at as usize)),
             _ => Err(volume::Error::Invalid),
         }
+    }
+}
+
+/// The device does not go away while this lives.
+pub struct Access(i32);
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        // SAFETY: matches the lock of `DirectMap::access`, by the same task.
+        unsafe { bindings::dax_read_unlock(self.0) };
     }
 }
 

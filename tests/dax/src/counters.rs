@@ -31,6 +31,11 @@ impl Counters {
         Ok(Counters { dir })
     }
 
+    /// The directory of the block device in /sys.
+    pub fn device(&self) -> PathBuf {
+        Path::new("/sys/block").join(self.dir.file_name().unwrap_or_default())
+    }
+
     /// One counter.
     pub fn read(&self, name: &str) -> Result<u64> {
         let path = self.dir.join(name);

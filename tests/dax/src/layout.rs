@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Result};
 
 use crate::sys::{
-    check, create, dies_of_sigbus, fallocate, filled, free_blocks, pipe, read_at, read_page,
-    vmsplice, wait_until, write_at, End, Map, PAGE,
+    check, create, dies_of_sigbus, drop_inodes, fallocate, filled, free_blocks, pipe, read_at,
+    read_page, vmsplice, wait_until, write_at, End, Map, PAGE,
 };
 use crate::{Place, Scenario};
 
@@ -184,10 +184,9 @@ fn evict_pinned(place: &Place) -> Result<()> {
     let (reader, writer) = pipe()?;
     vmsplice(&writer, &map, PAGE)?;
     drop((map, file));
-    place.counters.expect(&[("pages_written_back", 1)], || {
-        std::fs::write("/proc/sys/vm/drop_caches", "3")?;
-        Ok(())
-    })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 1)], || drop_inodes())?;
     // The file again: its page is mapped while the old pin lasts, and truncation waits for it.
     let file = File::options().read(true).write(true).open(&path)?;
     let map = Map::shared(&file, 4 * PAGE)?;

@@ -320,3 +320,21 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     }
     true
 }
+
+/// Has the kernel write the times of inodes out, and then drop the inodes that nobody uses. (One
+/// whose times are dirty stays, and so do its pages.)
+pub fn drop_inodes() -> Result<()> {
+    let vm = |name: &str, value: &str| std::fs::write(format!("/proc/sys/vm/{name}"), value);
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/vm/{name}"));
+    let (expire, interval) = (
+        read("dirty_expire_centisecs")?,
+        read("dirty_writeback_centisecs")?,
+    );
+    vm("dirty_expire_centisecs", "1")?;
+    vm("dirty_writeback_centisecs", "10")?;
+    std::thread::sleep(Duration::from_millis(600));
+    vm("dirty_expire_centisecs", expire.trim())?;
+    vm("dirty_writeback_centisecs", interval.trim())?;
+    vm("drop_caches", "2")?;
+    Ok(())
+}
