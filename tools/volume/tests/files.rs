@@ -91,7 +91,16 @@ impl Mirror {
                 }
             }
             Op::Truncate(size) => {
+                let shorter = size <= self.file.size();
                 self.vol.truncate(&mut self.file, size, now).unwrap();
+                let last = self.vol.map(&self.file, size / BLOCK, 1).unwrap();
+                if let (Map::Run { block, .. }, true) = (last, shorter && size % BLOCK > 0) {
+                    // A mapping shows what lies beyond the size.
+                    let mut tail = vec![1; (BLOCK - size % BLOCK) as usize];
+                    let at = block * BLOCK + size % BLOCK;
+                    self.ram.read(at, &mut tail).unwrap();
+                    assert!(tail.iter().all(|b| *b == 0));
+                }
                 if size as usize <= self.content.len() {
                     self.mapped.retain(|b| *b < size.div_ceil(BLOCK));
                 }
