@@ -16,7 +16,7 @@ use crate::slots::{SlotFile, Tracked};
 
 /// The generation of `bytes` bytes in `round`.
 pub fn generation(round: u64, bytes: u64) -> u64 {
-    round << 32 | bytes
+    (round << 32) | bytes
 }
 
 /// Round and bytes of a generation.
