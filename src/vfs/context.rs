@@ -55,9 +55,7 @@ static OPERATIONS: Table<bindings::fs_context_operations> = ContextTable::<RdaxC
 ///
 /// Called by the VFS with a new context.
 pub unsafe extern "C" fn init(fc: *mut kernel::bindings::fs_context) -> kernel::ffi::c_int {
-    from_result(|| {
-        ContextTable::<RdaxContext>::init(fc.cast(), &OPERATIONS).map(|()| 0)
-    })
+    from_result(|| ContextTable::<RdaxContext>::init(fc.cast(), &OPERATIONS).map(|()| 0))
 }
 
 impl ContextOperations for RdaxContext {

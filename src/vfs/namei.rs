@@ -18,6 +18,7 @@ use super::meta::{lock_all, lock_two};
 use super::object::{Dentry, File, IdMap};
 use super::symlink::Target;
 use super::table::inode::{AttrOperations, DirOperations};
+use super::time::touch_all;
 use crate::volume;
 use crate::volume::format::Time;
 use crate::volume::inode::Inode;
@@ -112,7 +113,7 @@ impl DirOperations for Directory {
     fn link(inode: Exclusive<'_>, dir: Exclusive<'_>, dentry: &Dentry) -> Result {
         let sb = dir.sb();
         sb.check_writable()?;
-        let now = dir.touch_ctime();
+        let now = touch_all(&[Some(dir.info()), Some(inode.info())]);
         let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
         let volume = &sb.volume;
         sb.check(volume.link(&mut dir_meta, dentry.name(), &mut meta, now))?;
@@ -149,11 +150,12 @@ impl DirOperations for Directory {
         }
         let sb = old_dir.sb();
         sb.check_writable()?;
-        let now = old_dir.touch_ctime();
         let moved = old.inode().ok_or(ENOENT)?;
         let replaced = new.inode();
         let across = (old_dir.ino() != new_dir.ino()).then_some(new_dir.info());
-        let locks = lock_all([Some(old_dir.info()), across, Some(moved), replaced]);
+        let concerned = [Some(old_dir.info()), across, Some(moved), replaced];
+        let now = touch_all(&concerned);
+        let locks = lock_all(concerned);
         let [Some(mut src_meta), mut dst_meta, Some(mut moved_meta), mut replaced_meta] = locks
         else {
             unreachable!()
@@ -193,7 +195,7 @@ fn remove(
 ) -> Result {
     let sb = dir.sb();
     sb.check_writable()?;
-    let now = dir.touch_ctime();
+    let now = touch_all(&[Some(dir.info()), Some(inode.info())]);
     let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
     sb.check(remove(&mut dir_meta, &mut meta, now))?;
     changed(dir, &dir_meta, now);

@@ -41,6 +41,12 @@ impl From<Time> for bindings::timespec64 {
     }
 }
 
+/// The time of a change that concerns all of `infos`: not before the last change of any.
+pub fn touch_all(infos: &[Option<&InodeInfo>]) -> Time {
+    let touched = infos.iter().flatten().map(|info| info.touch_ctime());
+    touched.max().unwrap_or_default()
+}
+
 impl InodeInfo {
     /// Moves the kernel's ctime to now and returns it, for the transaction that makes it durable.
     pub fn touch_ctime(&self) -> Time {
@@ -71,8 +77,12 @@ impl InodeInfo {
         unsafe { bindings::rdax_inode_set_mtime(self.as_vfs(), time.sec, time.nsec) };
     }
 
-    /// Sets the kernel's ctime.
+    /// Sets the kernel's ctime. Where it is that already, the note of the kernel stays that
+    /// somebody has seen it, so that the next change gets another.
     pub fn set_ctime(&self, time: Time) {
+        if self.times().ctime == time {
+            return;
+        }
         // SAFETY: the inode is alive.
         unsafe { bindings::rdax_inode_set_ctime(self.as_vfs(), time.sec, time.nsec) };
     }
