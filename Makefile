@@ -30,13 +30,16 @@ all: module tools
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
 module:
 	@kernel=$$(scripts/kernel) && \
-	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)"
+	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)" SHADOW="$(SHADOW)"
 
 tools:
 	@scripts/in-root scripts/build-tools
 
+STRESS_SECONDS ?= 30
+STRESS_SEED ?= 1
 run: all
-	@qemu/vm --pmem 2G -- rdax-stress --dir /mnt/pmem
+	@qemu/vm --pmem 2G -- \
+		rdax-stress --dir /mnt/pmem --seconds $(STRESS_SECONDS) --seed $(STRESS_SEED)
 
 shell: all
 	@qemu/vm
@@ -62,13 +65,18 @@ lint:
 	@scripts/lint
 
 doc:
-	@cd tools && ../scripts/in-root cargo doc --workspace --no-deps --document-private-items
+	@cd tools && ../scripts/in-root bash -c \
+		'cargo doc --quiet --workspace --no-deps --document-private-items && \
+		rm -rf ../build/doc && mkdir -p ../build && \
+		cp -r "$$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/doc" ../build/doc'
+	@echo 'The code: build/doc/rdax_volume/index.html. The programs: man Documentation/man/*.8'
 
 clean:
 	rm -rf build
 
 help:
 	@echo 'make run           get and build all that is needed, run the stress tests in the VM'
+	@echo '                   (STRESS_SECONDS=30, STRESS_SEED=1)'
 	@echo 'make shell         the same VM with a prompt, rdax mounted'
 	@echo 'make test          all tests (host-test, vm-test: one half)'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
@@ -76,6 +84,6 @@ help:
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck'
 	@echo 'make doc           the documentation of the code'
-	@echo 'make clean         remove build/ (not the cache)'
+	@echo 'make clean         remove build/ (not the cache, ~/.cache/rdax)'
 	@echo 'qemu/vm --help     run a program of your own in the VM'
 endif
