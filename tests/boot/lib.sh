@@ -19,8 +19,9 @@ vm() {
 
 # qemu_of PID: the QEMU that the process PID, a qemu/vm, or its children started.
 qemu_of() {
-	local child children
-	read -ra children <"/proc/$1/task/$1/children" || return 0
+	local child children=()
+	# The file does not end in a newline, which read takes for an end too early.
+	read -ra children 2>/dev/null <"/proc/$1/task/$1/children" || :
 	for child in "${children[@]}"; do
 		if tr '\0' ' ' <"/proc/$child/cmdline" | grep -q '/qemu-system-x86_64 '; then
 			echo "$child"

@@ -10,7 +10,7 @@ for content in nothing ext4 noise; do
 	case $content in
 	nothing) must dd if=/dev/zero of="$PMEM1" bs=1M count="$mib" conv=fsync ;;
 	ext4) must mkfs.ext4 -q -F "$PMEM1" ;;
-	noise) must dd if=/dev/urandom of="$PMEM1" bs=1M count=16 conv=fsync ;;
+	noise) must dd if=/dev/urandom of="$PMEM1" bs=1M count=8 conv=fsync ;;
 	esac
 	remember "$PMEM1"
 	mark_log

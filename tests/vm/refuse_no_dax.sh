@@ -7,7 +7,7 @@
 . "${0%/*}/lib.sh"
 
 at_end "umount $MNT; losetup -D"
-truncate -s 64M image
+truncate -s 32M image
 must mkfs.rdax -q -f image
 loop=$(losetup --show -f image)
 remember image

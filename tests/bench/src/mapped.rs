@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Stores to mapped files, and the sync calls that make them durable.
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+use memmap2::MmapMut;
+
+use crate::meter::Meter;
+
+/// Bytes of the file, all of them allocated and written.
+pub const SIZE: usize = 64 << 20;
+/// Bytes of a page.
+pub const PAGE: usize = 4096;
+const PAGES: u64 = (SIZE / PAGE) as u64;
+
+/// A mapping of a file that only this program uses.
+fn map(file: &File) -> Result<MmapMut> {
+    // SAFETY: nobody truncates the file or stores to it while it is mapped.
+    Ok(unsafe { MmapMut::map_mut(file) }?)
+}
+
+/// A file of [`SIZE`] bytes, allocated in one piece and then written.
+pub fn whole_file(path: &Path) -> Result<File> {
+    let mut file = File::create_new(path)?;
+    // SAFETY: takes no pointer.
+    let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, SIZE as i64) };
+    ensure!(
+        status == 0,
+        "fallocate: {}",
+        std::io::Error::last_os_error()
+    );
+    let chunk = vec![0x5a; 1 << 20];
+    for _ in 0..SIZE / chunk.len() {
+        file.write_all(&chunk)?;
+    }
+    file.sync_all()?;
+    drop(file);
+    Ok(File::options().read(true).write(true).open(path)?)
+}
+
+fn store_all(map: &mut MmapMut, value: u8) {
+    for at in (0..SIZE).step_by(PAGE) {
+        map[at] = value;
+    }
+    black_box(map);
+}
+
+/// Measures the rows of mapped files.
+pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
+    let path = dir.join("mapped");
+    let file = whole_file(&path).with_context(|| path.display().to_string())?;
+    one_page(meter, &file)?;
+    many_pages(meter, &file)?;
+    first_touch(meter, &file)?;
+    drop(file);
+    std::fs::remove_file(path)?;
+    holes(meter, dir)
+}
+
+fn one_page(meter: &mut Meter, file: &File) -> Result<()> {
+    let mut map = map(file)?;
+    let hot = SIZE / 2 + 3 * PAGE;
+    meter.repeat("store to one hot page + msync of it", 256, |n| {
+        map[hot] = n as u8;
+        Ok(map.flush_range(hot, 1)?)
+    })?;
+    meter.repeat("store to one hot page + fsync", 256, |n| {
+        map[hot] = n as u8;
+        Ok(file.sync_all()?)
+    })?;
+    meter.repeat("store to one hot page + fdatasync", 256, |n| {
+        map[hot] = n as u8;
+        Ok(file.sync_data()?)
+    })?;
+    meter.repeat("fsync, nothing dirty", 256, |_| Ok(file.sync_all()?))?;
+    meter.repeat(
+        "msync, nothing dirty",
+        256,
+        |_| Ok(map.flush_range(hot, 1)?),
+    )
+}
+
+fn many_pages(meter: &mut Meter, file: &File) -> Result<()> {
+    let mut map = map(file)?;
+    store_all(&mut map, 1);
+    map.flush()?;
+    // Others every time, spread by a multiplicative hash.
+    let page = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % (SIZE / PAGE);
+    meter.repeat("32 scattered stores + msync of the mapping", 32, |n| {
+        for store in 0..32 {
+            map[page(n * 32 + store) * PAGE] = n as u8;
+        }
+        Ok(map.flush()?)
+    })?;
+    for value in 2..6 {
+        let every = || {
+            store_all(&mut map, value);
+            Ok(map.flush()?)
+        };
+        meter.round("store to every page + msync, a page", PAGES, every)?;
+    }
+    Ok(())
+}
+
+fn first_touch(meter: &mut Meter, file: &File) -> Result<()> {
+    for value in 6..9 {
+        let mut fresh = map(file)?;
+        let write = || {
+            store_all(&mut fresh, value);
+            Ok(())
+        };
+        meter.round("first write to a mapped page", PAGES, write)?;
+        fresh.flush()?;
+        drop(fresh);
+        let mut fresh = map(file)?;
+        let read = || {
+            for at in (0..SIZE).step_by(PAGE) {
+                black_box(fresh[at]);
+            }
+            Ok(())
+        };
+        meter.round("first read of a mapped page", PAGES, read)?;
+        let write = || {
+            store_all(&mut fresh, value);
+            Ok(())
+        };
+        meter.round("write to a page after its read", PAGES, write)?;
+        fresh.flush()?;
+    }
+    Ok(())
+}
+
+fn holes(meter: &mut Meter, dir: &Path) -> Result<()> {
+    let path = dir.join("hole");
+    for _ in 0..3 {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        file.set_len(SIZE as u64)?;
+        let mut map = map(&file)?;
+        let fill = || {
+            store_all(&mut map, 1);
+            Ok(())
+        };
+        meter.round("write to a hole by mmap, a page", PAGES, fill)?;
+        meter.round("msync after that, a page", PAGES, || Ok(map.flush()?))?;
+        drop(map);
+        std::fs::remove_file(&path)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! read(2) and write(2).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::mapped::{whole_file, PAGE, SIZE};
+use crate::meter::Meter;
+
+/// Measures the rows of written files.
+pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
+    let path = dir.join("written");
+    let file = whole_file(&path).with_context(|| path.display().to_string())?;
+    overwrite(meter, &file)?;
+    drop(file);
+    std::fs::remove_file(path)?;
+    append(meter, dir, "append 1 KiB", 1024, false)?;
+    append(meter, dir, "append 16 KiB", 16384, false)?;
+    append(meter, dir, "append 1 KiB + fsync", 1024, true)
+}
+
+fn overwrite(meter: &mut Meter, file: &File) -> Result<()> {
+    let page = [0xa5; PAGE];
+    // Page after page, and around.
+    let at = |n: u64| n * PAGE as u64 % SIZE as u64;
+    meter.repeat("overwrite 4 KiB", 512, |n| {
+        Ok(file.write_all_at(&page, at(n))?)
+    })?;
+    meter.repeat("overwrite 4 KiB + fsync", 256, |n| {
+        file.write_all_at(&page, at(n))?;
+        Ok(file.sync_all()?)
+    })?;
+    meter.repeat("overwrite 64 B + fdatasync", 256, |n| {
+        file.write_all_at(&page[..64], at(n))?;
+        Ok(file.sync_data()?)
+    })?;
+    let mut buffer = [0; PAGE];
+    meter.repeat("read 4 KiB", 512, |n| {
+        Ok(file.read_exact_at(&mut buffer, at(n))?)
+    })
+}
+
+fn append(
+    meter: &mut Meter,
+    dir: &Path,
+    operation: &'static str,
+    len: usize,
+    sync: bool,
+) -> Result<()> {
+    let path = dir.join("appended");
+    let file = File::create_new(&path)?;
+    let bytes = vec![0xc3; len];
+    let mut end = 0;
+    meter.repeat(operation, 256, |_| {
+        file.write_all_at(&bytes, end)?;
+        end += len as u64;
+        if sync {
+            file.sync_all()?;
+        }
+        Ok(())
+    })?;
+    Ok(std::fs::remove_file(path)?)
+}
