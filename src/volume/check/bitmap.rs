@@ -79,7 +79,7 @@ impl Checker<'_> {
         let past_end = (chunk * CHUNK_BLOCKS..(chunk + 1) * CHUNK_BLOCKS)
             .zip(0..)
             .filter(|&(block, _)| block >= self.sb.blocks.get())
-            .any(|(_, bit): (u64, usize)| bitmap[bit / 8] >> (bit % 8) & 1 == 0);
+            .any(|(_, bit): (u64, usize)| (bitmap[bit / 8] >> (bit % 8)) & 1 == 0);
         if past_end {
             self.summary_problem(chunk, Kind::FreePastEnd);
         }

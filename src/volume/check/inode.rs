@@ -181,7 +181,7 @@ impl Checker<'_> {
         for index in 1..INODES_PER_CHUNK {
             let ino = first + index;
             let word = header.bitmap[(index / 64) as usize].get();
-            let state = if word >> (index % 64) & 1 == 1 {
+            let state = if (word >> (index % 64)) & 1 == 1 {
                 self.summary.inodes += 1;
                 State::Damaged
             } else {

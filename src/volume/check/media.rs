@@ -118,7 +118,7 @@ impl Bits {
                 continue;
             }
             for bit in 0..64 {
-                let member = bits >> bit & 1 == 1;
+                let member = (bits >> bit) & 1 == 1;
                 match run {
                     None if member => run = Some(base + bit),
                     Some(start) if !member => {

@@ -256,7 +256,7 @@ impl Survey {
             name: *name,
             leaf: *leaf,
             gap: self.gap?,
-            cookie: name.hash << COOKIE_LOW_BITS | u64::from(self.numbers.trailing_ones()),
+            cookie: (name.hash << COOKIE_LOW_BITS) | u64::from(self.numbers.trailing_ones()),
         })
     }
 }

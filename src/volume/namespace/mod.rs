@@ -37,7 +37,7 @@ const S_IFLNK: u16 = 0o120000;
 const TYPE_SHIFT: u32 = 12;
 /// Every file type there is, as a set of `DT_*`: fifo, character device, directory, block device,
 /// regular file, symlink, socket.
-const TYPES: u16 = 1 << 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 12;
+const TYPES: u16 = 0b1_0101_0101_0110;
 
 /// What a new inode starts with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,7 +128,7 @@ fn add_links(raw: &mut RawInode, delta: i32) -> Result<()> {
 impl NewInode {
     /// The inode, without a number and a link.
     fn raw(&self) -> Result<RawInode> {
-        if TYPES >> (self.mode >> TYPE_SHIFT) & 1 == 0 {
+        if (TYPES >> (self.mode >> TYPE_SHIFT)) & 1 == 0 {
             return Err(Error::Invalid);
         }
         let mut raw = RawInode::new_zeroed();

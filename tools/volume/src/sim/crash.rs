@@ -133,7 +133,7 @@ impl Line {
             choices.push(Choice { stores, torn: 0 });
             let first = usize::from(*offset) / WORD;
             let end = (usize::from(*offset) + bytes.len()).div_ceil(WORD);
-            let all = (first..end).fold(0_u8, |mask, word| mask | 1 << word);
+            let all = (first..end).fold(0_u8, |mask, word| mask | (1 << word));
             if end - first < 2 {
                 continue;
             }
