@@ -319,8 +319,14 @@ fn the_label_changes_atomically() {
             );
         },
     );
-    let label = mount(sim).label();
-    assert_eq!(&label[..12], b"another one\0");
+    // The copy has it too.
+    for damaged in [false, true] {
+        if damaged {
+            sim.store(0, &[0; 64]).unwrap();
+        }
+        let label = mount(sim.clone()).label();
+        assert_eq!(&label[..12], b"another one\0");
+    }
 }
 
 #[test]
