@@ -32,6 +32,10 @@ static OPERATIONS: bindings::dax_holder_operations = bindings::dax_holder_operat
 
 /// `dax_holder_operations.notify_failure`. Never fails with `EOPNOTSUPP`: the memory manager would
 /// then look for the pages in the page cache of the inode, which is empty, and corrupt it.
+///
+/// # Safety
+///
+/// Called by the DAX core alone.
 unsafe extern "C" fn notify_failure(
     dax_dev: *mut bindings::dax_device,
     offset: u64,

@@ -125,6 +125,10 @@ static ADDRESS_SPACE_OPERATIONS: Table<address_space_operations> =
     });
 
 /// `vm_operations_struct.fault`: nothing is mapped at the address.
+///
+/// # Safety
+///
+/// Called by the memory manager, with a fault in a mapping of an rdax file.
 unsafe extern "C" fn vm_fault(vmf: *mut vm_fault) -> vm_fault_t {
     // SAFETY: called by the memory manager.
     let vmf = unsafe { Fault::from_raw(vmf) };
@@ -139,6 +143,10 @@ unsafe extern "C" fn vm_fault(vmf: *mut vm_fault) -> vm_fault_t {
 
 /// `vm_operations_struct.pfn_mkwrite`: a store to a shared mapping of a page, or of the zero page,
 /// that is mapped read-only.
+///
+/// # Safety
+///
+/// Called by the memory manager, with a fault in a mapping of an rdax file.
 unsafe extern "C" fn vm_pfn_mkwrite(vmf: *mut vm_fault) -> vm_fault_t {
     // SAFETY: called by the memory manager.
     let vmf = unsafe { Fault::from_raw(vmf) };
@@ -147,12 +155,20 @@ unsafe extern "C" fn vm_pfn_mkwrite(vmf: *mut vm_fault) -> vm_fault_t {
 }
 
 /// `vm_operations_struct.map_pages`.
+///
+/// # Safety
+///
+/// Called by the memory manager, with a fault in a mapping of an rdax file.
 unsafe extern "C" fn vm_map_pages(_: *mut vm_fault, _start: usize, _end: usize) -> vm_fault_t {
     0
 }
 
 /// `address_space_operations.dirty_folio`: a dirty entry was zapped, or a pin wrote to the page.
 /// Does not sleep: the page table lock may be held.
+///
+/// # Safety
+///
+/// Called by the kernel, with the mapping of an rdax inode that is alive, and a folio of it.
 unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut folio) -> bool {
     // SAFETY: the memory manager keeps the mapping, and so the inode, alive during the call.
     let info = unsafe { InodeInfo::from_vfs((*mapping).host) };
@@ -169,6 +185,10 @@ unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut f
 
 /// `address_space_operations.writepages`: whoever waits for write-back gets it. The flusher, which
 /// does not, leaves the pages alone: without a fence nothing would be gained.
+///
+/// # Safety
+///
+/// Called by the kernel, with the mapping of an rdax inode that is alive.
 unsafe extern "C" fn aops_writepages(
     mapping: *mut address_space,
     wbc: *mut writeback_control,
