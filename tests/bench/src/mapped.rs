@@ -4,16 +4,14 @@
 
 use std::fs::File;
 use std::hint::black_box;
-use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use memmap2::MmapMut;
 
 use crate::meter::Meter;
 
-/// Bytes of the file, all of them allocated and written.
+/// Bytes of the file.
 pub const SIZE: usize = 64 << 20;
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -25,23 +23,21 @@ fn map(file: &File) -> Result<MmapMut> {
     Ok(unsafe { MmapMut::map_mut(file) }?)
 }
 
-/// A file of [`SIZE`] bytes, allocated in one piece and then written.
+/// A file of [`SIZE`] bytes, all stored to through a mapping before. That is how a file gets 2 MiB
+/// mappings from every file system that gives them for a hole of that size.
 pub fn whole_file(path: &Path) -> Result<File> {
-    let mut file = File::create_new(path)?;
-    // SAFETY: takes no pointer.
-    let status = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, SIZE as i64) };
-    ensure!(
-        status == 0,
-        "fallocate: {}",
-        std::io::Error::last_os_error()
-    );
-    let chunk = vec![0x5a; 1 << 20];
-    for _ in 0..SIZE / chunk.len() {
-        file.write_all(&chunk)?;
-    }
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)?;
+    file.set_len(SIZE as u64)?;
+    let mut map = map(&file)?;
+    map.fill(0x5a);
+    map.flush()?;
+    drop(map);
     file.sync_all()?;
-    drop(file);
-    Ok(File::options().read(true).write(true).open(path)?)
+    Ok(file)
 }
 
 fn store_all(map: &mut MmapMut, value: u8) {
@@ -66,19 +62,19 @@ pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
 fn one_page(meter: &mut Meter, file: &File) -> Result<()> {
     let mut map = map(file)?;
     let hot = SIZE / 2 + 3 * PAGE;
-    meter.repeat("store to one hot page + msync of it", 256, |n| {
+    meter.repeat("store to one hot page + msync of it", 2048, |n| {
         map[hot] = n as u8;
         Ok(map.flush_range(hot, 1)?)
     })?;
-    meter.repeat("store to one hot page + fsync", 256, |n| {
+    meter.repeat("store to one hot page + fsync", 2048, |n| {
         map[hot] = n as u8;
         Ok(file.sync_all()?)
     })?;
-    meter.repeat("store to one hot page + fdatasync", 256, |n| {
+    meter.repeat("store to one hot page + fdatasync", 2048, |n| {
         map[hot] = n as u8;
         Ok(file.sync_data()?)
     })?;
-    meter.repeat("fsync, nothing dirty", 256, |_| Ok(file.sync_all()?))?;
+    meter.repeat("fsync, nothing dirty", 2048, |_| Ok(file.sync_all()?))?;
     meter.repeat(
         "msync, nothing dirty",
         256,
@@ -90,11 +86,17 @@ fn many_pages(meter: &mut Meter, file: &File) -> Result<()> {
     let mut map = map(file)?;
     store_all(&mut map, 1);
     map.flush()?;
-    // Others every time, spread by a multiplicative hash.
-    let page = |n: u64| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize % (SIZE / PAGE);
-    meter.repeat("32 scattered stores + msync of the mapping", 32, |n| {
-        for store in 0..32 {
-            map[page(n * 32 + store) * PAGE] = n as u8;
+    // Others every time: a linear congruential generator.
+    let mut random = 1u64;
+    let mut page = || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) as usize % (SIZE / PAGE)
+    };
+    meter.repeat("32 scattered stores + msync of the mapping", 128, |n| {
+        for _ in 0..32 {
+            map[page() * PAGE] = n as u8;
         }
         Ok(map.flush()?)
     })?;

@@ -27,19 +27,19 @@ fn overwrite(meter: &mut Meter, file: &File) -> Result<()> {
     let page = [0xa5; PAGE];
     // Page after page, and around.
     let at = |n: u64| n * PAGE as u64 % SIZE as u64;
-    meter.repeat("overwrite 4 KiB", 512, |n| {
+    meter.repeat("overwrite 4 KiB", 2048, |n| {
         Ok(file.write_all_at(&page, at(n))?)
     })?;
-    meter.repeat("overwrite 4 KiB + fsync", 256, |n| {
+    meter.repeat("overwrite 4 KiB + fsync", 2048, |n| {
         file.write_all_at(&page, at(n))?;
         Ok(file.sync_all()?)
     })?;
-    meter.repeat("overwrite 64 B + fdatasync", 256, |n| {
+    meter.repeat("overwrite 64 B + fdatasync", 2048, |n| {
         file.write_all_at(&page[..64], at(n))?;
         Ok(file.sync_data()?)
     })?;
     let mut buffer = [0; PAGE];
-    meter.repeat("read 4 KiB", 512, |n| {
+    meter.repeat("read 4 KiB", 2048, |n| {
         Ok(file.read_exact_at(&mut buffer, at(n))?)
     })
 }
@@ -55,7 +55,7 @@ fn append(
     let file = File::create_new(&path)?;
     let bytes = vec![0xc3; len];
     let mut end = 0;
-    meter.repeat(operation, 256, |_| {
+    meter.repeat(operation, 1024, |_| {
         file.write_all_at(&bytes, end)?;
         end += len as u64;
         if sync {
