@@ -44,5 +44,5 @@ pub mod table;
 #[allow(clippy::module_inception)]
 mod volume;
 
-pub use volume::{MountOptions, Notes, StatFs, Volume};
 pub use error::{Error, Result};
+pub use volume::{MountOptions, Notes, StatFs, Volume};

@@ -81,7 +81,7 @@ pub fn try_used_blocks<P: Pmem>(vol: &Volume<P>) -> Result<Vec<bool>, String> {
         ensure(summary[..4] == crc.to_le_bytes(), "checksum of a bitmap")?;
         let free = (free as u16).to_le_bytes();
         ensure(summary[4..6] == free, "free blocks of a chunk")?;
-        used.extend((0..CHUNK_BLOCKS).map(|i| bitmap[(i / 8) as usize] >> (i % 8) & 1 == 1));
+        used.extend((0..CHUNK_BLOCKS).map(|i| (bitmap[(i / 8) as usize] >> (i % 8)) & 1 == 1));
     }
     let free = used.iter().filter(|used| !**used).count() as u64;
     ensure(vol.free_blocks() == free, "the count of free blocks")?;
@@ -99,7 +99,7 @@ pub fn try_used_inodes<P: Pmem>(vol: &Volume<P>) -> Result<Vec<(u64, Vec<u8>)>, 
     let sum = crc32c(0, &header).to_le_bytes();
     ensure(crc == sum, "checksum of the inode chunk")?;
     let used: Vec<u64> = (1..INODES_PER_CHUNK)
-        .filter(|i| header[16 + (i / 8) as usize] >> (i % 8) & 1 == 1)
+        .filter(|i| (header[16 + (i / 8) as usize] >> (i % 8)) & 1 == 1)
         .collect();
     let free = (INODES_PER_CHUNK - 1 - used.len() as u64) as u16;
     ensure(header[48..50] == free.to_le_bytes(), "free inodes")?;
