@@ -116,7 +116,8 @@ pub fn evict(info: &InodeInfo) -> bool {
     // SAFETY: the inode is alive, and nobody else uses it.
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
     let result = sb.dirty.leave(tracker, || {
-        if unlinked || tracker.is_quiet() {
+        // The shadow wants to see everything durable in the end.
+        if (unlinked && !cfg!(rdax_shadow)) || tracker.is_quiet() {
             return Ok(());
         }
         sync::write_back(info, 0, u64::MAX)

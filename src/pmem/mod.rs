@@ -36,6 +36,8 @@ use crate::volume;
 use crate::volume::pmem::{Pmem, LINE};
 
 mod nt;
+#[cfg(rdax_shadow)]
+mod shadow;
 
 /// Bytes in a page, which is a block of the volume.
 const PAGE: u64 = 4096;
@@ -58,6 +60,9 @@ pub struct DirectMap {
     start: u64,
     synchronous: bool,
     gone: AtomicFlag,
+    /// What is durable, in test builds.
+    #[cfg(rdax_shadow)]
+    shadow: Option<shadow::Shadow>,
     journal_lines: Atomic<u64>,
     fences: Atomic<u64>,
 }
@@ -139,10 +144,18 @@ impl DirectMap {
             // SAFETY: `dax_dev` is held.
             synchronous: unsafe { bindings::dax_synchronous(dax_dev) },
             gone: AtomicFlag::new(false),
+            #[cfg(rdax_shadow)]
+            shadow: None,
             journal_lines: Atomic::new(0),
             fences: Atomic::new(0),
         };
         map.locate().map_err(|_| OpenError::NotLinear)?;
+        #[cfg(rdax_shadow)]
+        {
+            // SAFETY: `locate` found the device there.
+            map.shadow = unsafe { shadow::Shadow::new(map.base, map.bytes as usize) }.ok();
+            kernel::warn_on!(map.shadow.is_none());
+        }
         Ok(map)
     }
 
@@ -199,7 +212,12 @@ impl DirectMap {
     /// sysfs for a platform whose caches are inside the persistence domain.
     pub fn has_write_cache(&self) -> bool {
         // SAFETY: `dax_dev` is held.
-        unsafe { bindings::dax_write_cache_enabled(self.dax_dev) }
+        let has = unsafe { bindings::dax_write_cache_enabled(self.dax_dev) };
+        #[cfg(rdax_shadow)]
+        if let (Some(shadow), false) = (&self.shadow, has) {
+            shadow.void();
+        }
+        has
     }
 
     /// The physical page number of `block`, which must be inside the device.
@@ -243,6 +261,7 @@ impl DirectMap {
     /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path. Returns the number
     /// of lines.
     pub fn write_back_blocks(&self, block: u64, nr: u64) -> u64 {
+        self.becomes_durable(block * PAGE, nr * PAGE);
         if let Ok(at) = self.at(block * PAGE, nr * PAGE) {
             // SAFETY: `at()` checked that the range is inside the mapping.
             unsafe { bindings::arch_wb_cache_pmem(at.cast(), (nr * PAGE) as usize) };
@@ -289,11 +308,27 @@ impl DirectMap {
             block.saturating_mul(PAGE).saturating_add(offset),
             len as u64,
         ) {
-            // SAFETY: `at()` checked that the range is inside the mapping.
-            Ok(at) => unsafe {
-                kernel_bindings::_copy_from_iter_flushcache(at.cast(), len, iter.as_raw())
-            },
+            Ok(at) => {
+                // SAFETY: `at()` checked that the range is inside the mapping.
+                let copied = unsafe {
+                    kernel_bindings::_copy_from_iter_flushcache(at.cast(), len, iter.as_raw())
+                };
+                self.becomes_durable(block * PAGE + offset, copied as u64);
+                copied
+            }
             Err(_) => 0,
+        }
+    }
+
+    /// In test builds, notes that the lines of a range are on their way to the media.
+    #[inline]
+    fn becomes_durable(&self, _at: u64, _len: u64) {
+        #[cfg(rdax_shadow)]
+        if let (Some(shadow), Ok(_)) = (&self.shadow, self.at(_at, _len)) {
+            if _len > 0 {
+                // SAFETY: the shadow is that of `base`, and the range was checked.
+                unsafe { shadow.durable(self.base, _at, _len) };
+            }
         }
     }
 
@@ -332,6 +367,11 @@ impl Drop for Access {
 
 impl Drop for DirectMap {
     fn drop(&mut self) {
+        #[cfg(rdax_shadow)]
+        if let (Some(shadow), false) = (&self.shadow, self.is_gone()) {
+            // SAFETY: the shadow is that of `base`; the file system is unmounted.
+            unsafe { shadow.compare(self.base) };
+        }
         // SAFETY: `open` got the device with this holder.
         unsafe { bindings::fs_put_dax(self.dax_dev, self.holder) };
     }
@@ -391,6 +431,7 @@ impl Pmem for DirectMap {
         unsafe {
             kernel_bindings::__memcpy_flushcache(to.cast(), bytes.as_ptr().cast(), bytes.len());
         }
+        self.becomes_durable(at, bytes.len() as u64);
         Ok(())
     }
 
@@ -398,6 +439,7 @@ impl Pmem for DirectMap {
         let to = self.at(at, len)?;
         // SAFETY: `at()` checked that the range is inside the mapping.
         unsafe { nt::zero(to, len as usize) };
+        self.becomes_durable(at, len);
         Ok(())
     }
 
@@ -405,6 +447,7 @@ impl Pmem for DirectMap {
         if len == 0 {
             return;
         }
+        self.becomes_durable(at, len);
         if let Ok(from) = self.at(at, len) {
             // SAFETY: `at()` checked that the range is inside the mapping.
             unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };

@@ -19,12 +19,19 @@ if pid == 0:
     while True:
         m[n % 64 * 4096] = n % 251
         n += 1
+reader = os.fork()
+if reader == 0:
+    end = time.monotonic() + 8
+    while time.monotonic() < end:
+        m[5 * 4096]
+    os._exit(0)
 time.sleep(0.5)
 namespace = os.path.basename(os.path.realpath("/sys/block/pmem0/device"))
 driver = "/sys/bus/nd/drivers/nd_pmem/unbind"
 subprocess.run(["bash", "-c", f"echo {namespace} >{driver}"], check=True)
-status = os.waitpid(pid, 0)[1]
-assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGBUS, status
+for pid in pid, reader:
+    status = os.waitpid(pid, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGBUS, status
 for work in (lambda: open("/mnt/pmem/b", "w"), lambda: f.seek(0) or f.read(10),
              lambda: os.pwrite(f.fileno(), b"y", 0)):
     try:

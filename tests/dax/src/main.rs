@@ -14,6 +14,7 @@ mod freeze;
 mod holes;
 mod layout;
 mod private;
+mod races;
 mod sync;
 mod sys;
 mod times;
@@ -45,7 +46,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 9] = [
+const GROUPS: [(&str, &[Scenario]); 10] = [
     ("sync", sync::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
     ("times", times::SCENARIOS),
@@ -55,6 +56,7 @@ const GROUPS: [(&str, &[Scenario]); 9] = [
     ("layout", layout::SCENARIOS),
     ("freeze", freeze::SCENARIOS),
     ("concurrent", concurrent::SCENARIOS),
+    ("races", races::SCENARIOS),
 ];
 
 fn main() -> ExitCode {
