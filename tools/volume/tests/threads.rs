@@ -230,7 +230,7 @@ fn crashes_while_threads_commit() {
                         tx.free(run.block, run.len).unwrap();
                     }
                     tx.commit().unwrap();
-                    sim.mark(thread << 32 | round);
+                    sim.mark((thread << 32) | round);
                 }
             });
         }

@@ -337,7 +337,7 @@ impl Bed {
     pub fn mark(&self, block: u64, used: bool) {
         self.bitmap(block / CHUNK_BLOCKS, |bitmap, summary| {
             let bit = (block % CHUNK_BLOCKS) as usize;
-            assert_eq!(bitmap[bit / 8] >> (bit % 8) & 1 == 0, used);
+            assert_eq!((bitmap[bit / 8] >> (bit % 8)) & 1 == 0, used);
             bitmap[bit / 8] ^= 1 << (bit % 8);
             let free: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
             summary.free = U16::new(free as u16);
@@ -354,7 +354,7 @@ impl Bed {
         (0..chunks * CHUNK_BLOCKS)
             .find(|block| {
                 let at = self.bitmap_at(block / CHUNK_BLOCKS) + block % CHUNK_BLOCKS / 8;
-                self.get::<u8>(at) >> (block % 8) & 1 == 0
+                (self.get::<u8>(at) >> (block % 8)) & 1 == 0
             })
             .unwrap()
     }
@@ -380,10 +380,8 @@ impl Bed {
 }
 
 pub fn lines(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("{problem}\n"))
-        .collect()
+    let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    lines.join("\n")
 }
 
 /// Checks a volume that has superblocks to go by.
@@ -439,7 +437,7 @@ impl Parts for Extent {
     fn of(key: u64, block: u64, len: u64) -> Self {
         Extent {
             key: U64::new(key),
-            value: U64::new(len << 40 | block),
+            value: U64::new((len << 40) | block),
         }
     }
 }

@@ -138,7 +138,7 @@ fn cookies() {
     bed.expect(&[entry(bed.ino("sub"), at, b"other", kind)]);
     // The number among names of one hash is free.
     bed.record(at, |head| {
-        head.cookie = U64::new(hash << COOKIE_LOW_BITS | 2047)
+        head.cookie = U64::new((hash << COOKIE_LOW_BITS) | 2047)
     });
     bed.expect(&[]);
 }

@@ -91,7 +91,7 @@ fn entries_of_nodes() {
     // Keys are 0, 2, 4 and so on, each of one block.
     entry(Kind::ExtentOrder { key: 3 }, |e| e[3].key = U64::new(3));
     entry(Kind::ExtentOrder { key: 4 }, |e| e[3].key = U64::new(4));
-    let flags = 1 << KEY_BITS | 8;
+    let flags = (1 << KEY_BITS) | 8;
     entry(Kind::ExtentFlags { key: flags }, |e| {
         e[4].key = U64::new(flags)
     });
