@@ -17,6 +17,9 @@ pub const SCENARIOS: &[Scenario] = &[
     ("syncs of the file system while files come and go", sync_all),
 ];
 
+/// What a thread does until it is told to stop; returns how often.
+type Thread<'a> = Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + 'a>;
+
 fn for_a_while(stop: &AtomicBool, mut work: impl FnMut(u64) -> Result<()>) -> Result<u64> {
     let mut rounds = 0;
     while !stop.load(Relaxed) {
@@ -27,7 +30,7 @@ fn for_a_while(stop: &AtomicBool, mut work: impl FnMut(u64) -> Result<()>) -> Re
 }
 
 /// Runs for a while; then every thread has to end within ten seconds.
-fn run(threads: Vec<Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + '_>>) -> Result<u64> {
+fn run(threads: Vec<Thread<'_>>) -> Result<u64> {
     let stop = AtomicBool::new(false);
     let done = AtomicU64::new(0);
     let rounds = AtomicU64::new(0);
@@ -68,20 +71,18 @@ fn syncs(place: &Place) -> Result<()> {
     let before = place.counters.read("pages_tagged")?;
     let back = place.counters.read("pages_written_back")?;
     let rounds = run((0..4)
-        .map(
-            |thread| -> Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + '_> {
-                Box::new(move |stop| {
-                    for_a_while(stop, |round| {
-                        map.store(thread, round as u8);
-                        if thread == 0 {
-                            Ok(file.sync_data()?)
-                        } else {
-                            map.msync(0, PAGE, libc::MS_SYNC)
-                        }
-                    })
+        .map(|thread| -> Thread<'_> {
+            Box::new(move |stop| {
+                for_a_while(stop, |round| {
+                    map.store(thread, round as u8);
+                    if thread == 0 {
+                        Ok(file.sync_data()?)
+                    } else {
+                        map.msync(0, PAGE, libc::MS_SYNC)
+                    }
                 })
-            },
-        )
+            })
+        })
         .collect())?;
     file.sync_data()?;
     let tagged = place.counters.read("pages_tagged")? - before;
@@ -164,30 +165,28 @@ fn storm(place: &Place) -> Result<()> {
 
 fn sync_all(place: &Place) -> Result<()> {
     let rounds = run((0..3)
-        .map(
-            |thread| -> Box<dyn Fn(&AtomicBool) -> Result<u64> + Send + Sync + '_> {
-                Box::new(move |stop| {
-                    for_a_while(stop, |round| {
-                        if thread == 0 {
-                            // SAFETY: a plain system call.
-                            unsafe { libc::sync() };
-                            return Ok(());
-                        }
-                        let path = place.fresh(&format!("{thread}-{}", round % 5));
-                        let file = filled(&path, 2)?;
-                        let map = Map::shared(&file, 2 * PAGE)?;
-                        map.store(0, 1);
-                        drop((map, file));
-                        if round % 2 == 0 {
-                            std::fs::remove_file(&path)?;
-                        } else if round % 7 == 0 {
-                            std::fs::write("/proc/sys/vm/drop_caches", "2")?;
-                        }
-                        Ok(())
-                    })
+        .map(|thread| -> Thread<'_> {
+            Box::new(move |stop| {
+                for_a_while(stop, |round| {
+                    if thread == 0 {
+                        // SAFETY: a plain system call.
+                        unsafe { libc::sync() };
+                        return Ok(());
+                    }
+                    let path = place.fresh(&format!("{thread}-{}", round % 5));
+                    let file = filled(&path, 2)?;
+                    let map = Map::shared(&file, 2 * PAGE)?;
+                    map.store(0, 1);
+                    drop((map, file));
+                    if round % 2 == 0 {
+                        std::fs::remove_file(&path)?;
+                    } else if round % 7 == 0 {
+                        std::fs::write("/proc/sys/vm/drop_caches", "2")?;
+                    }
+                    Ok(())
                 })
-            },
-        )
+            })
+        })
         .collect())?;
     ensure!(rounds > 50, "only {rounds} rounds");
     Ok(())

@@ -186,7 +186,7 @@ fn evict_pinned(place: &Place) -> Result<()> {
     drop((map, file));
     place
         .counters
-        .expect(&[("pages_written_back", 1)], || drop_inodes())?;
+        .expect(&[("pages_written_back", 1)], drop_inodes)?;
     // The file again: its page is mapped while the old pin lasts, and truncation waits for it.
     let file = File::options().read(true).write(true).open(&path)?;
     let map = Map::shared(&file, 4 * PAGE)?;
