@@ -361,7 +361,22 @@ fn reserved_numbers_are_not_found_free_on_the_media() {
     let numbers: BTreeSet<u64> = slots.iter().map(|slot| slot.ino()).collect();
     assert_eq!(numbers.len(), slots.len());
     assert!(!numbers.contains(&ROOT_INO));
-    drop(slots);
+    // A chunk that is opened again while numbers in it are reserved.
+    let (mut first, others): (Vec<_>, Vec<_>) = slots
+        .into_iter()
+        .partition(|slot| slot.ino() < INODES_PER_CHUNK);
+    let given_back = first.swap_remove(100).ino();
+    let more: Vec<_> = (0..200).map(|_| vol.reserve_inode().unwrap()).collect();
+    let mut numbers: Vec<u64> = [&first, &others, &more]
+        .iter()
+        .flat_map(|slots| slots.iter().map(|slot| slot.ino()))
+        .collect();
+    assert!(numbers.contains(&given_back));
+    let count = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), count);
+    drop((first, others, more));
     // All of them can be had again: the table has not grown for nothing.
     let free = vol.free_blocks();
     let again: Vec<_> = (0..600).map(|_| vol.reserve_inode().unwrap()).collect();
@@ -378,11 +393,15 @@ fn a_freed_number_is_busy_until_its_transaction_is_retired() {
         let vol = mount(sim.clone());
         (0..260).map(|_| create(&vol, 1).unwrap()).collect()
     };
-    let vol = mount(Pausing::new(sim));
-    let victim = &first[100];
+    let (victim, other) = (&first[100], &first[50]);
     // Held before the fences of log, of the change in place, and of `retired`.
     for fences in 0..3 {
-        let inode = vol.iget(victim.ino()).unwrap();
+        // No chunk is open after a mount, and the other one makes it look into the first.
+        let vol = mount(Pausing::new(sim.clone()));
+        let [inode, gone] = [victim, other].map(|inode| vol.iget(inode.ino()).unwrap());
+        let mut tx = vol.begin().unwrap();
+        tx.free_inode(&gone).unwrap();
+        tx.commit().unwrap();
         vol.pmem().at_fence(
             fences,
             || {
@@ -391,8 +410,8 @@ fn a_freed_number_is_busy_until_its_transaction_is_retired() {
                 tx.commit().unwrap();
             },
             || {
-                // More than the second chunk has, so that the first is looked into.
                 let slots: Vec<_> = (0..300).map(|_| vol.reserve_inode().unwrap()).collect();
+                assert!(slots.iter().any(|slot| slot.ino() == other.ino()));
                 assert!(
                     slots.iter().all(|slot| slot.ino() != victim.ino()),
                     "{fences}"
@@ -400,11 +419,14 @@ fn a_freed_number_is_busy_until_its_transaction_is_retired() {
             },
         );
         let slots: Vec<_> = (0..600).map(|_| vol.reserve_inode().unwrap()).collect();
-        let found = slots.into_iter().find(|slot| slot.ino() == victim.ino());
-        let raw = victim.raw().clone();
-        let mut tx = vol.begin().unwrap();
-        tx.create_inode(found.expect("free again"), raw).unwrap();
-        tx.commit().unwrap();
+        for slot in slots {
+            if [victim.ino(), other.ino()].contains(&slot.ino()) {
+                let mut tx = vol.begin().unwrap();
+                tx.create_inode(slot, victim.raw().clone()).unwrap();
+                tx.commit().unwrap();
+            }
+        }
+        assert_eq!(vol.statfs().inodes_used, 261);
     }
 }
 
