@@ -4,6 +4,7 @@
 
 #![allow(dead_code)] // Each test crate uses its part.
 
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Barrier};
 
@@ -147,8 +148,12 @@ impl Pausing {
         std::thread::scope(|scope| {
             scope.spawn(op);
             self.barrier.wait();
-            meanwhile();
+            let result = catch_unwind(AssertUnwindSafe(meanwhile));
+            // Also after a failure: else the thread would be held for ever.
             self.barrier.wait();
+            if let Err(panic) = result {
+                resume_unwind(panic);
+            }
         });
     }
 }
