@@ -4,7 +4,8 @@
 //! owner before its last user is gone.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
@@ -83,12 +84,41 @@ fn zero_range(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// A file of four pages, mapped. Page 1 is dirty, begins with 33, and is pinned by a pipe.
+struct Pinned {
+    path: PathBuf,
+    file: File,
+    map: Map,
+    reader: OwnedFd,
+    writer: OwnedFd,
+}
+
+impl Pinned {
+    fn new(place: &Place) -> Result<Self> {
+        let path = place.fresh("a");
+        let file = filled(&path, 4)?;
+        let map = Map::shared(&file, 4 * PAGE)?;
+        map.store(PAGE, 33);
+        let (reader, writer) = pipe()?;
+        vmsplice(&writer, &map, PAGE)?;
+        Ok(Pinned {
+            path,
+            file,
+            map,
+            reader,
+            writer,
+        })
+    }
+}
+
 fn truncate_pinned(place: &Place) -> Result<()> {
-    let file = filled(&place.fresh("a"), 4)?;
-    let map = Map::shared(&file, 4 * PAGE)?;
-    map.store(PAGE, 33);
-    let (reader, writer) = pipe()?;
-    vmsplice(&writer, &map, PAGE)?;
+    let Pinned {
+        file,
+        map,
+        reader,
+        writer,
+        ..
+    } = Pinned::new(place)?;
     let free = free_blocks(&place.dir)?;
     // A signal ends the wait, and the file is as it was.
     let child = crate::sys::spawn(|| {
@@ -153,12 +183,13 @@ fn fill_free(place: &Place, value: u8) -> Result<File> {
 }
 
 fn unlink_pinned(place: &Place) -> Result<()> {
-    let path = place.fresh("a");
-    let file = filled(&path, 4)?;
-    let map = Map::shared(&file, 4 * PAGE)?;
-    map.store(PAGE, 33);
-    let (reader, writer) = pipe()?;
-    vmsplice(&writer, &map, PAGE)?;
+    let Pinned {
+        path,
+        file,
+        map,
+        reader,
+        writer: _writer,
+    } = Pinned::new(place)?;
     let start = Instant::now();
     std::fs::remove_file(&path)?;
     drop((map, file));
@@ -177,12 +208,13 @@ fn unlink_pinned(place: &Place) -> Result<()> {
 }
 
 fn evict_pinned(place: &Place) -> Result<()> {
-    let path = place.fresh("a");
-    let file = filled(&path, 4)?;
-    let map = Map::shared(&file, 4 * PAGE)?;
-    map.store(PAGE, 33);
-    let (reader, writer) = pipe()?;
-    vmsplice(&writer, &map, PAGE)?;
+    let Pinned {
+        path,
+        file,
+        map,
+        reader,
+        writer,
+    } = Pinned::new(place)?;
     drop((map, file));
     place
         .counters

@@ -252,35 +252,37 @@ proptest! {
     }
 }
 
-/// The transaction that creating a file makes: an inode, a record and the directory's inode; then
-/// others on the same bytes, so that it shows if the first was not brought to an end. The one that
-/// follows has nothing to prepare, so that no fence of its own comes before its log.
+/// The transaction that creating a file makes: an inode, a record and the directory's inode.
+fn create_steps(fill: u8) -> [Step; 5] {
+    [
+        Step::Alloc { len: 1 },
+        Step::CreateInode { fill },
+        Step::Update {
+            at: 32,
+            len: 64,
+            fill,
+        },
+        Step::Write {
+            at: 1000,
+            len: 40,
+            fill,
+        },
+        Step::Free { pick: 0 },
+    ]
+}
+
+/// [`create_steps`], then others on the same bytes, so that it shows if the first was not brought
+/// to an end. The one that follows has nothing to prepare, so that no fence of its own comes before
+/// its log.
 fn create_twice(bench: &mut Bench, mistake: Option<Mistake>) -> Vec<State> {
-    let steps = |fill| {
-        [
-            Step::Alloc { len: 1 },
-            Step::CreateInode { fill },
-            Step::Update {
-                at: 32,
-                len: 64,
-                fill,
-            },
-            Step::Write {
-                at: 1000,
-                len: 40,
-                fill,
-            },
-            Step::Free { pick: 0 },
-        ]
-    };
-    bench.transact(&steps(1), true);
+    bench.transact(&create_steps(1), true);
     let mut states = vec![bench.state()];
     bench.sim().record();
     for (n, fill) in (1..).zip([2, 3, 4]) {
         if n == 1 {
             bench.sim().inject(mistake);
         }
-        let steps = steps(fill);
+        let steps = create_steps(fill);
         bench.transact(if n == 2 { &steps[2..4] } else { &steps }, true);
         if n == 1 && mistake.is_some() {
             assert!(!bench.sim().mistake_pending(), "{mistake:?} was not made");
@@ -380,25 +382,7 @@ fn first_transaction() -> (u64, u64) {
     let mut bench = Bench::new();
     create_twice(&mut bench, None);
     bench.sim().reset_stats();
-    let fill = 5;
-    bench.transact(
-        &[
-            Step::Alloc { len: 1 },
-            Step::CreateInode { fill },
-            Step::Update {
-                at: 32,
-                len: 64,
-                fill,
-            },
-            Step::Write {
-                at: 1000,
-                len: 40,
-                fill,
-            },
-            Step::Free { pick: 0 },
-        ],
-        true,
-    );
+    bench.transact(&create_steps(5), true);
     let stats = bench.sim().stats();
     (stats.lines_written_back, stats.fences)
 }
