@@ -22,6 +22,8 @@
 #include <linux/statfs.h>
 #include <linux/xarray.h>
 
+#include <asm/extable.h>
+
 /* env */
 unsigned int rdax_memalloc_nofs_save(void);
 void rdax_memalloc_nofs_restore(unsigned int flags);
@@ -81,6 +83,7 @@ bool rdax_bdev_has_dax(struct block_device *bdev);
 u64 rdax_bdev_bytes(struct block_device *bdev);
 void rdax_pmem_wmb(void);
 void rdax_synchronize_rcu_tasks(void);
+bool rdax_cpu_has_crc32(void);
 
 /* dax: locks */
 void rdax_sb_start_pagefault(struct super_block *sb);
@@ -115,7 +118,10 @@ const unsigned int RDAX_FOP_MMAP_SYNC = FOP_MMAP_SYNC;
 const unsigned int RDAX_SLAB_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
 const xa_mark_t RDAX_XA_MARK_1 = XA_MARK_1;
 const xa_mark_t RDAX_XA_PRESENT = XA_PRESENT;
+const int RDAX_I_DIRTY_SYNC = I_DIRTY_SYNC;
+const int RDAX_I_DIRTY_PAGES = I_DIRTY_PAGES;
 const int RDAX_MF_MEM_PRE_REMOVE = MF_MEM_PRE_REMOVE;
+const int RDAX_EX_TYPE_DEFAULT_MCE_SAFE = EX_TYPE_DEFAULT_MCE_SAFE;
 const unsigned long RDAX_VM_SHARED = VM_SHARED;
 const int RDAX_FALLOC_FL_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
 const int RDAX_FALLOC_FL_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;

@@ -266,6 +266,11 @@ void rdax_synchronize_rcu_tasks(void)
 	synchronize_rcu_tasks();
 }
 
+bool rdax_cpu_has_crc32(void)
+{
+	return boot_cpu_has(X86_FEATURE_XMM4_2);
+}
+
 /* dax: locks */
 
 void rdax_sb_start_pagefault(struct super_block *sb)

@@ -24,12 +24,16 @@
 //! * A page stops being dirty only after all its mappings were write-protected and before its
 //!   lines are written back. The types say so: [`Tags::dirty_in`] gives a [`Snapshot`], which
 //!   turns into [`Protected`], which alone can be [taken](Tags::take) and gives [`Taken`], the
-//!   pages that must be written back now.
+//!   pages that must be written back now. Hot pages are [kept](Snapshot::keep): written back,
+//!   but still dirty.
+//! * A *huge* chunk is one folio of 2 MiB, and may be mapped as that. Its pages become dirty all at
+//!   once, and are write-protected all at once, but are taken and written back one by one.
 //! * What a sync has taken but not yet made durable is in a [`Window`], for which every later
 //!   sync of an overlapping range waits.
 
 use core::ops::DerefMut;
 
+use super::heat::Heat;
 use super::page_set::{PageSet, PAGES};
 
 /// What is known of a page under the chunk lock.
@@ -77,6 +81,12 @@ pub struct State<T> {
     present: PageSet,
     zero: PageSet,
     blocks: Blocks<T>,
+    /// All pages are present, and their blocks one folio.
+    huge: bool,
+    /// Never again.
+    small: bool,
+    /// Which pages are hot; none of a huge chunk.
+    pub heat: Heat<T>,
 }
 
 impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
@@ -89,7 +99,43 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
                 origin: 0,
                 table: None,
             },
+            huge: false,
+            small: false,
+            heat: Heat::new(),
         }
+    }
+
+    /// Whether the chunk is one folio of 2 MiB.
+    pub fn is_huge(&self) -> bool {
+        self.huge
+    }
+
+    /// Whether the chunk may become huge, or be mapped as what it is if it is. A chunk that was
+    /// synced after it was dirty as a whole may not: it would be dirty as a whole again.
+    pub fn may_be_huge(&self) -> bool {
+        !self.small
+    }
+
+    /// From now on, the chunk is mapped page by page.
+    pub fn map_small(&mut self) {
+        self.small = true;
+    }
+
+    /// The blocks from `block` on were made one folio, which is going to be mapped. Nothing but
+    /// zero pages may have been mapped; returns whether they have to be unmapped.
+    #[must_use]
+    pub fn map_huge(&mut self, block: u64) -> bool {
+        debug_assert!(self.present.is_empty());
+        self.blocks.origin = block;
+        self.present = PageSet::ALL;
+        self.huge = true;
+        !core::mem::replace(&mut self.zero, PageSet::EMPTY).is_empty()
+    }
+
+    /// The folio, which is mapped nowhere, was taken apart; each page belongs to the file still.
+    pub fn split(&mut self) {
+        self.huge = false;
+        self.small = true;
     }
 
     /// What is known of `page`.
@@ -155,9 +201,12 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     }
 
     /// Forgets `pages`, which are mapped nowhere and whose folios are idle; returns those whose
-    /// folios have to be taken from the file. Their [`Tags`] go with [`Tags::forget`].
+    /// folios have to be taken from the file. Their [`Tags`] go with [`Tags::forget`]. Of a huge
+    /// chunk, all have to go.
     #[must_use]
     pub fn forget(&mut self, pages: &PageSet) -> PageSet {
+        self.heat.forget(pages);
+        self.huge = false;
         let gone = self.present.and(pages);
         self.present = self.present.without(&gone);
         self.zero = self.zero.without(pages);
@@ -169,7 +218,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
 
     /// The block of `page`: meaningful for pages that are present, or were when the lock was
     /// taken.
-    fn block(&self, page: usize) -> u64 {
+    pub fn block(&self, page: usize) -> u64 {
         match self.blocks.table.as_ref().and_then(|t| t.get(page)) {
             Some(block) => *block,
             None => self.blocks.origin.wrapping_add(page as u64),
@@ -184,13 +233,12 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         core::iter::from_fn(move || {
             let page = pages.next(from)?;
             let block = self.block(page);
-            let len = (1..PAGES - page)
-                .take_while(|i| {
-                    pages.contains(page + i)
-                        && self.block(page + i) == block.wrapping_add(*i as u64)
-                })
-                .count()
-                + 1;
+            let mut len = pages.next_gap(page) - page;
+            if self.blocks.table.is_some() {
+                len = (1..len)
+                    .find(|i| self.block(page + i) != block.wrapping_add(*i as u64))
+                    .unwrap_or(len);
+            }
             from = page + len;
             Some(Run { page, block, len })
         })
@@ -211,12 +259,12 @@ pub struct Tags {
     dirty: PageSet,
 }
 
-/// What tagging a page changed.
+/// What tagging pages changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Tagged {
-    /// The page was clean.
-    pub newly: bool,
+    /// How many of the pages were clean.
+    pub newly: usize,
     /// The whole chunk was clean: set its mark.
     pub set_mark: bool,
 }
@@ -225,6 +273,10 @@ pub struct Tagged {
 #[derive(Clone, Copy)]
 #[must_use]
 pub struct Snapshot(PageSet);
+
+/// Pages that stay dirty, and may stay writable; their lines must be written back all the same.
+#[must_use]
+pub struct Kept(PageSet);
 
 /// Pages whose mappings were all write-protected while the chunk lock was held, and still is.
 #[must_use]
@@ -247,8 +299,17 @@ impl Tags {
     pub fn set(&mut self, page: usize) -> Tagged {
         let set_mark = self.dirty.is_empty();
         Tagged {
-            newly: self.dirty.insert(page),
+            newly: usize::from(self.dirty.insert(page)),
             set_mark,
+        }
+    }
+
+    /// As [`Tags::set`], for all pages of the chunk.
+    pub fn set_all(&mut self) -> Tagged {
+        let count = core::mem::replace(&mut self.dirty, PageSet::ALL).count();
+        Tagged {
+            newly: PAGES - count,
+            set_mark: count == 0,
         }
     }
 
@@ -282,10 +343,27 @@ impl Snapshot {
         &self.0
     }
 
+    /// Leaves out `hot`, pages that stay writable.
+    pub fn keep(self, hot: &PageSet) -> (Kept, Snapshot) {
+        (Kept(self.0.and(hot)), Snapshot(self.0.without(hot)))
+    }
+
     /// Every shared mapping of every page was write-protected, or the file has no mapping that
     /// could be writable.
     pub fn write_protected(self) -> Protected {
         Protected(self.0)
+    }
+}
+
+impl Kept {
+    /// The pages.
+    pub fn pages(&self) -> &PageSet {
+        &self.0
+    }
+
+    /// As [`Taken::written_back`].
+    pub fn written_back(self) -> usize {
+        self.0.count()
     }
 }
 

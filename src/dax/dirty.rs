@@ -4,8 +4,10 @@
 //!
 //! The VFS's own lists do not serve: they hold an inode only until its next write-back, which
 //! finds no page cache here and forgets it. An inode enters this list when a page of it is tagged,
-//! which also happens under a page table lock; it leaves it when [`sync_all`] has written it back,
-//! or when it is evicted. The list holds no references: an unlinked file must go when its last user
+//! which also happens under a page table lock; it leaves it when [`sync_all`] or [`sync_inode`] has
+//! written it back, or when it is evicted. Entering it also makes the inode dirty for the VFS, whose
+//! flusher calls back after a while (`dirty_expire_centisecs`): that is how stores reach the media
+//! without a sync call. The list holds no references: an unlinked file must go when its last user
 //! does. Instead eviction waits for a `sync_all` that is at the inode, and the other way round.
 
 use core::cell::UnsafeCell;
@@ -17,7 +19,7 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::barrier::{smp_mb, Full};
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
-use super::sync;
+use super::sync::{self, Hot};
 use super::tracker::Tracker;
 use crate::env::{NoMemory, Vec};
 use crate::vfs::inode::InodeInfo;
@@ -40,7 +42,7 @@ struct Links {
     next: *const DirtyEntry,
     /// Number in the order of listing.
     seq: u64,
-    /// `sync_all` took it out of the list and writes it back.
+    /// Somebody took it out of the list and writes it back.
     busy: bool,
     /// Eviction writes it back and takes it out of the list then.
     leaving: bool,
@@ -166,16 +168,20 @@ impl DirtyInodes {
         // looks for tags: one of the two sees the other.
         smp_mb(Full);
         if !tracker.entry.listed.load(Relaxed) {
-            self.add(&tracker.entry);
+            self.add(tracker);
         }
     }
 
     #[cold]
-    fn add(&self, entry: &DirtyEntry) {
+    fn add(&self, tracker: &Tracker) {
         let mut list = self.list.lock();
-        if !entry.listed.load(Relaxed) {
-            list.push(entry);
+        if tracker.entry.listed.load(Relaxed) {
+            return;
         }
+        list.push(&tracker.entry);
+        drop(list);
+        // After it is in the list: the flusher clears the flags before it takes it out again.
+        info_of(tracker).mark_dirty();
     }
 
     /// Runs `write_back` on an inode that is being evicted. A [`sync_all`] that is at the inode is
@@ -227,6 +233,21 @@ impl DirtyInodes {
         }
     }
 
+    /// Takes an inode out of the list, to be written back; false if it is not in it, or is being
+    /// evicted.
+    fn take(&self, tracker: &Tracker) -> bool {
+        let entry = &tracker.entry;
+        let mut list = self.list.lock();
+        // SAFETY: `entry` is part of the tracker.
+        let links = unsafe { list.links(entry) };
+        if !entry.listed.load(Relaxed) || links.leaving {
+            return false;
+        }
+        links.busy = true;
+        list.unlink(entry);
+        true
+    }
+
     /// The page of `block` is pinned and leads to no inode any more.
     pub(super) fn remember_pin(&self, block: u64) -> Result<(), NoMemory> {
         self.pins.lock().push(block)
@@ -246,6 +267,12 @@ impl DirtyInodes {
     }
 }
 
+/// The inode that a tracker is part of.
+fn info_of(tracker: &Tracker) -> &InodeInfo {
+    // SAFETY: trackers are parts of inodes, and as alive as these.
+    unsafe { &*container_of!(ptr::from_ref(tracker), InodeInfo, tracker) }
+}
+
 /// Writes back every dirty page of the mount, and write-protects its mappings: for sync, syncfs,
 /// freeze, remount and unmount. Waits for evictions of dirty inodes that are under way. Returns the
 /// first error, after all inodes had their turn. May sleep.
@@ -255,12 +282,34 @@ pub fn sync_all(sb: &SbInfo) -> Result {
     let limit = dirty.list.lock().next_seq;
     let mut result = Ok(());
     while let Some(tracker) = dirty.next(limit) {
-        // Pairs with `note`.
-        smp_mb(Full);
-        // SAFETY: trackers are parts of inodes, and the inode is alive while the entry is busy.
-        let info = unsafe { &*container_of!(ptr::from_ref(tracker), InodeInfo, tracker) };
-        result = result.and(sync::sync_range(info, 0, u64::MAX));
-        dirty.done(tracker);
+        result = result.and(sync_taken(sb, tracker));
     }
+    result
+}
+
+/// Writes back every dirty page of an inode, and write-protects its mappings: for the flusher and
+/// whoever writes inodes. The caller keeps the inode alive. May sleep.
+pub fn sync_inode(info: &InodeInfo) -> Result {
+    let sb = info.sb();
+    // Nothing was tagged since it was taken out, or whoever took it out is at it.
+    if !sb.dirty.take(&info.tracker) {
+        return Ok(());
+    }
+    sync_taken(sb, &info.tracker)
+}
+
+/// Writes back an inode that was taken out of the list.
+fn sync_taken(sb: &SbInfo, tracker: &Tracker) -> Result {
+    // Pairs with `note`.
+    smp_mb(Full);
+    // The inode is alive while the entry is busy.
+    let info = info_of(tracker);
+    let mut result = Ok(());
+    if !tracker.is_quiet() {
+        result = sync::write_back(info, 0, u64::MAX, Hot::Protect);
+        // Stores to hot pages moved the times just now.
+        result = result.and(info.write_times());
+    }
+    sb.dirty.done(tracker);
     result
 }

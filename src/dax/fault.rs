@@ -115,9 +115,8 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     }
     if dirty {
         // Before the page can be stored to, and a store be followed by a sync.
-        if info.tracker.tag(chunk, page) {
-            sb.counters.pages_tagged.add(1);
-        }
+        let newly = info.tracker.tag(chunk, Some(page));
+        sb.counters.pages_tagged.add(newly as u64);
         sb.dirty.note(&info.tracker);
     }
     // Under the chunk lock: or a sync in between would clean the page, and leave it writable.

@@ -11,7 +11,7 @@ use kernel::bindings::address_space;
 use kernel::prelude::*;
 
 use super::page::Page;
-use super::sync;
+use super::sync::{self, Hot};
 use crate::bindings;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::InvalidateLock;
@@ -42,7 +42,7 @@ pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Res
         lock.unlocked(|| page.wait_idle(true))?;
     }
     if !info.tracker.is_quiet() {
-        sync::write_back(info, first, last)?;
+        sync::write_back(info, first, last, Hot::Protect)?;
     }
     forget(info, first, last, Page::dissociate);
     Ok(())
@@ -120,7 +120,7 @@ pub fn evict(info: &InodeInfo) -> bool {
         if (unlinked && !cfg!(rdax_shadow)) || tracker.is_quiet() {
             return Ok(());
         }
-        sync::write_back(info, 0, u64::MAX)
+        sync::write_back(info, 0, u64::MAX, Hot::Protect)
     });
     if result.is_err() {
         pr_err!(

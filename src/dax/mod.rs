@@ -11,7 +11,8 @@
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
 //! what the file has.
 //!
-//! * [`chunk`] and [`page_set`] are pure: the state machine, which is model-checked on the host.
+//! * [`chunk`], [`heat`] and [`page_set`] are pure: the state machine, which is model-checked on
+//!   the host.
 //! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
 //! * [`fault`], [`sync`], [`layout`] and [`failure`] are the edge to the memory manager.
 //!
@@ -22,6 +23,7 @@ pub mod chunk;
 mod dirty;
 mod failure;
 pub mod fault;
+mod heat;
 mod layout;
 pub mod page;
 mod page_set;
@@ -29,7 +31,7 @@ mod sync;
 mod tracker;
 
 pub use chunk::Entry;
-pub use dirty::{sync_all, DirtyInodes};
+pub use dirty::{sync_all, sync_inode, DirtyInodes};
 pub use failure::holder_operations;
 pub use layout::{break_layout, evict, hole_filled, wait_for_pins};
 pub use sync::sync_range;
@@ -45,10 +47,8 @@ pub fn dirty_page(info: &InodeInfo, page: u64) -> bool {
         // Only pages that belong to the file get here, and a fault made them so.
         return false;
     };
-    let newly = info.tracker.tag(chunk, page);
-    if newly {
-        info.sb().counters.pages_tagged.add(1);
-    }
+    let newly = info.tracker.tag(chunk, Some(page));
+    info.sb().counters.pages_tagged.add(newly as u64);
     info.sb().dirty.note(&info.tracker);
-    newly
+    newly > 0
 }

@@ -2,6 +2,9 @@
 
 //! Sets of pages of one chunk (512 pages, 2 MiB of file), as bitmaps.
 //!
+//! Most sets are small: which words of the bitmap are not zero is kept beside it, so that nothing
+//! is spent on the others.
+//!
 //! Pure: no locks, no kernel. Who may change a set is decided by whoever owns it.
 
 /// log2 of [`PAGES`].
@@ -12,64 +15,109 @@ pub const PAGES: usize = 1 << PAGES_SHIFT;
 const WORDS: usize = PAGES / 64;
 
 /// A set of page numbers in `0..PAGES`.
+///
+/// # Invariants
+///
+/// Bit `i` of `some` is set exactly if `words[i]` is not zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PageSet([u64; WORDS]);
+pub struct PageSet {
+    words: [u64; WORDS],
+    some: u8,
+}
+
+/// The numbers of the bits that are set in `some`, ascending.
+#[inline]
+fn bits(mut some: u8) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        if some == 0 {
+            return None;
+        }
+        let bit = some.trailing_zeros() as usize;
+        some &= some - 1;
+        Some(bit)
+    })
+}
 
 impl PageSet {
     /// No page.
-    pub const EMPTY: PageSet = PageSet([0; WORDS]);
+    pub const EMPTY: PageSet = PageSet {
+        words: [0; WORDS],
+        some: 0,
+    };
+    /// Every page.
+    pub const ALL: PageSet = PageSet {
+        words: [u64::MAX; WORDS],
+        some: u8::MAX,
+    };
 
     /// The pages `first..=last`; both below [`PAGES`]. Empty if `first > last`.
     pub fn range(first: usize, last: usize) -> Self {
         let mut set = Self::EMPTY;
-        for (i, word) in set.0.iter_mut().enumerate() {
-            let base = i * 64;
-            if last < base || first >= base + 64 || first > last {
-                continue;
-            }
+        if first > last {
+            return set;
+        }
+        for word in first / 64..=(last / 64).min(WORDS - 1) {
+            let base = word * 64;
             let low = first.saturating_sub(base);
             let high = (last - base).min(63);
-            *word = (u64::MAX << low) & (u64::MAX >> (63 - high));
+            set.put(word, (u64::MAX << low) & (u64::MAX >> (63 - high)));
         }
         set
     }
 
+    #[inline]
+    fn word(&self, word: usize) -> u64 {
+        self.words.get(word).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    fn put(&mut self, word: usize, value: u64) {
+        if let Some(slot) = self.words.get_mut(word) {
+            *slot = value;
+            let bit = 1 << word;
+            self.some = self.some & !bit | if value != 0 { bit } else { 0 };
+        }
+    }
+
     /// Whether `page` is in the set; false for a number past the last page.
+    #[inline]
     pub fn contains(&self, page: usize) -> bool {
-        self.0
-            .get(page / 64)
-            .is_some_and(|word| word & (1 << (page % 64)) != 0)
+        self.word(page / 64) & (1 << (page % 64)) != 0
     }
 
     /// Adds `page`; true if it was not there. A number past the last page is ignored.
     pub fn insert(&mut self, page: usize) -> bool {
-        let bit = 1 << (page % 64);
-        match self.0.get_mut(page / 64) {
-            Some(word) if *word & bit == 0 => {
-                *word |= bit;
-                true
-            }
-            _ => false,
+        let (word, bit) = (page / 64, 1 << (page % 64));
+        let old = self.word(word);
+        if word >= WORDS || old & bit != 0 {
+            return false;
         }
+        self.put(word, old | bit);
+        true
     }
 
     /// Takes `page` out; true if it was there.
     pub fn remove(&mut self, page: usize) -> bool {
-        let bit = 1 << (page % 64);
-        match self.0.get_mut(page / 64) {
-            Some(word) if *word & bit != 0 => {
-                *word &= !bit;
-                true
-            }
-            _ => false,
-        }
+        let (word, bit) = (page / 64, 1 << (page % 64));
+        let old = self.word(word);
+        self.put(word, old & !bit);
+        old & bit != 0
     }
 
     /// The pages in both sets.
     pub fn and(&self, other: &PageSet) -> PageSet {
+        let mut set = Self::EMPTY;
+        for word in bits(self.some & other.some) {
+            set.put(word, self.word(word) & other.word(word));
+        }
+        set
+    }
+
+    /// The pages in either set.
+    pub fn or(&self, other: &PageSet) -> PageSet {
         let mut set = *self;
-        for (a, b) in set.0.iter_mut().zip(other.0) {
-            *a &= b;
+        for word in bits(other.some) {
+            set.put(word, self.word(word) | other.word(word));
         }
         set
     }
@@ -77,44 +125,73 @@ impl PageSet {
     /// The pages of this set that are not in `other`.
     pub fn without(&self, other: &PageSet) -> PageSet {
         let mut set = *self;
-        for (a, b) in set.0.iter_mut().zip(other.0) {
-            *a &= !b;
+        for word in bits(self.some & other.some) {
+            set.put(word, self.word(word) & !other.word(word));
         }
         set
     }
 
     /// Whether there is no page in the set.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
+        self.some == 0
     }
 
     /// How many pages are in the set.
     pub fn count(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
+        bits(self.some)
+            .map(|word| self.word(word).count_ones() as usize)
+            .sum()
     }
 
     /// The smallest page of the set that is not below `from`.
+    #[inline]
     pub fn next(&self, from: usize) -> Option<usize> {
+        let first = from / 64;
+        if first >= WORDS {
+            return None;
+        }
+        let rest = self.word(first) & (u64::MAX << (from % 64));
+        let (word, value) = if rest != 0 {
+            (first, rest)
+        } else {
+            let word = bits(self.some & (0xfe << first)).next()?;
+            (word, self.word(word))
+        };
+        Some(word * 64 + value.trailing_zeros() as usize)
+    }
+
+    /// The smallest page not below `from` that is not in the set; [`PAGES`] if there is none.
+    #[inline]
+    pub fn next_gap(&self, from: usize) -> usize {
         let mut mask = u64::MAX << (from % 64);
-        for (i, word) in self.0.iter().enumerate().skip(from / 64) {
-            let rest = word & mask;
+        for word in from / 64..WORDS {
+            let rest = !self.word(word) & mask;
             if rest != 0 {
-                return Some(i * 64 + rest.trailing_zeros() as usize);
+                return word * 64 + rest.trailing_zeros() as usize;
             }
             mask = u64::MAX;
         }
-        None
+        PAGES
+    }
+
+    /// The pages, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let page = self.next(from)?;
+            from = page + 1;
+            Some(page)
+        })
     }
 
     /// The maximal runs of neighbouring pages, ascending, as (first page, number of pages).
     pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let gaps = PageSet(self.0.map(|word| !word));
         let mut from = 0;
         core::iter::from_fn(move || {
             let first = self.next(from)?;
-            let end = gaps.next(first).unwrap_or(PAGES);
-            from = end;
-            Some((first, end - first))
+            from = self.next_gap(first);
+            Some((first, from - first))
         })
     }
 }

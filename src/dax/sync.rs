@@ -4,24 +4,36 @@
 //!
 //! Per chunk with dirty pages, under its lock: write-protect the shared mappings of each run of
 //! dirty pages that is contiguous in the file and on the device, so that the next store faults and
-//! tags again; make the pages clean; write their cache lines back. After the last chunk one fence
-//! makes all of it durable. A sync that finds nothing dirty and no other sync in flight does
-//! nothing at all.
+//! tags again; make the pages clean; write their cache lines back. Hot pages stay writable and dirty,
+//! and are only written back. After the last chunk one fence makes all of it durable. A sync that
+//! finds nothing dirty and no other sync in flight does nothing at all.
 //!
 //! Guarantee: when a sync returns without an error, every store to the range that was complete
-//! when it began is durable, whether its mapping still exists or not. Nothing outside the range is
-//! written back or write-protected.
+//! when it began is durable, whether its mapping still exists or not, and has moved the times of the
+//! file. Nothing outside the range is written back.
 
+use kernel::alloc::flags::GFP_KERNEL;
+use kernel::alloc::KBox;
 use kernel::prelude::*;
 
-use super::page_set::PageSet;
-use super::tracker::{Chunk, SyncWindow};
+use super::page_set::{PageSet, PAGES};
+use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
+use crate::env::nofs;
 use crate::vfs::inode::InodeInfo;
 use crate::volume::pmem::Pmem;
 
 /// Bytes to pages.
 const PAGE_SHIFT: u32 = 12;
+
+/// What becomes of hot pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hot {
+    /// They stay writable.
+    Keep,
+    /// They are write-protected like all others: nothing is dirty or writable afterwards.
+    Protect,
+}
 
 /// Makes the stores to the bytes `start..=end` of the file durable. Fails with `EIO` if the device
 /// does; every open file then learns of it at its next fsync, too. May sleep. No chunk lock of the
@@ -32,11 +44,11 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
     if info.tracker.is_quiet() {
         return Ok(());
     }
-    write_back(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+    write_back(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT, Hot::Keep)
 }
 
 /// Writes back the dirty pages among `first..=last`, and waits for other syncs that are at it.
-pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64) -> Result {
+pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
     if !pmem.has_write_cache() {
@@ -48,7 +60,7 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64) -> Result {
     let result = tracker.sync(&sb.dirty.fenced, first, last, |sync| {
         let mut pages = 0;
         for chunk in tracker.chunks(first, last, true) {
-            pages += write_back_chunk(info, sync, chunk, &chunk.clip(first, last));
+            pages += write_back_chunk(info, sync, chunk, &chunk.clip(first, last), hot);
         }
         if pages == 0 {
             return Ok(());
@@ -69,40 +81,108 @@ fn write_back_chunk(
     sync: &mut SyncWindow<'_>,
     chunk: &Chunk,
     pages: &PageSet,
+    hot: Hot,
 ) -> u64 {
     let tracker = &info.tracker;
-    let sb = info.sb();
-    let pmem = sb.volume.pmem();
+    let pmem = info.sb().volume.pmem();
     // From here to the write-back no fault makes a page of the chunk writable.
-    let state = chunk.lock();
+    let mut state = chunk.lock();
     let seen = tracker.dirty_in(chunk, &state, pages);
     if seen.pages().is_empty() {
         return 0;
     }
     // Asked under the chunk lock: a first writable mapping that appears later faults later.
     // SAFETY: the mapping is that of the inode.
-    if unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) } {
-        let mut entries = 0;
-        for run in state.runs(seen.pages()) {
-            // SAFETY: the mapping is that of the inode; the blocks of the run are where the file
-            // has these pages, as long as the chunk is locked.
-            let n = unsafe {
-                bindings::mapping_wrprotect_range(
-                    info.mapping(),
-                    (chunk.first_page() + run.page as u64) as usize,
-                    pmem.pfn(run.block) as usize,
-                    run.len,
-                )
-            };
-            entries += u64::try_from(n).unwrap_or(0);
-        }
-        sb.counters.pages_write_protected.add(entries);
-    }
-    let taken = tracker.take(sync, chunk, seen.write_protected());
+    let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
+    let stay = judge(info, &mut state, pages, seen.pages(), writable && hot == Hot::Keep);
+    let (kept, cold) = seen.keep(&stay);
     let mut lines = 0;
-    for run in state.runs(taken.pages()) {
-        lines += pmem.write_back_blocks(run.block, run.len as u64);
+    let mut write_back = |pages: &PageSet| {
+        for run in state.runs(pages) {
+            lines += pmem.write_back_blocks(run.block, run.len as u64);
+        }
+    };
+    write_back(kept.pages());
+    let mut taken = 0;
+    if !cold.pages().is_empty() {
+        if writable {
+            write_protect(info, chunk, &state, cold.pages());
+        }
+        let cold = tracker.take(sync, chunk, cold.write_protected());
+        write_back(cold.pages());
+        taken = cold.written_back();
     }
-    sb.counters.lines_flushed.add(lines);
-    taken.written_back() as u64
+    info.sb().counters.lines_flushed.add(lines);
+    if state.is_huge() {
+        // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
+        state.map_small();
+    }
+    let kept = kept.written_back();
+    info.sb().counters.hot_pages.add(kept as u64);
+    (kept + taken) as u64
+}
+
+/// Finds out which of the `dirty` pages of a chunk stay writable, if any may, and moves the times
+/// of the file if a hot one was stored to. `range` is what the sync covers.
+fn judge(
+    info: &InodeInfo,
+    state: &mut State,
+    range: &PageSet,
+    dirty: &PageSet,
+    may_stay: bool,
+) -> PageSet {
+    let pmem = info.sb().volume.pmem();
+    let mut stay = PageSet::EMPTY;
+    let hot = state.heat.hot().and(dirty);
+    for page in hot.iter() {
+        // Where the media cannot be read, there is no telling; who needs it finds out.
+        if let Some(fingerprint) = pmem.fingerprint(state.block(page)) {
+            if state.heat.compare(page, fingerprint) {
+                stay.insert(page);
+            }
+        }
+    }
+    if !stay.is_empty() {
+        // Under the chunk lock: another sync that finds no more change may rely on it.
+        info.touch_data();
+    }
+    if may_stay && !state.is_huge() {
+        for page in state.heat.due(dirty).iter() {
+            if state.heat.needs_table() {
+                match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
+                    Ok(table) => state.heat.set_table(table),
+                    Err(_) => break,
+                }
+            }
+            if let Some(fingerprint) = pmem.fingerprint(state.block(page)) {
+                state.heat.add(page, fingerprint);
+                stay.insert(page);
+            }
+        }
+    } else {
+        stay = PageSet::EMPTY;
+    }
+    state.heat.synced(range, dirty, &stay);
+    stay
+}
+
+/// Write-protects all shared mappings of `pages`.
+fn write_protect(info: &InodeInfo, chunk: &Chunk, state: &State, pages: &PageSet) {
+    // A mapping of 2 MiB is protected as a whole or not at all.
+    let pages = if state.is_huge() { &PageSet::ALL } else { pages };
+    let mut entries = 0;
+    for run in state.runs(pages) {
+        // SAFETY: the mapping is that of the inode; the blocks of the run are where the file has
+        // these pages, as long as the chunk is locked.
+        let n = unsafe {
+            bindings::mapping_wrprotect_range(
+                info.mapping(),
+                (chunk.first_page() + run.page as u64) as usize,
+                info.sb().volume.pmem().pfn(run.block) as usize,
+                run.len,
+            )
+        };
+        entries += u64::try_from(n).unwrap_or(0);
+    }
+    info.sb().counters.pages_write_protected.add(entries);
 }

@@ -291,11 +291,15 @@ impl Tracker {
         })
     }
 
-    /// Notes that stores may reach `page` of `chunk` from now on, or have. Returns whether it was
-    /// clean. Does not sleep; may be called under a page table lock.
-    pub fn tag(&self, chunk: &Chunk, page: usize) -> bool {
+    /// Notes that stores may reach `page` of `chunk` from now on, or have; any page if it is `None`.
+    /// Returns how many were clean. Does not sleep; may be called under a page table lock.
+    pub fn tag(&self, chunk: &Chunk, page: Option<usize>) -> usize {
         let mut syncs = self.syncs.lock();
-        let tagged = chunk.tags.access_mut(&mut syncs).set(page);
+        let tags = chunk.tags.access_mut(&mut syncs);
+        let tagged = match page {
+            Some(page) => tags.set(page),
+            None => tags.set_all(),
+        };
         if tagged.set_mark {
             // SAFETY: the tree is alive and has the chunk.
             unsafe { bindings::xa_set_mark(self.chunks.get(), chunk.index as usize, MARK) };

@@ -35,6 +35,7 @@ use crate::bindings;
 use crate::volume;
 use crate::volume::pmem::{Pmem, LINE};
 
+mod fingerprint;
 mod nt;
 #[cfg(rdax_shadow)]
 mod shadow;
@@ -59,6 +60,7 @@ pub struct DirectMap {
     /// Where the block device starts in the DAX device, in bytes: a partition does not at 0.
     start: u64,
     synchronous: bool,
+    fingerprints: bool,
     gone: AtomicFlag,
     /// What is durable, in test builds.
     #[cfg(rdax_shadow)]
@@ -143,6 +145,7 @@ impl DirectMap {
             bytes: unsafe { bindings::rdax_bdev_bytes(bdev) },
             // SAFETY: `dax_dev` is held.
             synchronous: unsafe { bindings::dax_synchronous(dax_dev) },
+            fingerprints: fingerprint::is_supported(),
             gone: AtomicFlag::new(false),
             #[cfg(rdax_shadow)]
             shadow: None,
@@ -267,6 +270,14 @@ impl DirectMap {
             unsafe { bindings::arch_wb_cache_pmem(at.cast(), (nr * PAGE) as usize) };
         }
         nr * (PAGE / LINE)
+    }
+
+    /// A hash of the content of `block`, which changes if the content does. `None` if the media or
+    /// the CPU does not allow it.
+    pub fn fingerprint(&self, block: u64) -> Option<u64> {
+        let at = self.at(block * PAGE, PAGE).ok()?;
+        // SAFETY: `at()` checked that the page is inside the mapping; the CPU was asked.
+        unsafe { self.fingerprints.then(|| fingerprint::of_page(at))? }
     }
 
     /// Copies `len` bytes from `offset` bytes into `block` (and on into the blocks after it) to

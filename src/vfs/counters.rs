@@ -77,6 +77,8 @@ counters! {
         pages_write_protected,
         /// Pages that a sync wrote back.
         pages_written_back,
+        /// Those of them that stayed dirty and writable, because they are hot.
+        hot_pages,
         /// Cache lines that a sync wrote back.
         lines_flushed,
         /// Calls of fsync, fdatasync and msync.

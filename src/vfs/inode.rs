@@ -211,6 +211,13 @@ impl InodeInfo {
         unsafe { (&raw mut (*self.as_vfs()).i_blocks).write_volatile(sectors) };
     }
 
+    /// Has the flusher write the inode after a while. Does not sleep; a page table lock may be held.
+    pub fn mark_dirty(&self) {
+        let flags = bindings::RDAX_I_DIRTY_SYNC | bindings::RDAX_I_DIRTY_PAGES;
+        // SAFETY: the inode is alive.
+        unsafe { bindings::__mark_inode_dirty(self.as_vfs(), flags) };
+    }
+
     /// Makes the times that moved only in memory durable.
     pub fn write_times(&self) -> Result {
         let sb = self.sb();

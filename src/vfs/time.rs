@@ -54,6 +54,18 @@ impl InodeInfo {
         unsafe { bindings::inode_set_ctime_current(self.as_vfs()) }.into()
     }
 
+    /// The content was changed: moves the kernel's mtime and ctime to now. Does not sleep.
+    pub fn touch_data(&self) {
+        // SAFETY: the inode is alive. Nothing but memory is changed, so this does not fail.
+        unsafe {
+            bindings::generic_update_time(
+                self.as_vfs(),
+                bindings::fs_update_time_FS_UPD_CMTIME,
+                0,
+            );
+        }
+    }
+
     /// The kernel's times.
     pub fn times(&self) -> Times {
         let inode = self.as_vfs();

@@ -11,7 +11,7 @@ use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 
 use super::Table;
-use crate::bindings;
+use crate::{bindings, dax};
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::object::SuperBlock;
 
@@ -83,7 +83,11 @@ impl<T: SuperOperations> SuperTable<T> {
     ) -> c_int {
         // SAFETY: write-back keeps the inode from being freed.
         let info = unsafe { InodeInfo::from_vfs(inode) };
-        from_result(|| info.write_times().map(|()| 0))
+        from_result(|| {
+            dax::sync_inode(info)?;
+            info.write_times()?;
+            Ok(0)
+        })
     }
 
     /// # Safety

@@ -6,12 +6,14 @@
 //! Runs as root in a directory on rdax (`$MNT`, else /mnt/pmem), which it may fill up. Prints a
 //! line for each scenario; exits with 0 if all of the group passed.
 
+mod aging;
 mod concurrent;
 mod counters;
 mod dirty;
 mod eof;
 mod freeze;
 mod holes;
+mod hot;
 mod layout;
 mod private;
 mod races;
@@ -46,9 +48,11 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 10] = [
+const GROUPS: [(&str, &[Scenario]); 12] = [
     ("sync", sync::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
+    ("hot", hot::SCENARIOS),
+    ("aging", aging::SCENARIOS),
     ("times", times::SCENARIOS),
     ("holes", holes::SCENARIOS),
     ("private", private::SCENARIOS),

@@ -38,7 +38,8 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
-fn moved(file: &File, work: impl FnOnce() -> Result<()>) -> Result<bool> {
+/// Whether the times of `file` move while `work` runs.
+pub fn moved(file: &File, work: impl FnOnce() -> Result<()>) -> Result<bool> {
     let before = times(file)?;
     pause();
     work()?;

@@ -9,5 +9,7 @@
 
 #[path = "../../../src/dax/chunk.rs"]
 pub mod chunk;
+#[path = "../../../src/dax/heat.rs"]
+pub mod heat;
 #[path = "../../../src/dax/page_set.rs"]
 pub mod page_set;

@@ -18,13 +18,15 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use dax_model::chunk::{Entry, State, Tags, Window};
+use dax_model::chunk::{Entry, Run, State, Tags, Window};
 use dax_model::page_set::{PageSet, PAGES};
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, RwLock};
 use shuttle::thread;
 
 const NR: usize = 2;
+
+type Chunk = State<Box<[u64; PAGES]>>;
 
 fn one(page: usize) -> PageSet {
     PageSet::range(page, page)
@@ -60,6 +62,12 @@ enum Mistake {
     LookupEarly,
     /// write(2) into a hole does not unmap the zero page.
     LeaveZero,
+    /// A hot page is not written back.
+    TrustHot,
+    /// A hot page that did not change is made clean, and left writable.
+    CoolUnprotected,
+    /// A hot page is made clean like the others, and left writable.
+    TakeHot,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,7 +103,7 @@ struct Machine {
     invalidate: RwLock<()>,
     /// Which block each page of the file has.
     extents: Mutex<[Option<u64>; NR]>,
-    chunk: Mutex<State<Box<[u64; PAGES]>>>,
+    chunk: Mutex<Chunk>,
     tags: Mutex<TagState>,
     fenced: Condvar,
     /// The chunk's mark: read without a lock.
@@ -320,7 +328,7 @@ impl Machine {
                 .map(|(page, block)| (page, block, blocks[block as usize].complete))
                 .collect()
         };
-        self.sync_steps(first, last);
+        self.sync_steps(first, last, true);
         let extents = self.extents.lock().unwrap();
         let blocks = self.blocks.lock().unwrap();
         for (page, block, value) in wanted {
@@ -334,7 +342,38 @@ impl Machine {
         }
     }
 
-    fn sync_steps(&self, first: usize, last: usize) {
+    /// `judge` of `sync.rs`; the fingerprint of a block is what is in the cache.
+    fn judge(
+        &self,
+        chunk: &mut Chunk,
+        range: &PageSet,
+        dirty: &PageSet,
+        may_stay: bool,
+    ) -> PageSet {
+        let fingerprint = |block: u64| self.blocks.lock().unwrap()[block as usize].cache;
+        let mut stay = PageSet::EMPTY;
+        let hot = chunk.heat.hot().and(dirty);
+        for page in hot.iter() {
+            if chunk.heat.compare(page, fingerprint(chunk.block(page))) {
+                stay.insert(page);
+            }
+        }
+        if may_stay {
+            for page in chunk.heat.due(dirty).iter() {
+                if chunk.heat.needs_table() {
+                    chunk.heat.set_table(Box::new([0; PAGES]));
+                }
+                chunk.heat.add(page, fingerprint(chunk.block(page)));
+                stay.insert(page);
+            }
+        } else {
+            stay = PageSet::EMPTY;
+        }
+        chunk.heat.synced(range, dirty, &stay);
+        stay
+    }
+
+    fn sync_steps(&self, first: usize, last: usize, keep: bool) {
         let range = PageSet::range(first, last);
         let early = self.writable.load(SeqCst) > 0;
         let windows = !self.is(Mistake::NoWindow);
@@ -357,26 +396,45 @@ impl Machine {
         }
         let mut under_way = Vec::new();
         {
-            let chunk = self.chunk.lock().unwrap();
+            let mut chunk = self.chunk.lock().unwrap();
+            let was_hot = *chunk.heat.hot();
             let seen = self.tags.lock().unwrap().tags.dirty_in(&range);
             let runs: Vec<_> = chunk.runs(seen.pages()).collect();
-            let flush = |under_way: &mut Vec<_>| {
-                for run in &runs {
+            let flush = |runs: &[Run], under_way: &mut Vec<_>| {
+                for run in runs {
                     for i in 0..run.len as u64 {
                         self.write_back(run.block + i, under_way);
                     }
                 }
             };
             if self.is(Mistake::FlushBeforeProtect) {
-                flush(&mut under_way);
+                flush(&runs, &mut under_way);
             }
             let writable = match self.mistake {
                 Mistake::WritableCheckedEarly => early,
                 _ => self.writable.load(SeqCst) > 0,
             };
-            if writable && !self.is(Mistake::TakeBeforeProtect) {
-                self.write_protect(seen.pages());
+            let stay = self.judge(&mut chunk, &range, seen.pages(), writable && keep);
+            let (kept, cold) = seen.keep(&stay);
+            let (hot, cold) = match self.mistake {
+                Mistake::TakeHot => (PageSet::EMPTY, seen),
+                _ => (*kept.pages(), cold),
+            };
+            let runs: Vec<_> = match self.mistake {
+                Mistake::TrustHot => chunk.runs(&seen.pages().without(&hot)).collect(),
+                _ => runs,
+            };
+            kept.written_back();
+            let mut open = hot;
+            if self.is(Mistake::TakeHot) {
+                open = stay;
+            } else if self.is(Mistake::CoolUnprotected) {
+                open = was_hot;
             }
+            if writable && !self.is(Mistake::TakeBeforeProtect) {
+                self.write_protect(&seen.pages().without(&open));
+            }
+            let seen = cold;
             let taken = if self.is(Mistake::ClearMarkLate) {
                 let mut t = self.tags.lock().unwrap();
                 let (taken, clear) = t.tags.take(seen.write_protected());
@@ -399,7 +457,7 @@ impl Machine {
                 taken
             };
             if !self.is(Mistake::FlushBeforeProtect) {
-                flush(&mut under_way);
+                flush(&runs, &mut under_way);
             }
             if writable && self.is(Mistake::TakeBeforeProtect) {
                 self.write_protect(taken.pages());
@@ -410,6 +468,11 @@ impl Machine {
         if windows {
             self.wait_for_others(first, last, Some(window.seq));
         }
+    }
+
+    /// `sync_all` of `dirty.rs`: hot pages are write-protected, too.
+    fn sync_all(&self) {
+        self.sync_steps(0, NR - 1, false);
     }
 
     /// Ends the own window, then waits for the fences of those that were begun before.
@@ -454,7 +517,7 @@ impl Machine {
             invalidate = self.invalidate.write().unwrap();
         }
         if !self.is(Mistake::DropTags) {
-            self.sync_steps(0, NR - 1);
+            self.sync_steps(0, NR - 1, false);
         }
         {
             let mut chunk = self.chunk.lock().unwrap();
@@ -543,6 +606,30 @@ fn stores_and_syncs(mistake: Mistake) {
     m.sync(0, NR - 1);
 }
 
+/// A page that became hot is stored to, left alone, and unmapped while syncs run.
+fn hot_pages(mistake: Mistake) {
+    let m = Machine::new(mistake, 2, false);
+    for _ in 0..3 {
+        m.store(0, 0);
+        m.sync(0, 0);
+    }
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+            m.store(0, 0);
+            m.sync(0, NR - 1);
+        }),
+        run(&m, |m| {
+            m.sync(0, NR - 1);
+            m.store(1, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| m.sync_all()),
+    ]);
+    m.sync(0, NR - 1);
+}
+
 /// A page is tagged outside of a fault while syncs run, and unmapped while dirty.
 fn zaps_and_dma(mistake: Mistake) {
     let m = Machine::new(mistake, 2, false);
@@ -609,8 +696,9 @@ fn holes(mistake: Mistake) {
     ]);
 }
 
-const SCENES: [Scene; 5] = [
+const SCENES: [Scene; 6] = [
     stores_and_syncs,
+    hot_pages,
     zaps_and_dma,
     late_mapping,
     truncation,
@@ -637,12 +725,15 @@ fn holds_in_every_interleaving() {
 
 #[test]
 fn every_mistake_is_found() {
-    let mistakes: [(Mistake, Scene); 13] = [
+    let mistakes: [(Mistake, Scene); 16] = [
         (Mistake::FlushBeforeProtect, stores_and_syncs),
         (Mistake::TakeBeforeProtect, stores_and_syncs),
         (Mistake::TagAfterInsert, stores_and_syncs),
         (Mistake::InsertAfterUnlock, stores_and_syncs),
         (Mistake::NoWindow, stores_and_syncs),
+        (Mistake::TrustHot, hot_pages),
+        (Mistake::CoolUnprotected, hot_pages),
+        (Mistake::TakeHot, hot_pages),
         (Mistake::ClearMarkLate, zaps_and_dma),
         (Mistake::WritableCheckedEarly, late_mapping),
         (Mistake::IgnoreDma, zaps_and_dma),

@@ -40,7 +40,10 @@ proptest! {
         prop_assert_eq!(x.count(), a.len());
         prop_assert_eq!(x.is_empty(), a.is_empty());
         prop_assert_eq!(x.and(&y), set(&a.intersection(&b).copied().collect()));
+        prop_assert_eq!(x.or(&y), set(&a.union(&b).copied().collect()));
         prop_assert_eq!(x.without(&y), set(&a.difference(&b).copied().collect()));
+        prop_assert_eq!(x.iter().collect::<BTreeSet<_>>(), a.clone());
+        prop_assert_eq!(x.next_gap(first), (first..PAGES).find(|p| !a.contains(p)).unwrap_or(PAGES));
         prop_assert_eq!(PageSet::range(first, last), set(&(first..=last).collect()));
         prop_assert_eq!(x.next(first), a.range(first..).next().copied());
         let mut out = x;
@@ -139,7 +142,7 @@ proptest! {
             match kind {
                 0 => {
                     let tagged = tags.set(page);
-                    prop_assert_eq!(tagged.newly, model.insert(page));
+                    prop_assert_eq!(tagged.newly, usize::from(model.insert(page)));
                     mark |= tagged.set_mark;
                 }
                 1 => {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Without a sync call, a store is durable after a while all the same (`dirty_expire_centisecs`).
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::sys::{filled, Map, PAGE};
+use crate::times::moved;
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("a dirty page is written back by age", by_age),
+    ("so is one whose mapping is gone", unmapped),
+    ("so is a hot one, which moves the times", hot),
+    ("a page that is stored to all the time is, too", never_quiet),
+];
+
+/// Makes the flusher quick, as long as it lives.
+struct Quick(Vec<(PathBuf, String)>);
+
+impl Quick {
+    fn new() -> Result<Quick> {
+        let mut quick = Quick(Vec::new());
+        for (name, value) in [
+            ("dirty_expire_centisecs", "30"),
+            ("dirty_writeback_centisecs", "10"),
+        ] {
+            let path = PathBuf::from("/proc/sys/vm").join(name);
+            quick.0.push((path.clone(), fs::read_to_string(&path)?));
+            fs::write(&path, value).with_context(|| path.display().to_string())?;
+        }
+        Ok(quick)
+    }
+}
+
+impl Drop for Quick {
+    fn drop(&mut self) {
+        for (path, value) in &self.0 {
+            let _ = fs::write(path, value);
+        }
+    }
+}
+
+/// Waits until `count` more pages were written back since `before`.
+fn written_back(place: &Place, before: u64, count: u64) -> Result<()> {
+    let start = Instant::now();
+    while place.counters.read("pages_written_back")? < before + count {
+        ensure!(
+            start.elapsed() < Duration::from_secs(20),
+            "not written back after 20 s"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn by_age(place: &Place) -> Result<()> {
+    let _quick = Quick::new()?;
+    let file = filled(&place.fresh("a"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    for round in 0..3 {
+        let before = place.counters.read("pages_written_back")?;
+        map.store(0, round);
+        map.store(2 * PAGE, round);
+        map.msync(0, 4 * PAGE, libc::MS_ASYNC)?;
+        written_back(place, before, 2)?;
+        // Nothing is left for a sync.
+        place
+            .counters
+            .expect(&[("pages_written_back", 0)], || Ok(file.sync_data()?))?;
+    }
+    Ok(())
+}
+
+fn unmapped(place: &Place) -> Result<()> {
+    let _quick = Quick::new()?;
+    let file = filled(&place.fresh("a"), 1)?;
+    let before = place.counters.read("pages_written_back")?;
+    let map = Map::shared(&file, PAGE)?;
+    map.store(0, 1);
+    drop((map, file));
+    written_back(place, before, 1)
+}
+
+fn hot(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    for round in 0..5 {
+        map.store(0, round);
+        map.msync(0, PAGE, libc::MS_SYNC)?;
+    }
+    let seen = moved(&file, || {
+        let before = place.counters.read("pages_written_back")?;
+        map.store(0, 77);
+        let _quick = Quick::new()?;
+        written_back(place, before, 1)
+    })?;
+    ensure!(seen, "the times did not move");
+    // It was write-protected: the next store is seen.
+    place.counters.expect(&[("mkwrite_faults", 1)], || {
+        map.store(0, 78);
+        Ok(())
+    })
+}
+
+fn never_quiet(place: &Place) -> Result<()> {
+    let _quick = Quick::new()?;
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    let before = place.counters.read("pages_written_back")?;
+    let start = Instant::now();
+    let mut value = 0;
+    while place.counters.read("pages_written_back")? < before + 3 {
+        ensure!(start.elapsed() < Duration::from_secs(20), "not every round");
+        value = u8::wrapping_add(value, 1);
+        map.store(0, value);
+    }
+    Ok(())
+}

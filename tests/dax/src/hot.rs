@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Hot pages: what is stored to before every sync costs no fault, is written back at each, and moves
+//! the times; and what is not stored to any more cools down.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use anyhow::{ensure, Result};
+
+use crate::sys::{check, filled, Map, PAGE};
+use crate::times::moved;
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("a hot page costs no fault and one write-back", no_fault),
+    ("a page that is not hot any more cools down", cools_down),
+    ("the times move with every store, and not without", times),
+    (
+        "a hot page that is unmapped is still written back",
+        unmapped,
+    ),
+    ("sync write-protects hot pages", sync_protects),
+    ("a hot page in two mappings", two_mappings),
+    ("a hot page that is truncated away", truncated),
+];
+
+/// Syncs in a row that find a page dirty before it is hot.
+const WARM_UP: u8 = 3;
+
+/// What a sync of one hot page costs.
+const HOT: [(&str, u64); 7] = [
+    ("write_faults", 0),
+    ("mkwrite_faults", 0),
+    ("pages_write_protected", 0),
+    ("pages_written_back", 1),
+    ("hot_pages", 1),
+    ("lines_flushed", 64),
+    ("fences", 1),
+];
+
+fn store_and_sync(map: &Map, at: usize, value: u8) -> Result<()> {
+    map.store(at, value);
+    map.msync(at - at % PAGE, PAGE, libc::MS_SYNC)
+}
+
+/// A file of `pages` with the first page hot.
+fn hot(place: &Place, pages: usize) -> Result<(File, Map)> {
+    let file = filled(&place.fresh("hot"), pages)?;
+    let map = Map::shared(&file, pages * PAGE)?;
+    (0..WARM_UP).try_for_each(|round| store_and_sync(&map, 0, 100 + round))?;
+    Ok((file, map))
+}
+
+fn no_fault(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 4)?;
+    for round in 0..20 {
+        place
+            .counters
+            .expect(&HOT, || store_and_sync(&map, 0, round))?;
+        place.counters.expect(&HOT, || {
+            map.store(64, round);
+            Ok(file.sync_data()?)
+        })?;
+    }
+    // Its neighbour is not.
+    place.counters.expect(
+        &[
+            ("write_faults", 1),
+            ("hot_pages", 0),
+            ("pages_written_back", 1),
+        ],
+        || store_and_sync(&map, PAGE, 1),
+    )
+}
+
+fn cools_down(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 4)?;
+    place.counters.expect(
+        &[
+            ("pages_write_protected", 1),
+            ("pages_written_back", 1),
+            ("hot_pages", 0),
+        ],
+        || Ok(file.sync_data()?),
+    )?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 0), ("fences", 0)], || {
+            Ok(file.sync_data()?)
+        })?;
+    // The next store is seen, and the page has to earn it again.
+    place.counters.expect(
+        &[
+            ("mkwrite_faults", 1),
+            ("hot_pages", 0),
+            ("pages_written_back", 1),
+        ],
+        || store_and_sync(&map, 0, 7),
+    )
+}
+
+fn times(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 4)?;
+    for round in 0..5 {
+        let seen = moved(&file, || store_and_sync(&map, 8, round))?;
+        ensure!(seen, "round {round}: the times did not move");
+    }
+    let seen = moved(&file, || map.msync(0, PAGE, libc::MS_SYNC))?;
+    ensure!(!seen, "the times moved without a store");
+    let seen = moved(&file, || {
+        map.store(8, 99);
+        Ok(file.sync_all()?)
+    })?;
+    ensure!(seen, "the times did not move after it cooled down");
+    Ok(())
+}
+
+fn unmapped(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 1)?;
+    map.store(0, 5);
+    drop(map);
+    let seen = moved(&file, || {
+        place.counters.expect(
+            &[("pages_written_back", 1), ("hot_pages", 0), ("fences", 1)],
+            || Ok(file.sync_data()?),
+        )
+    })?;
+    ensure!(seen, "the times did not move");
+    place
+        .counters
+        .expect(&[("pages_written_back", 0)], || Ok(file.sync_data()?))
+}
+
+fn sync_protects(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 1)?;
+    map.store(0, 5);
+    let seen = moved(&file, || {
+        place.counters.expect(
+            &[
+                ("pages_write_protected", 1),
+                ("pages_written_back", 1),
+                ("hot_pages", 0),
+            ],
+            // SAFETY: a plain system call.
+            || Ok(check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(|_| ())?),
+        )
+    })?;
+    ensure!(seen, "the times did not move");
+    place.counters.expect(&[("mkwrite_faults", 1)], || {
+        map.store(0, 6);
+        Ok(())
+    })
+}
+
+fn two_mappings(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 1)?;
+    let other = Map::shared(&file, PAGE)?;
+    // One fault makes the second mapping writable; after it, both are hot.
+    store_and_sync(&other, 8, 1)?;
+    for round in 2..10 {
+        place
+            .counters
+            .expect(&HOT, || store_and_sync(&map, 0, round))?;
+        place
+            .counters
+            .expect(&HOT, || store_and_sync(&other, 8, round))?;
+    }
+    // Neither is writable when it has cooled down.
+    file.sync_data()?;
+    place.counters.expect(&[("mkwrite_faults", 2)], || {
+        map.store(0, 6);
+        other.store(8, 6);
+        Ok(())
+    })
+}
+
+fn truncated(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 4)?;
+    file.set_len(0)?;
+    file.set_len(4 * PAGE as u64)?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 0)], || Ok(file.sync_data()?))?;
+    ensure!(map.load(0) == 0, "old contents");
+    place
+        .counters
+        .expect(&[("pages_written_back", 1), ("hot_pages", 0)], || {
+            store_and_sync(&map, 0, 3)
+        })
+}
