@@ -157,7 +157,7 @@ fn two_mappings(place: &Place) -> Result<()> {
     let (file, map) = hot(place, 1)?;
     let other = Map::shared(&file, PAGE)?;
     // One fault makes the second mapping writable; after it, both are hot.
-    store_and_sync(&other, 8, 1)?;
+    store_and_sync(&other, 8, 201)?;
     for round in 2..10 {
         place
             .counters
