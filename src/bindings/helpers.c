@@ -3,6 +3,8 @@
  * Inline functions and macros of the kernel, as functions that Rust can call.
  */
 #include <linux/mm.h>
+#include <linux/huge_mm.h>
+#include <linux/memremap.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
@@ -337,14 +339,15 @@ bool rdax_page_test_clear_dirty(struct page *page)
 	return TestClearPageDirty(page);
 }
 
-int rdax_page_ref_count(const struct page *page)
+struct folio *rdax_page_folio(struct page *page)
 {
-	return page_ref_count(page);
+	return page_folio(page);
 }
 
-void rdax_page_ref_inc(struct page *page)
+/* Idle pages have no reference: get_page() would complain. */
+void rdax_page_get(struct page *page)
 {
-	page_ref_inc(page);
+	folio_ref_inc(page_folio(page));
 }
 
 void rdax_page_put(struct page *page)
@@ -352,23 +355,60 @@ void rdax_page_put(struct page *page)
 	put_page(page);
 }
 
-void rdax_page_lock(struct page *page)
+bool rdax_folio_is_huge(const struct folio *folio)
 {
-	lock_page(page);
+	return folio_test_large(folio);
 }
 
-void rdax_page_unlock(struct page *page)
+int rdax_folio_ref_count(const struct folio *folio)
 {
-	unlock_page(page);
+	return folio_ref_count(folio);
 }
 
-/* Until nobody refers to @page: free_zone_device_folio() wakes its waiters. */
-int rdax_page_wait_idle(struct page *page, bool interruptible)
+void rdax_folio_lock(struct folio *folio)
+{
+	folio_lock(folio);
+}
+
+void rdax_folio_unlock(struct folio *folio)
+{
+	folio_unlock(folio);
+}
+
+/* Until nobody refers to @folio: free_zone_device_folio() wakes its waiters. */
+int rdax_folio_wait_idle(struct folio *folio, bool interruptible)
 {
 	if (interruptible)
-		return wait_var_event_interruptible(page, page_ref_count(page) == 0);
-	wait_var_event(page, page_ref_count(page) == 0);
+		return wait_var_event_interruptible(&folio->page, folio_ref_count(folio) == 0);
+	wait_var_event(&folio->page, folio_ref_count(folio) == 0);
 	return 0;
+}
+
+/*
+ * Makes one folio of 512 idle pages, without a reference. zone_device_page_init()
+ * is the way that is exported; unlike those that it is meant for, pages of fsdax
+ * hold no reference to their device.
+ */
+void rdax_make_huge(struct page *page)
+{
+	struct dev_pagemap *pgmap = page_pgmap(page);
+
+	zone_device_page_init(page, pgmap, PMD_ORDER);
+	percpu_ref_put_many(&pgmap->ref, 1 << PMD_ORDER);
+	unlock_page(page);
+	set_page_count(page, 0);
+}
+
+/* Whether an entry of 2 MiB maps the address. */
+bool rdax_pmd_is_huge(const struct vm_fault *vmf)
+{
+	return vmf->pmd && pmd_trans_huge(pmdp_get_lockless(vmf->pmd));
+}
+
+/* Whether nothing is mapped in the 2 MiB around the address, nor ever was. */
+bool rdax_pmd_is_none(const struct vm_fault *vmf)
+{
+	return pmd_none(pmdp_get_lockless(vmf->pmd));
 }
 
 void rdax_mapping_set_error(struct address_space *mapping, int error)

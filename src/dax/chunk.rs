@@ -83,8 +83,10 @@ pub struct State<T> {
     blocks: Blocks<T>,
     /// All pages are present, and their blocks one folio.
     huge: bool,
-    /// Never again.
+    /// Stores make small pages.
     small: bool,
+    /// It is never mapped as one.
+    never_huge: bool,
     /// Which pages are hot; none of a huge chunk.
     pub heat: Heat<T>,
 }
@@ -101,6 +103,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
             },
             huge: false,
             small: false,
+            never_huge: false,
             heat: Heat::new(),
         }
     }
@@ -110,15 +113,21 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.huge
     }
 
-    /// Whether the chunk may become huge, or be mapped as what it is if it is. A chunk that was
-    /// synced after it was dirty as a whole may not: it would be dirty as a whole again.
-    pub fn may_be_huge(&self) -> bool {
-        !self.small
+    /// Whether the chunk may be mapped as one folio, for a store if `write`. One that was synced
+    /// after it was dirty as a whole may be read as one, but not stored to: it would be dirty as a
+    /// whole again.
+    pub fn may_map_huge(&self, write: bool) -> bool {
+        !self.never_huge && !(write && self.small)
+    }
+
+    /// From now on, the chunk becomes dirty page by page.
+    pub fn store_small(&mut self) {
+        self.small = true;
     }
 
     /// From now on, the chunk is mapped page by page.
-    pub fn map_small(&mut self) {
-        self.small = true;
+    pub fn never_huge(&mut self) {
+        self.never_huge = true;
     }
 
     /// The blocks from `block` on were made one folio, which is going to be mapped. Nothing but
@@ -132,10 +141,17 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         !core::mem::replace(&mut self.zero, PageSet::EMPTY).is_empty()
     }
 
+    /// The pages, which are mapped nowhere, are about to be one folio: forgets where they were. Their
+    /// [`Tags`] stay.
+    pub fn join(&mut self) {
+        self.present = PageSet::EMPTY;
+        self.blocks.table = None;
+        self.heat.forget(&PageSet::ALL);
+    }
+
     /// The folio, which is mapped nowhere, was taken apart; each page belongs to the file still.
     pub fn split(&mut self) {
         self.huge = false;
-        self.small = true;
     }
 
     /// What is known of `page`.
@@ -196,7 +212,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     #[must_use]
     pub fn fill(&mut self, pages: &PageSet) -> PageSet {
         let stale = self.zero.and(pages);
-        self.zero = self.zero.without(&stale);
+        self.zero.remove_all(&stale);
         stale
     }
 
@@ -208,8 +224,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.heat.forget(pages);
         self.huge = false;
         let gone = self.present.and(pages);
-        self.present = self.present.without(&gone);
-        self.zero = self.zero.without(pages);
+        self.present.remove_all(&gone);
+        self.zero.remove_all(pages);
         if self.present.is_empty() {
             self.blocks.table = None;
         }
@@ -323,7 +339,7 @@ impl Tags {
     /// was tagged again by a zap or the end of a DMA since it was seen is included: its stores
     /// precede the write-back. The flag says that no page is left dirty: clear the chunk's mark.
     pub fn take(&mut self, protected: Protected) -> (Taken, bool) {
-        self.dirty = self.dirty.without(&protected.0);
+        self.dirty.remove_all(&protected.0);
         (Taken(protected.0), self.dirty.is_empty())
     }
 
@@ -332,7 +348,7 @@ impl Tags {
     #[must_use]
     pub fn forget(&mut self, pages: &PageSet) -> bool {
         let some = !self.dirty.is_empty();
-        self.dirty = self.dirty.without(pages);
+        self.dirty.remove_all(pages);
         some && self.dirty.is_empty()
     }
 }

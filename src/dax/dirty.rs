@@ -19,9 +19,10 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::barrier::{smp_mb, Full};
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
+use super::layout::Pin;
 use super::sync::{self, Hot};
 use super::tracker::Tracker;
-use crate::env::{NoMemory, Vec};
+use crate::env::Vec;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::super_block::SbInfo;
 
@@ -137,9 +138,9 @@ pub struct DirtyInodes {
     /// One `sync_all` at a time.
     #[pin]
     serial: Mutex<()>,
-    /// Blocks that were pinned when their inode was evicted.
+    /// Pages that were pinned when their inode was evicted.
     #[pin]
-    pins: Mutex<Vec<u64>>,
+    pub(super) pins: Mutex<Vec<Pin>>,
 }
 
 impl DirtyInodes {
@@ -246,16 +247,6 @@ impl DirtyInodes {
         links.busy = true;
         list.unlink(entry);
         true
-    }
-
-    /// The page of `block` is pinned and leads to no inode any more.
-    pub(super) fn remember_pin(&self, block: u64) -> Result<(), NoMemory> {
-        self.pins.lock().push(block)
-    }
-
-    /// A page that was remembered; each once.
-    pub(super) fn next_pin(&self) -> Option<u64> {
-        self.pins.lock().pop()
     }
 
     fn done(&self, tracker: &Tracker) {

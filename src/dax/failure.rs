@@ -13,6 +13,7 @@ use kernel::sync::rcu;
 
 use super::layout::{self, unmap};
 use super::page::Page;
+use super::tracker::split;
 use crate::bindings;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::super_block::SbInfo;
@@ -80,7 +81,7 @@ fn fail_block(sb: &SbInfo, block: u64) {
         );
         let _faults = InvalidateLock::new(owner.info());
         if let Some((_, index)) = page.owner() {
-            unmap(owner.info().mapping(), index, index);
+            fail_page(owner.info(), index);
         }
         return;
     }
@@ -88,6 +89,16 @@ fn fail_block(sb: &SbInfo, block: u64) {
         pr_err!("{}: memory error in block {block}\n", sb.name());
     } else {
         let _ = sb.check::<()>(Err(volume::Error::Media { at: block * PAGE }));
+    }
+}
+
+/// Unmaps the page `index` of a file, and has its neighbours mapped one by one: only who touches the
+/// bad one gets a signal. Faults are kept out.
+fn fail_page(info: &InodeInfo, index: u64) {
+    let (number, _) = split(index);
+    if let Some(chunk) = info.tracker.chunk(number) {
+        chunk.lock().never_huge();
+        unmap(info.mapping(), chunk.first_page(), chunk.last_page());
     }
 }
 

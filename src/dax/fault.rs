@@ -11,19 +11,19 @@
 //! invalidate lock, shared, against truncation; the chunk lock. The blocks are looked up under the
 //! chunk lock, so that what is inserted is what the file has.
 
-use kernel::alloc::flags::GFP_KERNEL;
-use kernel::alloc::KBox;
 use kernel::bindings::{
+    vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK,
     vm_fault_reason_VM_FAULT_HWPOISON as VM_FAULT_HWPOISON,
+    vm_fault_reason_VM_FAULT_NOPAGE as VM_FAULT_NOPAGE,
     vm_fault_reason_VM_FAULT_OOM as VM_FAULT_OOM,
     vm_fault_reason_VM_FAULT_SIGBUS as VM_FAULT_SIGBUS,
 };
 use kernel::prelude::*;
 
-use super::layout::unmap;
+use super::layout::{split_huge, unmap, unmap_zeroes};
 use super::page::Page;
-use super::page_set::PAGES;
-use super::tracker::{split, Chunk};
+use super::page_set::{PageSet, PAGES};
+use super::tracker::{split, table_for, Chunk, State};
 use super::Entry;
 use crate::bindings;
 use crate::env::nofs;
@@ -49,6 +49,35 @@ pub fn write(fault: &Fault<'_>) -> FaultResult {
 /// A load, or a store to a private mapping.
 pub fn read(fault: &Fault<'_>) -> FaultResult {
     map(fault, false).unwrap_or_else(code)
+}
+
+/// An access to 2 MiB that are not mapped, or a store to 2 MiB that are mapped read-only in one
+/// piece: maps them in one piece if that can be.
+pub fn huge(fault: &Fault<'_>) -> FaultResult {
+    let write = fault.is_shared_write();
+    // A private copy is made of a page.
+    if !fault.fits_huge() || (fault.is_write() && !write) {
+        return VM_FAULT_FALLBACK;
+    }
+    let info = fault.info();
+    let result = if write {
+        let _freeze = FreezeProtection::new(info);
+        info.sb()
+            .check_writable()
+            .and_then(|()| map_huge(fault, true))
+    } else {
+        map_huge(fault, false)
+    };
+    match result {
+        // What goes wrong goes wrong for a page, too, and is told there.
+        Err(_) => VM_FAULT_FALLBACK,
+        Ok(mapped) => {
+            if mapped & VM_FAULT_FALLBACK == 0 {
+                info.sb().counters.huge_faults.add(1);
+            }
+            mapped
+        }
+    }
 }
 
 /// What the memory manager is told about an error.
@@ -82,9 +111,18 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     let sb = info.sb();
     let (_, page) = split(fault.page());
     let mut state = chunk.lock();
+    if fault.is_mapped_huge() {
+        // Another thread was faster; if that does not do, the next fault is not huge.
+        return Ok(VM_FAULT_NOPAGE);
+    }
+    if write && state.is_huge() {
+        // Of a huge folio, a zap of one page would make all of them dirty. That is right, too, and
+        // what happens as long as one is pinned.
+        split_huge(info, chunk, &mut state);
+    }
     let block = match state.entry(page) {
         Entry::Present(block) => Some(block),
-        Entry::Absent | Entry::Zero => find_block(info, fault.page(), write)?,
+        Entry::Absent | Entry::Zero => find_block(info, chunk, &mut state, page, write)?,
     };
     let Some(block) = block else {
         state.map_zero(page);
@@ -100,11 +138,7 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     if struct_page.is_poisoned() {
         return Ok(VM_FAULT_HWPOISON);
     }
-    let table = if state.needs_table(page, block) {
-        Some(KBox::new([0; PAGES], GFP_KERNEL)?)
-    } else {
-        None
-    };
+    let table = table_for(&state, page, block)?;
     let todo = state.map_block(page, block, table);
     if todo.unmap_zero {
         unmap(info.mapping(), fault.page(), fault.page());
@@ -115,28 +149,136 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     }
     if dirty {
         // Before the page can be stored to, and a store be followed by a sync.
-        let newly = info.tracker.tag(chunk, Some(page));
-        sb.counters.pages_tagged.add(newly as u64);
-        sb.dirty.note(&info.tracker);
+        tag(info, chunk, Some(page));
     }
     // Under the chunk lock: or a sync in between would clean the page, and leave it writable.
     Ok(fault.insert(struct_page, write))
 }
 
-/// The block of `page`; `None` for a hole that need not be filled.
-fn find_block(info: &InodeInfo, page: u64, write: bool) -> Result<Option<u64>> {
+/// Stores may reach `page` of `chunk` from now on; any page if it is `None`.
+fn tag(info: &InodeInfo, chunk: &Chunk, page: Option<usize>) {
+    let newly = info.tracker.tag(chunk, page);
+    info.sb().counters.pages_tagged.add(newly as u64);
+    info.sb().dirty.note(&info.tracker);
+}
+
+/// The block of `page` of `chunk`; `None` for a hole that need not be filled.
+fn find_block(
+    info: &InodeInfo,
+    chunk: &Chunk,
+    state: &mut State,
+    page: usize,
+    write: bool,
+) -> Result<Option<u64>> {
+    let at = chunk.first_page() + page as u64;
     let sb = info.sb();
     let mut meta = info.meta();
-    match sb.check(sb.volume.map(&meta, page, 1))? {
+    match sb.check(sb.volume.map(&meta, at, 1))? {
         Map::Run { block, .. } => Ok(Some(block)),
         Map::Hole { .. } if !write => Ok(None),
         Map::Hole { .. } => {
+            let ahead = &info.tracker.ahead;
+            let asked = ahead.ask(at);
+            let end = info.i_size().div_ceil(PAGE).min(chunk.last_page() + 1);
             // Zeroes, and durably so, before anyone can see it.
-            let run = sb.check(sb.volume.fill(&mut meta, page, 1, None))?;
+            let len = asked.min(end.saturating_sub(at)).max(1);
+            let run = sb.check(sb.volume.fill(&mut meta, at, len, None))?;
             info.update_blocks(&meta);
+            drop(meta);
+            ahead.filled(at, asked, run.len);
+            // The page itself is dealt with by who maps it.
+            let more = PageSet::range(page + 1, page + run.len as usize - 1);
+            unmap_zeroes(info, chunk, state, &more);
             Ok(Some(run.block))
         }
     }
+}
+
+/// Maps the 2 MiB around the page in one piece, writable if `write`.
+fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
+    let info = fault.info();
+    let _invalidate = SharedInvalidateLock::new(info);
+    if info.sb().volume.pmem().is_gone() {
+        return Err(EIO);
+    }
+    let (index, _) = split(fault.page());
+    let chunk = info.tracker.make_chunk(index)?;
+    if chunk.last_page() >= info.i_size().div_ceil(PAGE) {
+        return Ok(VM_FAULT_FALLBACK);
+    }
+    nofs(|| {
+        let mut state = chunk.lock();
+        if !fault.is_unmapped_huge() && !fault.is_mapped_huge() {
+            return Ok(VM_FAULT_FALLBACK);
+        }
+        if !state.may_map_huge(write) {
+            if write && state.is_huge() {
+                split_huge(info, chunk, &mut state);
+            }
+            return Ok(VM_FAULT_FALLBACK);
+        }
+        if !state.is_huge() && !join(info, chunk, &mut state, write)? {
+            return Ok(VM_FAULT_FALLBACK);
+        }
+        let page = Page::of_block(info.sb().volume.pmem(), state.block(0));
+        if write {
+            fault.update_time()?;
+            tag(info, chunk, None);
+        }
+        Ok(fault.insert_huge(page, write))
+    })
+}
+
+/// Makes a huge chunk of one that is not, if its pages are mapped nowhere, and its blocks in one
+/// aligned piece. A hole is filled only for a file that is written through its mapping from one end
+/// to the other.
+fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Result<bool> {
+    let sb = info.sb();
+    let pmem = sb.volume.pmem();
+    let (first, len) = (chunk.first_page(), PAGES as u64);
+    let block = {
+        let mut meta = info.meta();
+        match sb.check(sb.volume.map(&meta, first, len))? {
+            Map::Run { block, len: found } if found == len => block,
+            Map::Hole { len: found } if found == len && write => {
+                let ahead = &info.tracker.ahead;
+                if ahead.ask(first) < len {
+                    return Ok(false);
+                }
+                let run = sb.check(sb.volume.fill(&mut meta, first, len, None))?;
+                info.update_blocks(&meta);
+                ahead.filled(first, len, run.len);
+                if run.len < len {
+                    drop(meta);
+                    unmap_zeroes(info, chunk, state, &PageSet::range(0, run.len as usize - 1));
+                    return Ok(false);
+                }
+                run.block
+            }
+            _ => return Ok(false),
+        }
+    };
+    let page = Page::of_block(pmem, block);
+    let examined = match pmem.pfn(block) % len {
+        0 => page.examine(info.mapping()),
+        _ => {
+            unmap_zeroes(info, chunk, state, &PageSet::ALL);
+            return Ok(false);
+        }
+    };
+    if !examined.free {
+        unmap_zeroes(info, chunk, state, &PageSet::ALL);
+        return Ok(false);
+    }
+    state.join();
+    page.make_huge(info.mapping(), first);
+    if state.map_huge(block) {
+        unmap(info.mapping(), first, chunk.last_page());
+    }
+    if examined.dirty {
+        tag(info, chunk, None);
+    }
+    Ok(true)
 }
 
 /// Keeps the file system from being frozen while a page becomes writable.

@@ -80,12 +80,19 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
 
     /// A sync covered `range` and found `dirty` of it dirty, of which `hot` stay writable.
     pub fn synced(&mut self, range: &PageSet, dirty: &PageSet, hot: &PageSet) {
+        let again = self.once.and(dirty);
+        self.twice.remove_all(range);
+        self.twice.insert_all(&again);
+        self.once.remove_all(range);
+        self.once.insert_all(dirty);
+        if self.hot.is_empty() {
+            return;
+        }
         // What cools down begins anew.
         let cooled = self.hot.and(range).without(hot);
-        let warm = dirty.without(&cooled);
-        self.twice = self.twice.without(range).or(&self.once.and(&warm));
-        self.once = self.once.without(range).or(&warm);
-        self.hot = self.hot.without(range).or(hot);
+        self.once.remove_all(&cooled);
+        self.twice.remove_all(&cooled);
+        self.hot.remove_all(&cooled);
         if self.hot.is_empty() {
             self.fingerprints = None;
         }

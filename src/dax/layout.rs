@@ -10,9 +10,13 @@
 use kernel::bindings::address_space;
 use kernel::prelude::*;
 
+use super::chunk::Run;
 use super::page::Page;
+use super::page_set::{PageSet, PAGES};
 use super::sync::{self, Hot};
+use super::tracker::{split, table_for, Chunk, State};
 use crate::bindings;
+use crate::env::nofs;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::InvalidateLock;
 use crate::vfs::super_block::SbInfo;
@@ -34,7 +38,7 @@ pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Res
     }
     let _access = info.sb().volume.pmem().access().ok_or(EIO)?;
     loop {
-        unmap(info.mapping(), first, last);
+        unmap_folios(info, first, last);
         let Some(page) = find_pinned(info, first, last) else {
             break;
         };
@@ -44,20 +48,69 @@ pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Res
     if !info.tracker.is_quiet() {
         sync::write_back(info, first, last, Hot::Protect)?;
     }
-    forget(info, first, last, Page::dissociate);
+    forget(info, first, last, |page| {
+        page.dissociate();
+    });
     Ok(())
 }
 
-/// Forgets the pages `first..=last`; `each` takes a page from the file. None is mapped.
+/// Takes the entries for pages `first..=last` out of all page tables, and those of the huge folios
+/// that they are part of.
+fn unmap_folios(info: &InodeInfo, first: u64, last: u64) {
+    let whole = |page: u64| {
+        let (index, _) = split(page);
+        let chunk = info.tracker.chunk(index);
+        chunk.filter(|chunk| chunk.lock().is_huge())
+    };
+    let first = whole(first).map_or(first, |chunk| chunk.first_page());
+    let last = whole(last).map_or(last, |chunk| chunk.last_page());
+    unmap(info.mapping(), first, last);
+}
+
+/// Takes a huge chunk, which may be mapped, apart: its pages are mapped one by one from now on.
+/// Returns whether it did: not if one of them is pinned.
+pub(super) fn split_huge(info: &InodeInfo, chunk: &Chunk, state: &mut State) -> bool {
+    unmap(info.mapping(), chunk.first_page(), chunk.last_page());
+    let pmem = info.sb().volume.pmem();
+    let first = state.block(0);
+    if !Page::of_block(pmem, first).is_idle() {
+        return false;
+    }
+    Page::of_block(pmem, first).reset();
+    for i in 0..PAGES as u64 {
+        // None was dirtied behind the back of the file: it owned them.
+        let _ = Page::of_block(pmem, first + i).associate(info.mapping(), chunk.first_page() + i);
+    }
+    state.split();
+    true
+}
+
+/// The pages of `pages` that belong to the file, and their blocks: of a huge folio, the first one
+/// of it.
+fn pages_of<'a>(
+    state: &'a State,
+    pages: &PageSet,
+) -> impl Iterator<Item = (usize, u64)> + 'a {
+    let pages = match state.is_huge() && !pages.is_empty() {
+        true => PageSet::range(0, 0),
+        false => *pages,
+    };
+    let each = |run: Run| (0..run.len).map(move |i| (run.page + i, run.block + i as u64));
+    state.runs(&pages).flat_map(each)
+}
+
+/// Forgets the pages `first..=last`; `each` takes a page from the file. None is mapped or pinned.
 fn forget(info: &InodeInfo, first: u64, last: u64, each: impl Fn(Page)) {
     let pmem = info.sb().volume.pmem();
     for chunk in info.tracker.chunks(first, last, false) {
         let pages = chunk.clip(first, last);
         let mut state = chunk.lock();
-        for run in state.runs(&pages) {
-            for i in 0..run.len as u64 {
-                each(Page::of_block(pmem, run.block + i));
-            }
+        if state.is_huge() && pages != PageSet::ALL {
+            let split = split_huge(info, chunk, &mut state);
+            kernel::warn_on!(!split);
+        }
+        for (_, block) in pages_of(&state, &pages) {
+            each(Page::of_block(pmem, block));
         }
         let _ = state.forget(&pages);
         info.tracker.forget(chunk, &pages);
@@ -88,12 +141,15 @@ pub fn hole_filled(info: &InodeInfo, first: u64, nr: u64) {
     }
     let last = first.saturating_add(nr - 1);
     for chunk in info.tracker.chunks(first, last, false) {
-        let mut state = chunk.lock();
-        let stale = state.fill(&chunk.clip(first, last));
-        for (page, len) in stale.runs() {
-            let page = chunk.first_page() + page as u64;
-            unmap(info.mapping(), page, page + len as u64 - 1);
-        }
+        unmap_zeroes(info, chunk, &mut chunk.lock(), &chunk.clip(first, last));
+    }
+}
+
+/// Holes among `pages` of `chunk` were filled: takes the zero page out of all page tables there.
+pub(super) fn unmap_zeroes(info: &InodeInfo, chunk: &Chunk, state: &mut State, pages: &PageSet) {
+    for (page, len) in state.fill(pages).runs() {
+        let page = chunk.first_page() + page as u64;
+        unmap(info.mapping(), page, page + len as u64 - 1);
     }
 }
 
@@ -141,28 +197,87 @@ fn give_up_pages(info: &InodeInfo) -> bool {
     let mut idle = true;
     for chunk in info.tracker.chunks(0, u64::MAX, false) {
         let state = chunk.lock();
-        for run in state.runs(state.present()) {
-            for block in run.block..run.block + run.len as u64 {
-                let page = Page::of_block(sb.volume.pmem(), block);
-                if !page.is_idle() {
-                    idle = false;
-                    if sb.dirty.remember_pin(block).is_err() {
-                        let _ = page.wait_idle(false);
-                    }
-                }
-                page.dissociate();
+        for (nth, block) in pages_of(&state, state.present()) {
+            let page = Page::of_block(sb.volume.pmem(), block);
+            if page.dissociate() {
+                continue;
+            }
+            idle = false;
+            let pin = Pin {
+                ino: info.ino(),
+                page: chunk.first_page() + nth as u64,
+                block,
+            };
+            if sb.dirty.pins.lock().push(pin).is_err() {
+                let _ = page.wait_idle(false);
+                page.reset();
             }
         }
     }
     idle
 }
 
+/// A page that was pinned when its inode was evicted, and belongs to nobody since; or the first one
+/// of a huge folio.
+#[derive(Clone, Copy)]
+pub struct Pin {
+    ino: u64,
+    page: u64,
+    block: u64,
+}
+
+/// Gives pages that were pinned when the inode was evicted back to it, so that truncation finds
+/// them. Called before others see the inode.
+pub fn adopt_pins(info: &InodeInfo) -> Result {
+    let take = || {
+        let mut pins = info.sb().dirty.pins.lock();
+        let at = pins.iter().position(|pin| pin.ino == info.ino())?;
+        let pin = *pins.get(at)?;
+        pins.swap_remove(at);
+        Some(pin)
+    };
+    while let Some(pin) = take() {
+        if let Err(error) = adopt(info, &pin) {
+            // There was room for it.
+            let _ = info.sb().dirty.pins.lock().push(pin);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn adopt(info: &InodeInfo, pin: &Pin) -> Result {
+    let (index, nth) = split(pin.page);
+    let chunk = info.tracker.make_chunk(index)?;
+    let mut state = chunk.lock();
+    let page = Page::of_block(info.sb().volume.pmem(), pin.block);
+    // Whoever has it pinned may have stored to it.
+    let mut stored_to = Some(nth);
+    if page.is_huge() {
+        page.adopt_huge(info.mapping(), pin.page);
+        let _ = state.map_huge(pin.block);
+        stored_to = None;
+    } else {
+        let table = nofs(|| table_for(&state, nth, pin.block))?;
+        let _ = state.map_block(nth, pin.block, table);
+        page.associate(info.mapping(), pin.page);
+    }
+    info.tracker.tag(chunk, stored_to);
+    info.sb().dirty.note(&info.tracker);
+    Ok(())
+}
+
 /// Waits until every page that was pinned when its inode was evicted is idle, as the next user of
 /// the device must find it. Called when all inodes are gone, before the device is given up; and
 /// when the device is being removed.
 pub fn wait_for_pins(sb: &SbInfo) {
-    while let Some(block) = sb.dirty.next_pin() {
-        let _ = Page::of_block(sb.volume.pmem(), block).wait_idle(false);
+    loop {
+        let Some(pin) = sb.dirty.pins.lock().pop() else {
+            break;
+        };
+        let page = Page::of_block(sb.volume.pmem(), pin.block);
+        let _ = page.wait_idle(false);
+        page.reset();
     }
 }
 
@@ -179,13 +294,12 @@ fn find_pinned(info: &InodeInfo, first: u64, last: u64) -> Option<Page> {
     let pmem = info.sb().volume.pmem();
     for chunk in info.tracker.chunks(first, last, false) {
         let state = chunk.lock();
-        for run in state.runs(&chunk.clip(first, last)) {
-            for i in 0..run.len as u64 {
-                let page = Page::of_block(pmem, run.block + i);
-                if !page.is_idle() {
-                    return Some(page);
-                }
-            }
+        let pages = chunk.clip(first, last);
+        let pinned = pages_of(&state, &pages)
+            .map(|(_, block)| Page::of_block(pmem, block))
+            .find(|page| !page.is_idle());
+        if pinned.is_some() {
+            return pinned;
         }
     }
     None

@@ -19,6 +19,7 @@
 //! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
 
+mod ahead;
 pub mod chunk;
 mod dirty;
 mod failure;
@@ -33,21 +34,21 @@ mod tracker;
 pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
 pub use failure::holder_operations;
-pub use layout::{break_layout, evict, hole_filled, wait_for_pins};
+pub use layout::{adopt_pins, break_layout, evict, hole_filled, wait_for_pins};
 pub use sync::sync_range;
 pub use tracker::Tracker;
 
 use crate::vfs::inode::InodeInfo;
 
-/// Page `page` of the file was stored to: by a mapping that is being zapped, or by a pin that ends.
-/// Returns whether it was clean. Does not sleep; a page table lock may be held.
-pub fn dirty_page(info: &InodeInfo, page: u64) -> bool {
+/// Page `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is
+/// being zapped, or by a pin that ends. Returns whether one was clean. Does not sleep; a page table lock may be held.
+pub fn dirty_page(info: &InodeInfo, page: u64, huge: bool) -> bool {
     let (index, page) = tracker::split(page);
     let Some(chunk) = info.tracker.chunk(index) else {
         // Only pages that belong to the file get here, and a fault made them so.
         return false;
     };
-    let newly = info.tracker.tag(chunk, Some(page));
+    let newly = info.tracker.tag(chunk, (!huge).then_some(page));
     info.sb().counters.pages_tagged.add(newly as u64);
     info.sb().dirty.note(&info.tracker);
     newly > 0

@@ -8,11 +8,17 @@
 //! A page of the device is idle with a reference count of 0. Each mapping and each pin (O_DIRECT,
 //! vmsplice) holds a reference. While a file may have the page mapped, the page *belongs* to it:
 //! its mapping and index lead to the inode, for zaps, pins and memory failures.
+//!
+//! 512 pages may be one *huge* folio, to be mapped by one entry of 2 MiB. They belong to a file
+//! together, and references are counted for all of them in one.
 
-use kernel::bindings::{address_space, folio, page};
+use kernel::bindings::{
+    address_space, folio, page, pageflags_PG_dirty as PG_DIRTY, pageflags_PG_hwpoison as PG_HWPOISON,
+};
 use kernel::error::to_result;
 use kernel::prelude::*;
 
+use super::page_set::PAGES;
 use crate::bindings;
 use crate::pmem::DirectMap;
 
@@ -23,6 +29,14 @@ use crate::pmem::DirectMap;
 /// Points to the struct page of a block of a device that is in use.
 #[derive(Clone, Copy)]
 pub struct Page(*mut page);
+
+/// What [`Page::examine`] found.
+pub struct Examined {
+    /// No page is mapped, pinned, bad, or belongs to another file.
+    pub free: bool,
+    /// One of them was dirtied by a pin that outlived its last owner.
+    pub dirty: bool,
+}
 
 impl Page {
     /// The page of `block`.
@@ -37,9 +51,16 @@ impl Page {
         self.0
     }
 
+    /// The folio that it is, or is part of.
     fn folio(self) -> *mut folio {
-        // A page of order 0 is a folio.
-        self.0.cast()
+        // SAFETY: by the invariant.
+        unsafe { bindings::rdax_page_folio(self.0) }
+    }
+
+    /// Whether it is part of a huge folio. The answer is stable as for [`Page::owner`].
+    pub fn is_huge(self) -> bool {
+        // SAFETY: by the invariant.
+        unsafe { bindings::rdax_folio_is_huge(self.folio()) }
     }
 
     /// Whether the media under it is known to be bad.
@@ -54,66 +75,132 @@ impl Page {
         unsafe { bindings::rdax_page_set_poisoned(self.0) }
     }
 
-    /// How many mappings and pins there are.
-    pub fn ref_count(self) -> i32 {
-        // SAFETY: by the invariant.
-        unsafe { bindings::rdax_page_ref_count(self.0) }
-    }
-
-    /// Whether nobody maps or pins it.
+    /// Whether nobody maps or pins it, nor any other page of its folio.
     pub fn is_idle(self) -> bool {
-        self.ref_count() == 0
+        // SAFETY: by the invariant.
+        unsafe { bindings::rdax_folio_ref_count(self.folio()) == 0 }
     }
 
     /// Waits until it is idle; if `interruptible`, fails with `ERESTARTSYS` when a signal comes.
     pub fn wait_idle(self, interruptible: bool) -> Result {
         // SAFETY: by the invariant; the last reference wakes the waiters.
-        to_result(unsafe { bindings::rdax_page_wait_idle(self.0, interruptible) })
+        to_result(unsafe { bindings::rdax_folio_wait_idle(self.folio(), interruptible) })
     }
 
     /// Which file it belongs to, and where in it. The answer is stable under the chunk lock of that
     /// page of the file, or while a mapping or a pin is known to exist.
     pub fn owner(self) -> Option<(*mut address_space, u64)> {
-        // SAFETY: by the invariant; the fields are words that are read as they are.
-        let (mapping, index) = unsafe {
-            let fields = &raw const (*self.folio()).__bindgen_anon_1.__bindgen_anon_1;
+        let folio = self.folio();
+        // SAFETY: by the invariant; the fields are words that are read as they are. Both pointers
+        // are into the same array of struct pages.
+        let (mapping, index, nth) = unsafe {
+            let fields = &raw const (*folio).__bindgen_anon_1.__bindgen_anon_1;
             (
                 (&raw const (*fields).mapping).read_volatile(),
                 (&raw const (*fields).__bindgen_anon_2.index).read_volatile(),
+                self.0.offset_from(folio.cast()) as usize,
             )
         };
-        (!mapping.is_null()).then_some((mapping, index as u64))
+        (!mapping.is_null()).then_some((mapping, (index + nth) as u64))
     }
 
-    /// Gives the page, which belongs to nobody, to page `index` of the file of `mapping`. Returns
-    /// whether it was dirtied meanwhile, by a pin that outlived its last owner. Called under the
-    /// chunk lock of that page of the file.
+    /// Gives the page, which belongs to nobody and to no huge folio, to page `index` of the file of
+    /// `mapping`. Returns whether it was dirtied meanwhile, by a pin that outlived its last owner.
+    /// Called under the chunk lock of that page of the file.
     pub fn associate(self, mapping: *mut address_space, index: u64) -> bool {
-        // SAFETY: by the invariant. The page belongs to nobody, so nobody but the file system,
-        // which has the chunk locked, changes these fields. The index is set before the mapping
-        // makes it meaningful.
+        // SAFETY: by the invariant; the page is its own folio.
         unsafe {
             let dirty = bindings::rdax_page_test_clear_dirty(self.0);
-            let fields = &raw mut (*self.folio()).__bindgen_anon_1.__bindgen_anon_1;
-            (&raw mut (*fields).__bindgen_anon_2.index).write_volatile(index as usize);
-            (&raw mut (*fields).mapping).write_volatile(mapping);
+            set_owner(self.0.cast(), mapping, index);
             dirty
         }
     }
 
-    /// Takes the page, which is mapped nowhere, from its file. One that is pinned is locked
-    /// meanwhile: who dirties a page by a pin looks at its mapping under the page lock.
-    pub fn dissociate(self) {
-        let pinned = !self.is_idle();
+    /// Looks at this and the 511 pages after it, which may belong to `mapping` or to nobody.
+    pub fn examine(self, mapping: *mut address_space) -> Examined {
+        let mut examined = Examined {
+            free: true,
+            dirty: false,
+        };
+        for i in 0..PAGES {
+            // SAFETY: by the invariant, and the pages of the device are one array; the fields are
+            // words that are read as they are.
+            let (flags, count, owner) = unsafe {
+                let fields = &raw const (*self.0.add(i).cast::<folio>())
+                    .__bindgen_anon_1
+                    .__bindgen_anon_1;
+                (
+                    (&raw const (*fields).flags.f).read_volatile(),
+                    (&raw const (*fields)._refcount.counter).read_volatile(),
+                    (&raw const (*fields).mapping).read_volatile(),
+                )
+            };
+            examined.free &= flags & (1 << PG_HWPOISON) == 0
+                && count == 0
+                && (owner.is_null() || owner == mapping);
+            examined.dirty |= flags & (1 << PG_DIRTY) != 0;
+        }
+        examined
+    }
+
+    /// Makes this and the 511 pages after it one huge folio and gives it to the pages of the file
+    /// of `mapping` from `index` on. [`Page::examine`] found them free, under the chunk lock of
+    /// those pages, and that is held.
+    pub fn make_huge(self, mapping: *mut address_space, index: u64) {
+        // SAFETY: by the invariant. Nobody refers to the pages, and nobody can while the chunk is
+        // locked.
+        unsafe {
+            bindings::rdax_make_huge(self.0);
+            set_owner(self.folio(), mapping, index);
+        }
+    }
+
+    /// Gives the huge folio, which lost its owner while it was pinned, to `mapping` again.
+    pub fn adopt_huge(self, mapping: *mut address_space, index: u64) {
+        // SAFETY: by the invariant. Nobody but the file system changes the owner.
+        unsafe { set_owner(self.folio(), mapping, index) }
+    }
+
+    /// Takes the page, which is mapped nowhere, from its file; of a huge folio, all pages. What is
+    /// idle is an ordinary page afterwards. Returns whether it was idle: if not, it has to be
+    /// [reset](Page::reset) when it is.
+    ///
+    /// One that is pinned is locked meanwhile: who dirties a page by a pin looks at its mapping
+    /// under the page lock.
+    pub fn dissociate(self) -> bool {
+        if self.is_idle() {
+            self.reset();
+            return true;
+        }
         // SAFETY: by the invariant; locked and unlocked by this task.
         unsafe {
-            if pinned {
-                bindings::rdax_page_lock(self.0);
-            }
-            bindings::dax_folio_reset_order(self.folio());
-            if pinned {
-                bindings::rdax_page_unlock(self.0);
-            }
+            let folio = self.folio();
+            bindings::rdax_folio_lock(folio);
+            let fields = &raw mut (*folio).__bindgen_anon_1.__bindgen_anon_1;
+            (&raw mut (*fields).mapping).write_volatile(core::ptr::null_mut());
+            bindings::rdax_folio_unlock(folio);
         }
+        false
+    }
+
+    /// Makes the page, which is idle, an ordinary one that belongs to nobody; of a huge folio, all
+    /// pages.
+    pub fn reset(self) {
+        // SAFETY: by the invariant. It is idle, so no mapping or pin needs the folio as it is.
+        unsafe { bindings::dax_folio_reset_order(self.folio()) };
+    }
+}
+
+/// Sets the owner. The index is set before the mapping makes it meaningful.
+///
+/// # Safety
+///
+/// `folio` is one of the device, and nobody else changes these fields.
+unsafe fn set_owner(folio: *mut folio, mapping: *mut address_space, index: u64) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let fields = &raw mut (*folio).__bindgen_anon_1.__bindgen_anon_1;
+        (&raw mut (*fields).__bindgen_anon_2.index).write_volatile(index as usize);
+        (&raw mut (*fields).mapping).write_volatile(mapping);
     }
 }

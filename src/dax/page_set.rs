@@ -105,6 +105,7 @@ impl PageSet {
     }
 
     /// The pages in both sets.
+    #[inline]
     pub fn and(&self, other: &PageSet) -> PageSet {
         let mut set = Self::EMPTY;
         for word in bits(self.some & other.some) {
@@ -113,22 +114,28 @@ impl PageSet {
         set
     }
 
-    /// The pages in either set.
-    pub fn or(&self, other: &PageSet) -> PageSet {
+    /// The pages of this set that are not in `other`.
+    #[inline]
+    pub fn without(&self, other: &PageSet) -> PageSet {
         let mut set = *self;
-        for word in bits(other.some) {
-            set.put(word, self.word(word) | other.word(word));
-        }
+        set.remove_all(other);
         set
     }
 
-    /// The pages of this set that are not in `other`.
-    pub fn without(&self, other: &PageSet) -> PageSet {
-        let mut set = *self;
-        for word in bits(self.some & other.some) {
-            set.put(word, self.word(word) & !other.word(word));
+    /// Adds the pages of `other`.
+    #[inline]
+    pub fn insert_all(&mut self, other: &PageSet) {
+        for word in bits(other.some) {
+            self.put(word, self.word(word) | other.word(word));
         }
-        set
+    }
+
+    /// Takes the pages of `other` out.
+    #[inline]
+    pub fn remove_all(&mut self, other: &PageSet) {
+        for word in bits(self.some & other.some) {
+            self.put(word, self.word(word) & !other.word(word));
+        }
     }
 
     /// Whether there is no page in the set.

@@ -102,7 +102,9 @@ fn write_back_chunk(
             lines += pmem.write_back_blocks(run.block, run.len as u64);
         }
     };
-    write_back(kept.pages());
+    if !kept.pages().is_empty() {
+        write_back(kept.pages());
+    }
     let mut taken = 0;
     if !cold.pages().is_empty() {
         if writable {
@@ -115,7 +117,7 @@ fn write_back_chunk(
     info.sb().counters.lines_flushed.add(lines);
     if state.is_huge() {
         // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
-        state.map_small();
+        state.store_small();
     }
     let kept = kept.written_back();
     info.sb().counters.hot_pages.add(kept as u64);

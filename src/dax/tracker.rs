@@ -30,6 +30,7 @@ use kernel::sync::lock::Guard;
 use kernel::sync::{new_mutex, new_spinlock, CondVar, LockedBy, Mutex, SpinLock};
 use kernel::types::Opaque;
 
+use super::ahead::FillAhead;
 use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
 use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
@@ -62,15 +63,31 @@ impl Chunk {
         self.index << PAGES_SHIFT
     }
 
+    /// The number of its last page in the file.
+    pub fn last_page(&self) -> u64 {
+        self.first_page() + PAGES as u64 - 1
+    }
+
     /// The pages of the chunk among the pages `first..=last` of the file.
     pub fn clip(&self, first: u64, last: u64) -> PageSet {
         let start = self.first_page();
         if last < start || first >= start + PAGES as u64 {
             return PageSet::EMPTY;
         }
+        if first <= start && last >= self.last_page() {
+            return PageSet::ALL;
+        }
         let low = first.saturating_sub(start) as usize;
         PageSet::range(low, (last - start).min(PAGES as u64 - 1) as usize)
     }
+}
+
+/// The table that [`State::map_block`] may need, and that is allocated before.
+pub fn table_for(state: &State, page: usize, block: u64) -> Result<Option<Table>> {
+    Ok(match state.needs_table(page, block) {
+        true => Some(KBox::new([0; PAGES], GFP_KERNEL)?),
+        false => None,
+    })
 }
 
 /// Which chunk the page `page` of a file is in, and which page of that.
@@ -173,6 +190,8 @@ pub struct Tracker {
     syncs: SpinLock<Syncs>,
     /// How many syncs are in flight: changes under the tag lock, read without.
     in_flight: Atomic<u32>,
+    /// What the next store to a hole is given.
+    pub ahead: FillAhead,
     /// The inode in the super block's list of those with dirty pages.
     #[pin]
     pub(super) entry: DirtyEntry,
@@ -201,6 +220,7 @@ impl Tracker {
                 "rdax_tags"
             ),
             in_flight: Atomic::new(0),
+            ahead: FillAhead::new(),
             entry <- DirtyEntry::new(),
         })
     }

@@ -69,6 +69,8 @@ counters! {
         write_faults,
         /// Stores to what was mapped read-only.
         mkwrite_faults,
+        /// Faults that mapped 2 MiB in one piece.
+        huge_faults,
         /// Faults that mapped the zero page into a hole.
         hole_faults,
         /// Pages that became dirty.

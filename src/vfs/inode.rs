@@ -316,11 +316,11 @@ pub fn iget(sb: &SbInfo, ino: u64) -> Result<InodeRef> {
     }
     let read = sb.check(sb.volume.iget(ino)).and_then(|meta| {
         let target = symlink::Target::read(sb, &meta)?;
-        Ok((meta, target))
+        info.fill(meta, target);
+        dax::adopt_pins(info)
     });
     match read {
-        Ok((meta, target)) => {
-            info.fill(meta, target);
+        Ok(()) => {
             // SAFETY: the inode is new and we were the one to fill it; the reference is passed on.
             unsafe {
                 bindings::unlock_new_inode(inode.as_ptr());

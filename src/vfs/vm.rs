@@ -13,7 +13,7 @@
 
 use kernel::bindings::{
     address_space, address_space_operations, fault_flag_FAULT_FLAG_WRITE, folio, vm_area_struct,
-    vm_fault, vm_fault_t, vm_operations_struct, writeback_control,
+    vm_fault, vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK, vm_fault_t, vm_operations_struct, writeback_control,
     writeback_sync_modes_WB_SYNC_ALL,
 };
 use kernel::error::to_result;
@@ -22,6 +22,11 @@ use kernel::prelude::*;
 use super::inode::InodeInfo;
 use crate::dax::{self, fault};
 use crate::{bindings, dax::page::Page};
+
+/// Bytes in a page.
+const PAGE: u64 = 4096;
+/// Bytes in a huge folio.
+const HUGE: u64 = 2 << 20;
 
 /// What a fault handler returns, `VM_FAULT_*`.
 pub type FaultResult = vm_fault_t;
@@ -74,13 +79,58 @@ impl Fault<'_> {
         to_result(unsafe { bindings::file_update_time((*self.vma).vm_file) })
     }
 
+    /// Whether the access is a store.
+    pub fn is_write(&self) -> bool {
+        // SAFETY: the fault is under way.
+        unsafe { (*self.vmf).flags & fault_flag_FAULT_FLAG_WRITE != 0 }
+    }
+
+    /// Whether the 2 MiB of the file around the faulting page could be mapped here in one piece:
+    /// they are aligned, and within the mapping.
+    pub fn fits_huge(&self) -> bool {
+        // SAFETY: the fault is under way, and the mapping locked.
+        let (address, start, end) = unsafe {
+            let range = &(*self.vma).__bindgen_anon_1.__bindgen_anon_1;
+            let address = (*self.vmf).__bindgen_anon_1.address as u64;
+            (address, range.vm_start as u64, range.vm_end as u64)
+        };
+        let first = address & !(HUGE - 1);
+        let aligned = (address / PAGE) % (HUGE / PAGE) == self.page() % (HUGE / PAGE);
+        aligned && first >= start && first + HUGE <= end
+    }
+
+    /// Whether nothing is mapped in the 2 MiB around the address.
+    pub fn is_unmapped_huge(&self) -> bool {
+        // SAFETY: the fault is under way.
+        unsafe { bindings::rdax_pmd_is_none(self.vmf) }
+    }
+
+    /// Whether the 2 MiB around the address are mapped in one piece.
+    pub fn is_mapped_huge(&self) -> bool {
+        // SAFETY: the fault is under way.
+        unsafe { bindings::rdax_pmd_is_huge(self.vmf) }
+    }
+
+    /// Maps the huge folio of `page` around the faulting address; writable if `write`. What is
+    /// mapped there already has to be the same folio.
+    pub fn insert_huge(&self, page: Page, write: bool) -> FaultResult {
+        // SAFETY: as in `insert`; the page is the first of its folio.
+        unsafe {
+            bindings::rdax_page_get(page.as_raw());
+            let result =
+                bindings::vmf_insert_folio_pmd(self.vmf, page.as_raw().cast::<folio>(), write);
+            bindings::rdax_page_put(page.as_raw());
+            result
+        }
+    }
+
     /// Maps `page` at the faulting address; writable if `write`. What is mapped there already has
     /// to be the same page.
     pub fn insert(&self, page: Page, write: bool) -> FaultResult {
         // SAFETY: the fault is under way. The page needs a reference to be inserted; idle pages
         // have none.
         unsafe {
-            bindings::rdax_page_ref_inc(page.as_raw());
+            bindings::rdax_page_get(page.as_raw());
             let result = bindings::vmf_insert_page_mkwrite(self.vmf, page.as_raw(), write);
             bindings::rdax_page_put(page.as_raw());
             result
@@ -112,6 +162,7 @@ unsafe impl<T> Sync for Table<T> {}
 
 static VM_OPERATIONS: Table<vm_operations_struct> = Table(vm_operations_struct {
     fault: Some(vm_fault),
+    huge_fault: Some(vm_huge_fault),
     map_pages: Some(vm_map_pages),
     pfn_mkwrite: Some(vm_pfn_mkwrite),
     ..pin_init::zeroed()
@@ -139,6 +190,21 @@ unsafe extern "C" fn vm_fault(vmf: *mut vm_fault) -> vm_fault_t {
         vmf.info().sb().counters.read_faults.add(1);
         fault::read(&vmf)
     }
+}
+
+/// `vm_operations_struct.huge_fault`: nothing is mapped in a piece of 2 MiB, or more, around the
+/// address; or it is mapped read-only in one piece, and stored to. Where this says
+/// `VM_FAULT_FALLBACK`, it is mapped by pages.
+///
+/// # Safety
+///
+/// Called by the memory manager, with a fault in a mapping of an rdax file.
+unsafe extern "C" fn vm_huge_fault(vmf: *mut vm_fault, order: core::ffi::c_uint) -> vm_fault_t {
+    if order != bindings::RDAX_PMD_ORDER {
+        return VM_FAULT_FALLBACK;
+    }
+    // SAFETY: called by the memory manager.
+    fault::huge(&unsafe { Fault::from_raw(vmf) })
 }
 
 /// `vm_operations_struct.pfn_mkwrite`: a store to a shared mapping of a page, or of the zero page,
@@ -180,7 +246,9 @@ unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut f
             .__bindgen_anon_2
             .index
     };
-    dax::dirty_page(info, index as u64)
+    // SAFETY: as above.
+    let huge = unsafe { bindings::rdax_folio_is_huge(folio) };
+    dax::dirty_page(info, index as u64, huge)
 }
 
 /// `address_space_operations.writepages`: whoever waits for write-back gets it. The flusher, which

@@ -14,6 +14,7 @@ mod eof;
 mod freeze;
 mod holes;
 mod hot;
+mod huge;
 mod layout;
 mod private;
 mod races;
@@ -48,10 +49,11 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 12] = [
+const GROUPS: [(&str, &[Scenario]); 13] = [
     ("sync", sync::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
     ("hot", hot::SCENARIOS),
+    ("huge", huge::SCENARIOS),
     ("aging", aging::SCENARIOS),
     ("times", times::SCENARIOS),
     ("holes", holes::SCENARIOS),

@@ -122,6 +122,11 @@ fn far_apart(place: &Place) -> Result<()> {
     for i in 0..8 {
         map.store(i * 512 * PAGE + i * PAGE, 1);
     }
+    // The first time, 2 MiB each.
+    file.sync_data()?;
+    for i in 0..8 {
+        map.store(i * 512 * PAGE + i * PAGE, 2);
+    }
     place.counters.expect(
         &[
             ("pages_written_back", 8),

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mappings of 2 MiB: one fault for all, exact syncs all the same.
+
+use std::fs::File;
+
+use anyhow::{ensure, Result};
+
+use crate::sys::{
+    create, drop_inodes, fallocate, free_blocks, pipe, read_at, read_page, vmsplice, write_at, Map,
+    PAGE,
+};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    (
+        "one fault maps 2 MiB, and one byte does not cost them twice",
+        first_touch,
+    ),
+    ("a sync of one page writes back one page", one_page),
+    ("2 MiB that were read, then stored to", read_then_write),
+    (
+        "what is too short or not aligned is mapped by pages",
+        by_pages,
+    ),
+    ("private copies of 2 MiB", private),
+    ("pages and 2 MiB of the same file side by side", mixed),
+    ("punching a page out of 2 MiB", punch),
+    ("truncation in the middle of 2 MiB", truncate),
+    ("a pinned page of 2 MiB", pinned),
+    (
+        "a pinned page of 2 MiB of a file that leaves memory",
+        evict_pinned,
+    ),
+    (
+        "a hole that is written from one end to the other",
+        sequential_hole,
+    ),
+    ("a hole that is written here and there", scattered_hole),
+];
+
+/// Bytes in a huge page, and pages.
+const HUGE: usize = 2 << 20;
+const PAGES: u64 = 512;
+
+/// A file with `pieces` times 2 MiB of blocks, each page beginning with the number of its piece + 1.
+fn file(place: &Place, pieces: usize) -> Result<File> {
+    let file = create(&place.fresh("huge"))?;
+    fallocate(&file, 0, 0, (pieces * HUGE) as u64)?;
+    for page in 0..pieces * PAGES as usize {
+        write_at(&file, &[(page / PAGES as usize) as u8 + 1], page * PAGE)?;
+    }
+    Ok(file)
+}
+
+fn first_touch(place: &Place) -> Result<()> {
+    let file = file(place, 4)?;
+    let map = Map::shared(&file, 4 * HUGE)?;
+    place.counters.expect(
+        &[
+            ("huge_faults", 4),
+            ("write_faults", 0),
+            ("pages_tagged", 4 * PAGES),
+        ],
+        || {
+            (0..4 * PAGES as usize).for_each(|page| map.store(page * PAGE, 9));
+            Ok(())
+        },
+    )?;
+    // Nobody knows which pages were stored to: once.
+    place
+        .counters
+        .expect(&[("pages_written_back", 4 * PAGES), ("fences", 1)], || {
+            Ok(file.sync_data()?)
+        })?;
+    for round in 0..2 {
+        place.counters.expect(
+            &[
+                ("pages_written_back", 1),
+                ("lines_flushed", 64),
+                ("fences", 1),
+            ],
+            || {
+                map.store(HUGE + 7 * PAGE, 100 + round);
+                Ok(file.sync_data()?)
+            },
+        )?;
+    }
+    ensure!(read_at(&file, 1, HUGE + 7 * PAGE)? == [101]);
+    ensure!((0..2048).all(|page| map.load(page * PAGE) == 9 || page == 519));
+    Ok(())
+}
+
+fn one_page(place: &Place) -> Result<()> {
+    let file = file(place, 1)?;
+    let map = Map::shared(&file, HUGE)?;
+    map.store(0, 3);
+    let one = [("pages_written_back", 1), ("fences", 1)];
+    place
+        .counters
+        .expect(&one, || map.msync(5 * PAGE, PAGE, libc::MS_SYNC))?;
+    // Now clean, and write-protected with its neighbours, which are dirty still.
+    place.counters.expect(&one, || {
+        map.store(5 * PAGE, 3);
+        map.msync(5 * PAGE, PAGE, libc::MS_SYNC)
+    })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", PAGES - 1)], || {
+            Ok(file.sync_data()?)
+        })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 0)], || Ok(file.sync_data()?))
+}
+
+fn read_then_write(place: &Place) -> Result<()> {
+    let file = file(place, 2)?;
+    let map = Map::shared(&file, 2 * HUGE)?;
+    place
+        .counters
+        .expect(&[("huge_faults", 2), ("read_faults", 0)], || {
+            ensure!((0..1024).all(|page| map.load(page * PAGE) == (page / 512) as u8 + 1));
+            Ok(())
+        })?;
+    place
+        .counters
+        .expect(&[("huge_faults", 1), ("pages_tagged", PAGES)], || {
+            map.store(HUGE + 8, 4);
+            Ok(())
+        })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", PAGES)], || Ok(file.sync_data()?))
+}
+
+fn by_pages(place: &Place) -> Result<()> {
+    let file = file(place, 2)?;
+    let all = Map::shared(&file, 2 * HUGE)?;
+    file.set_len(HUGE as u64 + 5)?;
+    place
+        .counters
+        .expect(&[("huge_faults", 0), ("write_faults", 1)], || {
+            all.store(HUGE + 1, 1);
+            Ok(())
+        })?;
+    let short = Map::shared(&file, HUGE - PAGE)?;
+    place
+        .counters
+        .expect(&[("huge_faults", 0), ("write_faults", 1)], || {
+            short.store(0, 1);
+            Ok(())
+        })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 2)], || Ok(file.sync_data()?))
+}
+
+fn private(place: &Place) -> Result<()> {
+    let file = file(place, 1)?;
+    let private = Map::private(&file, HUGE)?;
+    let shared = Map::shared(&file, HUGE)?;
+    ensure!(private.load(0) == 1);
+    private.store(PAGE, 50);
+    shared.store(2 * PAGE, 60);
+    ensure!(private.load(PAGE) == 50 && shared.load(PAGE) == 1);
+    ensure!(private.load(2 * PAGE) == 60 && shared.load(2 * PAGE) == 60);
+    file.sync_data()?;
+    shared.store(PAGE, 70);
+    ensure!(private.load(PAGE) == 50 && read_at(&file, 1, PAGE)? == [70]);
+    Ok(())
+}
+
+fn mixed(place: &Place) -> Result<()> {
+    let file = file(place, 2)?;
+    let huge = Map::shared(&file, 2 * HUGE)?;
+    let small = Map::shared(&file, HUGE - PAGE)?;
+    huge.store(0, 10);
+    huge.store(HUGE, 11);
+    // A page of the first piece in another mapping: it is mapped by pages from now on.
+    small.store(3 * PAGE, 12);
+    ensure!(huge.load(3 * PAGE) == 12 && small.load(0) == 10);
+    huge.store(4 * PAGE, 13);
+    ensure!(small.load(4 * PAGE) == 13);
+    // Both pieces were dirty as a whole, and stay so until they are synced.
+    place
+        .counters
+        .expect(&[("pages_written_back", 2 * PAGES), ("fences", 1)], || {
+            Ok(file.sync_data()?)
+        })?;
+    small.store(5 * PAGE, 14);
+    huge.store(6 * PAGE, 15);
+    huge.store(HUGE + PAGE, 16);
+    place
+        .counters
+        .expect(&[("pages_written_back", 3)], || Ok(file.sync_data()?))
+}
+
+fn punch(place: &Place) -> Result<()> {
+    let file = file(place, 2)?;
+    let map = Map::shared(&file, 2 * HUGE)?;
+    map.store(0, 10);
+    map.store(HUGE, 20);
+    let free = free_blocks(&place.dir)?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    fallocate(&file, mode, 7 * PAGE, PAGE as u64)?;
+    ensure!(free_blocks(&place.dir)? == free + 1);
+    ensure!(map.load(7 * PAGE) == 0 && map.load(6 * PAGE) == 1 && map.load(0) == 10);
+    // The others of the piece are dirty still.
+    place
+        .counters
+        .expect(&[("pages_written_back", 2 * PAGES - 1)], || {
+            Ok(file.sync_data()?)
+        })?;
+    map.store(7 * PAGE, 5);
+    map.store(8 * PAGE, 6);
+    place
+        .counters
+        .expect(&[("pages_written_back", 2)], || Ok(file.sync_data()?))?;
+    ensure!(read_at(&file, 1, 7 * PAGE)? == [5] && map.load(HUGE) == 20);
+    Ok(())
+}
+
+fn truncate(place: &Place) -> Result<()> {
+    let file = file(place, 2)?;
+    let map = Map::shared(&file, 2 * HUGE)?;
+    map.store(0, 10);
+    map.store(HUGE + 9 * PAGE, 20);
+    let free = free_blocks(&place.dir)?;
+    file.set_len((HUGE + 10 * PAGE) as u64)?;
+    ensure!(free_blocks(&place.dir)? == free + PAGES - 10);
+    ensure!(map.load(HUGE + 9 * PAGE) == 20 && map.load(0) == 10);
+    file.set_len(2 * HUGE as u64)?;
+    ensure!(map.load(HUGE + 10 * PAGE) == 0);
+    place
+        .counters
+        .expect(&[("pages_written_back", PAGES + 10)], || {
+            Ok(file.sync_data()?)
+        })
+}
+
+fn pinned(place: &Place) -> Result<()> {
+    let file = file(place, 1)?;
+    let map = Map::shared(&file, HUGE)?;
+    map.store(PAGE, 33);
+    let (reader, writer) = pipe()?;
+    vmsplice(&writer, &map, PAGE)?;
+    file.sync_data()?;
+    // It cannot be taken apart now: it is dirty as a whole again, or by pages, but never clean.
+    map.store(2 * PAGE, 34);
+    place
+        .counters
+        .expect(&[("fences", 1)], || Ok(file.sync_data()?))?;
+    std::thread::scope(|scope| {
+        let truncate = scope.spawn(|| file.set_len(0));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        ensure!(!truncate.is_finished(), "truncation did not wait");
+        ensure!(read_page(&reader)?[0] == 33, "the pinned page changed");
+        drop((reader, writer));
+        truncate.join().unwrap()?;
+        Ok(())
+    })
+}
+
+fn evict_pinned(place: &Place) -> Result<()> {
+    let path = place.dir.join("huge");
+    let first = file(place, 1)?;
+    let map = Map::shared(&first, HUGE)?;
+    map.store(PAGE, 33);
+    let (reader, writer) = pipe()?;
+    vmsplice(&writer, &map, PAGE)?;
+    drop((map, first));
+    drop_inodes()?;
+    let file = File::options().read(true).write(true).open(&path)?;
+    std::thread::scope(|scope| {
+        // Nothing was mapped since: truncation has to know of the pin all the same.
+        let truncate = scope.spawn(|| file.set_len(0));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        ensure!(!truncate.is_finished(), "truncation did not wait");
+        ensure!(read_page(&reader)?[0] == 33);
+        drop((reader, writer));
+        truncate.join().unwrap()?;
+        Ok(())
+    })
+}
+
+fn sequential_hole(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("huge"))?;
+    file.set_len(4 * HUGE as u64)?;
+    let map = Map::shared(&file, 4 * HUGE)?;
+    let before = place.counters.read("huge_faults")?;
+    for page in 0..4 * PAGES as usize {
+        map.store(page * PAGE, page as u8);
+        ensure!(map.load(page * PAGE + 8) == 0, "stale bytes");
+    }
+    let huge = place.counters.read("huge_faults")? - before;
+    ensure!(huge == 3, "{huge} of 3 pieces were mapped at once");
+    file.sync_data()?;
+    ensure!((0..2048).all(|page| map.load(page * PAGE) == page as u8));
+    Ok(())
+}
+
+fn scattered_hole(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("huge"))?;
+    file.set_len(4 * HUGE as u64)?;
+    let map = Map::shared(&file, 4 * HUGE)?;
+    let free = free_blocks(&place.dir)?;
+    (0..64).for_each(|i| map.store(((i * 37) % 2048) * PAGE, 1));
+    let used = free - free_blocks(&place.dir)?;
+    // And a few for the extents.
+    ensure!(used <= 70, "64 stores took {used} blocks");
+    Ok(())
+}
