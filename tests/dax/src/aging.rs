@@ -2,13 +2,11 @@
 
 //! Without a sync call, a store is durable after a while all the same (`dirty_expire_centisecs`).
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 
-use crate::sys::{filled, Map, PAGE};
+use crate::sys::{filled, Map, Sysctl, PAGE};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -20,29 +18,11 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Makes the flusher quick, as long as it lives.
-struct Quick(Vec<(PathBuf, String)>);
-
-impl Quick {
-    fn new() -> Result<Quick> {
-        let mut quick = Quick(Vec::new());
-        for (name, value) in [
-            ("dirty_expire_centisecs", "30"),
-            ("dirty_writeback_centisecs", "10"),
-        ] {
-            let path = PathBuf::from("/proc/sys/vm").join(name);
-            quick.0.push((path.clone(), fs::read_to_string(&path)?));
-            fs::write(&path, value).with_context(|| path.display().to_string())?;
-        }
-        Ok(quick)
-    }
-}
-
-impl Drop for Quick {
-    fn drop(&mut self) {
-        for (path, value) in &self.0 {
-            let _ = fs::write(path, value);
-        }
-    }
+fn quick() -> Result<[Sysctl; 2]> {
+    Ok([
+        Sysctl::set("dirty_expire_centisecs", "30")?,
+        Sysctl::set("dirty_writeback_centisecs", "10")?,
+    ])
 }
 
 /// Waits until `count` more pages were written back since `before`.
@@ -59,7 +39,7 @@ fn written_back(place: &Place, before: u64, count: u64) -> Result<()> {
 }
 
 fn by_age(place: &Place) -> Result<()> {
-    let _quick = Quick::new()?;
+    let _quick = quick()?;
     let file = filled(&place.fresh("a"), 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
     for round in 0..3 {
@@ -77,7 +57,7 @@ fn by_age(place: &Place) -> Result<()> {
 }
 
 fn unmapped(place: &Place) -> Result<()> {
-    let _quick = Quick::new()?;
+    let _quick = quick()?;
     let file = filled(&place.fresh("a"), 1)?;
     let before = place.counters.read("pages_written_back")?;
     let map = Map::shared(&file, PAGE)?;
@@ -96,7 +76,7 @@ fn hot(place: &Place) -> Result<()> {
     let seen = moved(&file, || {
         let before = place.counters.read("pages_written_back")?;
         map.store(0, 77);
-        let _quick = Quick::new()?;
+        let _quick = quick()?;
         written_back(place, before, 1)
     })?;
     ensure!(seen, "the times did not move");
@@ -108,7 +88,7 @@ fn hot(place: &Place) -> Result<()> {
 }
 
 fn never_quiet(place: &Place) -> Result<()> {
-    let _quick = Quick::new()?;
+    let _quick = quick()?;
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
     let before = place.counters.read("pages_written_back")?;

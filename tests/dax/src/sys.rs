@@ -3,11 +3,11 @@
 //! System calls that std lacks, as far as the scenarios need them.
 
 use std::ffi::CString;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -60,6 +60,28 @@ pub fn read_at(file: &File, len: usize, at: usize) -> Result<Vec<u8>> {
     let mut data = vec![0; len];
     std::os::unix::fs::FileExt::read_exact_at(file, &mut data, at as u64)?;
     Ok(data)
+}
+
+/// A setting in /proc/sys/vm, as long as it lives.
+pub struct Sysctl {
+    path: PathBuf,
+    before: String,
+}
+
+impl Sysctl {
+    /// Sets `name` to `value`.
+    pub fn set(name: &str, value: &str) -> Result<Sysctl> {
+        let path = Path::new("/proc/sys/vm").join(name);
+        let before = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        fs::write(&path, value).with_context(|| path.display().to_string())?;
+        Ok(Sysctl { path, before })
+    }
+}
+
+impl Drop for Sysctl {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.path, &self.before);
+    }
 }
 
 /// A mapping; offsets are bytes from its start.
