@@ -146,7 +146,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     pub fn join(&mut self) {
         self.present = PageSet::EMPTY;
         self.blocks.table = None;
-        self.heat.forget(&PageSet::ALL);
+        self.heat.cool(&PageSet::ALL);
     }
 
     /// The folio, which is mapped nowhere, was taken apart; each page belongs to the file still.
@@ -221,7 +221,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     /// chunk, all have to go.
     #[must_use]
     pub fn forget(&mut self, pages: &PageSet) -> PageSet {
-        self.heat.forget(pages);
+        self.heat.cool(pages);
         self.huge = false;
         let gone = self.present.and(pages);
         self.present.remove_all(&gone);
@@ -291,6 +291,7 @@ pub struct Tagged {
 pub struct Snapshot(PageSet);
 
 /// Pages that stay dirty, and may stay writable; their lines must be written back all the same.
+#[derive(Default)]
 #[must_use]
 pub struct Kept(PageSet);
 
@@ -359,9 +360,12 @@ impl Snapshot {
         &self.0
     }
 
-    /// Leaves out `hot`, pages that stay writable.
-    pub fn keep(self, hot: &PageSet) -> (Kept, Snapshot) {
-        (Kept(self.0.and(hot)), Snapshot(self.0.without(hot)))
+    /// `page` stays writable.
+    #[inline]
+    pub fn keep(&mut self, page: usize, kept: &mut Kept) {
+        if self.0.remove(page) {
+            kept.0.insert(page);
+        }
     }
 
     /// Every shared mapping of every page was write-protected, or the file has no mapping that

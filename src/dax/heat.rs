@@ -16,9 +16,9 @@ use super::page_set::{PageSet, PAGES};
 
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
 pub struct Heat<T> {
-    /// The last sync that covered the page found it dirty.
+    /// A sync took the page since it was mapped, or was hot the last time.
     once: PageSet,
-    /// So did the one before.
+    /// And another one.
     twice: PageSet,
     hot: PageSet,
     /// Of the hot pages, as of the last sync that covered them.
@@ -41,10 +41,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         &self.hot
     }
 
-    /// The pages of `dirty` that are about to become hot: a sync finds them dirty for the third time
-    /// in a row.
-    pub fn due(&self, dirty: &PageSet) -> PageSet {
-        dirty.and(&self.twice).without(&self.hot)
+    /// The pages that become hot if a sync finds them dirty, for the third time.
+    pub fn warm(&self) -> &PageSet {
+        &self.twice
     }
 
     /// Whether [`Heat::add`] has to be given a table.
@@ -67,6 +66,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
 
     /// A sync found the hot `page` with this fingerprint. Returns whether it was stored to since
     /// the last one.
+    #[inline]
     pub fn compare(&mut self, page: usize, fingerprint: u64) -> bool {
         match self.slot(page) {
             Some(slot) => core::mem::replace(slot, fingerprint) != fingerprint,
@@ -78,29 +78,20 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints.as_mut().and_then(|t| t.get_mut(page))
     }
 
-    /// A sync covered `range` and found `dirty` of it dirty, of which `hot` stay writable.
-    pub fn synced(&mut self, range: &PageSet, dirty: &PageSet, hot: &PageSet) {
-        let again = self.once.and(dirty);
-        self.twice.remove_all(range);
-        self.twice.insert_all(&again);
-        self.once.remove_all(range);
-        self.once.insert_all(dirty);
-        if self.hot.is_empty() {
-            return;
-        }
-        // What cools down begins anew.
-        let cooled = self.hot.and(range).without(hot);
-        self.once.remove_all(&cooled);
-        self.twice.remove_all(&cooled);
-        self.hot.remove_all(&cooled);
+    /// A sync made `pages` clean, of which none is hot.
+    pub fn taken(&mut self, pages: &PageSet) {
+        self.twice.insert_all(&self.once.and(pages));
+        self.once.insert_all(pages);
+    }
+
+    /// The pages are cold: they were left alone, left the file, or are mapped in another way.
+    pub fn cool(&mut self, pages: &PageSet) {
+        self.once.remove_all(pages);
+        self.twice.remove_all(pages);
+        self.hot.remove_all(pages);
         if self.hot.is_empty() {
             self.fingerprints = None;
         }
-    }
-
-    /// The pages left the file, or are mapped in another way.
-    pub fn forget(&mut self, pages: &PageSet) {
-        self.synced(pages, &PageSet::EMPTY, &PageSet::EMPTY);
     }
 }
 

@@ -114,14 +114,6 @@ impl PageSet {
         set
     }
 
-    /// The pages of this set that are not in `other`.
-    #[inline]
-    pub fn without(&self, other: &PageSet) -> PageSet {
-        let mut set = *self;
-        set.remove_all(other);
-        set
-    }
-
     /// Adds the pages of `other`.
     #[inline]
     pub fn insert_all(&mut self, other: &PageSet) {
@@ -189,6 +181,18 @@ impl PageSet {
             let page = self.next(from)?;
             from = page + 1;
             Some(page)
+        })
+    }
+
+    /// The pages in both sets, ascending.
+    pub fn iter_and<'a>(&'a self, other: &'a PageSet) -> impl Iterator<Item = usize> + 'a {
+        bits(self.some & other.some).flat_map(|word| {
+            let mut rest = self.word(word) & other.word(word);
+            core::iter::from_fn(move || {
+                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
+                rest &= rest - 1;
+                Some(word * 64 + bit)
+            })
         })
     }
 

@@ -16,15 +16,18 @@ use kernel::alloc::flags::GFP_KERNEL;
 use kernel::alloc::KBox;
 use kernel::prelude::*;
 
+use super::chunk::{Kept, Snapshot};
 use super::page_set::{PageSet, PAGES};
 use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
 use crate::env::nofs;
 use crate::vfs::inode::InodeInfo;
-use crate::volume::pmem::Pmem;
+use crate::volume::pmem::{Pmem, LINE};
 
 /// Bytes to pages.
 const PAGE_SHIFT: u32 = 12;
+/// Bytes in a page.
+const PAGE: u64 = 1 << PAGE_SHIFT;
 
 /// What becomes of hot pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,7 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
             return Ok(());
         }
         sb.counters.pages_written_back.add(pages);
+        sb.counters.lines_flushed.add(pages * (PAGE / LINE));
         pmem.fence()
     });
     result.map_err(|_| {
@@ -87,69 +91,68 @@ fn write_back_chunk(
     let pmem = info.sb().volume.pmem();
     // From here to the write-back no fault makes a page of the chunk writable.
     let mut state = chunk.lock();
-    let seen = tracker.dirty_in(chunk, &state, pages);
-    if seen.pages().is_empty() {
+    let mut cold = tracker.dirty_in(chunk, &state, pages);
+    if cold.pages().is_empty() {
         return 0;
     }
     // Asked under the chunk lock: a first writable mapping that appears later faults later.
     // SAFETY: the mapping is that of the inode.
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
-    let stay = judge(info, &mut state, pages, seen.pages(), writable && hot == Hot::Keep);
-    let (kept, cold) = seen.keep(&stay);
-    let mut lines = 0;
-    let mut write_back = |pages: &PageSet| {
-        for run in state.runs(pages) {
-            lines += pmem.write_back_blocks(run.block, run.len as u64);
-        }
-    };
-    if !kept.pages().is_empty() {
-        write_back(kept.pages());
+    let kept = judge(info, &mut state, &mut cold, writable && hot == Hot::Keep);
+    let mut pages = 0;
+    for page in kept.pages().iter() {
+        pmem.write_back_blocks(state.block(page), 1);
     }
-    let mut taken = 0;
+    info.sb().counters.hot_pages.add(kept.pages().count() as u64);
+    pages += kept.written_back();
     if !cold.pages().is_empty() {
         if writable {
             write_protect(info, chunk, &state, cold.pages());
         }
-        let cold = tracker.take(sync, chunk, cold.write_protected());
-        write_back(cold.pages());
-        taken = cold.written_back();
+        let taken = tracker.take(sync, chunk, cold.write_protected());
+        for run in state.runs(taken.pages()) {
+            pmem.write_back_blocks(run.block, run.len as u64);
+        }
+        state.heat.taken(taken.pages());
+        pages += taken.written_back();
     }
-    info.sb().counters.lines_flushed.add(lines);
     if state.is_huge() {
         // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
         state.store_small();
     }
-    let kept = kept.written_back();
-    info.sb().counters.hot_pages.add(kept as u64);
-    (kept + taken) as u64
+    pages as u64
 }
 
-/// Finds out which of the `dirty` pages of a chunk stay writable, if any may, and moves the times
-/// of the file if a hot one was stored to. `range` is what the sync covers.
-fn judge(
-    info: &InodeInfo,
-    state: &mut State,
-    range: &PageSet,
-    dirty: &PageSet,
-    may_stay: bool,
-) -> PageSet {
+/// Takes the pages that stay writable, if any may, out of the `dirty` ones of a chunk, and moves the
+/// times of the file if a hot one was stored to.
+fn judge(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bool) -> Kept {
     let pmem = info.sb().volume.pmem();
-    let mut stay = PageSet::EMPTY;
-    let hot = state.heat.hot().and(dirty);
-    for page in hot.iter() {
+    let mut kept = Kept::default();
+    let mut stored_to = false;
+    let mut cooled = PageSet::EMPTY;
+    let (hot, warm) = (*state.heat.hot(), *state.heat.warm());
+    let seen = *dirty.pages();
+    for page in hot.iter_and(&seen) {
         // Where the media cannot be read, there is no telling; who needs it finds out.
-        if let Some(fingerprint) = pmem.fingerprint(state.block(page)) {
-            if state.heat.compare(page, fingerprint) {
-                stay.insert(page);
-            }
+        let changed = pmem
+            .fingerprint(state.block(page))
+            .is_some_and(|fingerprint| state.heat.compare(page, fingerprint));
+        stored_to |= changed;
+        if changed && may_stay {
+            dirty.keep(page, &mut kept);
+        } else {
+            cooled.insert(page);
         }
     }
-    if !stay.is_empty() {
+    if stored_to {
         // Under the chunk lock: another sync that finds no more change may rely on it.
         info.touch_data();
     }
+    if !cooled.is_empty() {
+        state.heat.cool(&cooled);
+    }
     if may_stay && !state.is_huge() {
-        for page in state.heat.due(dirty).iter() {
+        for page in warm.iter_and(&seen).filter(|page| !hot.contains(*page)) {
             if state.heat.needs_table() {
                 match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
                     Ok(table) => state.heat.set_table(table),
@@ -158,14 +161,11 @@ fn judge(
             }
             if let Some(fingerprint) = pmem.fingerprint(state.block(page)) {
                 state.heat.add(page, fingerprint);
-                stay.insert(page);
+                dirty.keep(page, &mut kept);
             }
         }
-    } else {
-        stay = PageSet::EMPTY;
     }
-    state.heat.synced(range, dirty, &stay);
-    stay
+    kept
 }
 
 /// Write-protects all shared mappings of `pages`.

@@ -261,15 +261,13 @@ impl DirectMap {
         self.gone.load(Relaxed)
     }
 
-    /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path. Returns the number
-    /// of lines.
-    pub fn write_back_blocks(&self, block: u64, nr: u64) -> u64 {
+    /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path.
+    pub fn write_back_blocks(&self, block: u64, nr: u64) {
         self.becomes_durable(block * PAGE, nr * PAGE);
         if let Ok(at) = self.at(block * PAGE, nr * PAGE) {
             // SAFETY: `at()` checked that the range is inside the mapping.
             unsafe { bindings::arch_wb_cache_pmem(at.cast(), (nr * PAGE) as usize) };
         }
-        nr * (PAGE / LINE)
     }
 
     /// A hash of the content of `block`, which changes if the content does. `None` if the media or

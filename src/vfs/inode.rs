@@ -213,9 +213,8 @@ impl InodeInfo {
 
     /// Has the flusher write the inode after a while. Does not sleep; a page table lock may be held.
     pub fn mark_dirty(&self) {
-        let flags = bindings::RDAX_I_DIRTY_SYNC | bindings::RDAX_I_DIRTY_PAGES;
         // SAFETY: the inode is alive.
-        unsafe { bindings::__mark_inode_dirty(self.as_vfs(), flags) };
+        unsafe { bindings::__mark_inode_dirty(self.as_vfs(), bindings::RDAX_I_DIRTY_SYNC) };
     }
 
     /// Makes the times that moved only in memory durable.

@@ -13,8 +13,8 @@
 
 use kernel::bindings::{
     address_space, address_space_operations, fault_flag_FAULT_FLAG_WRITE, folio, vm_area_struct,
-    vm_fault, vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK, vm_fault_t, vm_operations_struct, writeback_control,
-    writeback_sync_modes_WB_SYNC_ALL,
+    vm_fault, vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK, vm_fault_t,
+    vm_operations_struct,
 };
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -170,7 +170,6 @@ static VM_OPERATIONS: Table<vm_operations_struct> = Table(vm_operations_struct {
 
 static ADDRESS_SPACE_OPERATIONS: Table<address_space_operations> =
     Table(address_space_operations {
-        writepages: Some(aops_writepages),
         dirty_folio: Some(aops_dirty_folio),
         ..pin_init::zeroed()
     });
@@ -249,28 +248,4 @@ unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut f
     // SAFETY: as above.
     let huge = unsafe { bindings::rdax_folio_is_huge(folio) };
     dax::dirty_page(info, index as u64, huge)
-}
-
-/// `address_space_operations.writepages`: whoever waits for write-back gets it. The flusher, which
-/// does not, leaves the pages alone: without a fence nothing would be gained.
-///
-/// # Safety
-///
-/// Called by the kernel, with the mapping of an rdax inode that is alive.
-unsafe extern "C" fn aops_writepages(
-    mapping: *mut address_space,
-    wbc: *mut writeback_control,
-) -> core::ffi::c_int {
-    // SAFETY: called with an inode that is alive and a control block.
-    let (info, wbc) = unsafe { (InodeInfo::from_vfs((*mapping).host), &*wbc) };
-    if wbc.sync_mode != writeback_sync_modes_WB_SYNC_ALL {
-        return 0;
-    }
-    // The range is whole for who does not name one.
-    let start = u64::try_from(wbc.range_start).unwrap_or(0);
-    let end = u64::try_from(wbc.range_end).unwrap_or(u64::MAX);
-    match dax::sync_range(info, start, end) {
-        Ok(()) => 0,
-        Err(error) => error.to_errno(),
-    }
 }

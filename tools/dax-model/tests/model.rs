@@ -18,7 +18,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use dax_model::chunk::{Entry, Run, State, Tags, Window};
+use dax_model::chunk::{Entry, Kept, Run, Snapshot, State, Tags, Window};
 use dax_model::page_set::{PageSet, PAGES};
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, RwLock};
@@ -30,6 +30,12 @@ type Chunk = State<Box<[u64; PAGES]>>;
 
 fn one(page: usize) -> PageSet {
     PageSet::range(page, page)
+}
+
+fn without(pages: &PageSet, gone: &PageSet) -> PageSet {
+    let mut rest = *pages;
+    rest.remove_all(gone);
+    rest
 }
 
 /// One step done wrongly.
@@ -343,34 +349,28 @@ impl Machine {
     }
 
     /// `judge` of `sync.rs`; the fingerprint of a block is what is in the cache.
-    fn judge(
-        &self,
-        chunk: &mut Chunk,
-        range: &PageSet,
-        dirty: &PageSet,
-        may_stay: bool,
-    ) -> PageSet {
+    fn judge(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> Kept {
         let fingerprint = |block: u64| self.blocks.lock().unwrap()[block as usize].cache;
-        let mut stay = PageSet::EMPTY;
-        let hot = chunk.heat.hot().and(dirty);
-        for page in hot.iter() {
-            if chunk.heat.compare(page, fingerprint(chunk.block(page))) {
-                stay.insert(page);
+        let mut kept = Kept::default();
+        let (hot, warm, seen) = (*chunk.heat.hot(), *chunk.heat.warm(), *dirty.pages());
+        for page in hot.iter_and(&seen) {
+            let block = chunk.block(page);
+            if chunk.heat.compare(page, fingerprint(block)) && may_stay {
+                dirty.keep(page, &mut kept);
+            } else {
+                chunk.heat.cool(&one(page));
             }
         }
-        if may_stay {
-            for page in chunk.heat.due(dirty).iter() {
+        for page in warm.iter_and(&seen).filter(|page| !hot.contains(*page)) {
+            if may_stay {
                 if chunk.heat.needs_table() {
                     chunk.heat.set_table(Box::new([0; PAGES]));
                 }
                 chunk.heat.add(page, fingerprint(chunk.block(page)));
-                stay.insert(page);
+                dirty.keep(page, &mut kept);
             }
-        } else {
-            stay = PageSet::EMPTY;
         }
-        chunk.heat.synced(range, dirty, &stay);
-        stay
+        kept
     }
 
     fn sync_steps(&self, first: usize, last: usize, keep: bool) {
@@ -414,14 +414,15 @@ impl Machine {
                 Mistake::WritableCheckedEarly => early,
                 _ => self.writable.load(SeqCst) > 0,
             };
-            let stay = self.judge(&mut chunk, &range, seen.pages(), writable && keep);
-            let (kept, cold) = seen.keep(&stay);
+            let mut cold = seen;
+            let kept = self.judge(&mut chunk, &mut cold, writable && keep);
+            let stay = *kept.pages();
             let (hot, cold) = match self.mistake {
                 Mistake::TakeHot => (PageSet::EMPTY, seen),
-                _ => (*kept.pages(), cold),
+                _ => (stay, cold),
             };
             let runs: Vec<_> = match self.mistake {
-                Mistake::TrustHot => chunk.runs(&seen.pages().without(&hot)).collect(),
+                Mistake::TrustHot => chunk.runs(&without(seen.pages(), &hot)).collect(),
                 _ => runs,
             };
             kept.written_back();
@@ -432,7 +433,7 @@ impl Machine {
                 open = was_hot;
             }
             if writable && !self.is(Mistake::TakeBeforeProtect) {
-                self.write_protect(&seen.pages().without(&open));
+                self.write_protect(&without(seen.pages(), &open));
             }
             let seen = cold;
             let taken = if self.is(Mistake::ClearMarkLate) {
@@ -462,6 +463,7 @@ impl Machine {
             if writable && self.is(Mistake::TakeBeforeProtect) {
                 self.write_protect(taken.pages());
             }
+            chunk.heat.taken(taken.pages());
             taken.written_back();
         }
         self.fence(under_way);

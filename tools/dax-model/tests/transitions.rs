@@ -43,8 +43,11 @@ proptest! {
         let mut both = x;
         both.insert_all(&y);
         prop_assert_eq!(both, set(&a.union(&b).copied().collect()));
-        prop_assert_eq!(x.without(&y), set(&a.difference(&b).copied().collect()));
+        let mut rest = x;
+        rest.remove_all(&y);
+        prop_assert_eq!(rest, set(&a.difference(&b).copied().collect()));
         prop_assert_eq!(x.iter().collect::<BTreeSet<_>>(), a.clone());
+        prop_assert_eq!(x.iter_and(&y).collect::<BTreeSet<_>>(), a.intersection(&b).copied().collect());
         prop_assert_eq!(x.next_gap(first), (first..PAGES).find(|p| !a.contains(p)).unwrap_or(PAGES));
         prop_assert_eq!(PageSet::range(first, last), set(&(first..=last).collect()));
         prop_assert_eq!(x.next(first), a.range(first..).next().copied());
