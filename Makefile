@@ -23,7 +23,7 @@ clippy:
 	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
 
-.PHONY: all module tools run shell test host-test vm-test
+.PHONY: all module tools run shell test host-test vm-test bench
 .PHONY: debug-kernel debug-module test-debug lint doc clean help
 all: module tools
 
@@ -61,6 +61,11 @@ debug-module: debug-kernel
 test-debug: tools debug-module
 	@tests/run --kernel debug
 
+# Instructions, counted: what else runs on this machine does not matter.
+BENCH_FS ?= rdax ext4 xfs tmpfs
+bench: all
+	@build/bin/rdax-bench-report --fs "$(BENCH_FS)"
+
 lint:
 	@scripts/lint
 
@@ -80,6 +85,9 @@ help:
 	@echo 'make shell         the same VM with a prompt, rdax mounted'
 	@echo 'make test          all tests (host-test, vm-test: one half)'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
+	@echo 'make bench         what operations cost on rdax, ext4-DAX, XFS-DAX and tmpfs, in'
+	@echo '                   instructions: a table, build/bench/bench.{json,svg}'
+	@echo '                   (BENCH_FS="rdax xfs": only these)'
 	@echo 'make module tools  the module for the stock kernel, and the programs, to build/'
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck'

@@ -7,30 +7,51 @@
 //! kernel together, and runs repeat closely: that is how file systems are to be compared. On other
 //! machines the same column holds nanoseconds. Copies count once a byte under icount.
 
+mod clients;
 mod mapped;
 mod meter;
 mod names;
+mod scale;
 mod written;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use rdax_bench::Results;
 
-use crate::meter::{Meter, Row};
+use crate::meter::Meter;
 
 /// Measures what operations cost on the file system that holds DIR.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Args {
-    /// Directory on the file system to measure; about 200 MiB must be free
+    /// Directory on the file system to measure; 200 MiB must be free there, or what the large
+    /// file needs
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    /// Size of the file in the rows that speak of a large file
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = mib)]
+    large: usize,
+    /// Entries of the directory in the row that speaks of a large directory
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    names: u64,
     /// Also write the results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Say on standard error what has been measured
+    #[arg(long)]
+    progress: bool,
+}
+
+/// A number of MiB that is some and can be mapped.
+fn mib(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(mib) if (1..1 << 24).contains(&mib) => Ok(mib),
+        _ => Err("not a number of MiB".into()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -44,25 +65,34 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let dir = args.dir.join("rdax-bench");
+    let dir = fs::canonicalize(&args.dir)
+        .with_context(|| args.dir.display().to_string())?
+        .join("rdax-bench");
     fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
-    let mut meter = Meter::new(&dir)?;
+    let mut meter = Meter::new(&dir, args.progress)?;
     let result = mapped::measure(&mut meter, &dir)
         .and_then(|()| written::measure(&mut meter, &dir))
-        .and_then(|()| names::measure(&mut meter, &dir));
+        .and_then(|()| names::measure(&mut meter, &dir))
+        .and_then(|()| clients::measure(&mut meter, &dir))
+        .and_then(|()| scale::measure(&mut meter, &dir, args.large << 20, args.names));
     fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
     result?;
-    let file_system = file_system(&args.dir)?;
-    print(&file_system, meter.rows());
+    let results = Results {
+        file_system: file_system(&args.dir)?,
+        large_mib: args.large,
+        names: args.names,
+        rows: meter.into_rows(),
+    };
+    print(&results);
     if let Some(path) = &args.json {
-        let json = json(&file_system, meter.rows());
-        fs::write(path, json).with_context(|| path.display().to_string())?;
+        let json = serde_json::to_string_pretty(&results)?;
+        fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
 
 /// The type of the file system that holds `dir`, as mount calls it.
-fn file_system(dir: &std::path::Path) -> Result<String> {
+fn file_system(dir: &Path) -> Result<String> {
     let dir = fs::canonicalize(dir)?;
     let mounts = fs::read_to_string("/proc/mounts")?;
     let holds = |line: &str| {
@@ -76,16 +106,19 @@ fn file_system(dir: &std::path::Path) -> Result<String> {
     Ok(found.context("no file system holds the directory")?.1)
 }
 
-fn print(file_system: &str, rows: &[Row]) {
-    println!("{file_system}: per operation, instructions under icount, else nanoseconds");
+fn print(results: &Results) {
     println!(
-        "{:<40} {:>12} {:>8} {:>11} {:>12} {:>7}",
+        "{}: per operation, instructions under icount, else nanoseconds",
+        results.file_system
+    );
+    println!(
+        "{:<52} {:>12} {:>8} {:>11} {:>12} {:>7}",
         "operation", "instructions", "faults", "lines, sync", "lines, meta", "fences"
     );
     let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
-    for row in rows {
+    for row in &results.rows {
         println!(
-            "{:<40} {:>12.0} {:>8.3} {:>11} {:>12} {:>7}",
+            "{:<52} {:>12.0} {:>8.3} {:>11} {:>12} {:>7}",
             row.operation,
             row.cost,
             row.faults,
@@ -94,27 +127,4 @@ fn print(file_system: &str, rows: &[Row]) {
             number(row.fences)
         );
     }
-}
-
-fn json(file_system: &str, rows: &[Row]) -> String {
-    let number = |value: Option<f64>| value.map_or("null".into(), |value| format!("{value:.4}"));
-    let rows: Vec<String> = rows
-        .iter()
-        .map(|row| {
-            format!(
-                "    {{\"operation\": \"{}\", \"cost\": {:.1}, \"faults\": {:.4}, \
-                 \"lines_flushed\": {}, \"journal_lines\": {}, \"fences\": {}}}",
-                row.operation,
-                row.cost,
-                row.faults,
-                number(row.lines_flushed),
-                number(row.journal_lines),
-                number(row.fences)
-            )
-        })
-        .collect();
-    format!(
-        "{{\n  \"file_system\": \"{file_system}\",\n  \"rows\": [\n{}\n  ]\n}}\n",
-        rows.join(",\n")
-    )
 }

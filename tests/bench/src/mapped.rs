@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 
 use crate::meter::Meter;
 
@@ -18,7 +18,7 @@ pub const PAGE: usize = 4096;
 const PAGES: u64 = (SIZE / PAGE) as u64;
 
 /// A mapping of a file that only this program uses.
-fn map(file: &File) -> Result<MmapMut> {
+pub fn map(file: &File) -> Result<MmapMut> {
     // SAFETY: nobody truncates the file or stores to it while it is mapped.
     Ok(unsafe { MmapMut::map_mut(file) }?)
 }
@@ -40,11 +40,23 @@ pub fn whole_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-fn store_all(map: &mut MmapMut, value: u8) {
-    for at in (0..SIZE).step_by(PAGE) {
+/// Stores to every page of `map`.
+pub fn store_all(map: &mut MmapMut, value: u8) {
+    for at in (0..map.len()).step_by(PAGE) {
         map[at] = value;
     }
     black_box(map);
+}
+
+/// Numbers below `bound` in no order, others every time: a linear congruential generator.
+pub fn random(bound: usize) -> impl FnMut() -> usize {
+    let mut random = 1u64;
+    move || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (random >> 33) as usize % bound
+    }
 }
 
 /// Measures the rows of mapped files.
@@ -56,6 +68,7 @@ pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
     first_touch(meter, &file)?;
     drop(file);
     std::fs::remove_file(path)?;
+    small_mappings(meter, dir)?;
     holes(meter, dir)
 }
 
@@ -86,28 +99,55 @@ fn many_pages(meter: &mut Meter, file: &File) -> Result<()> {
     let mut map = map(file)?;
     store_all(&mut map, 1);
     map.flush()?;
-    // Others every time: a linear congruential generator.
-    let mut random = 1u64;
-    let mut page = || {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (random >> 33) as usize % (SIZE / PAGE)
-    };
+    let mut page = random(SIZE / PAGE);
     meter.repeat("32 scattered stores + msync of the mapping", 128, |n| {
         for _ in 0..32 {
             map[page() * PAGE] = n as u8;
         }
         Ok(map.flush()?)
     })?;
+    every_page(meter, &mut map, "store to every page + msync, a page")?;
+    // The steady state: no page is hot, and all were touched through this mapping.
+    meter.repeat(
+        "store to a page of a touched file + msync of it",
+        512,
+        |n| {
+            let at = page() * PAGE;
+            map[at] = n as u8;
+            Ok(map.flush_range(at, 1)?)
+        },
+    )
+}
+
+fn every_page(meter: &mut Meter, map: &mut MmapMut, operation: &str) -> Result<()> {
     for value in 2..6 {
         let every = || {
-            store_all(&mut map, value);
+            store_all(map, value);
             Ok(map.flush()?)
         };
-        meter.round("store to every page + msync, a page", PAGES, every)?;
+        meter.round(operation, PAGES, every)?;
     }
     Ok(())
+}
+
+/// A file that was never mapped but by pages of 4 KiB.
+fn small_mappings(meter: &mut Meter, dir: &Path) -> Result<()> {
+    let path = dir.join("small");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    file.set_len(SIZE as u64)?;
+    let mut map = map(&file)?;
+    map.advise(Advice::NoHugePage)
+        .context("madvise(MADV_NOHUGEPAGE)")?;
+    store_all(&mut map, 1);
+    map.flush()?;
+    let operation = "store to every page + msync, 4 KiB maps, a page";
+    every_page(meter, &mut map, operation)?;
+    drop(map);
+    Ok(std::fs::remove_file(path)?)
 }
 
 fn first_touch(meter: &mut Meter, file: &File) -> Result<()> {

@@ -5,30 +5,16 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-
-/// What one operation costs, on average over a round of many.
-#[derive(Clone)]
-pub struct Row {
-    /// The operation.
-    pub operation: &'static str,
-    /// Nanoseconds: instructions under icount.
-    pub cost: f64,
-    /// Page faults.
-    pub faults: f64,
-    /// Cache lines that sync calls wrote back; `None` where nobody counts them.
-    pub lines_flushed: Option<f64>,
-    /// Cache lines of metadata written back.
-    pub journal_lines: Option<f64>,
-    /// Fences.
-    pub fences: Option<f64>,
-}
+use anyhow::{ensure, Context, Result};
+use rdax_bench::{Row, MEASURED};
 
 /// Measures rows.
 pub struct Meter {
     counters: Option<PathBuf>,
+    progress: bool,
     rows: Vec<Row>,
 }
 
@@ -39,24 +25,36 @@ struct Moment {
     counters: [Option<u64>; 3],
 }
 
+/// What happened between two moments: nanoseconds, page faults, counters.
+#[derive(Clone, Copy)]
+struct Span {
+    nanoseconds: f64,
+    faults: f64,
+    counters: [Option<f64>; 3],
+}
+
 const COUNTERS: [&str; 3] = ["lines_flushed", "journal_lines", "fences"];
 
 impl Meter {
-    /// A meter for the file system that holds `dir`.
-    pub fn new(dir: &Path) -> Result<Meter> {
+    /// A meter for the file system that holds `dir`. With `progress` it says on standard error
+    /// what has been measured.
+    pub fn new(dir: &Path, progress: bool) -> Result<Meter> {
         let device = fs::metadata(dir)?.dev();
         let (major, minor) = (libc::major(device), libc::minor(device));
         let counters = fs::read_link(format!("/sys/dev/block/{major}:{minor}"))
             .ok()
             .and_then(|link| Some(Path::new("/sys/fs/rdax").join(link.file_name()?)))
             .filter(|dir| dir.is_dir());
-        let rows = Vec::new();
-        Ok(Meter { counters, rows })
+        Ok(Meter {
+            counters,
+            progress,
+            rows: Vec::new(),
+        })
     }
 
-    /// All rows so far.
-    pub fn rows(&self) -> &[Row] {
-        &self.rows
+    /// All rows.
+    pub fn into_rows(self) -> Vec<Row> {
+        self.rows
     }
 
     fn counters(&self) -> Result<[Option<u64>; 3]> {
@@ -90,32 +88,52 @@ impl Meter {
         })
     }
 
-    /// Runs `round`, which does `ops` operations, and notes the cost of one as a row `operation`;
-    /// if there is one already, the cheaper of the two stays.
-    pub fn round(
-        &mut self,
-        operation: &'static str,
-        ops: u64,
-        round: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+    fn span(&self, work: impl FnOnce() -> Result<()>) -> Result<Span> {
         let start = self.moment(true)?;
-        round().context(operation)?;
+        work()?;
         let end = self.moment(false)?;
-        let each = |count: u64| count as f64 / ops as f64;
-        let counted = |index: usize| Some(each(end.counters[index]? - start.counters[index]?));
+        let counted = |index: usize| Some((end.counters[index]? - start.counters[index]?) as f64);
+        Ok(Span {
+            nanoseconds: (end.time - start.time).as_nanos() as f64,
+            faults: (end.faults - start.faults) as f64,
+            counters: [counted(0), counted(1), counted(2)],
+        })
+    }
+
+    /// Notes that `ops` times `operation` took `span`; if there is such a row already, the cheaper
+    /// of the two stays.
+    fn note(&mut self, operation: &str, ops: u64, span: Span) {
+        let each = |count: f64| count / ops as f64;
         let row = Row {
-            operation,
-            cost: each((end.time - start.time).as_nanos() as u64),
-            faults: each(end.faults - start.faults),
-            lines_flushed: counted(0),
-            journal_lines: counted(1),
-            fences: counted(2),
+            operation: operation.into(),
+            cost: each(span.nanoseconds),
+            faults: each(span.faults),
+            lines_flushed: span.counters[0].map(each),
+            journal_lines: span.counters[1].map(each),
+            fences: span.counters[2].map(each),
         };
         match self.rows.iter_mut().find(|old| old.operation == operation) {
             Some(old) if old.cost <= row.cost => (),
             Some(old) => *old = row,
-            None => self.rows.push(row),
+            None => {
+                self.rows.push(row);
+                if self.progress {
+                    eprintln!("{MEASURED}{operation}");
+                }
+            }
         }
+    }
+
+    /// Runs `round`, which does `ops` operations, and notes the cost of one as a row `operation`;
+    /// if there is one already, the cheaper of the two stays.
+    pub fn round(
+        &mut self,
+        operation: &str,
+        ops: u64,
+        round: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let span = self.span(round).with_context(|| String::from(operation))?;
+        self.note(operation, ops, span);
         Ok(())
     }
 
@@ -123,23 +141,59 @@ impl Meter {
     /// have to be enough for what happens only now and then, as a new mtime at a tick of the clock.
     pub fn repeat(
         &mut self,
-        operation: &'static str,
+        operation: &str,
         ops: u64,
         mut op: impl FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let warm = ops / 4;
-        (0..warm).try_for_each(&mut op).context(operation)?;
+        (0..warm)
+            .try_for_each(&mut op)
+            .with_context(|| String::from(operation))?;
         self.round(operation, ops, || (warm..warm + ops).try_for_each(&mut op))
+    }
+
+    /// Measures a program, from its start to its end: `command` makes one that does as many
+    /// operations as it is told. The difference between few and many is noted.
+    pub fn program(
+        &mut self,
+        operation: &str,
+        few: u64,
+        many: u64,
+        mut command: impl FnMut(u64) -> Result<Command>,
+    ) -> Result<()> {
+        let mut span = |ops| {
+            let mut command = command(ops)?;
+            self.span(|| {
+                let output = command.output()?;
+                let errors = String::from_utf8_lossy(&output.stderr);
+                ensure!(output.status.success(), "{}", errors.trim());
+                Ok(())
+            })
+        };
+        let small = span(few).with_context(|| String::from(operation))?;
+        let large = span(many).with_context(|| String::from(operation))?;
+        let counted = |index: usize| Some(large.counters[index]? - small.counters[index]?);
+        let span = Span {
+            nanoseconds: large.nanoseconds - small.nanoseconds,
+            // Those at start and end are not always the same.
+            faults: (large.faults - small.faults).max(0.0),
+            counters: [counted(0), counted(1), counted(2)],
+        };
+        self.note(operation, many - few, span);
+        Ok(())
     }
 }
 
-/// Page faults of this process.
+/// Page faults of this process and of the children it has waited for.
 fn faults() -> u64 {
-    // SAFETY: an all-zero rusage is valid and is filled in.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
-        usage
+    let faults = |who| {
+        // SAFETY: an all-zero rusage is valid and is filled in.
+        let usage = unsafe {
+            let mut usage: libc::rusage = std::mem::zeroed();
+            libc::getrusage(who, &mut usage);
+            usage
+        };
+        (usage.ru_minflt + usage.ru_majflt) as u64
     };
-    (usage.ru_minflt + usage.ru_majflt) as u64
+    faults(libc::RUSAGE_SELF) + faults(libc::RUSAGE_CHILDREN)
 }

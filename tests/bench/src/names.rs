@@ -14,24 +14,25 @@ const NAMES: u64 = 512;
 
 /// Measures the rows of names.
 pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
-    for round in 0..3 {
-        let dir = dir.join(format!("names{round}"));
-        fs::create_dir(&dir)?;
-        let path = |kind: &str, n: u64| format!("{}/{kind}{n}", dir.display());
-        let mut each = |operation, op: &dyn Fn(u64) -> std::io::Result<()>| {
-            meter.round(operation, NAMES, || Ok((0..NAMES).try_for_each(op)?))
-        };
-        each("creat", &|n| File::create_new(path("f", n)).map(drop))?;
-        each("stat", &|n| fs::metadata(path("f", n)).map(drop))?;
-        each("rename", &|n| fs::rename(path("f", n), path("g", n)))?;
-        each("unlink", &|n| fs::remove_file(path("g", n)))?;
-        each("mkdir", &|n| fs::create_dir(path("d", n)))?;
-        each("rmdir", &|n| fs::remove_dir(path("d", n)))?;
-        each("creat + write 4 KiB + fsync", &|n| {
-            let mut file = File::create_new(path("w", n))?;
-            file.write_all(&[0x3c; 4096])?;
-            file.sync_all()
-        })?;
-    }
-    Ok(())
+    (0..3).try_for_each(|_| one_round(meter, dir))
+}
+
+fn one_round(meter: &mut Meter, dir: &Path) -> Result<()> {
+    let dir = dir.to_string_lossy();
+    let path = |kind: &str, n: u64| format!("{dir}/{kind}{n}");
+    let mut each = |operation, op: &dyn Fn(u64) -> std::io::Result<()>| {
+        meter.round(operation, NAMES, || Ok((0..NAMES).try_for_each(op)?))
+    };
+    each("creat", &|n| File::create_new(path("f", n)).map(drop))?;
+    each("stat", &|n| fs::metadata(path("f", n)).map(drop))?;
+    each("rename", &|n| fs::rename(path("f", n), path("g", n)))?;
+    each("unlink", &|n| fs::remove_file(path("g", n)))?;
+    each("mkdir", &|n| fs::create_dir(path("d", n)))?;
+    each("rmdir", &|n| fs::remove_dir(path("d", n)))?;
+    each("creat + write 4 KiB + fsync", &|n| {
+        let mut file = File::create_new(path("w", n))?;
+        file.write_all(&[0x3c; 4096])?;
+        file.sync_all()
+    })?;
+    Ok((0..NAMES).try_for_each(|n| fs::remove_file(path("w", n)))?)
 }

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One file system in one VM.
+
+use std::fs;
+use std::io::{BufRead, BufReader, IsTerminal};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use rdax_bench::{Results, MEASURED};
+
+/// How VMs are booted.
+pub struct Vm<'a> {
+    /// Program that boots one: qemu/vm.
+    pub program: &'a Path,
+    /// Directory that the guest puts its results in.
+    pub out: &'a Path,
+    /// MiB of the large file.
+    pub large_mib: u64,
+    /// Entries of the large directory.
+    pub names: u64,
+    /// Seconds that a VM may take.
+    pub timeout: u64,
+}
+
+impl Vm<'_> {
+    /// Measures `fs`. The line of progress starts with `place`.
+    pub fn measure(&self, fs: &str, place: &str) -> Result<Results> {
+        let name = format!("{fs}.json");
+        let path = self.out.join(&name);
+        // What an earlier run left must not be taken for this one's.
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+        self.run(fs, &name, place)?;
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let results: Results =
+            serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        ensure!(
+            results.file_system == fs,
+            "what was measured is {}",
+            results.file_system
+        );
+        Ok(results)
+    }
+
+    fn command(&self, fs: &str, name: &str) -> Command {
+        // The other files of rdax-bench need less than the half GiB; a tmpfs may have half of the
+        // memory. An NVDIMM is a multiple of 16 MiB.
+        let device = (self.large_mib + 512).next_multiple_of(16);
+        let memory = 2 * device + 512;
+        let mut command = Command::new(self.program);
+        command
+            .args(["--icount", "--fs", fs])
+            .args([
+                "--pmem",
+                &format!("{device}M"),
+                "--mem",
+                &format!("{memory}M"),
+            ])
+            .args(["--timeout", &self.timeout.to_string(), "--share"])
+            .arg(self.out);
+        if fs == "xfs" {
+            command.args(["--mkfs-opts", "-m reflink=0"]);
+        }
+        let (large, names) = (self.large_mib, self.names);
+        command.arg("--").arg(format!(
+            "rdax-bench --dir /mnt/pmem --progress --large {large} --names {names} \
+             --json /share/{name}"
+        ));
+        command
+    }
+
+    fn run(&self, fs: &str, name: &str, place: &str) -> Result<()> {
+        let start = Instant::now();
+        let mut child = self
+            .command(fs, name)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| self.program.display().to_string())?;
+        let bar = progress(place);
+        let mut done = 0;
+        let stderr = child.stderr.take().context("no pipe")?;
+        for line in BufReader::new(stderr).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            if let Some(operation) = line.strip_prefix(MEASURED) {
+                done += 1;
+                bar.set_message(format!("{done} operations, {operation}"));
+            } else {
+                bar.suspend(|| eprintln!("{line}"));
+            }
+        }
+        let status = child.wait()?;
+        bar.finish_and_clear();
+        if !status.success() {
+            bail!("{} ended with {status}", self.program.display());
+        }
+        eprintln!(
+            "{place}: {done} operations in {} s",
+            start.elapsed().as_secs()
+        );
+        Ok(())
+    }
+}
+
+/// A line on the terminal that moves.
+fn progress(place: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} {prefix} {elapsed}: {wide_msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    bar.set_prefix(String::from(place));
+    bar.set_message("the VM boots");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The same operation where there is little and where there is much: its cost should not grow.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::mapped::{self, map, store_all, PAGE};
+use crate::meter::Meter;
+
+/// Bytes of the small file, entries of the small directory.
+const SMALL: usize = 8 << 20;
+const FEW: u64 = 1000;
+
+/// Measures a file of `large` bytes and a directory of `names` entries against small ones.
+pub fn measure(meter: &mut Meter, dir: &Path, large: usize, names: u64) -> Result<()> {
+    one_page(
+        meter,
+        dir,
+        "store to a page of a small file + msync of it",
+        SMALL,
+    )?;
+    one_page(
+        meter,
+        dir,
+        "store to a page of a large file + msync of it",
+        large,
+    )?;
+    lookup(meter, dir, "look for a name in a small directory", FEW)?;
+    lookup(meter, dir, "look for a name in a large directory", names)
+}
+
+/// A page here and there of a file that is mapped whole and was stored to everywhere.
+fn one_page(meter: &mut Meter, dir: &Path, operation: &'static str, bytes: usize) -> Result<()> {
+    let path = dir.join("touched");
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    // SAFETY: the call takes no pointer; the descriptor is open.
+    let allocated = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } == 0;
+    ensure!(
+        allocated,
+        "{operation}: fallocate of {} MiB: {}",
+        bytes >> 20,
+        std::io::Error::last_os_error()
+    );
+    let mut map = map(&file)?;
+    store_all(&mut map, 1);
+    map.flush()?;
+    let mut page = mapped::random(bytes / PAGE);
+    meter.repeat(operation, 512, |n| {
+        let at = page() * PAGE;
+        map[at] = n as u8;
+        Ok(map.flush_range(at, 1)?)
+    })?;
+    drop(map);
+    Ok(fs::remove_file(path)?)
+}
+
+/// Names that are not there: what is there is found in the kernel's cache of names.
+fn lookup(meter: &mut Meter, dir: &Path, operation: &'static str, names: u64) -> Result<()> {
+    let dir = dir.join("names");
+    fs::create_dir(&dir)?;
+    let prefix = dir.to_string_lossy();
+    let path = |kind: &str, n: u64| format!("{prefix}/{kind}{n}");
+    for n in 0..names {
+        File::create_new(path("name", n)).context(operation)?;
+    }
+    meter.repeat(operation, 512, |n| match fs::metadata(path("none", n)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => Ok(result.map(drop)?),
+    })?;
+    Ok(fs::remove_dir_all(&dir)?)
+}
