@@ -32,9 +32,18 @@ done
 out=$share/${last##*/}
 row() { printf '{"operation": "%s", "cost": %s, "faults": 0, "lines_flushed": 64,
 	"journal_lines": 0, "fences": 1}' "$1" "$2"; }
+all() { comma=; while read -r name; do printf "$comma"; row "$name" $1; comma=,
+	done <"$(dirname "$0")/operations"; }
 results() { printf '{"file_system": "%s", "large_mib": 7, "names": 3, "rows": [%s]}' "$@"; }
 "#;
         fs::write(&vm, format!("{parse}{script}\n")).unwrap();
+        let aims: toml::Table = include_str!("../aims.toml").parse().unwrap();
+        let names = aims["aim"].as_array().unwrap().iter();
+        let names = names.flat_map(|aim| [Some(&aim["operation"]), aim.get("of")]);
+        let names = names
+            .flatten()
+            .map(|name| format!("{}\n", name.as_str().unwrap()));
+        fs::write(root.path().join("operations"), names.collect::<String>()).unwrap();
         fs::set_permissions(&vm, fs::Permissions::from_mode(0o755)).unwrap();
         Scene { root }
     }
@@ -57,7 +66,7 @@ results() { printf '{"file_system": "%s", "large_mib": 7, "names": 3, "rows": [%
 const GOOD: &str = r#"
 echo "measured: creat" >&2
 [ $fs = rdax ] && cost=6894 || cost=50000
-results $fs "$(row creat $cost)" >"$out""#;
+results $fs "$(all $cost)" >"$out""#;
 
 #[test]
 fn all_is_measured() {
@@ -147,8 +156,8 @@ fn results_that_are_not_what_was_asked_for() {
 
 #[test]
 fn a_row_that_is_missing_is_said() {
-    let more = r#"[ $fs = xfs ] || results $fs "$(row creat 5), $(row stat 6)" >"$out""#;
-    let scene = Scene::new(&format!("{GOOD}\n{more}"));
+    let less = r#"[ $fs != xfs ] || results $fs "$(row creat 5)" >"$out""#;
+    let scene = Scene::new(&format!("{GOOD}\n{less}"));
     scene
         .report(&["--fs", "rdax xfs"])
         .code(1)

@@ -53,7 +53,7 @@ fn try_draw<'a>(
     let costs = || {
         lines
             .iter()
-            .flat_map(|line| line.instructions.values().chain(&line.aim))
+            .flat_map(|line| line.instructions.values().chain(&line.bound))
     };
     // Bars of a logarithmic scale have no natural beginning: the power of ten below the least.
     let least = costs().fold(f64::INFINITY, |least, cost| least.min(*cost));
@@ -92,7 +92,7 @@ fn try_draw<'a>(
             .legend(move |(x, y)| Rectangle::new([(x, y - 4), (x + 14, y + 4)], colour.filled()));
     }
     let aims = lines.iter().enumerate().filter_map(|(index, line)| {
-        let (aim, from) = (line.aim?, top(index));
+        let (aim, from) = (line.bound?, top(index));
         let to = from + bar * measured.len() as f64;
         Some(PathElement::new(
             [(aim, from), (aim, to)],

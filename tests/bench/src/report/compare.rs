@@ -24,9 +24,11 @@ pub struct Line {
     pub lines: Option<f64>,
     /// Fences of rdax.
     pub fences: Option<f64>,
-    /// Instructions that rdax may take.
-    pub aim: Option<f64>,
-    /// Whether it does; `None` without an aim, or if rdax was not measured.
+    /// What rdax may take.
+    pub aim: Option<Aim>,
+    /// Instructions that it may take, by the aim.
+    pub bound: Option<f64>,
+    /// Whether the aim is reached; `None` without one, or if rdax was not measured.
     pub verdict: Option<Verdict>,
 }
 
@@ -102,7 +104,8 @@ pub fn compare(measured: &[Results], aims: &[Aim]) -> Vec<Line> {
                 faults: own.map(|row| row.faults),
                 lines: own.and_then(lines),
                 fences: own.and_then(|row| row.fences),
-                aim: bound,
+                aim: aim.cloned(),
+                bound,
                 verdict: aim.zip(own).map(|(aim, row)| judge(row, aim, bound)),
                 instructions,
             }
@@ -266,6 +269,6 @@ mod tests {
             ..aim("a")
         };
         let lines = compare(&[measured("xfs", &[("a", 6.0)])], &[bound]);
-        assert_eq!((lines[0].aim, &lines[0].verdict), (Some(9.0), &None));
+        assert_eq!((lines[0].bound, &lines[0].verdict), (Some(9.0), &None));
     }
 }

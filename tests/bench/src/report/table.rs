@@ -66,13 +66,25 @@ fn cells(line: &Line, measured: &[Results]) -> Vec<String> {
         .map_or(GAP.into(), |verdict| verdict.text());
     cells.extend([
         number(line.best_other),
-        number(line.aim),
+        bound(line),
         verdict,
         small(line.faults),
         small(line.lines),
         small(line.fences),
     ]);
     cells
+}
+
+/// What the aim allows: instructions, or else what it speaks of.
+fn bound(line: &Line) -> String {
+    let aim = line.aim.as_ref();
+    let other = |count: Option<f64>, what| Some(format!("{} {what}", count?));
+    line.bound
+        .map(grouped)
+        .or_else(|| other(aim?.faults, "faults"))
+        .or_else(|| other(aim?.lines, "lines"))
+        .or_else(|| other(aim?.fences, "fences"))
+        .unwrap_or(GAP.into())
 }
 
 fn notes(lines: &[Line], measured: &[Results]) -> String {
@@ -118,6 +130,19 @@ mod tests {
     fn thousands() {
         let texts = [0.4, 999.0, 1000.0, 123_456.0, 1_234_567.0].map(grouped);
         assert_eq!(texts, ["0", "999", "1,000", "123,456", "1,234,567"]);
+    }
+
+    #[test]
+    fn aims_of_other_things_than_instructions() {
+        let aim = |lines, instructions| Aim {
+            operation: "creat".into(),
+            lines,
+            instructions,
+            ..Aim::default()
+        };
+        let text = |aim| bound(&compare(&[], &[aim])[0]);
+        assert_eq!(text(aim(Some(64.0), None)), "64 lines");
+        assert_eq!(text(aim(Some(64.0), Some(1500.0))), "1,500");
     }
 
     #[test]
