@@ -125,6 +125,8 @@ fn try_draw<'a>(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
     use crate::compare::compare;
     use rdax_bench::Row;
@@ -156,6 +158,12 @@ mod tests {
         let bars = |colour: &str| text.matches(&format!("fill=\"{colour}\"")).count();
         // And one each in the legend.
         assert_eq!((bars("#D55E00"), bars("#009E73")), (3, 2), "{text}");
+        let coloured = ["#D55E00", "#009E73"];
+        let lines = text
+            .lines()
+            .filter(|line| coloured.iter().any(|c| line.contains(c)));
+        let tops: HashSet<_> = lines.filter_map(|line| line.split('"').nth(3)).collect();
+        assert_eq!(tops.len(), 5, "bars lie on one another: {text}");
         assert!(text.contains("creat &amp; more") && text.contains("stat"));
     }
 }
