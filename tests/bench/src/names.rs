@@ -3,27 +3,45 @@
 //! Names: made, looked up, moved, removed. Building the path is part of the operation.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
 
 use crate::meter::Meter;
 
+/// Names in a directory.
 const NAMES: u64 = 512;
+/// Directories that are measured, each new. Where names lie in them follows from hashes with a key
+/// that is another in every volume: an average over less would not repeat.
+const DIRECTORIES: u64 = 6;
 
 /// Measures the rows of names.
 pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
-    // In a directory of its own: one that has room for the names already is cheaper.
-    (0..3).try_for_each(|round| one_round(meter, &dir.join(format!("names{round}"))))
+    // One more, to warm up.
+    each(dir, 0..NAMES, |_, _, work| work())?;
+    each(
+        dir,
+        NAMES..NAMES * (1 + DIRECTORIES),
+        |operation, names, work| meter.round(operation, names, work),
+    )
 }
 
-fn one_round(meter: &mut Meter, dir: &Path) -> Result<()> {
-    fs::create_dir(dir)?;
+/// Calls `round` for every operation, with the number of names and the work to be done on them.
+fn each(
+    dir: &Path,
+    names: Range<u64>,
+    mut round: impl FnMut(&str, u64, &mut dyn FnMut() -> Result<()>) -> Result<()>,
+) -> Result<()> {
     let dir = dir.to_string_lossy();
-    let path = |kind: &str, n: u64| format!("{dir}/{kind}{n}");
-    let mut each = |operation, op: &dyn Fn(u64) -> std::io::Result<()>| {
-        meter.round(operation, NAMES, || Ok((0..NAMES).try_for_each(op)?))
+    for number in names.start / NAMES..names.end / NAMES {
+        fs::create_dir(format!("{dir}/names{number}"))?;
+    }
+    let path = |kind: &str, n: u64| format!("{dir}/names{}/{kind}{n}", n / NAMES);
+    let mut each = |operation, op: &dyn Fn(u64) -> io::Result<()>| {
+        let mut work = || Ok(names.clone().try_for_each(op)?);
+        round(operation, names.end - names.start, &mut work)
     };
     each("creat", &|n| File::create_new(path("f", n)).map(drop))?;
     each("stat", &|n| fs::metadata(path("f", n)).map(drop))?;
