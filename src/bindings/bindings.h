@@ -76,10 +76,13 @@ void rdax_cond_resched(void);
 void rdax_set_uuid(struct super_block *sb, const u8 uuid[16]);
 void rdax_fc_error(struct fs_context *fc, const char *message);
 void rdax_fc_set_exclusive(struct fs_context *fc);
+void rdax_panic(const char *name) __noreturn;
 bool rdax_printk_ratelimit(void);
 
 /* pmem */
 bool rdax_bdev_has_dax(struct block_device *bdev);
+bool rdax_bdev_has_badblocks(struct block_device *bdev);
+bool rdax_bdev_read_only(struct block_device *bdev);
 u64 rdax_bdev_bytes(struct block_device *bdev);
 void rdax_pmem_wmb(void);
 void rdax_synchronize_rcu_tasks(void);
@@ -101,6 +104,7 @@ struct page *rdax_pfn_to_page(unsigned long pfn);
 struct page *rdax_zero_page(void);
 bool rdax_page_poisoned(const struct page *page);
 void rdax_page_set_poisoned(struct page *page);
+int rdax_page_clear_poisoned(struct page *page);
 bool rdax_page_test_clear_dirty(struct page *page);
 struct folio *rdax_page_folio(struct page *page);
 void rdax_page_get(struct page *page);

@@ -2,6 +2,7 @@
 /*
  * Inline functions and macros of the kernel, as functions that Rust can call.
  */
+#include <linux/badblocks.h>
 #include <linux/mm.h>
 #include <linux/huge_mm.h>
 #include <linux/memremap.h>
@@ -9,6 +10,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/set_memory.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
 #include <linux/unaligned.h>
@@ -241,6 +243,11 @@ void rdax_fc_set_exclusive(struct fs_context *fc)
 	fc->exclusive = true;
 }
 
+void rdax_panic(const char *name)
+{
+	panic("rdax: %s: errors=panic", name);
+}
+
 bool rdax_printk_ratelimit(void)
 {
 	return printk_ratelimit();
@@ -251,6 +258,19 @@ bool rdax_printk_ratelimit(void)
 bool rdax_bdev_has_dax(struct block_device *bdev)
 {
 	return blk_queue_dax(bdev->bd_disk->queue);
+}
+
+/* Whether the driver knows of bad blocks anywhere on the device. */
+bool rdax_bdev_has_badblocks(struct block_device *bdev)
+{
+	struct badblocks *bb = bdev->bd_disk->bb;
+
+	return bb && READ_ONCE(bb->count);
+}
+
+bool rdax_bdev_read_only(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
 }
 
 u64 rdax_bdev_bytes(struct block_device *bdev)
@@ -332,6 +352,12 @@ bool rdax_page_poisoned(const struct page *page)
 void rdax_page_set_poisoned(struct page *page)
 {
 	SetPageHWPoison(page);
+}
+
+/* The media under @page is good again: it comes back into the kernel's map. */
+int rdax_page_clear_poisoned(struct page *page)
+{
+	return TestClearPageHWPoison(page) ? clear_mce_nospec(page_to_pfn(page)) : 0;
 }
 
 bool rdax_page_test_clear_dirty(struct page *page)

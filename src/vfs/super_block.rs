@@ -137,7 +137,8 @@ impl SbInfo {
         match on_error {
             OnError::Continue => {}
             OnError::RemountReadOnly => self.shut_down(),
-            OnError::Panic => panic!("rdax: errors=panic"),
+            // SAFETY: stops the machine, as was asked for; the name is a string.
+            OnError::Panic => unsafe { bindings::rdax_panic(self.name().as_char_ptr()) },
         }
     }
 }
@@ -162,6 +163,7 @@ fn refuse(fc: &Context, name: &CStr, error: VolumeError) -> Error {
         VolumeError::Unsupported { ro: true, .. } => "or use a newer rdax",
         VolumeError::Unsupported { ro: false, .. } => "use a newer rdax",
         VolumeError::Corrupt { .. } | VolumeError::Media { .. } => "run fsck.rdax",
+        VolumeError::WriteProtected => "blockdev --setrw makes it writable",
         VolumeError::TooSmall { .. } => "was it cut short, or is it another device?",
         _ => "not mounted",
     };
@@ -186,9 +188,13 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         fc.refuse(sb.name(), fmt!("{error}"));
         Error::from(error)
     })?;
-    let read_only = fc.is_read_only();
+    let how = MountOptions {
+        read_only: fc.is_read_only(),
+        // SAFETY: the device is open.
+        write_protected: unsafe { bindings::rdax_bdev_read_only((*raw).s_bdev) },
+    };
     let volume =
-        Volume::mount(pmem, MountOptions { read_only }).map_err(|e| refuse(fc, sb.name(), e))?;
+        Volume::mount(pmem, how).map_err(|e| refuse(fc, sb.name(), e))?;
     log_notes(sb.name(), &volume.notes());
     let uuid = volume.super_block().uuid;
     let info = KBox::pin_init(

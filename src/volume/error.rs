@@ -80,6 +80,8 @@ pub enum Error {
         /// Byte address on the device.
         at: u64,
     },
+    /// The journal has to be recovered, and the device must not be written (EROFS).
+    WriteProtected,
     /// The device holds no rdax volume (EINVAL).
     NotRdax,
     /// A newer format or an unknown incompatible feature (EINVAL); `ro` is true where a read-only
@@ -125,6 +127,7 @@ impl Error {
                     22
                 }
             }
+            Error::WriteProtected => 30,
             Error::TooBig => 27,
             Error::NoSpace => 28,
             Error::TooManyLinks => 31,
@@ -151,6 +154,9 @@ impl fmt::Display for Error {
             Error::Invalid => f.write_str("invalid argument"),
             Error::Corrupt { what, at } => write!(f, "damaged {what} at byte {at:#x}"),
             Error::Media { at } => write!(f, "memory error at byte {at:#x}"),
+            Error::WriteProtected => {
+                f.write_str("device is write-protected, and its journal has to be recovered")
+            }
             Error::NotRdax => f.write_str("no rdax volume found"),
             Error::Unsupported { bits, ro } => write!(
                 f,

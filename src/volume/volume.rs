@@ -21,6 +21,8 @@ use crate::env::{Counter, Lock};
 pub struct MountOptions {
     /// The caller will change nothing. Recovery still completes what a crash interrupted.
     pub read_only: bool,
+    /// The device must not be written: recovery neither.
+    pub write_protected: bool,
 }
 
 /// What is worth telling about a mount.
@@ -86,15 +88,20 @@ impl<P: Pmem> Volume<P> {
     ///
     /// Nothing is written before every check has passed. Fails as [`super_block::read`] does; with
     /// [`Error::Unsupported`] if features are unknown that forbid writing, and writing is asked for
-    /// or needed for recovery; with [`Error::Corrupt`] for a damaged lane or system inode.
+    /// or needed for recovery; with [`Error::WriteProtected`] if recovery is needed and the device
+    /// must not be written; with [`Error::Corrupt`] for a damaged lane or system inode.
     pub fn mount(pmem: P, options: MountOptions) -> Result<Self> {
         let read = super_block::read(&pmem)?;
         let (geo, bits) = (read.geo, read.unknown_ro_compat);
         if bits != 0 && !options.read_only {
             return Err(Error::Unsupported { bits, ro: true });
         }
-        let lanes = journal::recover(&pmem, &geo, bits == 0)?
-            .ok_or(Error::Unsupported { bits, ro: false })?;
+        let write = bits == 0 && !options.write_protected;
+        let lanes = journal::recover(&pmem, &geo, write)?.ok_or(if bits == 0 {
+            Error::WriteProtected
+        } else {
+            Error::Unsupported { bits, ro: false }
+        })?;
         let mut notes = Notes {
             copy_served: read.copy_served,
             replayed: 0,

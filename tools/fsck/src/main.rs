@@ -140,7 +140,7 @@ fn refuse_foreign(args: &Args, image: &Image) -> Result<()> {
 /// Checks the volume as the next mount would find it, and writes nothing.
 fn check_only(args: &Args, image: &Image) -> Result<u8> {
     let name = args.device.display();
-    let options = MountOptions { read_only: false };
+    let options = MountOptions::default();
     let view = Overlay::new(image);
     let summary = match Volume::mount(&view, options) {
         Ok(volume) => {
@@ -164,7 +164,7 @@ fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
     if !restore_super_block(args, image)? {
         return Ok(UNCORRECTED);
     }
-    match Volume::mount(image, MountOptions { read_only: false }) {
+    match Volume::mount(image, MountOptions::default()) {
         Ok(volume) => {
             let orphans = volume.recover_orphans();
             if volume.notes().replayed > 0 {

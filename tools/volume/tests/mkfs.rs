@@ -26,7 +26,10 @@ const OPTIONS: Options<'static> = Options {
 
 fn refused(sim: &Arc<Sim>, read_only: bool) -> Error {
     let before = bytes(sim, 0, sim.len());
-    let options = MountOptions { read_only };
+    let options = MountOptions {
+        read_only,
+        ..MountOptions::default()
+    };
     let error = Volume::mount(sim.clone(), options).err().expect("refused");
     assert_eq!(
         before,
@@ -213,7 +216,10 @@ fn bad_superblocks_are_refused() {
         refused(&sim, false),
         Error::Unsupported { bits: 4, ro: true }
     );
-    let options = MountOptions { read_only: true };
+    let options = MountOptions {
+        read_only: true,
+        ..MountOptions::default()
+    };
     Volume::mount(sim, options).unwrap();
     let sim = made(SMALL);
     change(&sim, 16, &[4], true);

@@ -53,7 +53,7 @@ pub fn format(ram: &Ram) {
 }
 
 pub fn mount(ram: &Ram) -> Volume<&Ram> {
-    Volume::mount(ram, MountOptions { read_only: false }).expect("mount")
+    Volume::mount(ram, MountOptions::default()).expect("mount")
 }
 
 type Places = Vec<(&'static str, u64, u64)>;
