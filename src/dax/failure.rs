@@ -3,8 +3,10 @@
 //! Memory failures and the removal of the device, as the DAX device reports them to its holder.
 //!
 //! A failing page of a file is taken out of all page tables: who touches it next gets SIGBUS with
-//! its address, from the fault. A failure in the volume's own fixed structures, and a device that is
-//! about to go, shut the file system down. Failures elsewhere are noticed when the media is read.
+//! its address, from the fault, until write(2) overwrites all of it. If stores to it were not
+//! durable yet, the next sync fails. A failure in the volume's own fixed structures counts as damage.
+//! Failures elsewhere are noticed when the block is used (`pmem`): free blocks are healed or passed
+//! over when they are allocated. A device that is about to go ends all access.
 
 use core::ptr::NonNull;
 
@@ -13,6 +15,7 @@ use kernel::sync::rcu;
 
 use super::layout::{self, unmap};
 use super::page::Page;
+use super::page_set::PageSet;
 use super::tracker::split;
 use crate::bindings;
 use crate::vfs::inode::InodeInfo;
@@ -71,8 +74,9 @@ unsafe extern "C" fn notify_failure(
 
 /// The media under `block` is bad.
 fn fail_block(sb: &SbInfo, block: u64) {
-    let page = Page::of_block(sb.volume.pmem(), block);
-    page.set_poisoned();
+    let pmem = sb.volume.pmem();
+    pmem.set_poisoned(block);
+    let page = Page::of_block(pmem, block);
     if let Some(owner) = owner_of(page) {
         pr_err!(
             "{}: memory error in block {block}, inode {}\n",
@@ -82,6 +86,7 @@ fn fail_block(sb: &SbInfo, block: u64) {
         let _faults = InvalidateLock::new(owner.info());
         if let Some((_, index)) = page.owner() {
             fail_page(owner.info(), index);
+            lose_stores(owner.info(), index);
         }
         return;
     }
@@ -100,6 +105,28 @@ fn fail_page(info: &InodeInfo, index: u64) {
         chunk.lock().never_huge();
         unmap(info.mapping(), chunk.first_page(), chunk.last_page());
     }
+}
+
+/// What was stored to a bad page since it was last written back is lost. The next sync tells: each
+/// open file once.
+fn lose_stores(info: &InodeInfo, page: u64) {
+    let (index, page) = split(page);
+    let Some(chunk) = info.tracker.chunk(index) else {
+        return;
+    };
+    let pages = PageSet::range(page, page);
+    let state = chunk.lock();
+    if info
+        .tracker
+        .dirty_in(chunk, &state, &pages)
+        .pages()
+        .is_empty()
+    {
+        return;
+    }
+    info.tracker.forget(chunk, &pages);
+    // SAFETY: the mapping is that of the inode.
+    unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
 }
 
 /// The inode that `page` belongs to, with a reference to it.

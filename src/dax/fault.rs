@@ -135,7 +135,7 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     if kernel::warn_on!(owner.is_some_and(|owner| owner != (info.mapping(), fault.page()))) {
         return Err(EUCLEAN);
     }
-    if struct_page.is_poisoned() {
+    if sb.volume.pmem().is_bad(block, 1) {
         return Ok(VM_FAULT_HWPOISON);
     }
     let table = table_for(&state, page, block)?;

@@ -63,18 +63,6 @@ impl Page {
         unsafe { bindings::rdax_folio_is_huge(self.folio()) }
     }
 
-    /// Whether the media under it is known to be bad.
-    pub fn is_poisoned(self) -> bool {
-        // SAFETY: by the invariant.
-        unsafe { bindings::rdax_page_poisoned(self.0) }
-    }
-
-    /// Notes that the media under it is bad.
-    pub fn set_poisoned(self) {
-        // SAFETY: by the invariant.
-        unsafe { bindings::rdax_page_set_poisoned(self.0) }
-    }
-
     /// Whether nobody maps or pins it, nor any other page of its folio.
     pub fn is_idle(self) -> bool {
         // SAFETY: by the invariant.

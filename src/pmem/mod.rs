@@ -20,6 +20,11 @@
 //!
 //! A fence covers what other CPUs wrote back before if a lock was handed over in between, or the
 //! task migrated: both contain a locked instruction, which orders `clwb` like `sfence` does.
+//!
+//! # Memory errors
+//!
+//! Where a block is known to be bad (`poison`), loads fail with [`volume::Error::Media`] or end
+//! early, and so do stores that do not overwrite all of it; write-back leaves it out.
 
 use core::ffi::c_void;
 use core::fmt;
@@ -37,6 +42,7 @@ use crate::volume::pmem::{Pmem, LINE};
 
 mod fingerprint;
 mod nt;
+mod poison;
 #[cfg(rdax_shadow)]
 mod shadow;
 
@@ -168,11 +174,13 @@ impl DirectMap {
         if pages == 0 {
             return Err(EINVAL);
         }
-        let (found, base, pfn) = self.direct_access(first, pages)?;
+        // Asks in the mode that also answers for pages with bad blocks.
+        let mode = bindings::dax_access_mode_DAX_RECOVERY_WRITE;
+        let (found, base, pfn) = self.direct_access(first, pages, mode)?;
         if found < pages {
             // Bad blocks cut the answer short, and so does a device put together of several. The
             // former is still in one piece: its last page is where it should be.
-            let (_, last, last_pfn) = self.direct_access(first + pages - 1, 1)?;
+            let (_, last, last_pfn) = self.direct_access(first + pages - 1, 1, mode)?;
             let distance = pages - 1;
             if last_pfn.checked_sub(pfn) != Some(distance)
                 || (last as u64).checked_sub(base as u64) != Some(distance * PAGE)
@@ -186,8 +194,13 @@ impl DirectMap {
     }
 
     /// How many pages from `first` lie in one piece, where they are mapped, and their physical
-    /// page number. Asks in the mode that also answers for pages with bad blocks.
-    fn direct_access(&self, first: u64, pages: u64) -> Result<(u64, *mut u8, u64)> {
+    /// page number. In the mode `DAX_ACCESS` it fails with `EHWPOISON` where one is bad.
+    fn direct_access(
+        &self,
+        first: u64,
+        pages: u64,
+        mode: bindings::dax_access_mode,
+    ) -> Result<(u64, *mut u8, u64)> {
         let mut kaddr = ptr::null_mut();
         let mut pfn = 0;
         let _access = self.access().ok_or(EIO)?;
@@ -197,7 +210,7 @@ impl DirectMap {
                 self.dax_dev,
                 first as usize,
                 pages as isize,
-                bindings::dax_access_mode_DAX_RECOVERY_WRITE,
+                mode,
                 &mut kaddr,
                 &mut pfn,
             )
@@ -264,18 +277,30 @@ impl DirectMap {
     /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path.
     pub fn write_back_blocks(&self, block: u64, nr: u64) {
         self.becomes_durable(block * PAGE, nr * PAGE);
-        if let Ok(at) = self.at(block * PAGE, nr * PAGE) {
-            // SAFETY: `at()` checked that the range is inside the mapping.
-            unsafe { bindings::arch_wb_cache_pmem(at.cast(), (nr * PAGE) as usize) };
-        }
+        self.write_back_good(block * PAGE, nr * PAGE);
     }
 
     /// A hash of the content of `block`, which changes if the content does. `None` if the media or
     /// the CPU does not allow it.
     pub fn fingerprint(&self, block: u64) -> Option<u64> {
         let at = self.at(block * PAGE, PAGE).ok()?;
+        self.check_good(block * PAGE, PAGE).ok()?;
         // SAFETY: `at()` checked that the page is inside the mapping; the CPU was asked.
         unsafe { self.fingerprints.then(|| fingerprint::of_page(at))? }
+    }
+
+    /// Starts the write-back of the lines of `len` bytes at `at`, but of bad blocks: what was stored
+    /// there is lost, and has been reported.
+    fn write_back_good(&self, mut at: u64, len: u64) {
+        let end = at.saturating_add(len);
+        while at < end {
+            let good = self.readable(at, end - at);
+            if let (Ok(from), true) = (self.at(at, good), good > 0) {
+                // SAFETY: `at()` checked that the range is inside the mapping.
+                unsafe { bindings::arch_wb_cache_pmem(from.cast(), good as usize) };
+            }
+            at = ((at + good) / PAGE + 1) * PAGE;
+        }
     }
 
     /// Copies `len` bytes from `offset` bytes into `block` (and on into the blocks after it) to
@@ -290,20 +315,21 @@ impl DirectMap {
         len: usize,
         iter: &mut IovIterDest<'_>,
     ) -> usize {
-        match self.at(
-            block.saturating_mul(PAGE).saturating_add(offset),
-            len as u64,
-        ) {
-            // SAFETY: `at()` checked that the range is inside the mapping; machine checks on the
-            // way end the copy.
-            Ok(at) => unsafe { kernel_bindings::_copy_mc_to_iter(at.cast(), len, iter.as_raw()) },
+        let from = block.saturating_mul(PAGE).saturating_add(offset);
+        match self.at(from, len as u64) {
+            Ok(at) => {
+                let len = self.readable(from, len as u64) as usize;
+                // SAFETY: `at()` checked that the range is inside the mapping; machine checks on
+                // the way end the copy.
+                unsafe { kernel_bindings::_copy_mc_to_iter(at.cast(), len, iter.as_raw()) }
+            }
             Err(_) => 0,
         }
     }
 
     /// Copies `len` bytes from `iter` to `offset` bytes into `block` (and on into the blocks after
     /// it), past the cache: durable after [`Pmem::fence`]. Returns how many were copied: less if
-    /// user memory faults.
+    /// user memory faults, or a bad block is not overwritten whole or cannot be healed.
     ///
     /// User memory may be a mapping of this very file: no lock that a fault takes may be held.
     pub fn copy_from_iter(
@@ -313,16 +339,15 @@ impl DirectMap {
         len: usize,
         iter: &mut IovIterSource<'_>,
     ) -> usize {
-        match self.at(
-            block.saturating_mul(PAGE).saturating_add(offset),
-            len as u64,
-        ) {
+        let to = block.saturating_mul(PAGE).saturating_add(offset);
+        match self.at(to, len as u64) {
             Ok(at) => {
-                // SAFETY: `at()` checked that the range is inside the mapping.
+                let len = self.writable(to, len as u64) as usize;
+                // SAFETY: `at()` checked that the range is inside the mapping, and it is good.
                 let copied = unsafe {
                     kernel_bindings::_copy_from_iter_flushcache(at.cast(), len, iter.as_raw())
                 };
-                self.becomes_durable(block * PAGE + offset, copied as u64);
+                self.becomes_durable(to, copied as u64);
                 copied
             }
             Err(_) => 0,
@@ -393,6 +418,7 @@ impl Pmem for DirectMap {
 
     fn read(&self, at: u64, buf: &mut [u8]) -> volume::Result<()> {
         let from = self.at(at, buf.len() as u64)?;
+        self.check_good(at, buf.len() as u64)?;
         let len = u32::try_from(buf.len()).map_err(|_| volume::Error::Invalid)?;
         // SAFETY: `at()` checked that the source is inside the mapping; the destination is a slice.
         // A machine check on the source ends the copy.
@@ -409,6 +435,7 @@ impl Pmem for DirectMap {
 
     fn store(&self, at: u64, bytes: &[u8]) -> volume::Result<()> {
         let to = self.at(at, bytes.len() as u64)?;
+        self.check_good(at, bytes.len() as u64)?;
         // Word by word: memcpy() may store byte by byte, and an aligned word must not be torn.
         let (head, rest) = bytes.split_at(to.align_offset(8).min(bytes.len()));
         let words = rest.chunks_exact(8);
@@ -436,6 +463,7 @@ impl Pmem for DirectMap {
 
     fn store_nt(&self, at: u64, bytes: &[u8]) -> volume::Result<()> {
         let to = self.at(at, bytes.len() as u64)?;
+        self.check_good(at, bytes.len() as u64)?;
         // SAFETY: `at()` checked the destination; the source is a slice.
         unsafe {
             kernel_bindings::__memcpy_flushcache(to.cast(), bytes.as_ptr().cast(), bytes.len());
@@ -446,8 +474,12 @@ impl Pmem for DirectMap {
 
     fn zero_nt(&self, at: u64, len: u64) -> volume::Result<()> {
         let to = self.at(at, len)?;
-        // SAFETY: `at()` checked that the range is inside the mapping.
-        unsafe { nt::zero(to, len as usize) };
+        if self.check_good(at, len).is_ok() {
+            // SAFETY: `at()` checked that the range is inside the mapping.
+            unsafe { nt::zero(to, len as usize) };
+        } else {
+            self.zero_around(at, len);
+        }
         self.becomes_durable(at, len);
         Ok(())
     }
@@ -457,12 +489,19 @@ impl Pmem for DirectMap {
             return;
         }
         self.becomes_durable(at, len);
-        if let Ok(from) = self.at(at, len) {
-            // SAFETY: `at()` checked that the range is inside the mapping.
-            unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };
+        if self.at(at, len).is_ok() {
+            self.write_back_good(at, len);
             let lines = (at + len - 1) / LINE - at / LINE + 1;
             self.journal_lines.fetch_add(lines, Relaxed);
         }
+    }
+
+    fn heal(&self, at: u64, len: u64) -> volume::Result<()> {
+        while let Err(volume::Error::Media { at }) = self.check_good(at, len) {
+            self.heal_block(at / PAGE)
+                .map_err(|_| volume::Error::Media { at })?;
+        }
+        Ok(())
     }
 
     fn fence(&self) -> volume::Result<()> {

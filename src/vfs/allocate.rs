@@ -101,7 +101,7 @@ fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result {
                 let from = zero_from.max(start).max(block * BLOCK);
                 let to = end.min((block + len) * BLOCK);
                 if from < to {
-                    sb.check(pmem.zero_nt(at * BLOCK + (from - block * BLOCK), to - from))?;
+                    zero(info, at * BLOCK + (from - block * BLOCK), to - from)?;
                 }
                 len
             }
@@ -157,10 +157,19 @@ fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
     };
     match map {
         Map::Hole { .. } => Ok(()),
-        Map::Run { block, .. } => sb.check(
-            sb.volume
-                .pmem()
-                .zero_nt(block * BLOCK + from % BLOCK, to - from),
-        ),
+        Map::Run { block, .. } => zero(info, block * BLOCK + from % BLOCK, to - from),
     }
+}
+
+/// Zeroes the `len` bytes at byte `at` of the device, which are data of a file. Without a fence.
+/// Fails with EIO where they are in a block that is bad and stays so.
+fn zero(info: &InodeInfo, at: u64, len: u64) -> Result {
+    let sb = info.sb();
+    let pmem = sb.volume.pmem();
+    sb.check(pmem.zero_nt(at, len))?;
+    let first = at / BLOCK;
+    if pmem.is_bad(first, (at + len).div_ceil(BLOCK) - first) {
+        return Err(EIO);
+    }
+    Ok(())
 }

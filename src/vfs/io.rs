@@ -10,6 +10,9 @@
 //! file, and fault. `i_rwsem` is enough: the blocks that a file has go away under it only. A hole
 //! may be filled by a fault at any time, though, so a write stores into reserved blocks first and
 //! then asks the volume to put them into the file, if the hole is still there.
+//!
+//! Bytes in a block that is known to be bad, or turns out to be, read as EIO. A write that covers
+//! the block heals it; one that does not is EIO, since the rest of the block cannot be kept.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -40,6 +43,21 @@ pub fn interrupted() -> bool {
 /// The blocks that the bytes `pos..pos + len` touch.
 fn blocks(pos: u64, len: u64) -> u64 {
     (pos % BLOCK + len).div_ceil(BLOCK)
+}
+
+/// Why a copy to or from `iter`, with `left` bytes left, ended early, as `fault_in` finds out: it returns how many of some
+/// bytes of the user's memory cannot be had. If all can, it was the media.
+fn ended_early(
+    iter: *const bindings::iov_iter,
+    left: usize,
+    fault_in: unsafe extern "C" fn(*const bindings::iov_iter, usize) -> usize,
+) -> Error {
+    // A copy may end a few bytes before what it cannot access.
+    // SAFETY: the iterator is the caller's, lent for the call.
+    match unsafe { fault_in(iter, left.min(size_of::<u64>())) } {
+        0 => EIO,
+        _ => EFAULT,
+    }
 }
 
 /// What a loop of copies returns: what was done, or why nothing was.
@@ -98,7 +116,11 @@ fn read_locked(
         *pos += copied as u64;
         *total += copied;
         if copied < want {
-            return Err(EFAULT);
+            return Err(ended_early(
+                to.as_raw(),
+                to.len(),
+                bindings::fault_in_iov_iter_writeable,
+            ));
         }
     }
     Ok(())
@@ -132,6 +154,15 @@ pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
     // CAST: an errno is small.
     to_result(synced.min(0) as i32)?;
     Ok(written)
+}
+
+/// As [`ended_early`], for what is written.
+fn source_ended(from: &mut IovIterSource<'_>) -> Error {
+    ended_early(
+        from.as_raw(),
+        from.len(),
+        bindings::fault_in_iov_iter_readable,
+    )
 }
 
 /// A write under way.
@@ -217,7 +248,7 @@ impl<'a> Writer<'a> {
         }
         self.advance(copied);
         if (copied as u64) < want {
-            return Err(EFAULT);
+            return Err(source_ended(from));
         }
         Ok(())
     }
@@ -241,7 +272,7 @@ impl<'a> Writer<'a> {
         let room = want.min(run.len * BLOCK - head);
         let copied = pmem.copy_from_iter(run.block, head, room as usize, from);
         if copied == 0 {
-            return Err(EFAULT);
+            return Err(source_ended(from));
         }
         // What the write does not cover of the first and the last block is zero.
         let end = head + copied as u64;
@@ -274,7 +305,7 @@ impl<'a> Writer<'a> {
         dax::hole_filled(info, first, used);
         self.advance(copied);
         if (copied as u64) < room {
-            return Err(EFAULT);
+            return Err(source_ended(from));
         }
         Ok(())
     }

@@ -37,8 +37,15 @@ pub trait Pmem {
     /// Stores `bytes` past the cache (non-temporal): durable after `fence` alone. For bulk.
     fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Stores `len` zero bytes past the cache: durable after `fence` alone.
+    /// Stores `len` zero bytes past the cache: durable after `fence` alone. Where the media is bad,
+    /// it may leave it so: it still cannot be read then.
     fn zero_nt(&self, at: u64, len: u64) -> Result<()>;
+
+    /// Makes sure that the `len` bytes at `at`, whole blocks of which nobody needs the content, can
+    /// be stored to. Fails with [`super::Error::Media`] at the first block that is bad and stays so.
+    fn heal(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// Starts the write-back of every line that `at..at + len` touches (`clwb`).
     fn write_back(&self, at: u64, len: u64);
@@ -68,6 +75,10 @@ impl<P: Pmem + ?Sized> Pmem for &P {
 
     fn zero_nt(&self, at: u64, len: u64) -> Result<()> {
         (**self).zero_nt(at, len)
+    }
+
+    fn heal(&self, at: u64, len: u64) -> Result<()> {
+        (**self).heal(at, len)
     }
 
     fn write_back(&self, at: u64, len: u64) {

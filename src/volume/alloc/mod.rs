@@ -281,7 +281,7 @@ impl Groups {
 impl<P: Pmem> Volume<P> {
     /// Reserves a run of free blocks.
     ///
-    /// It continues at `want.goal` if that is free; for [`LARGE`] blocks or more with
+    /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal` if that is free; for [`LARGE`] blocks or more with
     /// `want.align_key`, it is a run in wholly free chunks, aligned with the file; else it comes
     /// from chunks that are partly in use, so that free chunks stay whole.
     ///
@@ -299,9 +299,24 @@ impl<P: Pmem> Volume<P> {
         if self.free.get() < want.min as i64 {
             return Err(Error::NoSpace);
         }
-        let run = self.groups.search(&self.pmem, &self.geo, &want)?;
-        self.free.add(-(run.len as i64));
-        Ok(Reservation { vol: self, run })
+        loop {
+            let run = self.groups.search(&self.pmem, &self.geo, &want)?;
+            match self.pmem.heal(run.block * BLOCK, run.len * BLOCK) {
+                Err(Error::Media { at }) => self.set_aside(run, at / BLOCK),
+                _ => {
+                    self.free.add(-(run.len as i64));
+                    return Ok(Reservation { vol: self, run });
+                }
+            }
+        }
+    }
+
+    /// Gives a run that was found back but for `bad`, a block of it: that stays busy until the
+    /// volume is unmounted, so that nobody gets it.
+    fn set_aside(&self, run: Run, bad: u64) {
+        let bad = Run { block: bad, len: 1 };
+        self.groups.rename(run, bad);
+        self.free.add(-1);
     }
 
     /// Free blocks, those reserved not counted. Exact while nobody allocates or frees.

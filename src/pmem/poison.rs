@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory errors: which blocks are known to be bad, and how they become good again.
+//!
+//! Two keep account of it: the struct page of the block, which is flagged when an error is reported
+//! to the file system, and the driver's list of bad blocks, which a scrub of the device may extend
+//! at any time. As long as neither knows of an error anywhere, [`DirectMap::has_poison`] says so
+//! after two loads, and nothing more is asked.
+//!
+//! A bad block may be missing in the kernel's map, so that a store to it, or the write-back of its
+//! lines, would be an oops; only copies that expect machine checks may load from it. So whoever
+//! stores asks first. [`DirectMap::heal`] makes a block good whose content is not needed: the
+//! device clears the error, if it can, and the block reads as zeroes.
+
+use core::ops::Range;
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::sync::atomic::{AtomicFlag, Relaxed};
+
+use super::{nt, DirectMap, PAGE};
+use crate::bindings;
+use crate::volume;
+
+/// Whether a struct page was ever flagged: flags outlive mounts.
+static FLAGGED: AtomicFlag = AtomicFlag::new(false);
+
+/// The blocks that `len` bytes at `at` touch.
+pub(super) fn blocks(at: u64, len: u64) -> Range<u64> {
+    at / PAGE..at.saturating_add(len).div_ceil(PAGE)
+}
+
+impl DirectMap {
+    /// Whether any block may be bad.
+    #[inline]
+    pub(super) fn has_poison(&self) -> bool {
+        // SAFETY: the super block holds the device; its list of bad blocks is there as long as the
+        // device is not gone.
+        !self.is_gone()
+            && (FLAGGED.load(Relaxed) || unsafe { bindings::rdax_bdev_has_badblocks(self.bdev) })
+    }
+
+    /// The media under `block`, which is inside the device, was reported as bad.
+    pub fn set_poisoned(&self, block: u64) {
+        // SAFETY: the device has struct pages, or it would have no DAX.
+        unsafe { bindings::rdax_page_set_poisoned(self.page(block)) };
+        FLAGGED.store(true, Relaxed);
+    }
+
+    /// Whether one of the `nr` blocks from `block` on is known to be bad.
+    #[inline]
+    pub fn is_bad(&self, block: u64, nr: u64) -> bool {
+        self.first_bad(block..block.saturating_add(nr)).is_some()
+    }
+
+    /// The first of `blocks` that is known to be bad.
+    #[inline]
+    pub(super) fn first_bad(&self, blocks: Range<u64>) -> Option<u64> {
+        if !self.has_poison() {
+            return None;
+        }
+        (blocks.start..blocks.end.min(self.bytes / PAGE)).find(|block| self.is_flagged(*block) || self.is_listed(*block))
+    }
+
+    /// Fails if one of the `len` bytes at `at` is in a bad block.
+    #[inline]
+    pub(super) fn check_good(&self, at: u64, len: u64) -> volume::Result<()> {
+        match self.first_bad(blocks(at, len)) {
+            None => Ok(()),
+            Some(block) => Err(volume::Error::Media {
+                at: at.max(block * PAGE),
+            }),
+        }
+    }
+
+    /// How many of the `len` bytes at `at` are before the first bad block.
+    #[inline]
+    pub(super) fn readable(&self, at: u64, len: u64) -> u64 {
+        match self.first_bad(blocks(at, len)) {
+            None => len,
+            Some(block) => (block * PAGE).saturating_sub(at),
+        }
+    }
+
+    /// How many of the `len` bytes at `at`, which are about to be overwritten, can be. Heals bad
+    /// blocks that are overwritten whole.
+    pub(super) fn writable(&self, at: u64, len: u64) -> u64 {
+        let mut from = at;
+        let end = at.saturating_add(len);
+        while let Some(block) = self.first_bad(blocks(from, end - from)) {
+            let (first, last) = (block * PAGE, (block + 1) * PAGE);
+            if first < at || last > end || self.heal_block(block).is_err() {
+                return first.saturating_sub(at);
+            }
+            from = last;
+        }
+        len
+    }
+
+    /// Zeroes the `len` bytes at `at`, with a bad block among them. Bad blocks that are zeroed
+    /// whole are healed; of others, and of those that cannot be healed, nothing is stored.
+    pub(super) fn zero_around(&self, at: u64, len: u64) {
+        for block in blocks(at, len) {
+            let (first, last) = (block * PAGE, (block + 1) * PAGE);
+            let (from, to) = (at.max(first), (at + len).min(last));
+            if self.is_bad(block, 1) {
+                if (from, to) == (first, last) {
+                    let _ = self.heal_block(block);
+                }
+            } else if let Ok(start) = self.at(from, to - from) {
+                // SAFETY: `at()` checked that the range is inside the mapping; the block is good.
+                unsafe { nt::zero(start, (to - from) as usize) };
+            }
+        }
+    }
+
+    /// Makes a bad block good: it is zero, durably after the next fence. May sleep.
+    pub(super) fn heal_block(&self, block: u64) -> Result {
+        let _access = self.access().ok_or(EIO)?;
+        if self.is_listed(block) {
+            let page = self.start / PAGE + block;
+            // Clears the error on the media and in the list, and maps the page again.
+            // SAFETY: the device is held, and not gone.
+            to_result(unsafe { bindings::dax_zero_page_range(self.dax_dev, page as usize, 1) })?;
+        }
+        // SAFETY: the device has struct pages; nobody but us uses the block.
+        to_result(unsafe { bindings::rdax_page_clear_poisoned(self.page(block)) })?;
+        let start = self.at(block * PAGE, PAGE).map_err(|_| EIO)?;
+        // SAFETY: `at()` checked that the block is inside the mapping, where it is good again.
+        unsafe { nt::zero(start, PAGE as usize) };
+        Ok(())
+    }
+
+    /// Whether the struct page of `block` is flagged.
+    fn is_flagged(&self, block: u64) -> bool {
+        // SAFETY: the device has struct pages.
+        unsafe { bindings::rdax_page_poisoned(self.page(block)) }
+    }
+
+    /// Whether the driver knows `block` to be bad.
+    pub(super) fn is_listed(&self, block: u64) -> bool {
+        let first = self.start / PAGE + block;
+        let access = bindings::dax_access_mode_DAX_ACCESS;
+        self.direct_access(first, 1, access).err() == Some(EHWPOISON)
+    }
+
+    fn page(&self, block: u64) -> *mut kernel::bindings::page {
+        // SAFETY: computes an address.
+        unsafe { bindings::rdax_pfn_to_page(self.pfn(block) as usize) }
+    }
+}
+
