@@ -401,13 +401,24 @@ void rdax_folio_unlock(struct folio *folio)
 	folio_unlock(folio);
 }
 
-/* Until nobody refers to @folio: free_zone_device_folio() wakes its waiters. */
+/*
+ * Until nobody refers to @folio: free_zone_device_folio() wakes its waiters. If
+ * @interruptible, until a signal comes, or for 20 ms: while it waits it may
+ * be mapped again, and would not become idle until that mapping is gone, too.
+ */
 int rdax_folio_wait_idle(struct folio *folio, bool interruptible)
 {
-	if (interruptible)
-		return wait_var_event_interruptible(&folio->page, folio_ref_count(folio) == 0);
-	wait_var_event(&folio->page, folio_ref_count(folio) == 0);
-	return 0;
+	long left;
+
+	if (!interruptible) {
+		wait_var_event(&folio->page, folio_ref_count(folio) == 0);
+		return 0;
+	}
+	left = ___wait_var_event(&folio->page,
+				 ___wait_cond_timeout(folio_ref_count(folio) == 0),
+				 TASK_INTERRUPTIBLE, 0, HZ / 50,
+				 __ret = schedule_timeout(__ret));
+	return min(left, 0);
 }
 
 /*

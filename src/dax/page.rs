@@ -69,7 +69,8 @@ impl Page {
         unsafe { bindings::rdax_folio_ref_count(self.folio()) == 0 }
     }
 
-    /// Waits until it is idle; if `interruptible`, fails with `ERESTARTSYS` when a signal comes.
+    /// Waits until it is idle. If `interruptible`, fails with `ERESTARTSYS` when a signal comes, and
+    /// gives up after a moment: it may have been mapped again, and the caller has to unmap it anew.
     pub fn wait_idle(self, interruptible: bool) -> Result {
         // SAFETY: by the invariant; the last reference wakes the waiters.
         to_result(unsafe { bindings::rdax_folio_wait_idle(self.folio(), interruptible) })

@@ -4,4 +4,5 @@
 # Truncation, punching and unlinking against mapped and pinned pages.
 . "${0%/*}/lib.sh"
 
-exec rdax-dax-test layout
+slow_device
+rdax-dax-test layout

@@ -84,6 +84,13 @@ unchanged() {
 	rm found
 }
 
+# slow_device: makes one that answers half a second late, SLOW_DEVICE.
+slow_device() {
+	must modprobe null_blk nr_devices=1 irqmode=2 completion_nsec=500000000
+	at_end rmmod null_blk
+	export SLOW_DEVICE=/dev/nullb0
+}
+
 # at_end COMMANDS: run when the test ends, however it does.
 at_end() {
 	# Meant to be expanded now.

@@ -6,9 +6,10 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
 
-use crate::sys::{check_len, filled, in_child, Map, PAGE};
+use crate::sys::{check, check_len, filled, in_child, read_slowly, slow_device, Map, PAGE};
+use crate::uring::Ring;
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -19,7 +20,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("dirty before and after fork, by parent and child", fork),
     ("two processes, one page", two_processes),
     ("process_vm_writev into a page mapped for reading", vm_write),
+    ("ptrace into a page that was synced", ptrace),
     ("DMA that ends after an fsync", late_dma),
+    ("io_uring that ends after an fsync", late_uring),
+    ("no pin that lasts", no_long_pin),
     ("dirty, close, and the inode leaves memory", evicted),
 ];
 
@@ -174,22 +178,78 @@ fn vm_write(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The device answers after half a second (null_blk, set up by the caller): the page is pinned,
-/// synced, and only then written to.
+fn ptrace(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    map.store(8, 5);
+    // SAFETY: fork(2): there is one thread, and the child does nothing but stop.
+    let child = check(unsafe { libc::fork() })?;
+    if child == 0 {
+        map.load(0);
+        // SAFETY: lets the parent write to this process, which has the mapping at the same address.
+        unsafe {
+            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            libc::raise(libc::SIGSTOP);
+            libc::_exit(0);
+        }
+    }
+    let mut status = 0;
+    // SAFETY: the child is ours, and the status a local.
+    check(unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) })?;
+    let result = place.counters.expect(&ONE, || Ok(file.sync_all()?));
+    let result = result.and_then(|()| {
+        place.counters.expect(&[("pages_tagged", 1)], || {
+            // SAFETY: the child is stopped, and has the page mapped.
+            let poked = unsafe { libc::ptrace(libc::PTRACE_POKEDATA, child, map.at(0), 77u64) };
+            ensure!(poked == 0, "PTRACE_POKEDATA");
+            Ok(())
+        })
+    });
+    // SAFETY: ends and reaps the child.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, &mut status, 0);
+    }
+    result?;
+    ensure!(map.load(0) == 77 && map.load(8) == 5);
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))
+}
+
+/// As [`late_dma`], with nobody waiting in the kernel.
+fn late_uring(place: &Place) -> Result<()> {
+    let device = slow_device()?;
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    let ring = Ring::new()?;
+    ring.begin_read(&device, &map, 0)?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    place
+        .counters
+        .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], || {
+            let read = ring.wait()?;
+            ensure!(read == PAGE as i32, "io_uring read {read}");
+            Ok(())
+        })?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))
+}
+
+/// A buffer that stays pinned could never be truncated: the kernel refuses it.
+fn no_long_pin(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 1)?;
+    let map = Map::shared(&file, PAGE)?;
+    let error = Ring::new()?.register(&map, 0).err();
+    let error = error.and_then(|error| error.raw_os_error());
+    ensure!(error == Some(libc::EOPNOTSUPP), "a long pin: {error:?}");
+    Ok(file.set_len(0)?)
+}
+
+/// The page is pinned, synced, and only then written to.
 fn late_dma(place: &Place) -> Result<()> {
-    let device = std::env::var("SLOW_DEVICE").context("SLOW_DEVICE is not set")?;
-    let device = std::os::unix::fs::OpenOptionsExt::custom_flags(
-        std::fs::OpenOptions::new().read(true),
-        libc::O_DIRECT,
-    )
-    .open(device)?;
+    let device = slow_device()?;
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            // SAFETY: the page is mapped.
-            check_len(unsafe { libc::pread(device.as_raw_fd(), map.at(0).cast(), PAGE, 0) })
-        });
+        let reader = scope.spawn(|| read_slowly(&device, &map, 0));
         std::thread::sleep(Duration::from_millis(200));
         // The pin made it writable, and so dirty.
         place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
@@ -197,8 +257,7 @@ fn late_dma(place: &Place) -> Result<()> {
             .counters
             .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], || {
                 ensure!(!reader.is_finished(), "the device is not slow");
-                ensure!(reader.join().unwrap()? == PAGE);
-                Ok(())
+                reader.join().unwrap()
             })?;
         place.counters.expect(&ONE, || Ok(file.sync_all()?))
     })

@@ -4,7 +4,7 @@
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{create, dies_of_sigbus, filled, read_at, write_at, Map, PAGE};
+use crate::sys::{create, dies_of_sigbus, fallocate, filled, read_at, write_at, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -19,6 +19,10 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "bytes stored past the end are zero when write(2) grows the file",
         written,
+    ),
+    (
+        "bytes stored past the end are zero when fallocate grows the file",
+        allocated,
     ),
     ("shrunk and grown: zeroes, under a mapping", shrunk),
     ("an empty file", empty),
@@ -83,6 +87,24 @@ fn written(place: &Place) -> Result<()> {
     ensure!(
         data[51..].iter().all(|byte| *byte == 0),
         "bytes past the second end show"
+    );
+    Ok(())
+}
+
+fn allocated(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("a"))?;
+    write_at(&file, b"12345", 0)?;
+    // Blocks past the end are there already, with stores in the first.
+    fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 4 * PAGE as u64)?;
+    let map = Map::shared(&file, PAGE)?;
+    map.store(5, 77);
+    map.store(PAGE - 1, 77);
+    fallocate(&file, 0, 2 * PAGE, PAGE as u64)?;
+    let data = read_at(&file, 3 * PAGE, 0)?;
+    ensure!(&data[..5] == b"12345");
+    ensure!(
+        data[5..].iter().all(|byte| *byte == 0),
+        "bytes past the old end show"
     );
     Ok(())
 }

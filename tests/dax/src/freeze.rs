@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Freezing: afterwards nothing is dirty, and stores wait until it is over.
+//! Freezing: afterwards nothing is dirty, and stores wait until it is over. Becoming read-only: the
+//! same, and refused while somebody could store.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{check, filled, Map, PAGE};
+use crate::sys::{check, errno, filled, Map, PAGE};
 use crate::{Place, Scenario};
 
-pub const SCENARIOS: &[Scenario] = &[("freeze with a mapped writer", writer)];
+pub const SCENARIOS: &[Scenario] = &[
+    ("freeze with a mapped writer", writer),
+    ("read-only, once nothing is mapped to be written", read_only),
+];
 
 const FIFREEZE: libc::c_ulong = 0xc004_5877;
 const FITHAW: libc::c_ulong = 0xc004_5878;
@@ -50,4 +56,46 @@ fn writer(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 2)], || Ok(file.sync_all()?))
+}
+
+/// Remounts what is mounted on the directory, read-only or not.
+fn remount(place: &Place, read_only: bool) -> Result<()> {
+    let dir = CString::new(place.dir.as_os_str().as_bytes())?;
+    let flags = libc::MS_REMOUNT | if read_only { libc::MS_RDONLY } else { 0 };
+    let none = std::ptr::null();
+    // SAFETY: the strings are C strings; remounting takes neither source nor data.
+    check(unsafe { libc::mount(none, dir.as_ptr(), none, flags, none.cast()) })?;
+    Ok(())
+}
+
+fn read_only(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    drop(file);
+    // The mapping alone keeps it, stored to or not.
+    for store in [false, true] {
+        if store {
+            map.store(0, 9);
+        }
+        let refused = errno(remount(place, true));
+        ensure!(refused == Some(libc::EBUSY), "{refused:?} instead of EBUSY");
+    }
+    map.store(PAGE, 9);
+    drop(map);
+    let expect = [("pages_written_back", 2)];
+    place.counters.expect(&expect, || remount(place, true))?;
+    let seen = (|| {
+        let file = File::open(&path)?;
+        let shared = Map::new(&file, 4 * PAGE, libc::PROT_READ, libc::MAP_SHARED)?;
+        let private = Map::private(&file, 4 * PAGE)?;
+        ensure!(shared.load(0) == 9 && shared.load(2 * PAGE) == 3);
+        private.store(2 * PAGE, 1);
+        ensure!(shared.protect(libc::PROT_READ | libc::PROT_WRITE).is_err());
+        let write = errno(File::options().write(true).open(&path).map_err(Into::into));
+        ensure!(write == Some(libc::EROFS), "{write:?} instead of EROFS");
+        Ok(())
+    })();
+    remount(place, false)?;
+    seen
 }

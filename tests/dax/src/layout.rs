@@ -12,7 +12,7 @@ use anyhow::{ensure, Result};
 
 use crate::sys::{
     check, create, dies_of_sigbus, drop_inodes, fallocate, filled, free_blocks, pipe, read_at,
-    read_page, vmsplice, wait_until, write_at, End, Map, PAGE,
+    read_page, read_slowly, slow_device, vmsplice, wait_until, write_at, End, Map, PAGE,
 };
 use crate::{Place, Scenario};
 
@@ -24,6 +24,8 @@ pub const SCENARIOS: &[Scenario] = &[
         "truncation waits for a pinned page, and a signal ends the wait",
         truncate_pinned,
     ),
+    ("punching waits for a pinned page", punch_pinned),
+    ("truncation waits for O_DIRECT into its page", truncate_dma),
     (
         "a pinned page of an unlinked file keeps its block",
         unlink_pinned,
@@ -162,6 +164,62 @@ fn truncate_pinned(place: &Place) -> Result<()> {
         Ok(())
     })?;
     ensure!(free_blocks(&place.dir)? == free + 4);
+    Ok(())
+}
+
+fn punch_pinned(place: &Place) -> Result<()> {
+    let Pinned {
+        file,
+        map,
+        reader,
+        writer,
+        ..
+    } = Pinned::new(place)?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let free = free_blocks(&place.dir)?;
+    // Another page of the file is nobody's.
+    fallocate(&file, mode, 2 * PAGE, PAGE as u64)?;
+    ensure!(free_blocks(&place.dir)? == free + 1);
+    std::thread::scope(|scope| {
+        let punch = scope.spawn(|| fallocate(&file, mode, 0, 2 * PAGE as u64));
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(!punch.is_finished(), "punching did not wait for the pin");
+        // The page is mapped again meanwhile, and stays so.
+        ensure!(map.load(PAGE) == 33 && free_blocks(&place.dir)? == free + 1);
+        ensure!(
+            read_page(&reader)?[0] == 33,
+            "the pinned page changed"
+        );
+        drop((reader, writer));
+        ensure!(
+            wait_until(Duration::from_secs(5), || punch.is_finished()),
+            "punching waits for the mapping, too"
+        );
+        punch.join().unwrap()?;
+        ensure!(map.load(0) == 0 && map.load(PAGE) == 0);
+        Ok(())
+    })?;
+    ensure!(free_blocks(&place.dir)? == free + 3);
+    Ok(())
+}
+
+fn truncate_dma(place: &Place) -> Result<()> {
+    let device = slow_device()?;
+    let file = filled(&place.fresh("a"), 2)?;
+    let map = Map::shared(&file, 2 * PAGE)?;
+    let free = free_blocks(&place.dir)?;
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| read_slowly(&device, &map, 0));
+        std::thread::sleep(Duration::from_millis(150));
+        file.set_len(0)?;
+        // The pin goes when the device has answered, right before the reader returns.
+        ensure!(
+            wait_until(Duration::from_millis(100), || read.is_finished()),
+            "truncation did not wait"
+        );
+        read.join().unwrap()
+    })?;
+    ensure!(free_blocks(&place.dir)? == free + 2);
     Ok(())
 }
 

@@ -7,10 +7,12 @@
 //! line for each scenario; exits with 0 if all of the group passed.
 
 mod aging;
+mod calls;
 mod concurrent;
 mod counters;
 mod dirty;
 mod eof;
+mod flush;
 mod freeze;
 mod holes;
 mod hot;
@@ -21,6 +23,7 @@ mod races;
 mod sync;
 mod sys;
 mod times;
+mod uring;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,8 +53,10 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 13] = [
+const GROUPS: [(&str, &[Scenario]); 15] = [
     ("sync", sync::SCENARIOS),
+    ("calls", calls::SCENARIOS),
+    ("flush", flush::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
     ("hot", hot::SCENARIOS),
     ("huge", huge::SCENARIOS),

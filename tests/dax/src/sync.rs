@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{check, create, filled, write_at, Map, PAGE};
+use crate::sys::{create, filled, syncfs, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -15,17 +15,13 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a range that ends inside pages", inside_pages),
     ("pages far apart, one fence", far_apart),
     ("neighbours in one run", one_run),
-    ("fdatasync, sync_file_range, syncfs, O_SYNC", other_calls),
-    (
-        "msync over two files, MS_ASYNC, holes in the address space",
-        msync_flags,
-    ),
+    ("fdatasync, syncfs, sync", other_calls),
+    ("msync over two files, MS_ASYNC", msync_flags),
     (
         "a private and a read-only mapping do not hide a writer",
         other_mappings,
     ),
     ("mprotect does not make a clean page writable", protection),
-    ("MAP_SYNC", map_sync),
     (
         "no write-back while the cache is persistent",
         persistent_cache,
@@ -171,43 +167,30 @@ fn one_run(place: &Place) -> Result<()> {
 fn other_calls(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 8)?;
     let map = Map::shared(&file, 8 * PAGE)?;
-    let fd = file.as_raw_fd();
     map.store(0, 1);
     place
         .counters
         .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))?;
     map.store(0, 2);
-    place.counters.expect(&[("pages_written_back", 1)], || {
-        // SAFETY: a plain system call.
-        check(unsafe { libc::syncfs(fd) })?;
-        Ok(())
-    })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 1)], || syncfs(&file))?;
     map.store(0, 3);
     place.counters.expect(&[("pages_written_back", 1)], || {
-        // SAFETY: as above.
+        // SAFETY: a plain system call.
         unsafe { libc::sync() };
         Ok(())
     })?;
-    // O_DSYNC makes what the call wrote durable, and it may leave mapped stores elsewhere.
-    map.store(5 * PAGE, 3);
-    let synced = std::os::unix::fs::OpenOptionsExt::custom_flags(
-        std::fs::OpenOptions::new().write(true),
-        libc::O_DSYNC,
-    )
-    .open(place.dir.join("a"))?;
-    write_at(&synced, b"x", 0)?;
-    place
-        .counters
-        .expect(&[("pages_written_back", 1)], || Ok(file.sync_all()?))
+    Ok(())
 }
 
 fn msync_flags(place: &Place) -> Result<()> {
     let a = filled(&place.fresh("a"), 2)?;
     let b = filled(&place.fresh("b"), 2)?;
-    // Two files next to each other in one range of addresses, a gap, and the first file again.
+    // Two files next to each other in one range of addresses.
     let all = Map::new(
         &a,
-        6 * PAGE,
+        4 * PAGE,
         libc::PROT_NONE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
     )?;
@@ -237,16 +220,7 @@ fn msync_flags(place: &Place) -> Result<()> {
         .counters
         .expect(&[("pages_written_back", 2), ("fences", 2)], || {
             all.msync(0, 4 * PAGE, libc::MS_SYNC)
-        })?;
-    // A hole in the addresses: ENOMEM, after the rest was synced.
-    // SAFETY: unmaps a piece of our mapping.
-    check(unsafe { libc::munmap(all.at(4 * PAGE).cast(), PAGE) })?;
-    all.store(3 * PAGE, 2);
-    place.counters.expect(&[("pages_written_back", 1)], || {
-        let error = all.msync(0, 6 * PAGE, libc::MS_SYNC);
-        ensure!(error.is_err(), "msync over a hole succeeded");
-        Ok(())
-    })
+        })
 }
 
 fn other_mappings(place: &Place) -> Result<()> {
@@ -297,23 +271,6 @@ fn protection(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))
-}
-
-fn map_sync(place: &Place) -> Result<()> {
-    let file = create(&place.fresh("a"))?;
-    file.set_len(4 * PAGE as u64)?;
-    let map = Map::new(
-        &file,
-        4 * PAGE,
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC,
-    )?;
-    map.store(PAGE, 7);
-    place
-        .counters
-        .expect(&ONE_PAGE, || map.msync(0, 4 * PAGE, libc::MS_SYNC))?;
-    ensure!(crate::sys::read_at(&file, 1, PAGE)? == [7]);
-    Ok(())
 }
 
 /// The device says whether its cache is volatile; what was stored while it was not is written back

@@ -28,6 +28,22 @@ pub fn check_len(status: isize) -> io::Result<usize> {
     usize::try_from(status).map_err(|_| io::Error::last_os_error())
 }
 
+/// The errno of a system call that failed.
+pub fn errno<T>(result: Result<T>) -> Option<i32> {
+    result
+        .err()?
+        .root_cause()
+        .downcast_ref::<io::Error>()?
+        .raw_os_error()
+}
+
+/// syncfs(2) of the file system of `file`.
+pub fn syncfs(file: &File) -> Result<()> {
+    // SAFETY: a plain system call.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) }).context("syncfs")?;
+    Ok(())
+}
+
 /// Opens `path` for reading and writing, made empty.
 pub fn create(path: &Path) -> Result<File> {
     OpenOptions::new()
@@ -118,6 +134,17 @@ impl Map {
 
     /// Maps `len` bytes of `file` from 0.
     pub fn new(file: &File, len: usize, protection: i32, flags: i32) -> Result<Map> {
+        Map::at_offset(file, len, protection, flags, 0)
+    }
+
+    /// Maps `len` bytes of `file` from `offset`.
+    pub fn at_offset(
+        file: &File,
+        len: usize,
+        protection: i32,
+        flags: i32,
+        offset: i64,
+    ) -> Result<Map> {
         // SAFETY: the kernel picks the address.
         let base = unsafe {
             libc::mmap(
@@ -126,7 +153,7 @@ impl Map {
                 protection,
                 flags,
                 file.as_raw_fd(),
-                0,
+                offset,
             )
         };
         if base == libc::MAP_FAILED {
@@ -329,6 +356,23 @@ pub fn free_blocks(path: &Path) -> Result<u64> {
     // SAFETY: the path is a C string.
     check(unsafe { libc::statfs(path.as_ptr(), &mut stat) })?;
     Ok(stat.f_bfree)
+}
+
+/// The device that answers half a second late (null_blk, set up by the caller), for O_DIRECT.
+pub fn slow_device() -> Result<File> {
+    let device = std::env::var("SLOW_DEVICE").context("SLOW_DEVICE is not set")?;
+    let mut options = OpenOptions::new();
+    let options = std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_DIRECT);
+    Ok(options.read(true).open(device)?)
+}
+
+/// O_DIRECT read of the first page of `device` to page `at` of `map`: the page is pinned until the
+/// device answers.
+pub fn read_slowly(device: &File, map: &Map, at: usize) -> Result<()> {
+    // SAFETY: the page is mapped.
+    let n = check_len(unsafe { libc::pread(device.as_raw_fd(), map.at(at).cast(), PAGE, 0) })?;
+    ensure!(n == PAGE, "{n} bytes read from the slow device");
+    Ok(())
 }
 
 /// Waits until `done` is true, at most `limit`.

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! System calls that sync, or have to leave alone, what a mapping has dirtied.
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::counters::Counters;
+use crate::sys::{check, check_len, errno, filled, read_at, syncfs, write_at, Map, PAGE};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("msync over files of two file systems", two_file_systems),
+    ("msync over holes: ENOMEM, after the rest", holes),
+    ("MS_INVALIDATE, and flags that make no sense", flags),
+    ("O_SYNC, O_DSYNC, RWF_SYNC, RWF_DSYNC", synchronous_writes),
+    ("sync_file_range leaves mapped stores alone", sync_file_range),
+    ("write(2) over a dirty page", write_over),
+    ("O_DIRECT on a file that is mapped", direct),
+    ("caches are dropped, dirty pages are not", drop_caches),
+    ("syncfs of another file system", other_syncfs),
+];
+
+const ONE: [(&str, u64); 1] = [("pages_written_back", 1)];
+const NONE: [(&str, u64); 1] = [("pages_written_back", 0)];
+
+/// A second file system of rdax, set up by the caller.
+fn other_place() -> Result<Place> {
+    let dir = std::env::var("OTHER_MNT").context("OTHER_MNT is not set")?;
+    Ok(Place {
+        counters: Counters::find(dir.as_ref())?,
+        dir: dir.into(),
+    })
+}
+
+/// A range of addresses of `pages` pages, in which nothing is mapped but what is put there.
+struct Range {
+    all: Map,
+}
+
+impl Range {
+    fn new(anywhere: &File, pages: usize) -> Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let all = Map::new(anywhere, pages * PAGE, libc::PROT_NONE, flags)?;
+        // SAFETY: unmaps what is ours; nobody else maps anything while a scenario runs.
+        check(unsafe { libc::munmap(all.at(0).cast(), pages * PAGE) })?;
+        Ok(Range { all })
+    }
+
+    /// Maps the first page of `file`, shared, at `page` of the range.
+    fn put(&self, page: usize, file: &File) -> Result<()> {
+        let at = self.all.at(page * PAGE).cast();
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+        // SAFETY: nothing is mapped there, or it fails.
+        let got = unsafe { libc::mmap(at, PAGE, protection, flags, file.as_raw_fd(), 0) };
+        ensure!(got == at, "mmap");
+        Ok(())
+    }
+}
+
+fn two_file_systems(place: &Place) -> Result<()> {
+    let other = other_place()?;
+    let (a, b) = (filled(&place.fresh("a"), 1)?, filled(&other.fresh("b"), 1)?);
+    let range = Range::new(&a, 2)?;
+    range.put(0, &a)?;
+    range.put(1, &b)?;
+    range.all.store(0, 9);
+    range.all.store(PAGE, 9);
+    place.counters.expect(&ONE, || {
+        other
+            .counters
+            .expect(&ONE, || range.all.msync(0, 2 * PAGE, libc::MS_SYNC))
+    })?;
+    // Each is clean now.
+    place.counters.expect(&NONE, || Ok(a.sync_all()?))?;
+    other.counters.expect(&NONE, || Ok(b.sync_all()?))
+}
+
+fn holes(place: &Place) -> Result<()> {
+    let files = ["a", "b", "c"].map(|name| filled(&place.fresh(name), 1));
+    let [a, b, c] = files;
+    let (a, b, c) = (a?, b?, c?);
+    // Nothing at 0, 2 and 4.
+    let range = Range::new(&a, 6)?;
+    for (page, file) in [(1, &a), (3, &b), (5, &c)] {
+        range.put(page, file)?;
+        range.all.store(page * PAGE, 9);
+    }
+    place.counters.expect(&[("pages_written_back", 3)], || {
+        let error = range.all.msync(0, 6 * PAGE, libc::MS_SYNC);
+        ensure!(errno(error) == Some(libc::ENOMEM), "not ENOMEM");
+        Ok(())
+    })
+}
+
+fn flags(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 2)?;
+    let map = Map::shared(&file, 2 * PAGE)?;
+    map.store(0, 9);
+    // The mapping is the file: there is nothing to invalidate, and nothing is lost.
+    for flags in [
+        libc::MS_INVALIDATE,
+        libc::MS_ASYNC,
+        libc::MS_INVALIDATE | libc::MS_ASYNC,
+    ] {
+        map.msync(0, 2 * PAGE, flags)?;
+        ensure!(map.load(0) == 9 && read_at(&file, 1, 0)? == [9]);
+    }
+    place.counters.expect(&ONE, || {
+        map.msync(0, 2 * PAGE, libc::MS_INVALIDATE | libc::MS_SYNC)
+    })?;
+    for (at, flags) in [(0, libc::MS_SYNC | libc::MS_ASYNC), (1, libc::MS_SYNC)] {
+        let error = map.msync(at, PAGE, flags);
+        ensure!(errno(error) == Some(libc::EINVAL), "msync({at}, {flags:#x})");
+    }
+    // mlock makes MS_INVALIDATE fail.
+    // SAFETY: locks what is mapped.
+    if unsafe { libc::mlock(map.at(0).cast(), PAGE) } == 0 {
+        // Pages of a DAX mapping are in memory as it is, and the kernel takes no note.
+        map.msync(0, PAGE, libc::MS_INVALIDATE)?;
+    }
+    Ok(())
+}
+
+/// pwritev2(2) of three bytes at `at`.
+fn write_flags(file: &File, at: usize, flags: i32) -> Result<()> {
+    let data = libc::iovec {
+        iov_base: b"xyz".as_ptr().cast_mut().cast(),
+        iov_len: 3,
+    };
+    // SAFETY: reads three bytes of a literal.
+    let n = check_len(unsafe { libc::pwritev2(file.as_raw_fd(), &data, 1, at as i64, flags) })?;
+    ensure!(n == 3, "{n} of 3 bytes written");
+    Ok(())
+}
+
+fn synchronous_writes(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 3)?;
+    let map = Map::shared(&file, 3 * PAGE)?;
+    let open = |flags| OpenOptions::new().write(true).custom_flags(flags).open(&path);
+    let (sync, dsync) = (open(libc::O_SYNC)?, open(libc::O_DSYNC)?);
+    let dirty = || (0..3).for_each(|page| map.store(page * PAGE + 100, 9));
+    // What such a call wrote is durable when it returns, and so are the stores to its pages.
+    for (file, flags) in [
+        (&sync, 0),
+        (&dsync, 0),
+        (&file, libc::RWF_SYNC),
+        (&file, libc::RWF_DSYNC),
+    ] {
+        dirty();
+        place.counters.expect(&ONE, || write_flags(file, PAGE, flags))?;
+        place
+            .counters
+            .expect(&[("mkwrite_faults", 1)], || {
+                dirty();
+                Ok(())
+            })
+            .context("the page was not write-protected")?;
+        place
+            .counters
+            .expect(&[("pages_written_back", 2)], || {
+                write_flags(file, 2 * PAGE - 1, flags)
+            })
+            .context("over the edge of a page")?;
+    }
+    // No other call is one.
+    dirty();
+    place.counters.expect(&NONE, || write_flags(&file, PAGE, 0))?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 3)], || Ok(file.sync_data()?))
+}
+
+/// It promises no durability, and the kernel asks the page cache alone, in which there is nothing.
+fn sync_file_range(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 2)?;
+    let map = Map::shared(&file, 2 * PAGE)?;
+    map.store(0, 9);
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: a plain system call.
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, PAGE as i64, flags) })?;
+    // Whether that wrote it back or not: it is durable after the next sync.
+    map.store(PAGE, 9);
+    let before = place.counters.read("pages_written_back")?;
+    file.sync_data()?;
+    ensure!(place.counters.read("pages_written_back")? == before + 2);
+    place.counters.expect(&NONE, || Ok(file.sync_data()?))
+}
+
+fn write_over(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 2)?;
+    let map = Map::shared(&file, 2 * PAGE)?;
+    map.store(PAGE + 7, 9);
+    write_at(&file, b"over", PAGE)?;
+    ensure!(map.load(PAGE) == b'o' && map.load(PAGE + 7) == 9 && map.load(PAGE + 8) == 2);
+    // Still dirty, and mapped as it was.
+    place.counters.expect(&[("mkwrite_faults", 0)], || {
+        map.store(PAGE + 8, 10);
+        Ok(())
+    })?;
+    place.counters.expect(&ONE, || Ok(file.sync_data()?))?;
+    ensure!(read_at(&file, 10, PAGE)? == b"over\x02\x02\x02\x09\x0a\x02");
+    Ok(())
+}
+
+fn direct(place: &Place) -> Result<()> {
+    let path = place.fresh("a");
+    let file = filled(&path, 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    (0..4).for_each(|page| map.store(page * PAGE, 50));
+    let direct = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path)?;
+    // It reads what was stored, and what it writes is seen; without invalidating anything.
+    ensure!(read_at(&direct, PAGE, PAGE)?[..2] == [50, 2]);
+    place.counters.expect(
+        &[("read_faults", 0), ("mkwrite_faults", 0), ("write_faults", 0)],
+        || {
+            write_at(&direct, &[60; PAGE], 2 * PAGE)?;
+            ensure!(map.load(2 * PAGE) == 60 && map.load(3 * PAGE) == 50);
+            map.store(2 * PAGE + 1, 61);
+            Ok(())
+        },
+    )?;
+    ensure!(read_at(&direct, 3, 2 * PAGE)? == [60, 61, 60]);
+    place
+        .counters
+        .expect(&[("pages_written_back", 4)], || Ok(file.sync_data()?))
+}
+
+fn drop_caches(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 3)?;
+    let map = Map::shared(&file, 3 * PAGE)?;
+    (0..3).for_each(|page| map.store(page * PAGE, 9));
+    // SAFETY: a plain system call.
+    let error = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    ensure!(error == 0, "posix_fadvise: {error}");
+    std::fs::write("/proc/sys/vm/drop_caches", "3")?;
+    for advice in [libc::MADV_COLD, libc::MADV_PAGEOUT] {
+        map.advise(0, 3 * PAGE, advice)?;
+    }
+    ensure!((0..3).all(|page| map.load(page * PAGE) == 9));
+    place
+        .counters
+        .expect(&[("pages_written_back", 3)], || Ok(file.sync_data()?))
+}
+
+fn other_syncfs(place: &Place) -> Result<()> {
+    let other = other_place()?;
+    let (a, b) = (filled(&place.fresh("a"), 1)?, filled(&other.fresh("b"), 1)?);
+    let (first, second) = (Map::shared(&a, PAGE)?, Map::shared(&b, PAGE)?);
+    first.store(0, 9);
+    second.store(0, 9);
+    place.counters.expect(&NONE, || {
+        other.counters.expect(&ONE, || syncfs(&b))
+    })?;
+    place.counters.expect(&ONE, || {
+        // SAFETY: a plain system call.
+        unsafe { libc::sync() };
+        Ok(())
+    })
+}
