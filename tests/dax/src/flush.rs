@@ -68,8 +68,6 @@ fn map_sync(place: &Place) -> Result<()> {
     file.set_len(4 * PAGE as u64)?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let map = |flags| Map::new(&file, 4 * PAGE, protection, flags);
-    // Without MAP_SHARED_VALIDATE the flag is not looked at.
-    map(libc::MAP_SHARED | libc::MAP_SYNC)?;
     map(libc::MAP_SHARED_VALIDATE)?.store(0, 6);
     let synced = map(libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC);
     if !place.is_synchronous()? {
