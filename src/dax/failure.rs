@@ -116,17 +116,11 @@ fn lose_stores(info: &InodeInfo, page: u64) {
     };
     let pages = PageSet::range(page, page);
     let state = chunk.lock();
-    if info
-        .tracker
-        .dirty_in(chunk, &state, &pages)
-        .pages()
-        .is_empty()
-    {
-        return;
+    let dirty = info.tracker.dirty_in(chunk, &state, &pages);
+    if !dirty.pages().is_empty() {
+        // SAFETY: the mapping is that of the inode.
+        unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
     }
-    info.tracker.forget(chunk, &pages);
-    // SAFETY: the mapping is that of the inode.
-    unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
 }
 
 /// The inode that `page` belongs to, with a reference to it.

@@ -139,38 +139,44 @@ fn write_flags(file: &File, at: usize, flags: i32) -> Result<()> {
 }
 
 fn synchronous_writes(place: &Place) -> Result<()> {
+    for (name, open_flags, flags) in [
+        ("O_SYNC", libc::O_SYNC, 0),
+        ("O_DSYNC", libc::O_DSYNC, 0),
+        ("RWF_SYNC", 0, libc::RWF_SYNC),
+        ("RWF_DSYNC", 0, libc::RWF_DSYNC),
+    ] {
+        synchronous_write(place, open_flags, flags).context(name)?;
+    }
+    Ok(())
+}
+
+/// What the call wrote is durable when it returns, and so are the stores to the same pages.
+fn synchronous_write(place: &Place, open_flags: i32, flags: i32) -> Result<()> {
     let path = place.fresh("a");
     let file = filled(&path, 3)?;
     let map = Map::shared(&file, 3 * PAGE)?;
-    let open = |flags| OpenOptions::new().write(true).custom_flags(flags).open(&path);
-    let (sync, dsync) = (open(libc::O_SYNC)?, open(libc::O_DSYNC)?);
+    let writer = OpenOptions::new()
+        .write(true)
+        .custom_flags(open_flags)
+        .open(&path)?;
     let dirty = || (0..3).for_each(|page| map.store(page * PAGE + 100, 9));
-    // What such a call wrote is durable when it returns, and so are the stores to its pages.
-    for (file, flags) in [
-        (&sync, 0),
-        (&dsync, 0),
-        (&file, libc::RWF_SYNC),
-        (&file, libc::RWF_DSYNC),
-    ] {
-        dirty();
-        place.counters.expect(&ONE, || write_flags(file, PAGE, flags))?;
-        place
-            .counters
-            .expect(&[("mkwrite_faults", 1)], || {
-                dirty();
-                Ok(())
-            })
-            .context("the page was not write-protected")?;
-        place
-            .counters
-            .expect(&[("pages_written_back", 2)], || {
-                write_flags(file, 2 * PAGE - 1, flags)
-            })
-            .context("over the edge of a page")?;
-    }
-    // No other call is one.
     dirty();
-    place.counters.expect(&NONE, || write_flags(&file, PAGE, 0))?;
+    place
+        .counters
+        .expect(&ONE, || write_flags(&writer, PAGE, flags))?;
+    place.counters.expect(&[("mkwrite_faults", 1)], || {
+        dirty();
+        Ok(())
+    })?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 2)], || {
+            write_flags(&writer, 2 * PAGE - 1, flags)
+        })
+        .context("over the edge of a page")?;
+    // A write without any of it leaves them alone.
+    dirty();
+    place.counters.expect(&NONE, || write_at(&file, b"x", PAGE))?;
     place
         .counters
         .expect(&[("pages_written_back", 3)], || Ok(file.sync_data()?))

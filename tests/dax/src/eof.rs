@@ -92,20 +92,22 @@ fn written(place: &Place) -> Result<()> {
 }
 
 fn allocated(place: &Place) -> Result<()> {
-    let file = create(&place.fresh("a"))?;
-    write_at(&file, b"12345", 0)?;
-    // Blocks past the end are there already, with stores in the first.
-    fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 4 * PAGE as u64)?;
-    let map = Map::shared(&file, PAGE)?;
-    map.store(5, 77);
-    map.store(PAGE - 1, 77);
-    fallocate(&file, 0, 2 * PAGE, PAGE as u64)?;
-    let data = read_at(&file, 3 * PAGE, 0)?;
-    ensure!(&data[..5] == b"12345");
-    ensure!(
-        data[5..].iter().all(|byte| *byte == 0),
-        "bytes past the old end show"
-    );
+    for from in [0, 2 * PAGE] {
+        let file = create(&place.fresh("a"))?;
+        write_at(&file, b"12345", 0)?;
+        // Blocks past the end are there already, with stores in the first.
+        fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 4 * PAGE as u64)?;
+        let map = Map::shared(&file, PAGE)?;
+        map.store(5, 77);
+        map.store(PAGE - 1, 77);
+        fallocate(&file, 0, from, (3 * PAGE - from) as u64)?;
+        let data = read_at(&file, 3 * PAGE, 0)?;
+        ensure!(&data[..5] == b"12345");
+        ensure!(
+            data[5..].iter().all(|byte| *byte == 0),
+            "bytes past the old end show, allocated from {from} on"
+        );
+    }
     Ok(())
 }
 
