@@ -34,10 +34,12 @@ impl DirectMap {
     /// Whether any block may be bad.
     #[inline]
     pub(super) fn has_poison(&self) -> bool {
-        // SAFETY: the super block holds the device; its list of bad blocks is there as long as the
-        // device is not gone.
-        !self.is_gone()
-            && (FLAGGED.load(Relaxed) || unsafe { bindings::rdax_bdev_has_badblocks(self.bdev) })
+        if self.is_gone() {
+            // So is the list.
+            return false;
+        }
+        // SAFETY: the super block holds the device, which is not gone.
+        FLAGGED.load(Relaxed) || unsafe { bindings::rdax_bdev_has_badblocks(self.bdev) }
     }
 
     /// The media under `block`, which is inside the device, was reported as bad.
@@ -59,7 +61,8 @@ impl DirectMap {
         if !self.has_poison() {
             return None;
         }
-        (blocks.start..blocks.end.min(self.bytes / PAGE)).find(|block| self.is_flagged(*block) || self.is_listed(*block))
+        (blocks.start..blocks.end.min(self.bytes / PAGE))
+            .find(|block| self.is_flagged(*block) || self.is_listed(*block))
     }
 
     /// Fails if one of the `len` bytes at `at` is in a bad block.
@@ -149,4 +152,3 @@ impl DirectMap {
         unsafe { bindings::rdax_pfn_to_page(self.pfn(block) as usize) }
     }
 }
-

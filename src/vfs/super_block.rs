@@ -193,8 +193,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         // SAFETY: the device is open.
         write_protected: unsafe { bindings::rdax_bdev_read_only((*raw).s_bdev) },
     };
-    let volume =
-        Volume::mount(pmem, how).map_err(|e| refuse(fc, sb.name(), e))?;
+    let volume = Volume::mount(pmem, how).map_err(|e| refuse(fc, sb.name(), e))?;
     log_notes(sb.name(), &volume.notes());
     let uuid = volume.super_block().uuid;
     let info = KBox::pin_init(

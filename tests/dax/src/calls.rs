@@ -17,7 +17,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("msync over holes: ENOMEM, after the rest", holes),
     ("MS_INVALIDATE, and flags that make no sense", flags),
     ("O_SYNC, O_DSYNC, RWF_SYNC, RWF_DSYNC", synchronous_writes),
-    ("sync_file_range leaves mapped stores alone", sync_file_range),
+    (
+        "sync_file_range leaves mapped stores alone",
+        sync_file_range,
+    ),
     ("write(2) over a dirty page", write_over),
     ("O_DIRECT on a file that is mapped", direct),
     ("caches are dropped, dirty pages are not", drop_caches),
@@ -115,7 +118,10 @@ fn flags(place: &Place) -> Result<()> {
     })?;
     for (at, flags) in [(0, libc::MS_SYNC | libc::MS_ASYNC), (1, libc::MS_SYNC)] {
         let error = map.msync(at, PAGE, flags);
-        ensure!(errno(error) == Some(libc::EINVAL), "msync({at}, {flags:#x})");
+        ensure!(
+            errno(error) == Some(libc::EINVAL),
+            "msync({at}, {flags:#x})"
+        );
     }
     // mlock makes MS_INVALIDATE fail.
     // SAFETY: locks what is mapped.
@@ -176,7 +182,9 @@ fn synchronous_write(place: &Place, open_flags: i32, flags: i32) -> Result<()> {
         .context("over the edge of a page")?;
     // A write without any of it leaves them alone.
     dirty();
-    place.counters.expect(&NONE, || write_at(&file, b"x", PAGE))?;
+    place
+        .counters
+        .expect(&NONE, || write_at(&file, b"x", PAGE))?;
     place
         .counters
         .expect(&[("pages_written_back", 3)], || Ok(file.sync_data()?))
@@ -229,7 +237,11 @@ fn direct(place: &Place) -> Result<()> {
     // It reads what was stored, and what it writes is seen; without invalidating anything.
     ensure!(read_at(&direct, PAGE, PAGE)?[..2] == [50, 2]);
     place.counters.expect(
-        &[("read_faults", 0), ("mkwrite_faults", 0), ("write_faults", 0)],
+        &[
+            ("read_faults", 0),
+            ("mkwrite_faults", 0),
+            ("write_faults", 0),
+        ],
         || {
             write_at(&direct, &[60; PAGE], 2 * PAGE)?;
             ensure!(map.load(2 * PAGE) == 60 && map.load(3 * PAGE) == 50);
@@ -266,9 +278,9 @@ fn other_syncfs(place: &Place) -> Result<()> {
     let (first, second) = (Map::shared(&a, PAGE)?, Map::shared(&b, PAGE)?);
     first.store(0, 9);
     second.store(0, 9);
-    place.counters.expect(&NONE, || {
-        other.counters.expect(&ONE, || syncfs(&b))
-    })?;
+    place
+        .counters
+        .expect(&NONE, || other.counters.expect(&ONE, || syncfs(&b)))?;
     place.counters.expect(&ONE, || {
         // SAFETY: a plain system call.
         unsafe { libc::sync() };

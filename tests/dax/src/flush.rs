@@ -14,7 +14,10 @@ use crate::{Place, Scenario};
 pub const SCENARIOS: &[Scenario] = &[
     ("MAP_SYNC, where DAX is synchronous", map_sync),
     ("flushes of the device, where it is not", flushes),
-    ("a change of metadata is flushed before it returns", metadata),
+    (
+        "a change of metadata is flushed before it returns",
+        metadata,
+    ),
 ];
 
 impl Place {
@@ -97,7 +100,11 @@ fn flushes(place: &Place) -> Result<()> {
     let each = u64::from(!place.is_synchronous()?);
     let expect = |what: &str, times: u64, work: &dyn Fn() -> Result<()>| {
         let got = flushes.during(work)?;
-        ensure!(got == times * each, "{what}: {got} flushes, not {}", times * each);
+        ensure!(
+            got == times * each,
+            "{what}: {got} flushes, not {}",
+            times * each
+        );
         Ok(())
     };
     expect("stores", 0, &|| {
@@ -105,7 +112,9 @@ fn flushes(place: &Place) -> Result<()> {
         Ok(())
     })?;
     expect("msync", 1, &|| map.msync(0, PAGE, libc::MS_SYNC))?;
-    expect("msync of what is clean", 0, &|| map.msync(0, PAGE, libc::MS_SYNC))?;
+    expect("msync of what is clean", 0, &|| {
+        map.msync(0, PAGE, libc::MS_SYNC)
+    })?;
     expect("fdatasync of three pages", 1, &|| Ok(file.sync_data()?))?;
     map.store(0, 10);
     expect("write(2), and what was stored", 2, &|| {
@@ -125,7 +134,9 @@ fn metadata(place: &Place) -> Result<()> {
     let least = u64::from(!place.is_synchronous()?);
     let path = place.dir.join("b");
     let works: [(&str, &dyn Fn() -> Result<()>); 4] = [
-        ("fallocate", &|| Ok(fallocate(&file, 0, 0, 4 * PAGE as u64)?)),
+        ("fallocate", &|| {
+            Ok(fallocate(&file, 0, 0, 4 * PAGE as u64)?)
+        }),
         ("create", &|| create(&path).map(|_| ())),
         ("unlink", &|| Ok(fs::remove_file(&path)?)),
         ("truncate", &|| Ok(file.set_len(PAGE as u64)?)),

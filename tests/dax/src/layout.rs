@@ -186,10 +186,7 @@ fn punch_pinned(place: &Place) -> Result<()> {
         ensure!(!punch.is_finished(), "punching did not wait for the pin");
         // The page is mapped again meanwhile, and stays so.
         ensure!(map.load(PAGE) == 33 && free_blocks(&place.dir)? == free + 1);
-        ensure!(
-            read_page(&reader)?[0] == 33,
-            "the pinned page changed"
-        );
+        ensure!(read_page(&reader)?[0] == 33, "the pinned page changed");
         drop((reader, writer));
         ensure!(
             wait_until(Duration::from_secs(5), || punch.is_finished()),

@@ -120,7 +120,12 @@ impl Ring {
             ..Request::default()
         };
         // SAFETY: room for one request.
-        unsafe { self.requests.at(0).cast::<Request>().write_volatile(request) };
+        unsafe {
+            self.requests
+                .at(0)
+                .cast::<Request>()
+                .write_volatile(request)
+        };
         self.word(SQ_ARRAY).store(0, Release);
         self.word(SQ_TAIL).fetch_add(1, Release);
         self.enter(1, 0)
@@ -143,10 +148,9 @@ impl Ring {
         };
         let (fd, what) = (self.fd.as_raw_fd(), IORING_REGISTER_BUFFERS);
         // SAFETY: the buffer is mapped.
-        check_len(
-            unsafe { libc::syscall(libc::SYS_io_uring_register, fd, what, &raw const buffer, 1) }
-                as isize,
-        )
+        check_len(unsafe {
+            libc::syscall(libc::SYS_io_uring_register, fd, what, &raw const buffer, 1)
+        } as isize)
         .map(|_| ())
     }
 }
