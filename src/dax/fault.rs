@@ -211,7 +211,9 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
         if !fault.is_unmapped_huge() && !fault.is_mapped_huge() {
             return Ok(VM_FAULT_FALLBACK);
         }
-        if !state.may_map_huge(write) {
+        let pmem = info.sb().volume.pmem();
+        let bad = state.is_huge() && pmem.is_bad(state.block(0), PAGES as u64);
+        if bad || !state.may_map_huge(write) {
             if write && state.is_huge() {
                 split_huge(info, chunk, &mut state);
             }
@@ -220,7 +222,7 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
         if !state.is_huge() && !join(info, chunk, &mut state, write)? {
             return Ok(VM_FAULT_FALLBACK);
         }
-        let page = Page::of_block(info.sb().volume.pmem(), state.block(0));
+        let page = Page::of_block(pmem, state.block(0));
         if write {
             fault.update_time()?;
             tag(info, chunk, None);
@@ -266,7 +268,7 @@ fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Resu
             return Ok(false);
         }
     };
-    if !examined.free {
+    if !examined.free || pmem.is_bad(block, len) {
         unmap_zeroes(info, chunk, state, &PageSet::ALL);
         return Ok(false);
     }
