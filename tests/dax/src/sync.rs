@@ -167,15 +167,16 @@ fn one_run(place: &Place) -> Result<()> {
 fn other_calls(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 8)?;
     let map = Map::shared(&file, 8 * PAGE)?;
+    // A page each: none gets hot, which a sync and the flusher that it wakes both write back.
     map.store(0, 1);
     place
         .counters
         .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))?;
-    map.store(0, 2);
+    map.store(PAGE, 2);
     place
         .counters
         .expect(&[("pages_written_back", 1)], || syncfs(&file))?;
-    map.store(0, 3);
+    map.store(2 * PAGE, 3);
     place.counters.expect(&[("pages_written_back", 1)], || {
         // SAFETY: a plain system call.
         unsafe { libc::sync() };
