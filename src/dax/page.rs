@@ -13,7 +13,8 @@
 //! together, and references are counted for all of them in one.
 
 use kernel::bindings::{
-    address_space, folio, page, pageflags_PG_dirty as PG_DIRTY, pageflags_PG_hwpoison as PG_HWPOISON,
+    address_space, folio, page, pageflags_PG_dirty as PG_DIRTY,
+    pageflags_PG_hwpoison as PG_HWPOISON,
 };
 use kernel::error::to_result;
 use kernel::prelude::*;
