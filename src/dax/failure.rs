@@ -60,9 +60,10 @@ unsafe extern "C" fn notify_failure(
     };
     let pmem = sb.volume.pmem();
     if flags & bindings::RDAX_MF_MEM_PRE_REMOVE != 0 {
-        pr_err!("{}: device is being removed\n", sb.name());
+        sb.shut_down("device is being removed");
         pmem.set_gone();
-        detach_all(sb);
+        // No pin and no inode may lead to the device when it is gone.
+        for_each_file(sb, layout::detach);
         layout::wait_for_pins(sb);
         return 0;
     }
@@ -132,8 +133,19 @@ fn owner_of(page: Page) -> Option<Owner> {
     NonNull::new(unsafe { bindings::igrab((*mapping).host) }).map(Owner)
 }
 
-/// The device is going: no page table, no pin and no inode may lead to it when it is gone.
-fn detach_all(sb: &SbInfo) {
+/// Takes every page of the mount out of all page tables, and out of the page cache. None comes back
+/// if [`SbInfo::check_alive`] fails by now. Waits for faults that are under way, not for pins.
+pub fn unmap_all(sb: &SbInfo) {
+    for_each_file(sb, |info| {
+        let _faults = InvalidateLock::new(info);
+        unmap(info.mapping(), 0, u64::MAX);
+        // SAFETY: the mapping is that of the inode. What is dirty in the cache is lost.
+        unsafe { bindings::truncate_inode_pages(info.mapping(), 0) };
+    });
+}
+
+/// Runs `each` for every regular file in memory, with a reference to it. May sleep.
+fn for_each_file(sb: &SbInfo, each: impl Fn(&InodeInfo)) {
     let raw = sb.as_raw();
     // SAFETY: the super block is alive; the lock guards the list of its inodes.
     let lock = unsafe { &raw mut (*raw).s_inode_list_lock };
@@ -150,7 +162,9 @@ fn detach_all(sb: &SbInfo) {
             if let Some(inode) = NonNull::new(bindings::igrab(inode)) {
                 bindings::spin_unlock(lock);
                 let owner = Owner(inode);
-                layout::detach(owner.info());
+                if owner.info().is(bindings::S_IFREG) {
+                    each(owner.info());
+                }
                 last = Some(owner);
                 bindings::spin_lock(lock);
             }

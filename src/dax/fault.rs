@@ -93,9 +93,7 @@ fn code(error: Error) -> FaultResult {
 fn map(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
     let info = fault.info();
     let _invalidate = SharedInvalidateLock::new(info);
-    if info.sb().volume.pmem().is_gone() {
-        return Err(EIO);
-    }
+    info.sb().check_alive()?;
     if fault.page() >= info.i_size().div_ceil(PAGE) {
         return Ok(VM_FAULT_SIGBUS);
     }
@@ -198,9 +196,7 @@ fn find_block(
 fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
     let info = fault.info();
     let _invalidate = SharedInvalidateLock::new(info);
-    if info.sb().volume.pmem().is_gone() {
-        return Err(EIO);
-    }
+    info.sb().check_alive()?;
     let (index, _) = split(fault.page());
     let chunk = info.tracker.make_chunk(index)?;
     if chunk.last_page() >= info.i_size().div_ceil(PAGE) {

@@ -173,7 +173,7 @@ pub fn evict(info: &InodeInfo) -> bool {
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
     let result = sb.dirty.leave(tracker, || {
         // The shadow wants to see everything durable in the end.
-        if (unlinked && !cfg!(rdax_shadow)) || tracker.is_quiet() {
+        if (unlinked && !cfg!(rdax_shadow)) || tracker.is_quiet() || sb.check_alive().is_err() {
             return Ok(());
         }
         sync::write_back(info, 0, u64::MAX, Hot::Protect)

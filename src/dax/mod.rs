@@ -33,7 +33,7 @@ mod tracker;
 
 pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
-pub use failure::holder_operations;
+pub use failure::{holder_operations, unmap_all};
 pub use layout::{adopt_pins, break_layout, evict, hole_filled, wait_for_pins};
 pub use sync::sync_range;
 pub use tracker::Tracker;

@@ -34,7 +34,7 @@ use core::ptr;
 use kernel::bindings as kernel_bindings;
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, AtomicFlag, Relaxed};
+use kernel::sync::atomic::{Atomic, Relaxed};
 
 use crate::bindings;
 use crate::volume;
@@ -67,12 +67,23 @@ pub struct DirectMap {
     start: u64,
     synchronous: bool,
     fingerprints: bool,
-    gone: AtomicFlag,
+    /// A [`Reach`].
+    reach: Atomic<i32>,
     /// What is durable, in test builds.
     #[cfg(rdax_shadow)]
     shadow: Option<shadow::Shadow>,
     journal_lines: Atomic<u64>,
     fences: Atomic<u64>,
+}
+
+/// What can be reached of the device; it only ever gets less.
+enum Reach {
+    /// All of it.
+    Open,
+    /// Nothing is read from it or written to it any more; its struct pages are there.
+    Closed,
+    /// It is removed, and its struct pages are or soon will be.
+    Gone,
 }
 
 /// Why a device cannot be used.
@@ -152,7 +163,7 @@ impl DirectMap {
             // SAFETY: `dax_dev` is held.
             synchronous: unsafe { bindings::dax_synchronous(dax_dev) },
             fingerprints: fingerprint::is_supported(),
-            gone: AtomicFlag::new(false),
+            reach: Atomic::new(Reach::Open as i32),
             #[cfg(rdax_shadow)]
             shadow: None,
             journal_lines: Atomic::new(0),
@@ -255,7 +266,7 @@ impl DirectMap {
     /// The device is being removed: every access fails from now on. When this returns, none is
     /// under way but those that hold an [`Access`], for which the device's driver waits. May sleep.
     pub fn set_gone(&self) {
-        self.gone.store(true, Relaxed);
+        self.reach.store(Reach::Gone as i32, Relaxed);
         // All other accesses look at the flag and do not sleep until they are done.
         // SAFETY: waits until each task has slept or left the kernel once.
         unsafe { bindings::rdax_synchronize_rcu_tasks() };
@@ -266,12 +277,19 @@ impl DirectMap {
     pub fn access(&self) -> Option<Access> {
         // SAFETY: an SRCU read lock, dropped with the guard.
         let access = Access(unsafe { bindings::dax_read_lock() });
-        (!self.is_gone()).then_some(access)
+        (self.reach.load(Relaxed) < Reach::Gone as i32).then_some(access)
     }
 
-    /// Whether the device is gone.
-    pub fn is_gone(&self) -> bool {
-        self.gone.load(Relaxed)
+    /// Ends all use: every access fails from now on, and a fence that is under way may. Copies that
+    /// are under way may complete.
+    pub fn close(&self) {
+        let _ = self
+            .reach
+            .cmpxchg(Reach::Open as i32, Reach::Closed as i32, Relaxed);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.reach.load(Relaxed) != Reach::Open as i32
     }
 
     /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path.
@@ -378,7 +396,7 @@ impl DirectMap {
 
     /// The address of the `len` bytes at `at`.
     fn at(&self, at: u64, len: u64) -> volume::Result<*mut u8> {
-        if self.is_gone() {
+        if self.is_closed() {
             return Err(volume::Error::Media { at });
         }
         match at.checked_add(len) {
@@ -402,7 +420,7 @@ impl Drop for Access {
 impl Drop for DirectMap {
     fn drop(&mut self) {
         #[cfg(rdax_shadow)]
-        if let (Some(shadow), false) = (&self.shadow, self.is_gone()) {
+        if let (Some(shadow), false) = (&self.shadow, self.is_closed()) {
             // SAFETY: the shadow is that of `base`; the file system is unmounted.
             unsafe { shadow.compare(self.base) };
         }
@@ -514,6 +532,10 @@ impl Pmem for DirectMap {
             if error != 0 {
                 return Err(volume::Error::Media { at: 0 });
             }
+        }
+        // What was stored or written back since the device was closed did not reach it.
+        if self.is_closed() {
+            return Err(volume::Error::Media { at: 0 });
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub struct Attributes;
 
 impl AttrOperations for Attributes {
     fn getattr(idmap: &IdMap, info: &InodeInfo, mask: u32, stat: &mut bindings::kstat) -> Result {
+        info.sb().check_alive()?;
         // SAFETY: the inode is alive.
         unsafe { bindings::generic_fillattr(idmap.as_raw(), mask, info.as_vfs(), stat) };
         let (blocks, btime) = {

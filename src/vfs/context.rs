@@ -119,6 +119,7 @@ impl ContextOperations for RdaxContext {
 
     fn reconfigure(fc: &Context, options: &Options, sb: &SuperBlock) -> Result {
         let info: &SbInfo = sb.info();
+        info.check_alive()?;
         // SAFETY: the VFS holds the super block locked for us.
         to_result(unsafe { bindings::sync_filesystem(sb.as_raw()) })?;
         if sb.is_read_only() && !fc.is_read_only() {

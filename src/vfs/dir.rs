@@ -7,8 +7,10 @@
 
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::uaccess::UserPtr;
 
 use super::inode::InodeInfo;
+use super::ioctl;
 use super::namei::Directory;
 use super::object::File;
 use super::table::file::{DirContext, DirFileOperations, DirFileTable, FileTable};
@@ -42,11 +44,12 @@ impl DirFileOperations for OpenDirectory {
     }
 
     fn iterate(file: &File, ctx: &mut DirContext) -> Result {
+        let dir = file.inode();
+        let sb = dir.sb();
+        sb.check_alive()?;
         if !ctx.emit_dots(file) {
             return Ok(());
         }
-        let dir = file.inode();
-        let sb = dir.sb();
         // `emit` may fault in user memory, so no lock of ours is held. i_rwsem keeps the names as
         // they are.
         let snapshot = dir.snapshot();
@@ -61,11 +64,16 @@ impl DirFileOperations for OpenDirectory {
     }
 
     fn fsync(file: &File, datasync: bool) -> Result {
+        file.inode().sb().check_alive()?;
         // Names are durable when the call that made them returns.
         if datasync {
             return Ok(());
         }
         file.inode().write_times()
+    }
+
+    fn ioctl(file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
+        ioctl::ioctl(file, cmd, arg)
     }
 }
 

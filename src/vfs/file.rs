@@ -7,6 +7,7 @@ use kernel::error::code::*;
 use kernel::error::to_result;
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
+use kernel::uaccess::UserPtr;
 
 use super::attr::Attributes;
 use super::inode::InodeInfo;
@@ -14,7 +15,7 @@ use super::lock::SharedInodeLock;
 use super::object::File;
 use super::table::file::{FileOperations, FileTable, Kiocb, RegularTable};
 use super::table::inode::{AttrTable, InodeTable};
-use super::{allocate, dir, io, vm};
+use super::{allocate, dir, io, ioctl, vm};
 use crate::{bindings, dax};
 
 static INODE: InodeTable = InodeTable::new(AttrTable::<Attributes>::OPERATIONS);
@@ -44,6 +45,10 @@ pub fn set_operations(info: &InodeInfo) {
 struct Regular;
 
 impl FileOperations for Regular {
+    fn open(info: &InodeInfo) -> Result {
+        info.sb().check_alive()
+    }
+
     fn llseek(file: &File, offset: i64, whence: i32) -> Result<i64> {
         let info = file.inode();
         let sb = info.sb();
@@ -57,6 +62,7 @@ impl FileOperations for Regular {
                 });
             }
         };
+        sb.check_alive()?;
         let offset = u64::try_from(offset).map_err(|_| ENXIO)?;
         let found = {
             let _blocks_stay = SharedInodeLock::new(info);
@@ -86,6 +92,7 @@ impl FileOperations for Regular {
 
     fn mmap(file: &File, desc: &mut bindings::vm_area_desc) -> Result {
         let info = file.inode();
+        info.sb().check_alive()?;
         let dax_device = info.sb().volume.pmem().dax_device();
         // SAFETY: the file is open, and its device held as long as it is mounted.
         if !unsafe { bindings::rdax_mapping_supported(desc, info.as_vfs(), dax_device) } {
@@ -98,6 +105,7 @@ impl FileOperations for Regular {
 
     fn fsync(file: &File, start: u64, end: u64, datasync: bool) -> Result {
         let info = file.inode();
+        info.sb().check_alive()?;
         let mut result = dax::sync_range(info, start, end);
         // Size and blocks are durable since the call that changed them; times may not be.
         if result.is_ok() && !datasync {
@@ -111,5 +119,9 @@ impl FileOperations for Regular {
 
     fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
         allocate::fallocate(file, mode, offset, len)
+    }
+
+    fn ioctl(file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
+        ioctl::ioctl(file, cmd, arg)
     }
 }

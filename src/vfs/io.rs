@@ -93,6 +93,7 @@ fn read_locked(
 ) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
+    sb.check_alive()?;
     while !to.is_empty() {
         let left = info.i_size().saturating_sub(*pos);
         let want = left.min(to.len() as u64).min(PIECE);
@@ -116,6 +117,7 @@ fn read_locked(
         *pos += copied as u64;
         *total += copied;
         if copied < want {
+            sb.check_alive()?;
             return Err(ended_early(
                 to.as_raw(),
                 to.len(),
@@ -145,7 +147,8 @@ pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
         to_result(unsafe { bindings::kiocb_modified(iocb.as_raw()) })?;
         let mut writer = Writer::new(lock.exclusive(), iocb.pos());
         let result = writer.write(from);
-        let result = writer.fence().and(result);
+        // Without it nothing was written.
+        writer.fence()?;
         done(writer.total, result)?
     };
     iocb.set_pos(iocb.pos().saturating_add(written as u64));

@@ -6,8 +6,8 @@
 //! * [`object`], [`lock`], [`table`] wrap what the kernel hands over: references with safe methods,
 //!   guards, and for each operation table a trait and the C functions that call it.
 //! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
-//! * [`namei`], [`dir`], [`attr`], [`symlink`], [`file`], [`io`], [`allocate`], [`vm`] and
-//!   [`context`] are the operations.
+//! * [`namei`], [`dir`], [`attr`], [`symlink`], [`file`], [`io`], [`allocate`], [`vm`], [`ioctl`],
+//!   [`shutdown`] and [`context`] are the operations.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 
@@ -19,10 +19,12 @@ pub mod dir;
 pub mod file;
 pub mod inode;
 pub mod io;
+pub mod ioctl;
 pub mod lock;
 pub mod meta;
 pub mod namei;
 pub mod object;
+pub mod shutdown;
 pub mod slab;
 pub mod super_block;
 pub mod symlink;

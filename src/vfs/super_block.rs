@@ -12,12 +12,13 @@ use kernel::fmt;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 use kernel::seq_print;
-use kernel::sync::atomic::{Atomic, AtomicFlag, Relaxed};
+use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::context::{OnError, Options};
 use super::counters::{CounterFiles, Counters};
 use super::inode::iget;
 use super::object::SuperBlock;
+use super::shutdown::{State, StateCell};
 use super::table::context::Context;
 use super::table::super_block::{SuperOperations, SuperTable};
 use super::table::Table;
@@ -45,7 +46,7 @@ pub struct SbInfo {
     #[pin]
     pub dirty: dax::DirtyInodes,
     on_error: Atomic<i32>,
-    shut_down: AtomicFlag,
+    state: StateCell,
 }
 
 // SAFETY: the pointer to the super block is used as C does, under C's rules; all else is `Sync`.
@@ -85,14 +86,25 @@ impl SbInfo {
         self.on_error.store(options.on_error as i32, Relaxed);
     }
 
-    /// Whether all writing has ended, after an error; only unmounting helps then.
-    pub fn is_shut_down(&self) -> bool {
-        self.shut_down.load(Relaxed)
+    /// What the mount still does; only unmounting helps where it is not all.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Ends everything: nothing is read or written any more, no page is mapped, and what was not
+    /// durable is lost. Calls under way may still complete. `why` is for the log. May sleep; takes
+    /// the invalidate lock of every file.
+    pub fn shut_down(&self, why: &str) {
+        if self.state.lower(State::ShutDown) {
+            pr_err!("{}: {why}; shut down, unmount it\n", self.name());
+        }
+        self.volume.pmem().close();
+        dax::unmap_all(self);
     }
 
     /// Ends all writing. Calls under way may still complete.
-    pub fn shut_down(&self) {
-        if self.shut_down.xchg(true, Relaxed) {
+    fn become_read_only(&self) {
+        if !self.state.lower(State::ReadOnly) {
             return;
         }
         pr_err!("{}: read-only from now on\n", self.name());
@@ -105,18 +117,35 @@ impl SbInfo {
         }
     }
 
-    /// Fails with EROFS if all writing has ended. To be asked before a change.
-    pub fn check_writable(&self) -> Result {
-        if self.is_shut_down() {
-            return Err(EROFS);
+    /// Fails with EIO after a shutdown. To be asked by what does not touch the media, or could make
+    /// it seem that it had.
+    #[inline]
+    pub fn check_alive(&self) -> Result {
+        match self.state() {
+            State::Running | State::ReadOnly => Ok(()),
+            State::ShutDown => Err(EIO),
         }
-        Ok(())
+    }
+
+    /// Fails with EROFS if all writing has ended after an error, with EIO after a shutdown. To be
+    /// asked before a change.
+    #[inline]
+    pub fn check_writable(&self) -> Result {
+        match self.state() {
+            State::Running => Ok(()),
+            State::ReadOnly => Err(EROFS),
+            State::ShutDown => Err(EIO),
+        }
     }
 
     /// The result of an operation on the volume as the VFS wants it. Damage is logged, and what
     /// the option `errors` says is done.
     pub fn check<T>(&self, result: volume::Result<T>) -> Result<T> {
         result.map_err(|error| {
+            if self.state() == State::ShutDown {
+                // The volume made of it what it could.
+                return EIO;
+            }
             if matches!(
                 error,
                 VolumeError::Corrupt { .. } | VolumeError::Media { .. }
@@ -136,7 +165,7 @@ impl SbInfo {
         }
         match on_error {
             OnError::Continue => {}
-            OnError::RemountReadOnly => self.shut_down(),
+            OnError::RemountReadOnly => self.become_read_only(),
             // SAFETY: stops the machine, as was asked for; the name is a string.
             OnError::Panic => unsafe { bindings::rdax_panic(self.name().as_char_ptr()) },
         }
@@ -204,7 +233,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
             counters: Counters::new(),
             dirty <- dax::DirtyInodes::new(),
             on_error: Atomic::new(options.on_error as i32),
-            shut_down: AtomicFlag::new(false),
+            state: StateCell::new(),
         }),
         GFP_KERNEL,
     )?;
@@ -289,7 +318,7 @@ fn recover_orphans(info: &SbInfo) -> Result {
 /// A read-only mount shall become writable.
 pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
     let name = info.name();
-    if info.is_shut_down() {
+    if info.state() != State::Running {
         fc.refuse(
             name,
             fmt!("there were errors; unmount, run fsck.rdax, and mount again"),
@@ -338,6 +367,7 @@ impl SuperOperations for RdaxSuper {
     }
 
     fn sync(sb: &SuperBlock) -> Result {
+        sb.info().check_alive()?;
         // Metadata is durable as it is; mapped stores are not.
         dax::sync_all(sb.info())
     }

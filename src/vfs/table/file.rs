@@ -5,9 +5,10 @@
 use core::marker::PhantomData;
 
 use kernel::error::from_result;
-use kernel::ffi::{c_int, c_long};
+use kernel::ffi::{c_int, c_long, c_uint, c_ulong};
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
+use kernel::uaccess::UserPtr;
 
 use super::Table;
 use crate::bindings;
@@ -62,6 +63,9 @@ impl Kiocb {
 
 /// The operations of a regular file.
 pub trait FileOperations {
+    /// `->open`: whether `info` may be opened, permissions aside.
+    fn open(info: &InodeInfo) -> Result;
+
     /// `->llseek`: the new position.
     fn llseek(file: &File, offset: i64, whence: i32) -> Result<i64>;
 
@@ -79,6 +83,9 @@ pub trait FileOperations {
 
     /// `->fallocate`; `mode` is of `FALLOC_FL_*`.
     fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result;
+
+    /// `->unlocked_ioctl`; `arg` is a pointer for all that rdax knows.
+    fn ioctl(file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
 }
 
 /// The table for a [`FileOperations`].
@@ -95,6 +102,8 @@ impl<T: FileOperations> RegularTable<T> {
         open: Some(Self::open),
         fsync: Some(Self::fsync),
         fallocate: Some(Self::fallocate),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
         ..pin_init::zeroed()
     };
 
@@ -104,10 +113,12 @@ impl<T: FileOperations> RegularTable<T> {
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: both are alive. Reads and writes never go through a cache of pages, so O_DIRECT
         // is what they are anyway.
-        unsafe {
+        let (info, opened) = unsafe {
             bindings::rdax_set_open_direct(file);
-            bindings::generic_file_open(inode, file)
-        }
+            let opened = bindings::generic_file_open(inode, file);
+            (InodeInfo::from_vfs(inode), opened)
+        };
+        from_result(|| T::open(info).map(|()| opened))
     }
 
     /// # Safety
@@ -185,6 +196,15 @@ impl<T: FileOperations> RegularTable<T> {
             T::fallocate(file, mode, offset, len).map(|()| 0)
         })
     }
+
+    /// # Safety
+    ///
+    /// `->unlocked_ioctl`, called by the VFS.
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: the file is open.
+        let file = unsafe { File::from_raw(file) };
+        from_result(|| T::ioctl(file, cmd, UserPtr::from_addr(arg)))
+    }
 }
 
 /// A directory being read: where to continue, and the caller's buffer.
@@ -234,6 +254,9 @@ pub trait DirFileOperations {
 
     /// `->fsync`.
     fn fsync(file: &File, datasync: bool) -> Result;
+
+    /// `->unlocked_ioctl`; `arg` is a pointer for all that rdax knows.
+    fn ioctl(file: &File, cmd: u32, arg: UserPtr) -> Result<isize>;
 }
 
 /// The table for a [`DirFileOperations`].
@@ -247,6 +270,8 @@ impl<T: DirFileOperations> DirFileTable<T> {
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
         fsync: Some(Self::fsync),
+        unlocked_ioctl: Some(Self::ioctl),
+        compat_ioctl: bindings::compat_ptr_ioctl,
         ..pin_init::zeroed()
     };
 
@@ -284,5 +309,14 @@ impl<T: DirFileOperations> DirFileTable<T> {
         // SAFETY: the file is open.
         let file = unsafe { File::from_raw(file) };
         from_result(|| T::fsync(file, datasync != 0).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `->unlocked_ioctl`, called by the VFS.
+    unsafe extern "C" fn ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+        // SAFETY: the file is open.
+        let file = unsafe { File::from_raw(file) };
+        from_result(|| T::ioctl(file, cmd, UserPtr::from_addr(arg)))
     }
 }
