@@ -11,6 +11,7 @@
 #include <linux/crc32.h>
 #include <linux/dax.h>
 #include <linux/falloc.h>
+#include <linux/fileattr.h>
 #include <linux/filelock.h>
 #include <linux/fs.h>
 #include <linux/fs_context.h>
@@ -69,8 +70,16 @@ ssize_t rdax_generic_write_sync(struct kiocb *iocb, ssize_t count);
 int rdax_finish_open_simple(struct file *file, int error);
 bool rdax_mapping_supported(const struct vm_area_desc *desc, const struct inode *inode,
 			    struct dax_device *dax_dev);
+bool rdax_fileattr_has_fsx(const struct file_kattr *fa);
 bool rdax_fatal_signal_pending(void);
 void rdax_cond_resched(void);
+
+/* vfs: the page cache */
+struct folio *rdax_folio_to_write(struct address_space *mapping, unsigned long index);
+void *rdax_folio_address(const struct folio *folio);
+bool rdax_folio_test_uptodate(struct folio *folio);
+void rdax_folio_mark_uptodate(struct folio *folio);
+void rdax_folio_put(struct folio *folio);
 
 /* vfs: super blocks */
 void rdax_set_uuid(struct super_block *sb, const u8 uuid[16]);
@@ -123,8 +132,12 @@ void rdax_mapping_set_error(struct address_space *mapping, int error);
 /* Macros with casts, which bindgen cannot evaluate. */
 const unsigned long RDAX_SB_RDONLY = SB_RDONLY;
 const unsigned int RDAX_S_DAX = S_DAX;
+const unsigned int RDAX_S_IMMUTABLE = S_IMMUTABLE;
+const unsigned int RDAX_S_APPEND = S_APPEND;
+const unsigned int RDAX_S_NOATIME = S_NOATIME;
 const unsigned int RDAX_FOP_MMAP_SYNC = FOP_MMAP_SYNC;
 const unsigned int RDAX_SLAB_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
+const int RDAX_IOCB_DIRECT = IOCB_DIRECT;
 const xa_mark_t RDAX_XA_MARK_1 = XA_MARK_1;
 const xa_mark_t RDAX_XA_PRESENT = XA_PRESENT;
 const int RDAX_I_DIRTY_SYNC = I_DIRTY_SYNC;

@@ -214,6 +214,11 @@ bool rdax_mapping_supported(const struct vm_area_desc *desc, const struct inode 
 	return daxdev_mapping_supported(desc, inode, dax_dev);
 }
 
+bool rdax_fileattr_has_fsx(const struct file_kattr *fa)
+{
+	return fileattr_has_fsx(fa);
+}
+
 bool rdax_fatal_signal_pending(void)
 {
 	return fatal_signal_pending(current);
@@ -222,6 +227,34 @@ bool rdax_fatal_signal_pending(void)
 void rdax_cond_resched(void)
 {
 	cond_resched();
+}
+
+/* vfs: the page cache */
+
+/* Locked, with a reference, made if it was not there; or an error. */
+struct folio *rdax_folio_to_write(struct address_space *mapping, unsigned long index)
+{
+	return __filemap_get_folio(mapping, index, FGP_WRITEBEGIN, mapping_gfp_mask(mapping));
+}
+
+void *rdax_folio_address(const struct folio *folio)
+{
+	return folio_address(folio);
+}
+
+bool rdax_folio_test_uptodate(struct folio *folio)
+{
+	return folio_test_uptodate(folio);
+}
+
+void rdax_folio_mark_uptodate(struct folio *folio)
+{
+	folio_mark_uptodate(folio);
+}
+
+void rdax_folio_put(struct folio *folio)
+{
+	folio_put(folio);
 }
 
 /* vfs: super blocks */

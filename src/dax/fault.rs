@@ -81,7 +81,7 @@ pub fn huge(fault: &Fault<'_>) -> FaultResult {
 }
 
 /// What the memory manager is told about an error.
-fn code(error: Error) -> FaultResult {
+pub fn code(error: Error) -> FaultResult {
     if error == ENOMEM {
         VM_FAULT_OOM
     } else {
@@ -280,10 +280,11 @@ fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Resu
 }
 
 /// Keeps the file system from being frozen while a page becomes writable.
-struct FreezeProtection(*mut bindings::super_block);
+pub struct FreezeProtection(*mut bindings::super_block);
 
 impl FreezeProtection {
-    fn new(info: &InodeInfo) -> Self {
+    /// Waits until the file system of `info` is not frozen.
+    pub fn new(info: &InodeInfo) -> Self {
         let sb = info.sb().as_raw();
         // SAFETY: the super block outlives its inodes; `drop` matches.
         unsafe { bindings::rdax_sb_start_pagefault(sb) };
@@ -299,10 +300,11 @@ impl Drop for FreezeProtection {
 }
 
 /// Keeps blocks in the file while they are being mapped.
-struct SharedInvalidateLock<'a>(&'a InodeInfo);
+pub struct SharedInvalidateLock<'a>(&'a InodeInfo);
 
 impl<'a> SharedInvalidateLock<'a> {
-    fn new(info: &'a InodeInfo) -> Self {
+    /// Waits for the lock.
+    pub fn new(info: &'a InodeInfo) -> Self {
         // SAFETY: the mapping is that of the inode; `drop` matches.
         unsafe { bindings::rdax_filemap_invalidate_lock_shared(info.mapping()) };
         SharedInvalidateLock(info)

@@ -372,6 +372,21 @@ impl DirectMap {
         }
     }
 
+    /// Stores `len` bytes from `from` to the start of `block`, past the cache: durable after
+    /// [`Pmem::fence`].
+    ///
+    /// # Safety
+    ///
+    /// `from` is good for reads of `len` bytes. Others may store there meanwhile; then either value
+    /// is stored here.
+    pub unsafe fn store_page(&self, block: u64, from: *const u8, len: u64) -> volume::Result<()> {
+        let to = self.at(block * PAGE, len)?;
+        // SAFETY: `at()` checked the destination; the source is the caller's promise.
+        unsafe { kernel_bindings::__memcpy_flushcache(to.cast(), from.cast(), len as usize) };
+        self.becomes_durable(block * PAGE, len);
+        Ok(())
+    }
+
     /// In test builds, notes that the lines of a range are on their way to the media.
     #[inline]
     fn becomes_durable(&self, _at: u64, _len: u64) {

@@ -9,6 +9,7 @@ use kernel::error::code::*;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
+use super::cached;
 use super::inode::InodeInfo;
 use super::io::interrupted;
 use super::lock::{Exclusive, InodeLock, InvalidateLock};
@@ -58,13 +59,21 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     } else {
         end
     };
+    // The cache, too.
+    let mut _faults_out = None;
+    if !info.is_dax() {
+        cached::zero_cached_tail(lock.exclusive())?;
+        if zero_from < end {
+            _faults_out = Some(cached::drop_range(lock.exclusive(), zero_from, end)?);
+        }
+    }
     provide(info, offset, end, zero_from)?;
     if let Some(size) = grown {
         let sb = info.sb();
         let now = info.times().ctime;
         let mut meta = info.meta();
         let stored_from = info.i_size().max(offset);
-        sb.check(sb.volume.extend(&mut meta, size, stored_from, now))?;
+        sb.check(sb.volume.extend(&mut meta, size, stored_from, Some(now)))?;
         info.set_i_size(size);
     }
     Ok(())
@@ -72,7 +81,7 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
 
 /// Sees to it that the bytes `start..end` have blocks, and that those from `zero_from` on are zero,
 /// durably.
-fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result {
+pub fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
     let now = info.times().ctime;
@@ -116,7 +125,11 @@ fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
     let info = inode.info();
     let sb = info.sb();
     let (first, last) = (start.div_ceil(BLOCK), end / BLOCK);
-    let mut faults_out = InvalidateLock::new(inode);
+    let mut faults_out = if info.is_dax() {
+        InvalidateLock::new(inode)
+    } else {
+        cached::drop_range(inode, start, end)?
+    };
     if first < last {
         dax::break_layout(&mut faults_out, first, last - 1)?;
     }
@@ -146,7 +159,7 @@ fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
 }
 
 /// Zeroes the bytes `from..to`, which are within one block, if the file has it. Without a fence.
-fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
+pub fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
     if from >= to {
         return Ok(());
     }

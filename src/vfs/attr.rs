@@ -10,6 +10,7 @@ use super::inode::InodeInfo;
 use super::lock::{Exclusive, InvalidateLock};
 use super::object::{Dentry, IdMap};
 use super::table::inode::{AttrOperations, AttrTable, InodeTable};
+use super::{cached, flags};
 use crate::volume::format::BLOCK;
 use crate::volume::namespace::SetAttr;
 use crate::{bindings, dax};
@@ -29,17 +30,15 @@ impl AttrOperations for Attributes {
         info.sb().check_alive()?;
         // SAFETY: the inode is alive.
         unsafe { bindings::generic_fillattr(idmap.as_raw(), mask, info.as_vfs(), stat) };
-        let (blocks, btime) = {
+        let (blocks, btime, attrs) = {
             let meta = info.meta();
-            (meta.blocks(), meta.btime())
+            (meta.blocks(), meta.btime(), meta.attrs())
         };
         stat.blocks = blocks.saturating_mul(BLOCK / 512);
         stat.btime = btime.into();
         stat.result_mask |= bindings::STATX_BTIME;
-        if info.is(bindings::S_IFREG) {
-            stat.attributes |= u64::from(bindings::STATX_ATTR_DAX);
-        }
-        stat.attributes_mask |= u64::from(bindings::STATX_ATTR_DAX);
+        // The VFS adds STATX_ATTR_DAX.
+        flags::fill_stat(info, attrs, stat);
         Ok(())
     }
 
@@ -56,6 +55,15 @@ impl AttrOperations for Attributes {
             truncate(inode, u64::try_from(attr.ia_size)?)?;
         }
         change(idmap, inode, attr)
+    }
+
+    fn flags(info: &InodeInfo) -> Result<u32> {
+        info.sb().check_alive()?;
+        Ok(info.meta().attrs())
+    }
+
+    fn set_flags(inode: Exclusive<'_>, flags: u32) -> Result {
+        flags::set(inode, flags)
     }
 }
 
@@ -98,9 +106,21 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
     }
     let info = inode.info();
     let sb = info.sb();
+    if !info.is_dax() {
+        if size > info.i_size() {
+            cached::zero_cached_tail(inode)?;
+        } else {
+            cached::settle_to(info, size)?;
+        }
+    }
     let mut faults_out = InvalidateLock::new(inode);
     if size < info.i_size() {
         dax::break_layout(&mut faults_out, size.div_ceil(BLOCK), u64::MAX)?;
+        // Pages of the cache go before their blocks do, and private copies of pages beyond the end
+        // go, too.
+        info.set_i_size(size);
+        // SAFETY: the inode is alive, and its size set.
+        unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(size)?) };
     }
     let now = info.touch_ctime();
     let mut meta = info.meta();
@@ -110,8 +130,5 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
     info.update_blocks(&meta);
     drop(meta);
     info.set_mtime(now);
-    // Private copies of pages beyond the end go, too.
-    // SAFETY: the inode is alive, and its size set.
-    unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(info.i_size())?) };
     result
 }

@@ -36,12 +36,35 @@ impl OnError {
     }
 }
 
-/// The options of a mount. `ro` and the like are the VFS's own; `dax` has one value and needs no
-/// place here.
+/// Which files are mapped directly; the others go through the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dax {
+    /// All.
+    Always,
+    /// Those with the attribute.
+    Inode,
+    /// None.
+    Never,
+}
+
+impl Dax {
+    /// The value of the option `dax`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dax::Always => "always",
+            Dax::Inode => "inode",
+            Dax::Never => "never",
+        }
+    }
+}
+
+/// The options of a mount. `ro` and the like are the VFS's own.
 #[derive(Clone, Copy)]
 pub struct Options {
     /// `errors=`.
     pub on_error: OnError,
+    /// `dax=`. A change concerns inodes that are not in memory yet.
+    pub dax: Dax,
 }
 
 /// The operations of a mount being set up.
@@ -66,6 +89,7 @@ impl ContextOperations for RdaxContext {
             Some(sb) => sb.info().options(),
             None => Options {
                 on_error: OnError::RemountReadOnly,
+                dax: Dax::Always,
             },
         }
     }
@@ -73,15 +97,22 @@ impl ContextOperations for RdaxContext {
     fn parse(fc: &Context, options: &mut Options, key: &CStr, value: Value<'_>) -> Option<Result> {
         let known = match (key.to_bytes(), value) {
             (b"source", _) => return None,
-            (b"dax", Value::Flag) => true,
-            (b"dax", Value::String(value)) => value == c"always",
+            (b"dax", Value::Flag) => {
+                options.dax = Dax::Always;
+                true
+            }
+            (b"dax", Value::String(value)) => {
+                let named = [Dax::Always, Dax::Inode, Dax::Never]
+                    .into_iter()
+                    .find(|dax| dax.name().as_bytes() == value.to_bytes());
+                options.dax = named.unwrap_or(options.dax);
+                named.is_some()
+            }
             (b"errors", Value::String(value)) => {
                 let named = [OnError::Continue, OnError::RemountReadOnly, OnError::Panic]
                     .into_iter()
                     .find(|on_error| on_error.name().as_bytes() == value.to_bytes());
-                if let Some(on_error) = named {
-                    options.on_error = on_error;
-                }
+                options.on_error = named.unwrap_or(options.on_error);
                 named.is_some()
             }
             _ => false,
@@ -92,8 +123,8 @@ impl ContextOperations for RdaxContext {
         fc.refuse(
             fc.source(),
             fmt!(
-                "unknown mount option '{}' or value; known: dax, dax=always, \
-                 errors=continue|remount-ro|panic, ro",
+                "unknown mount option '{}' or value; known: dax, \
+                 dax=always|inode|never, errors=continue|remount-ro|panic, ro",
                 key
             ),
         );

@@ -83,6 +83,8 @@ counters! {
         hot_pages,
         /// Cache lines that a sync wrote back.
         lines_flushed,
+        /// Pages of the page cache that were written back.
+        cached_pages_written_back,
         /// Calls of fsync, fdatasync and msync.
         sync_calls,
     }

@@ -15,7 +15,7 @@ use super::lock::SharedInodeLock;
 use super::object::File;
 use super::table::file::{FileOperations, FileTable, Kiocb, RegularTable};
 use super::table::inode::{AttrTable, InodeTable};
-use super::{allocate, dir, io, ioctl, vm};
+use super::{allocate, cached, dir, io, ioctl, vm};
 use crate::{bindings, dax};
 
 static INODE: InodeTable = InodeTable::new(AttrTable::<Attributes>::OPERATIONS);
@@ -33,16 +33,16 @@ static FILE: FileTable = FileTable::new(bindings::file_operations {
 /// Makes `info`, which others do not see yet, a regular file.
 pub fn set_operations(info: &InodeInfo) {
     INODE.install(info);
+    if !info.is_dax() {
+        return cached::set_operations(info);
+    }
     FILE.install(info);
     // SAFETY: nobody else uses the inode yet; the table is static.
-    unsafe {
-        (*info.as_vfs()).i_flags |= bindings::RDAX_S_DAX;
-        (*info.mapping()).a_ops = vm::address_space_operations();
-    }
+    unsafe { (*info.mapping()).a_ops = vm::address_space_operations() };
 }
 
-/// The operations of a regular file.
-struct Regular;
+/// The operations of a regular file that is DAX. Some serve all regular files.
+pub struct Regular;
 
 impl FileOperations for Regular {
     fn open(info: &InodeInfo) -> Result {
@@ -66,6 +66,9 @@ impl FileOperations for Regular {
         let offset = u64::try_from(offset).map_err(|_| ENXIO)?;
         let found = {
             let _blocks_stay = SharedInodeLock::new(info);
+            if !info.is_dax() {
+                cached::settle_to(info, info.i_size())?;
+            }
             let snapshot = info.snapshot();
             if offset >= snapshot.size() {
                 return Err(ENXIO);

@@ -18,7 +18,7 @@ use super::meta::{MetaGuard, MetaLock};
 use super::object::{Dentry, File, SuperBlock};
 use super::super_block::SbInfo;
 use super::time::Times;
-use super::{attr, dir, file, slab, symlink};
+use super::{attr, dir, file, flags, slab, symlink};
 use crate::volume::format::BLOCK;
 use crate::volume::inode::Inode;
 use crate::{bindings, dax};
@@ -123,6 +123,12 @@ impl InodeInfo {
         u32::from(self.mode()) & bindings::S_IFMT == file_type
     }
 
+    /// Whether the file is mapped directly, and not through the page cache.
+    pub fn is_dax(&self) -> bool {
+        // SAFETY: the flag does not change once others see the inode.
+        unsafe { (&raw const (*self.as_vfs()).i_flags).read_volatile() & bindings::RDAX_S_DAX != 0 }
+    }
+
     /// Bytes, as readers see it.
     pub fn i_size(&self) -> u64 {
         // SAFETY: the inode is alive.
@@ -175,6 +181,7 @@ impl InodeInfo {
             bindings::rdax_i_uid_write(vfs, meta.uid());
             bindings::rdax_i_gid_write(vfs, meta.gid());
             bindings::set_nlink(vfs, meta.nlink());
+            (*vfs).i_flags |= flags::of_inode(&meta, self.sb().options().dax);
         }
         self.set_i_size(meta.size());
         self.update_blocks(&meta);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! read(2) and write(2): copies between user memory and the media, with no cache between them.
+//! read(2) and write(2) of DAX files, and O_DIRECT of the others: copies between user memory and the
+//! media, with no cache between them.
 //!
 //! A write is durable when it returns, O_DIRECT or not: data goes past the CPU cache, and one fence
 //! completes it before the size that shows it, or before the call returns. What is lazy is only
@@ -130,7 +131,19 @@ fn read_locked(
 
 /// `->write_iter`.
 pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
-    let written = {
+    write_with(iocb, from, |inode, iocb, from| {
+        store(inode, iocb.pos(), from)
+    })
+}
+
+/// `->write_iter`, with the bytes written by `body`: it is called with the inode locked and all
+/// checks behind it, and returns how many.
+pub fn write_with(
+    iocb: &mut Kiocb,
+    from: &mut IovIterSource<'_>,
+    body: impl FnOnce(Exclusive<'_>, &Kiocb, &mut IovIterSource<'_>) -> Result<usize>,
+) -> Result<usize> {
+    let (start, written) = {
         let file = iocb.file();
         let lock = InodeLock::new(file.inode());
         file.inode().sb().check_writable()?;
@@ -145,13 +158,9 @@ pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
         // Clears setuid and setgid, and moves the times.
         // SAFETY: the control block is the caller's, and the inode is locked.
         to_result(unsafe { bindings::kiocb_modified(iocb.as_raw()) })?;
-        let mut writer = Writer::new(lock.exclusive(), iocb.pos());
-        let result = writer.write(from);
-        // Without it nothing was written.
-        writer.fence()?;
-        done(writer.total, result)?
+        (iocb.pos(), body(lock.exclusive(), iocb, from)?)
     };
-    iocb.set_pos(iocb.pos().saturating_add(written as u64));
+    iocb.set_pos(start.saturating_add(written as u64));
     // SAFETY: the control block is the caller's; the inode is not locked.
     let synced = unsafe { bindings::rdax_generic_write_sync(iocb.as_raw(), written as isize) };
     // CAST: an errno is small.
@@ -166,6 +175,15 @@ fn source_ended(from: &mut IovIterSource<'_>) -> Error {
         from.len(),
         bindings::fault_in_iov_iter_readable,
     )
+}
+
+/// Writes `from` at byte `pos` to the media. Returns how many bytes.
+pub fn store(inode: Exclusive<'_>, pos: u64, from: &mut IovIterSource<'_>) -> Result<usize> {
+    let mut writer = Writer::new(inode, pos);
+    let result = writer.write(from);
+    // Without it nothing was written.
+    writer.fence()?;
+    done(writer.total, result)
 }
 
 /// A write under way.
@@ -245,7 +263,7 @@ impl<'a> Writer<'a> {
         if copied > 0 && end > info.i_size() {
             let mut meta = info.meta();
             // This contains the fence.
-            sb.check(sb.volume.extend(&mut meta, end, start, self.now))?;
+            sb.check(sb.volume.extend(&mut meta, end, start, Some(self.now)))?;
             self.stored = false;
             info.set_i_size(end);
         }

@@ -6,17 +6,19 @@
 //! * [`object`], [`lock`], [`table`] wrap what the kernel hands over: references with safe methods,
 //!   guards, and for each operation table a trait and the C functions that call it.
 //! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
-//! * [`namei`], [`dir`], [`attr`], [`symlink`], [`file`], [`io`], [`allocate`], [`vm`], [`ioctl`],
-//!   [`shutdown`] and [`context`] are the operations.
+//! * [`namei`], [`dir`], [`attr`], [`symlink`], [`file`], [`io`], [`cached`], [`allocate`], [`vm`],
+//!   [`flags`], [`ioctl`], [`shutdown`] and [`context`] are the operations.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 
 pub mod allocate;
 pub mod attr;
+pub mod cached;
 pub mod context;
 pub mod counters;
 pub mod dir;
 pub mod file;
+pub mod flags;
 pub mod inode;
 pub mod io;
 pub mod ioctl;

@@ -12,6 +12,7 @@ use kernel::error::code::*;
 use kernel::prelude::*;
 
 use super::attr::Attributes;
+use super::flags;
 use super::inode::{iget, FreshInode, InodeInfo, InodeRef, NewInode};
 use super::lock::Exclusive;
 use super::meta::{lock_all, lock_two};
@@ -59,7 +60,7 @@ fn make_inode(
             uid: bindings::rdax_i_uid_read(vfs),
             gid: bindings::rdax_i_gid_read(vfs),
             rdev,
-            attrs: 0,
+            attrs: flags::inherited(dir.meta().attrs(), (*vfs).i_mode),
             now: dir.touch_ctime(),
         }
     };
@@ -216,5 +217,13 @@ impl AttrOperations for Directory {
         attr: &mut bindings::iattr,
     ) -> Result {
         Attributes::setattr(idmap, dentry, inode, attr)
+    }
+
+    fn flags(info: &InodeInfo) -> Result<u32> {
+        Attributes::flags(info)
+    }
+
+    fn set_flags(inode: Exclusive<'_>, flags: u32) -> Result {
+        Attributes::set_flags(inode, flags)
     }
 }

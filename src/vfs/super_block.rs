@@ -14,7 +14,7 @@ use kernel::seq_file::SeqFile;
 use kernel::seq_print;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-use super::context::{OnError, Options};
+use super::context::{Dax, OnError, Options};
 use super::counters::{CounterFiles, Counters};
 use super::inode::iget;
 use super::object::SuperBlock;
@@ -46,6 +46,7 @@ pub struct SbInfo {
     #[pin]
     pub dirty: dax::DirtyInodes,
     on_error: Atomic<i32>,
+    dax: Atomic<i32>,
     state: StateCell,
 }
 
@@ -78,12 +79,18 @@ impl SbInfo {
             1 => OnError::RemountReadOnly,
             _ => OnError::Panic,
         };
-        Options { on_error }
+        let dax = match self.dax.load(Relaxed) {
+            0 => Dax::Always,
+            1 => Dax::Inode,
+            _ => Dax::Never,
+        };
+        Options { on_error, dax }
     }
 
     /// Changes the mount options.
     pub fn set_options(&self, options: Options) {
         self.on_error.store(options.on_error as i32, Relaxed);
+        self.dax.store(options.dax as i32, Relaxed);
     }
 
     /// What the mount still does; only unmounting helps where it is not all.
@@ -233,6 +240,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
             counters: Counters::new(),
             dirty <- dax::DirtyInodes::new(),
             on_error: Atomic::new(options.on_error as i32),
+            dax: Atomic::new(options.dax as i32),
             state: StateCell::new(),
         }),
         GFP_KERNEL,
@@ -374,7 +382,8 @@ impl SuperOperations for RdaxSuper {
 
     fn show_options(sb: &SuperBlock, seq: &SeqFile) -> Result {
         let options = sb.info().options();
-        seq_print!(seq, ",dax=always,errors={}", options.on_error.name());
+        let (dax, on_error) = (options.dax.name(), options.on_error.name());
+        seq_print!(seq, ",dax={dax},errors={on_error}");
         Ok(())
     }
 

@@ -44,7 +44,7 @@ impl Fault<'_> {
     ///
     /// `vmf` is what the memory manager called a fault handler of rdax with, which has not
     /// returned.
-    unsafe fn from_raw<'a>(vmf: *mut vm_fault) -> Fault<'a> {
+    pub unsafe fn from_raw<'a>(vmf: *mut vm_fault) -> Fault<'a> {
         // SAFETY: by the caller's promise; the file of a mapping is set for as long as it exists,
         // and holds its inode.
         unsafe {

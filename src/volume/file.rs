@@ -229,13 +229,13 @@ impl<P: Pmem> Volume<P> {
     /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
     /// the bytes from `stored_from` on, past the cache or written back (`new_size` if it has stored
     /// nothing); what is mapped between the old size and there becomes zero. The fence is made here.
-    /// The times are set.
+    /// The times are set if `now` is given.
     pub fn extend(
         &self,
         inode: &mut Inode,
         new_size: u64,
         stored_from: u64,
-        now: Time,
+        now: Option<Time>,
     ) -> Result<()> {
         check_file(inode)?;
         if new_size > MAX_FILE {
@@ -247,7 +247,9 @@ impl<P: Pmem> Volume<P> {
         self.zero_mapped(inode, inode.size(), new_size.min(stored_from))?;
         let mut raw = inode.raw().clone();
         raw.size = U64::new(new_size);
-        modified(&mut raw, now);
+        if let Some(now) = now {
+            modified(&mut raw, now);
+        }
         let mut tx = self.begin()?;
         tx.ordered();
         inode.log(&mut tx, &mut raw)?;
@@ -284,7 +286,7 @@ impl<P: Pmem> Volume<P> {
     pub fn truncate(&self, inode: &mut Inode, new_size: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if new_size > inode.size() {
-            return self.extend(inode, new_size, new_size, now);
+            return self.extend(inode, new_size, new_size, Some(now));
         }
         let mut raw = inode.raw().clone();
         raw.size = U64::new(new_size);

@@ -220,6 +220,19 @@ pub struct Time {
     pub nsec: u32,
 }
 
+/// A file attribute ([`RawInode::attrs`]): nothing of the file changes, but its times of access.
+pub const ATTR_IMMUTABLE: u32 = 0x10;
+/// Data is only appended, names are only added.
+pub const ATTR_APPEND: u32 = 0x20;
+/// Backups leave it out.
+pub const ATTR_NODUMP: u32 = 0x40;
+/// Its time of access does not move.
+pub const ATTR_NOATIME: u32 = 0x80;
+/// With the mount option `dax=inode` it is mapped directly.
+pub const ATTR_DAX: u32 = 0x0200_0000;
+/// The attributes that this code knows.
+pub const ATTRS_KNOWN: u32 = ATTR_IMMUTABLE | ATTR_APPEND | ATTR_NODUMP | ATTR_NOATIME | ATTR_DAX;
+
 /// An inode, four cache lines: what a store changes, what seldom changes, and the root of its
 /// extent tree (or the target of a symlink up to [`INLINE_MAX`] bytes).
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -245,7 +258,7 @@ pub struct RawInode {
     pub ctime_nsec: U32,
     /// Links. A directory has 2 and one for each directory in it.
     pub nlink: U32,
-    /// File attributes, `FS_*_FL` of linux/fs.h.
+    /// File attributes, `ATTR_*`: values of `FS_*_FL` of linux/fs.h.
     pub attrs: U32,
     /// Distinguishes the users of one inode number over time.
     pub generation: U32,

@@ -7,6 +7,7 @@
 . "${0%/*}/lib.sh"
 
 ROUNDS=${ROUNDS:-3}
+MOUNT_OPTIONS=${MOUNT_OPTIONS:-dax=always}
 
 mkdir share
 cat >share/check <<'END'
@@ -24,7 +25,7 @@ if [ -e /share/ledger ]; then
 else
 	mkfs.rdax -q /dev/pmem0
 fi
-mount -t rdax /dev/pmem0 /mnt/pmem
+mount -t rdax -o "$2" /dev/pmem0 /mnt/pmem
 touch /share/checked
 exec rdax-stress --dir /mnt/pmem --seconds 600 --only mixed --seed "$1" --ledger /share/ledger
 END
@@ -33,7 +34,7 @@ promised() { du -sb share/ledger 2>/dev/null | cut -f1; }
 
 size=(--pmem 256M)
 for ((round = 1; round <= ROUNDS; round++)); do
-	vm "${size[@]}" -- bash /share/round "$round" >"log$round" 2>&1 &
+	vm "${size[@]}" -- bash /share/round "$round" "$MOUNT_OPTIONS" >"log$round" 2>&1 &
 	pid=$!
 	size=()
 	until [ -e share/checked ] && [ "$(promised)" -gt 20000 ]; do

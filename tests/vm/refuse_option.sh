@@ -14,11 +14,12 @@ for option in bogus bogus=1 errors=sometimes errors dax=perhaps; do
 done
 unchanged "$PMEM1" refused
 
-for option in dax dax=always errors=continue errors=remount-ro errors=panic; do
+for option in dax dax=always dax=inode dax=never errors=continue errors=remount-ro errors=panic; do
 	must mount -t rdax -o "$option" "$PMEM1" "$MNT"
 	shown=$(grep " $MNT " /proc/mounts)
-	[[ $shown =~ [\ ,]dax(=always)?[\ ,] ]] || fail "no dax in /proc/mounts: $shown"
 	case $option in
+	dax=*) [[ $shown == *,"$option",* ]] || fail "no $option in /proc/mounts: $shown" ;;
+	dax) [[ $shown == *,dax=always,* ]] || fail "no dax in /proc/mounts: $shown" ;;
 	errors=*) [[ $shown == *"$option"* ]] || [ "$option" = errors=remount-ro ] ||
 		fail "no $option in /proc/mounts: $shown" ;;
 	esac

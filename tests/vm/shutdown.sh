@@ -10,6 +10,8 @@ cat >shutdown.py <<'END'
 import ctypes, errno, fcntl, mmap, os, signal, struct, sys, time
 
 SHUTDOWN = 0x8004587d
+# Whoever does not end, hangs.
+signal.alarm(60)
 root, mode = sys.argv[1], int(sys.argv[2])
 os.chdir(root)
 libc = ctypes.CDLL(None, use_errno=True)

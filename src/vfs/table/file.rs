@@ -53,6 +53,12 @@ impl Kiocb {
         u64::try_from(unsafe { (*self.as_raw()).ki_pos }).unwrap_or(0)
     }
 
+    /// Whether the transfer goes past the page cache.
+    pub fn is_direct(&self) -> bool {
+        // SAFETY: the control block is ours for the call.
+        unsafe { (*self.as_raw()).ki_flags & bindings::RDAX_IOCB_DIRECT != 0 }
+    }
+
     /// Moves the position to byte `pos`.
     pub fn set_pos(&mut self, pos: u64) {
         let pos = i64::try_from(pos).unwrap_or(i64::MAX);
@@ -111,8 +117,8 @@ impl<T: FileOperations> RegularTable<T> {
     ///
     /// `->open`, called by the VFS.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-        // SAFETY: both are alive. Reads and writes never go through a cache of pages, so O_DIRECT
-        // is what they are anyway.
+        // SAFETY: both are alive. O_DIRECT works on all files, and is what reads and writes of DAX
+        // files are anyway.
         let (info, opened) = unsafe {
             bindings::rdax_set_open_direct(file);
             let opened = bindings::generic_file_open(inode, file);

@@ -6,6 +6,7 @@ use core::ffi::CStr;
 use core::marker::PhantomData;
 use core::ptr::null_mut;
 
+use kernel::error::code::EOPNOTSUPP;
 use kernel::error::from_result;
 use kernel::ffi::{c_char, c_int, c_uint};
 use kernel::prelude::*;
@@ -44,6 +45,13 @@ pub trait AttrOperations {
         inode: Exclusive<'_>,
         attr: &mut bindings::iattr,
     ) -> Result;
+
+    /// `->fileattr_get`: the file attributes, `FS_*_FL`.
+    fn flags(info: &InodeInfo) -> Result<u32>;
+
+    /// `->fileattr_set`: changes the file attributes to `flags`, of which the VFS has checked those
+    /// that need a capability.
+    fn set_flags(inode: Exclusive<'_>, flags: u32) -> Result;
 }
 
 /// The table for an [`AttrOperations`].
@@ -54,6 +62,8 @@ impl<T: AttrOperations> AttrTable<T> {
     pub const OPERATIONS: bindings::inode_operations = bindings::inode_operations {
         getattr: Some(Self::getattr),
         setattr: Some(Self::setattr),
+        fileattr_get: Some(Self::fileattr_get),
+        fileattr_set: Some(Self::fileattr_set),
         ..pin_init::zeroed()
     };
 
@@ -98,6 +108,51 @@ impl<T: AttrOperations> AttrTable<T> {
             )
         };
         from_result(|| T::setattr(idmap, dentry, inode, attr).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `->fileattr_get`, called by the VFS.
+    unsafe extern "C" fn fileattr_get(
+        dentry: *mut bindings::dentry,
+        // Opaque there; ours has the fields.
+        attr: *mut kernel::bindings::file_kattr,
+    ) -> c_int {
+        // SAFETY: the caller holds the dentry, which has an inode.
+        let info = unsafe { InodeInfo::from_vfs((*dentry).d_inode) };
+        from_result(|| {
+            let flags = T::flags(info)?;
+            // SAFETY: `attr` is the caller's to fill.
+            unsafe { bindings::fileattr_fill_flags(attr.cast(), flags) };
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `->fileattr_set`, called by the VFS with `i_rwsem` held exclusively.
+    unsafe extern "C" fn fileattr_set(
+        _idmap: *mut bindings::mnt_idmap,
+        dentry: *mut bindings::dentry,
+        attr: *mut kernel::bindings::file_kattr,
+    ) -> c_int {
+        // SAFETY: the caller holds the dentry, its inode and that one's i_rwsem; `attr` is the
+        // caller's, lent to us.
+        let (inode, flags, more) = unsafe {
+            let attr: *mut bindings::file_kattr = attr.cast();
+            (
+                locked((*dentry).d_inode),
+                (*attr).flags,
+                bindings::rdax_fileattr_has_fsx(attr),
+            )
+        };
+        from_result(|| {
+            // What has no attribute: sizes of extents, projects.
+            if more {
+                return Err(EOPNOTSUPP);
+            }
+            T::set_flags(inode, flags).map(|()| 0)
+        })
     }
 }
 

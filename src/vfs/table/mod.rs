@@ -7,6 +7,7 @@
 //! of Documentation/filesystems/locking.rst in the kernel: the objects handed over are valid and
 //! referenced for the duration of the call, and locked as written there.
 
+pub mod cache;
 pub mod context;
 pub mod file;
 pub mod inode;

@@ -159,7 +159,7 @@ fn lines_and_fences() {
     b.run("fill one block", 64 + 9, 4, |b| {
         b.vol.fill(&mut b.file, 0, 1, Some(now))
     });
-    b.vol.extend(&mut b.file, BLOCK, BLOCK, now).unwrap();
+    b.vol.extend(&mut b.file, BLOCK, BLOCK, Some(now)).unwrap();
     b.run("write 4096 to a new block", 64 + 9, 4, |b| {
         write(&b.vol, &mut b.file, BLOCK, &[1; 4096], now)
     });

@@ -123,7 +123,7 @@ fn grind(seed: u64, keys: u64, steps: u64, order: impl Fn(u64, &mut Random) -> u
     let depth = m.file.raw().depth;
     // A truncation cuts what is beyond the new size only if that is not above the old one.
     let end = keys * BLOCK;
-    m.vol.extend(&mut m.file, end, end, time(5)).unwrap();
+    m.vol.extend(&mut m.file, end, end, Some(time(5))).unwrap();
     let size = keys / 2 * BLOCK + 17;
     m.truncate(size);
     m.check_all();

@@ -267,6 +267,19 @@ fn a_size_between_needs_no_blocks() {
 }
 
 #[test]
+fn a_size_moves_without_the_times() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    vol.touch(&mut file, time(2), time(3), time(4)).unwrap();
+    vol.extend(&mut file, 100, 0, None).unwrap();
+    let file = vol.iget(file.ino()).unwrap();
+    let times = (file.mtime(), file.ctime());
+    assert_eq!((file.size(), times), (100, (time(3), time(4))));
+    assert_clean(&*ram);
+}
+
+#[test]
 fn other_inodes_have_no_blocks() {
     let (vol, ram) = fresh(16 << 20);
     let mut dir = root(&vol);
@@ -277,7 +290,7 @@ fn other_inodes_have_no_blocks() {
         vol.fill(&mut fifo, 0, 1, None).map(drop),
         vol.truncate(&mut dir, 0, time(1)),
         vol.punch(&mut dir, 0, 9, time(1)),
-        vol.extend(&mut fifo, 9, 9, time(1)),
+        vol.extend(&mut fifo, 9, 9, Some(time(1))),
         vol.seek_data(&fifo, 0).map(drop),
     ] {
         assert_eq!(result, Err(Error::Invalid));

@@ -71,7 +71,7 @@ fn fill_volume(ram: &Ram) -> Places {
         vol.fill(&mut inode, 2 * block, 1, Some(NOW)).unwrap();
     }
     let size = 2 * FILE_BLOCKS * BLOCK;
-    vol.extend(&mut inode, size, size, NOW).unwrap();
+    vol.extend(&mut inode, size, size, Some(NOW)).unwrap();
     assert_eq!(inode.raw().depth, 1, "the file has a tree with nodes");
     note("file", &inode);
     for name in ["small", "twin1", "twin2"] {

@@ -143,7 +143,7 @@ pub fn write<P: Pmem>(
     if end <= inode.size() {
         return vol.pmem().fence();
     }
-    vol.extend(inode, end, pos, now)
+    vol.extend(inode, end, pos, Some(now))
 }
 
 /// Reads up to `len` bytes at `pos`, not past the size.
