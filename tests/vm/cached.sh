@@ -208,6 +208,27 @@ def shut_down():
         except OSError as error:
             assert error.errno == errno.EIO, error
 
+def leave_beyond():
+    """A DAX file of 100 bytes with stores beyond its end, in its last block."""
+    with open('tail', 'w+b') as f:
+        f.write(b'a' * 100)
+        f.flush()
+        libc.mmap.restype = ctypes.c_void_p
+        page = libc.mmap(None, PAGE, 3, mmap.MAP_SHARED, f.fileno(), 0)
+        ctypes.memset(page + 100, ord('#'), PAGE - 100)
+        libc.munmap(ctypes.c_void_p(page), PAGE)
+
+def append_over():
+    """Its size moves on, with the last page of three, and the others are lost."""
+    f = open('tail', 'ab', buffering=0)
+    f.write(b'b' * (3 * PAGE - 100))
+    assert libc.sync_file_range(f.fileno(), ctypes.c_long(2 * PAGE), ctypes.c_long(PAGE), 7) == 0
+    fcntl.ioctl(f.fileno(), SHUTDOWN, struct.pack('I', 2))
+
+def look_at_tail():
+    data = open('tail', 'rb').read()
+    assert data == b'a' * 100 + bytes(2 * PAGE - 100) + b'b' * PAGE, (len(data), data[90:110])
+
 if __name__ == '__main__':
     what, device, root = sys.argv[1], os.path.basename(sys.argv[2]), sys.argv[3]
     os.chdir(root)
@@ -287,5 +308,12 @@ tool shut_down
 remounted dax=never
 same "what was synced" "synced.. 32768" "$(head -c 8 "$MNT/shut") $(stat -c %s "$MNT/shut")"
 same "what was not" 0000 "$(od -An -tx1 -j4096 -N2 "$MNT/shut" | tr -d ' ')"
+# Nothing that was beyond the end before shows, however far the pages came.
+remounted dax=always
+tool leave_beyond
+remounted dax=never
+tool append_over
+remounted dax=never
+tool look_at_tail
 must umount "$MNT"
 must fsck.rdax -n "$PMEM1"
