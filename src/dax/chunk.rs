@@ -117,7 +117,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     /// after it was dirty as a whole may be read as one, but not stored to: it would be dirty as a
     /// whole again.
     pub fn may_map_huge(&self, write: bool) -> bool {
-        !self.never_huge && !(write && self.small)
+        !self.never_huge && (!write || !self.small)
     }
 
     /// From now on, the chunk becomes dirty page by page.

@@ -34,7 +34,7 @@ impl DirectMap {
     /// Whether any block may be bad.
     #[inline]
     pub(super) fn has_poison(&self) -> bool {
-        if self.is_gone() {
+        if self.is_closed() {
             // So is the list.
             return false;
         }
