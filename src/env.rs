@@ -8,6 +8,7 @@
 
 use core::ops::{Deref, DerefMut};
 
+use kernel::alloc::kvec::PushError;
 use kernel::alloc::{flags::GFP_KERNEL, AllocError, KBox, KVVec};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
@@ -42,6 +43,7 @@ pub fn nofs<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// A growable array whose growth can fail.
+#[derive(Debug)]
 pub struct Vec<T>(KVVec<T>);
 
 impl<T> Vec<T> {
@@ -57,12 +59,18 @@ impl<T> Vec<T> {
 
     /// Makes room for `n` more elements, so that as many pushes cannot fail.
     pub fn reserve(&mut self, n: usize) -> Result<(), NoMemory> {
+        if self.0.capacity() - self.0.len() >= n {
+            return Ok(());
+        }
         Ok(nofs(|| self.0.reserve(n, GFP_KERNEL))?)
     }
 
     /// Appends `value`.
     pub fn push(&mut self, value: T) -> Result<(), NoMemory> {
-        Ok(nofs(|| self.0.push(value, GFP_KERNEL))?)
+        match self.0.push_within_capacity(value) {
+            Ok(()) => Ok(()),
+            Err(PushError(value)) => Ok(nofs(|| self.0.push(value, GFP_KERNEL))?),
+        }
     }
 
     /// Takes the last element.
@@ -89,7 +97,8 @@ impl<T> Vec<T> {
     where
         T: Copy,
     {
-        Ok(nofs(|| self.0.extend_from_slice(items, GFP_KERNEL))?)
+        self.reserve(items.len())?;
+        Ok(self.0.extend_from_slice(items, GFP_KERNEL)?)
     }
 }
 

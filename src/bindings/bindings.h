@@ -93,6 +93,12 @@ bool rdax_bdev_has_dax(struct block_device *bdev);
 bool rdax_bdev_has_badblocks(struct block_device *bdev);
 bool rdax_bdev_read_only(struct block_device *bdev);
 u64 rdax_bdev_bytes(struct block_device *bdev);
+/*
+ * Copies as copy_mc_to_kernel() does: returns the bytes not copied where the media
+ * cannot be read. Word by word, which for a structure takes less than to start a
+ * string instruction.
+ */
+unsigned long rdax_read_mc(void *to, const void *from, unsigned long len);
 void rdax_pmem_wmb(void);
 void rdax_synchronize_rcu_tasks(void);
 bool rdax_cpu_has_crc32(void);

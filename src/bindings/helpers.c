@@ -16,6 +16,8 @@
 #include <linux/unaligned.h>
 #include <linux/wait_bit.h>
 
+#include <asm/asm.h>
+
 #include "bindings.h"
 
 /* env */
@@ -309,6 +311,41 @@ bool rdax_bdev_read_only(struct block_device *bdev)
 u64 rdax_bdev_bytes(struct block_device *bdev)
 {
 	return bdev_nr_bytes(bdev);
+}
+
+unsigned long rdax_read_mc(void *to, const void *from, unsigned long len)
+{
+	unsigned long words = len / 8, bytes = len % 8, value;
+
+	to += words * 8;
+	from += words * 8;
+	words = -words;
+	asm volatile("test %[words], %[words]\n"
+		     "jz 2f\n"
+		     "1: mov (%[from], %[words], 8), %[value]\n"
+		     "mov %[value], (%[to], %[words], 8)\n"
+		     "inc %[words]\n"
+		     "jnz 1b\n"
+		     "2:\n"
+		     _ASM_EXTABLE_TYPE(1b, 2b, EX_TYPE_DEFAULT_MCE_SAFE)
+		     : [words] "+r" (words), [value] "=&r" (value)
+		     : [from] "r" (from), [to] "r" (to)
+		     : "memory", "cc");
+	if (words || !bytes)
+		return -words * 8 + (words ? bytes : 0);
+	to += bytes;
+	from += bytes;
+	bytes = -bytes;
+	asm volatile("1: movzbl (%[from], %[bytes]), %k[value]\n"
+		     "mov %b[value], (%[to], %[bytes])\n"
+		     "inc %[bytes]\n"
+		     "jnz 1b\n"
+		     "2:\n"
+		     _ASM_EXTABLE_TYPE(1b, 2b, EX_TYPE_DEFAULT_MCE_SAFE)
+		     : [bytes] "+r" (bytes), [value] "=&q" (value)
+		     : [from] "r" (from), [to] "r" (to)
+		     : "memory", "cc");
+	return -bytes;
 }
 
 void rdax_pmem_wmb(void)

@@ -450,18 +450,15 @@ impl Pmem for DirectMap {
     }
 
     fn read(&self, at: u64, buf: &mut [u8]) -> volume::Result<()> {
-        let from = self.at(at, buf.len() as u64)?;
-        self.check_good(at, buf.len() as u64)?;
-        let len = u32::try_from(buf.len()).map_err(|_| volume::Error::Invalid)?;
+        let len = buf.len();
+        let from = self.at(at, len as u64)?;
+        self.check_good(at, len as u64)?;
         // SAFETY: `at()` checked that the source is inside the mapping; the destination is a slice.
         // A machine check on the source ends the copy.
-        let rest = unsafe {
-            kernel_bindings::copy_mc_to_kernel(buf.as_mut_ptr().cast(), from.cast(), len)
-        };
-        match rest {
+        match unsafe { bindings::rdax_read_mc(buf.as_mut_ptr().cast(), from.cast(), len) } {
             0 => Ok(()),
             rest => Err(volume::Error::Media {
-                at: at + u64::from(len).saturating_sub(rest as u64),
+                at: at + len.saturating_sub(rest) as u64,
             }),
         }
     }
