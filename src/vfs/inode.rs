@@ -171,8 +171,9 @@ impl InodeInfo {
     }
 
     /// Makes the kernel's inode repeat the volume's, before others see it.
-    fn fill(&self, meta: Inode, target: Option<symlink::Target>) {
+    fn fill(&self, target: Option<symlink::Target>) {
         let vfs = self.as_vfs();
+        let meta = self.meta();
         // SAFETY: nobody else uses the inode yet: it is not hashed or still `I_NEW`.
         unsafe {
             (*vfs).i_ino = meta.ino();
@@ -208,7 +209,6 @@ impl InodeInfo {
                 }
             }
         }
-        self.meta.set(meta);
     }
 
     /// Brings the number of blocks that the VFS sees up to date.
@@ -254,14 +254,15 @@ impl InodeInfo {
             bindings::truncate_inode_pages_final(&raw mut (*vfs).i_data);
             (*vfs).__bindgen_anon_1.__i_nlink == 0
         };
-        if let Some(meta) = self.meta.take() {
-            let sb = self.sb();
-            // One that stays behind, after an error or because somebody still has a page of it
-            // pinned, is in the orphan file: the next mount frees it.
-            if unlinked && idle && sb.check_writable().is_ok() {
-                let _write = InternalWrite::new(self);
+        let sb = self.sb();
+        // One that stays behind, after an error or because somebody still has a page of it
+        // pinned, is in the orphan file: the next mount frees it.
+        if unlinked && idle && sb.check_writable().is_ok() {
+            let _write = InternalWrite::new(self);
+            let mut meta = self.meta();
+            if !meta.is_blank() {
                 let ino = meta.ino();
-                if let Err(error) = sb.check(sb.volume.free_inode(meta)) {
+                if let Err(error) = sb.check(sb.volume.free_inode(&mut meta)) {
                     pr_err!("{}: inode {ino} was not freed: {error:?}\n", sb.name());
                 }
             }
@@ -320,9 +321,13 @@ pub fn iget(sb: &SbInfo, ino: u64) -> Result<InodeRef> {
         // SAFETY: the reference of iget_locked is passed on.
         return Ok(unsafe { InodeRef::from_raw(inode) });
     }
-    let read = sb.check(sb.volume.iget(ino)).and_then(|meta| {
-        let target = symlink::Target::read(sb, &meta)?;
-        info.fill(meta, target);
+    let read = {
+        let mut meta = info.meta();
+        sb.check(sb.volume.iget_into(ino, &mut meta))
+            .and_then(|()| symlink::Target::read(sb, &meta))
+    };
+    let read = read.and_then(|target| {
+        info.fill(target);
         dax::adopt_pins(info)
     });
     match read {
@@ -359,9 +364,14 @@ impl FreshInode {
         self.0.as_vfs()
     }
 
-    /// Makes it the inode `meta` that the volume made, and known as that.
-    pub fn fill(self, meta: Inode, target: Option<symlink::Target>) -> Result<NewInode> {
-        self.0.fill(meta, target);
+    /// Where the volume makes its part.
+    pub fn meta(&self) -> MetaGuard<'_> {
+        self.0.meta.get_fresh()
+    }
+
+    /// Makes it the inode that the volume made, and known as that.
+    pub fn fill(self, target: Option<symlink::Target>) -> Result<NewInode> {
+        self.0.fill(target);
         // SAFETY: the inode is ours alone, and not hashed.
         let result = unsafe { bindings::insert_inode_locked(self.0.as_vfs()) };
         if result < 0 {
@@ -373,7 +383,7 @@ impl FreshInode {
                 self.0.ino()
             );
             // Its number belongs to the other: eviction must not free it.
-            self.0.meta.take();
+            *self.0.meta() = Inode::blank();
             return Err(EIO);
         }
         Ok(NewInode(self.0))

@@ -18,11 +18,14 @@ use super::inode::InodeInfo;
 use crate::bindings;
 use crate::volume::inode::Inode;
 
-/// A mutex around the volume's inode; empty until the inode was read, and after it was freed.
+/// A mutex around the volume's inode; blank until the inode was read or made, and after it was freed.
 pub struct MetaLock {
     mutex: Opaque<bindings::mutex>,
-    inode: UnsafeCell<Option<Inode>>,
+    inode: UnsafeCell<Inode>,
 }
+
+/// The rank of the lock of an inode that is being made: beyond those of [`lock_all`].
+const FRESH: u32 = 4;
 
 // SAFETY: `inode` is only reached through a guard, that is with the mutex held, or by `get_mut`.
 unsafe impl Send for MetaLock {}
@@ -38,7 +41,7 @@ impl MetaLock {
     pub unsafe fn init_at(slot: *mut MetaLock) {
         // SAFETY: by the caller, `slot` is valid for writes; the class is static.
         unsafe {
-            (&raw mut (*slot).inode).write(UnsafeCell::new(None));
+            (&raw mut (*slot).inode).write(UnsafeCell::new(Inode::blank()));
             bindings::__mutex_init(
                 Opaque::cast_into(&raw const (*slot).mutex),
                 c"rdax_meta".as_char_ptr(),
@@ -54,23 +57,15 @@ impl MetaLock {
         MetaGuard(self)
     }
 
-    /// Waits for the lock of an inode that was read, alone.
+    /// Takes the lock of an inode that nobody else knows yet. Others may be waited for then.
+    pub fn get_fresh(&self) -> MetaGuard<'_> {
+        self.lock(FRESH)
+    }
+
+    /// Waits for the lock, alone. The inode in it is not blank, since nobody else knows the inode
+    /// before it is read or made.
     pub fn get(&self) -> MetaGuard<'_> {
         self.lock(0)
-    }
-
-    /// Fills in what was read from the volume, or made there.
-    pub fn set(&self, inode: Inode) {
-        let guard = self.lock(0);
-        // SAFETY: the guard holds the mutex.
-        unsafe { *guard.0.inode.get() = Some(inode) };
-    }
-
-    /// Takes the volume's inode away, before it is freed. `None` if it was never read.
-    pub fn take(&self) -> Option<Inode> {
-        let guard = self.lock(0);
-        // SAFETY: the guard holds the mutex.
-        unsafe { (*guard.0.inode.get()).take() }
     }
 }
 
@@ -78,17 +73,25 @@ impl MetaLock {
 pub fn lock_all<'a, const N: usize>(
     infos: [Option<&'a InodeInfo>; N],
 ) -> [Option<MetaGuard<'a>>; N] {
+    // Sorted by insertion: N is at most 4.
+    let mut order: [usize; N] = core::array::from_fn(|i| i);
+    for end in 1..N {
+        let mut i = end;
+        while i > 0 && address(infos[order[i]]) < address(infos[order[i - 1]]) {
+            order.swap(i, i - 1);
+            i -= 1;
+        }
+    }
     let mut guards = [const { None }; N];
-    for rank in 0..N {
-        // The lowest address of those not yet locked. N is at most 4.
-        let next = (0..N)
-            .filter(|&i| infos[i].is_some() && guards[i].is_none())
-            .min_by_key(|&i| infos[i].map(core::ptr::from_ref));
-        let Some(next) = next else { break };
-        // CAST: a rank is less than 4.
-        guards[next] = infos[next].map(|info| info.meta.lock(rank as u32));
+    for (rank, i) in (0..).zip(order) {
+        guards[i] = infos[i].map(|info| info.meta.lock(rank));
     }
     guards
+}
+
+/// The address of an inode, or null.
+fn address(info: Option<&InodeInfo>) -> *const InodeInfo {
+    info.map_or(core::ptr::null(), core::ptr::from_ref)
 }
 
 /// Waits for the locks of two distinct inodes.
@@ -107,21 +110,14 @@ impl Deref for MetaGuard<'_> {
 
     fn deref(&self) -> &Inode {
         // SAFETY: the guard holds the mutex.
-        match unsafe { &*self.0.inode.get() } {
-            Some(inode) => inode,
-            // An inode is filled before anyone else sees it, and emptied after everyone is gone.
-            None => unreachable!(),
-        }
+        unsafe { &*self.0.inode.get() }
     }
 }
 
 impl DerefMut for MetaGuard<'_> {
     fn deref_mut(&mut self) -> &mut Inode {
         // SAFETY: the guard holds the mutex, and is borrowed mutably.
-        match unsafe { &mut *self.0.inode.get() } {
-            Some(inode) => inode,
-            None => unreachable!(),
-        }
+        unsafe { &mut *self.0.inode.get() }
     }
 }
 

@@ -45,7 +45,7 @@ fn make_inode(
     mode: u16,
     rdev: u32,
     target: Option<Target>,
-    make: impl FnOnce(&namespace::NewInode) -> volume::Result<Inode>,
+    make: impl FnOnce(&namespace::NewInode, &mut Inode) -> volume::Result<()>,
 ) -> Result<NewInode> {
     let sb = dir.sb();
     sb.check_writable()?;
@@ -64,7 +64,8 @@ fn make_inode(
             now: dir.touch_ctime(),
         }
     };
-    fresh.fill(sb.check(make(&new))?, target)
+    sb.check(make(&new, &mut fresh.meta()))?;
+    fresh.fill(target)
 }
 
 impl DirOperations for Directory {
@@ -73,16 +74,17 @@ impl DirOperations for Directory {
         if dentry.name().len() > volume::format::NAME_MAX {
             return Err(ENAMETOOLONG);
         }
-        let found = sb.check(sb.volume.lookup(&dir.snapshot(), dentry.name()))?;
+        let found = sb.check(sb.volume.lookup(&mut dir.meta(), dentry.name()))?;
         found.map(|entry| iget(sb, entry.ino)).transpose()
     }
 
     fn make(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, mode: u16, rdev: u32) -> Result {
-        let inode = make_inode(idmap, dir, mode, rdev, None, |new| {
+        let inode = make_inode(idmap, dir, mode, rdev, None, |new, inode| {
             let mut meta = dir.meta();
-            let made = dir.sb().volume.create(&mut meta, dentry.name(), new)?;
+            let volume = &dir.sb().volume;
+            volume.create_into(&mut meta, dentry.name(), new, inode)?;
             changed(dir, &meta, new.now);
-            Ok(made)
+            Ok(())
         })?;
         inode.instantiate(dentry);
         Ok(())
@@ -92,20 +94,20 @@ impl DirOperations for Directory {
         // CAST: the bits of a type and of permissions are within 16.
         let mode = (bindings::S_IFLNK | 0o777) as u16;
         let kept = Some(Target::new(target)?);
-        let inode = make_inode(idmap, dir, mode, 0, kept, |new| {
+        let inode = make_inode(idmap, dir, mode, 0, kept, |new, inode| {
             let mut meta = dir.meta();
             let volume = &dir.sb().volume;
-            let made = volume.symlink(&mut meta, dentry.name(), target.to_bytes(), new)?;
+            volume.symlink_into(&mut meta, dentry.name(), target.to_bytes(), new, inode)?;
             changed(dir, &meta, new.now);
-            Ok(made)
+            Ok(())
         })?;
         inode.instantiate(dentry);
         Ok(())
     }
 
     fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result {
-        let inode = make_inode(idmap, dir, mode, 0, None, |new| {
-            dir.sb().volume.tmpfile(new)
+        let inode = make_inode(idmap, dir, mode, 0, None, |new, inode| {
+            dir.sb().volume.tmpfile_into(new, inode)
         })?;
         inode.open_unnamed(file);
         Ok(())

@@ -207,8 +207,10 @@ fn refuse(fc: &Context, name: &CStr, error: VolumeError) -> Error {
     Error::from_errno(-error.errno())
 }
 
-/// `fill_super`: mounts the volume on the device of `sb`. Where it fails, nothing was written.
-pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
+/// Opens the device of `sb` and the volume on it.
+// Not inlined: the kernel's stack is small.
+#[inline(never)]
+fn mount(fc: &Context, options: Options, sb: &SuperBlock) -> Result<Pin<KBox<SbInfo>>> {
     let raw = sb.as_raw();
     // SAFETY: the super block is new and ours alone; its device is open. What others wrote to the
     // device through its page cache must be on the media now, and not be written later over what
@@ -230,9 +232,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         write_protected: unsafe { bindings::rdax_bdev_read_only((*raw).s_bdev) },
     };
     let volume = Volume::mount(pmem, how).map_err(|e| refuse(fc, sb.name(), e))?;
-    log_notes(sb.name(), &volume.notes());
-    let uuid = volume.super_block().uuid;
-    let info = KBox::pin_init(
+    KBox::pin_init(
         try_pin_init!(SbInfo {
             sb: raw,
             files: None,
@@ -244,7 +244,15 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
             state: StateCell::new(),
         }),
         GFP_KERNEL,
-    )?;
+    )
+}
+
+/// `fill_super`: mounts the volume on the device of `sb`. Where it fails, nothing was written.
+pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
+    let raw = sb.as_raw();
+    let info = mount(fc, options, sb)?;
+    log_notes(sb.name(), &info.volume.notes());
+    let uuid = info.volume.super_block().uuid;
     // SAFETY: the value stays in its box, and pinned, until `put`.
     let info = KBox::into_raw(unsafe { Pin::into_inner_unchecked(info) });
     // SAFETY: the super block is new and ours alone; the table is static.

@@ -15,7 +15,7 @@ use super::alloc::{Reservation, Run, Want};
 use super::error::{Error, Result};
 use super::extent::{self, Found, Mapping, Media, KEY_END};
 use super::format::{RawInode, Time, BLOCK, MAX_FILE};
-use super::inode::Inode;
+use super::inode::{Before, Inode, LINE, WHOLE};
 use super::persist::{Dirty, Durable};
 use super::pmem::Pmem;
 use super::Volume;
@@ -82,7 +82,7 @@ fn modified(raw: &mut RawInode, now: Time) {
 impl<P: Pmem> Volume<P> {
     fn around(&self, inode: &Inode, key: u64) -> Result<Found> {
         check_file(inode)?;
-        extent::lookup(&Media::of(self), inode.raw(), inode.at(), key)
+        extent::lookup(&Media::of(self), None, inode.raw(), inode.at(), key)
     }
 
     /// What holds `file_block` and, as far as it is contiguous, the blocks after it, up to `max`.
@@ -197,13 +197,28 @@ impl<P: Pmem> Volume<P> {
             self.zero_mapped(inode, inode.size(), size.min(file_block * BLOCK))?;
         }
         extent::make_room(self, inode, file_block, 1)?;
-        let mut raw = inode.raw().clone();
+        let before = inode.before::<WHOLE>();
         if let Some(size) = grown {
-            raw.size = U64::new(size);
+            inode.raw.size = U64::new(size);
         }
         if let Some(now) = now {
-            modified(&mut raw, now);
+            modified(&mut inode.raw, now);
         }
+        let result = self.attach_at(inode, file_block, blocks, &before);
+        if result.is_err() {
+            inode.restore(&before);
+        }
+        result
+    }
+
+    /// Maps `blocks` at `file_block`, a hole, and logs what else of `inode` has changed.
+    fn attach_at(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        blocks: Reservation<'_, P>,
+        before: &Before<WHOLE>,
+    ) -> Result<()> {
         let mut tx = self.begin()?;
         tx.ordered();
         let run = tx.take(blocks)?;
@@ -212,18 +227,10 @@ impl<P: Pmem> Volume<P> {
             block: run.block,
             len: run.len,
         };
-        extent::insert(
-            &mut tx,
-            &Media::of(self),
-            &mut raw,
-            inode.at(),
-            mapping,
-            true,
-        )?;
-        inode.log(&mut tx, &mut raw)?;
-        tx.commit()?;
-        inode.set(raw);
-        Ok(())
+        let media = Media::of(self);
+        extent::insert(&mut tx, &media, &mut inode.raw, inode.at, mapping, true)?;
+        inode.log_change(&mut tx, before)?;
+        tx.commit()
     }
 
     /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
@@ -245,17 +252,20 @@ impl<P: Pmem> Volume<P> {
             return Ok(());
         }
         self.zero_mapped(inode, inode.size(), new_size.min(stored_from))?;
-        let mut raw = inode.raw().clone();
-        raw.size = U64::new(new_size);
+        let before = inode.before::<LINE>();
+        inode.raw.size = U64::new(new_size);
         if let Some(now) = now {
-            modified(&mut raw, now);
+            modified(&mut inode.raw, now);
         }
-        let mut tx = self.begin()?;
-        tx.ordered();
-        inode.log(&mut tx, &mut raw)?;
-        tx.commit()?;
-        inode.set(raw);
-        Ok(())
+        let result = self.begin().and_then(|mut tx| {
+            tx.ordered();
+            inode.log_change(&mut tx, &before)?;
+            tx.commit()
+        });
+        if result.is_err() {
+            inode.restore(&before);
+        }
+        result
     }
 
     /// Zeroes what is mapped of the bytes `from..to`, past the cache and without a fence.
@@ -416,26 +426,25 @@ impl<P: Pmem> Volume<P> {
 
     /// Frees an inode of any type that has no name and no user, with all its blocks. Where these
     /// take several transactions, a crash leaves the rest to the next mount.
-    pub fn free_inode(&self, mut inode: Inode) -> Result<()> {
+    pub fn free_inode(&self, inode: &mut Inode) -> Result<()> {
         if inode.nlink() != 0 {
             return Err(Error::Invalid);
         }
         let media = Media::of(self);
         let mut to = KEY_END;
         loop {
-            let mut raw = inode.raw().clone();
+            let before = inode.before::<WHOLE>();
             let mut tx = self.begin()?;
-            match extent::cut(&mut tx, &media, &mut raw, inode.at(), 0, to)? {
+            match extent::cut(&mut tx, &media, &mut inode.raw, inode.at, 0, to)? {
                 Some(end) => to = end,
                 None => {
-                    tx.detach_orphan(&mut raw)?;
-                    tx.free_inode(&inode)?;
+                    tx.detach_orphan(&mut inode.raw)?;
+                    tx.free_inode(inode)?;
                     return tx.commit();
                 }
             }
-            inode.log(&mut tx, &mut raw)?;
+            inode.log_change(&mut tx, &before)?;
             tx.commit()?;
-            inode.set(raw);
         }
     }
 }

@@ -136,30 +136,29 @@ pub struct LaneHeader {
     pub retired: U64,
 }
 
-/// Head of one entry in the body of a transaction. The bytes of a [`ENTRY_WRITE`] follow it,
-/// padded to 8.
-#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct LogEntry {
-    /// `ENTRY_*`.
-    pub kind: U32,
-    /// Bytes to write, the number of blocks of a bitmap entry, or the slot of an inode entry.
-    pub len: U32,
-    /// Byte address, first block, or byte address of the header of an inode chunk.
-    pub at: U64,
-}
+// The body of a transaction is entries of 8-byte words. The first word of an entry is its head: the
+// kind in the low ENTRY_KIND_BITS bits, a count in the ENTRY_COUNT_BITS above, and a place above
+// that, in units that depend on the kind.
 
-/// Write the bytes that follow at `at`.
-pub const ENTRY_WRITE: u32 = 1;
-/// Mark `len` blocks from block `at` in use; the chunk's summary is recomputed.
-pub const ENTRY_ALLOC: u32 = 2;
-/// Mark `len` blocks from block `at` free; the chunk's summary is recomputed.
-pub const ENTRY_FREE: u32 = 3;
-/// Mark slot `len` of the inode chunk whose header is at byte `at` in use; the header is recomputed.
-/// (By address, not by number: replay must not need the extents of the inode table.)
-pub const ENTRY_INODE_ALLOC: u32 = 4;
-/// Mark slot `len` of the inode chunk whose header is at byte `at` free.
-pub const ENTRY_INODE_FREE: u32 = 5;
+/// Bits of an entry's head that hold its kind, `ENTRY_*`.
+pub const ENTRY_KIND_BITS: u32 = 3;
+/// Bits above these that hold the count.
+pub const ENTRY_COUNT_BITS: u32 = 11;
+
+/// Write the words that follow, as many as the count says, at the place: a byte address divided by
+/// 8.
+pub const ENTRY_WRITE: u64 = 1;
+/// Mark the blocks from the place on in use, as many as the word that follows says; the summaries of
+/// their chunks are recomputed. The count is 0.
+pub const ENTRY_ALLOC: u64 = 2;
+/// Mark the blocks from the place on free, likewise.
+pub const ENTRY_FREE: u64 = 3;
+/// Mark the slot that the count says in use, of the inode chunk whose header is at the place: a byte
+/// address divided by 8. The header is recomputed. (By address, not by number: replay must not need
+/// the extents of the inode table.)
+pub const ENTRY_INODE_ALLOC: u64 = 4;
+/// Mark the slot free, likewise.
+pub const ENTRY_INODE_FREE: u64 = 5;
 
 /// Summary of a chunk of blocks, beside its 64-byte bitmap (bit set: block in use; bit 0 of byte
 /// 0 is the first block).
@@ -424,7 +423,8 @@ const _: () = {
     use core::mem::size_of;
     assert!(size_of::<SuperBlock>() == 512);
     assert!(size_of::<LaneHeader>() == 64);
-    assert!(size_of::<LogEntry>() == 16);
+    assert!(MAX_BYTES / 8 <= 1 << (64 - ENTRY_KIND_BITS - ENTRY_COUNT_BITS));
+    assert!(LANE_BYTES / 8 <= 1 << ENTRY_COUNT_BITS);
     assert!(size_of::<Summary>() == 8);
     assert!(size_of::<InodeChunk>() == 64);
     assert!(size_of::<RawInode>() == INODE_BYTES as usize);

@@ -12,26 +12,41 @@
 use core::mem::offset_of;
 
 use zerocopy::little_endian::{I64, U32};
-use zerocopy::IntoBytes;
+use zerocopy::{FromZeros, IntoBytes};
 
+use super::dir::Leaves;
 use super::error::{Error, Result, Structure};
+use super::extent::Nodes;
 use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES};
 use super::journal::Tx;
-use super::pmem::{read_struct, Pmem};
+use super::pmem::Pmem;
 use crate::env::crc32c;
 
 /// An inode in memory.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Inode {
-    at: u64,
-    raw: RawInode,
+    pub(super) at: u64,
+    pub(super) raw: RawInode,
+    /// Of a directory: what is known of its tree and its leaves.
+    pub(super) nodes: Nodes,
+    pub(super) leaves: Leaves,
 }
+
+/// A copy: what is known of a directory beyond its inode does not go with it.
+impl Clone for Inode {
+    fn clone(&self) -> Self {
+        Inode::new(self.at, self.raw.clone())
+    }
+}
+
+/// CRC32C of four zero bytes: what a checksum begins with whose own field comes first.
+pub(super) const CRC_OF_CRC: u32 = 0x4867_4bc7;
 
 /// CRC32C of an inode with its `crc` taken as zero.
 pub fn checksum(raw: &RawInode) -> u32 {
     let bytes = raw.as_bytes();
     let tail = bytes.get(size_of::<U32>()..).unwrap_or(&[]);
-    crc32c(crc32c(0, &[0; size_of::<U32>()]), tail)
+    crc32c(CRC_OF_CRC, tail)
 }
 
 /// Sets the checksum of `raw`.
@@ -39,22 +54,85 @@ pub fn seal(raw: &mut RawInode) {
     raw.crc = U32::new(checksum(raw));
 }
 
-/// Reads the inode `ino` at byte `at` and checks it.
-pub(super) fn read<P: Pmem>(pmem: &P, at: u64, ino: u64) -> Result<Inode> {
-    let raw: RawInode = read_struct(pmem, at)?;
-    if raw.crc.get() != checksum(&raw) || raw.ino.get() != ino {
+/// Reads the inode `ino` at byte `at` into `inode` and checks it. After an error, `inode` is blank.
+pub(super) fn read<P: Pmem>(pmem: &P, at: u64, ino: u64, inode: &mut Inode) -> Result<()> {
+    inode.at = 0;
+    pmem.read(at, inode.raw.as_mut_bytes())?;
+    if inode.raw.crc.get() != checksum(&inode.raw) || inode.raw.ino.get() != ino {
         return Err(Error::Corrupt {
             what: Structure::Inode,
             at,
         });
     }
-    Ok(Inode { at, raw })
+    inode.at = at;
+    Ok(())
 }
 
+/// Bytes of an inode's first line: size, links, times of changes.
+pub(super) const LINE: usize = super::pmem::LINE as usize;
+/// Bytes of all its fields: all but the root of its tree.
+pub(super) const FIELDS: usize = offset_of!(RawInode, root);
+/// Bytes of all of it.
+pub(super) const WHOLE: usize = INODE_BYTES as usize;
+
+/// The first `N` bytes of an inode as they were before an operation that changes them in place.
+pub(super) struct Before<const N: usize>([u8; N]);
+
 impl Inode {
+    /// No inode: what [`Volume::create`](super::Volume::create) and
+    /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.)
+    #[inline(always)]
+    pub fn blank() -> Self {
+        Inode {
+            at: 0,
+            raw: RawInode::new_zeroed(),
+            nodes: Nodes::default(),
+            leaves: Leaves::default(),
+        }
+    }
+
+    /// Whether it is none.
+    pub fn is_blank(&self) -> bool {
+        self.at == 0
+    }
+
     /// The inode `raw` that a transaction puts at byte `at`.
-    pub(super) fn new(at: u64, raw: RawInode) -> Self {
-        Inode { at, raw }
+    fn new(at: u64, raw: RawInode) -> Self {
+        Inode {
+            at,
+            raw,
+            nodes: Nodes::default(),
+            leaves: Leaves::default(),
+        }
+    }
+
+    /// Remembers the first `N` bytes of the inode, which are about to change and nothing else, for
+    /// [`Inode::log_change`] and [`Inode::restore`].
+    #[inline]
+    pub(super) fn before<const N: usize>(&self) -> Before<N> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.raw.as_bytes()[..N]);
+        Before(bytes)
+    }
+
+    /// Seals the inode and logs how it differs from what it was before.
+    pub(super) fn log_change<P: Pmem, const N: usize>(
+        &mut self,
+        tx: &mut Tx<'_, P>,
+        before: &Before<N>,
+    ) -> Result<()> {
+        seal(&mut self.raw);
+        tx.update(self.at, &before.0, &self.raw.as_bytes()[..N])
+    }
+
+    /// Makes the inode what it was: the operation has failed.
+    pub(super) fn restore<const N: usize>(&mut self, before: &Before<N>) {
+        self.raw.as_mut_bytes()[..N].copy_from_slice(&before.0);
+    }
+
+    /// Whether the inode is what it was.
+    pub(super) fn is_still<const N: usize>(&self, before: &Before<N>) -> bool {
+        self.raw.as_bytes()[..N] == before.0
     }
 
     /// Byte address on the device.
@@ -195,4 +273,4 @@ impl RawInode {
     }
 }
 
-const _: () = assert!(offset_of!(RawInode, crc) == 0);
+const _: () = assert!(offset_of!(RawInode, crc) == 0 && FIELDS == 2 * LINE);

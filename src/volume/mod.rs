@@ -30,6 +30,7 @@ pub mod error;
 pub mod extent;
 pub mod file;
 pub mod format;
+pub mod index;
 pub mod inode;
 pub mod journal;
 pub mod mkfs;

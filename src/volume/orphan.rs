@@ -130,17 +130,18 @@ impl Slots {
         self.blocks.reserve(m.len as usize)?;
         self.used.reserve((m.len * PER_BLOCK / 64) as usize)?;
         for block in m.block..m.block + m.len {
-            let mut words = [0_u64; (PER_BLOCK / 64) as usize];
-            for (word, first) in words.iter_mut().zip((0..).step_by(64)) {
-                let slots: [OrphanSlot; 64] = read_struct(pmem, block * BLOCK + first * SLOT)?;
-                for (bit, slot) in slots.iter().enumerate() {
+            for first in (0..PER_BLOCK).step_by(64) {
+                let mut used = 0;
+                for bit in 0..64 {
+                    let at = block * BLOCK + (first + bit) * SLOT;
+                    let slot: OrphanSlot = read_struct(pmem, at)?;
                     if slot.as_bytes() != [0; SLOT as usize] {
-                        *word |= 1 << bit;
+                        used |= 1 << bit;
                     }
                 }
+                self.used.push(used)?;
             }
             self.blocks.push(block)?;
-            self.used.extend_from_slice(&words)?;
         }
         Ok(())
     }
@@ -159,7 +160,7 @@ impl Orphans {
         }
         let mut key = 0;
         while key < end {
-            let found = extent::lookup(media, inode.raw(), inode.at(), key)?;
+            let found = extent::lookup(media, None, inode.raw(), inode.at(), key)?;
             let m = found.floor.ok_or(corrupt(inode.at()))?;
             if m.key != key {
                 return Err(corrupt(inode.at()));
@@ -284,7 +285,7 @@ impl<P: Pmem> Volume<P> {
             return Err(corrupt(at));
         }
         if inode.nlink() == 0 {
-            self.free_inode(inode)
+            self.free_inode(&mut inode)
         } else {
             self.finish_truncate(&mut inode)
         }

@@ -17,7 +17,7 @@ use super::error::Result;
 use super::pmem::{Pmem, LINE};
 
 /// Ranges of lines that wait at a time.
-const RANGES: usize = 8;
+const RANGES: usize = 6;
 
 /// The stores of step `S`, in the CPU cache at least.
 ///
@@ -26,10 +26,10 @@ const RANGES: usize = 8;
 #[must_use = "stores are lost in a crash unless they are written back and fenced"]
 pub struct Dirty<'p, P: Pmem, S> {
     pmem: &'p P,
-    /// Lines stored and not yet written back: first byte, and end. Empty ranges are `(0, 0)`.
-    ranges: [(u64, u64); RANGES],
-    /// The range that makes room for the next.
-    oldest: usize,
+    /// Lines stored and not yet written back.
+    ranges: [Lines; RANGES],
+    /// How many ranges there are.
+    count: u8,
     /// Something waits for a fence.
     unfenced: bool,
     step: PhantomData<S>,
@@ -49,35 +49,67 @@ pub struct Durable<S> {
     step: PhantomData<S>,
 }
 
+/// Lines next to each other: the first one's number above [`COUNT_BITS`], and how many. (Small:
+/// what commits a transaction moves a few of these about.)
+#[derive(Clone, Copy, Default)]
+struct Lines(u64);
+
+/// Bits of [`Lines`] that hold the number of lines.
+const COUNT_BITS: u32 = 16;
+
+impl Lines {
+    fn new(first: u64, end: u64) -> Self {
+        Lines((first << COUNT_BITS) | (end - first))
+    }
+
+    fn first(self) -> u64 {
+        self.0 >> COUNT_BITS
+    }
+
+    fn end(self) -> u64 {
+        self.first() + (self.0 & ((1 << COUNT_BITS) - 1))
+    }
+
+    fn write_back<P: Pmem>(self, pmem: &P) {
+        pmem.write_back(self.first() * LINE, (self.end() - self.first()) * LINE);
+    }
+}
+
 impl<'p, P: Pmem, S> Dirty<'p, P, S> {
     /// A step that has stored nothing yet.
+    #[inline]
     pub fn new(pmem: &'p P) -> Self {
         Dirty {
             pmem,
-            ranges: [(0, 0); RANGES],
-            oldest: 0,
+            ranges: [Lines::default(); RANGES],
+            count: 0,
             unfenced: false,
             step: PhantomData,
         }
     }
 
-    /// Stores `bytes` at `at` through the cache.
+    /// Stores `bytes`, at most a megabyte, at `at` through the cache.
     pub fn store(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        let first = at - at % LINE;
-        let end = (at + bytes.len() as u64).next_multiple_of(LINE);
-        let near =
-            |range: &&mut (u64, u64)| range.0 < range.1 && first <= range.1 && end >= range.0;
-        if let Some(range) = self.ranges.iter_mut().find(near) {
-            *range = (range.0.min(first), range.1.max(end));
-        } else if let Some(range) = self.ranges.get_mut(self.oldest) {
-            let (first, end) = core::mem::replace(range, (first, end));
-            if first < end {
-                self.pmem.write_back(first, end - first);
-            }
-            self.oldest = (self.oldest + 1) % RANGES;
-        }
         self.unfenced = true;
-        self.pmem.store(at, bytes)
+        self.pmem.store(at, bytes)?;
+        let (first, end) = (at / LINE, (at + bytes.len() as u64).div_ceil(LINE));
+        for range in self.ranges.iter_mut().take(usize::from(self.count)) {
+            if first <= range.end() && end >= range.first() {
+                *range = Lines::new(range.first().min(first), range.end().max(end));
+                return Ok(());
+            }
+        }
+        if usize::from(self.count) == RANGES {
+            // The oldest makes room.
+            self.ranges[0].write_back(self.pmem);
+            self.ranges.rotate_left(1);
+            self.count -= 1;
+        }
+        if let Some(range) = self.ranges.get_mut(usize::from(self.count)) {
+            *range = Lines::new(first, end);
+            self.count += 1;
+        }
+        Ok(())
     }
 
     /// Stores `len` zero bytes at `at` past the cache.
@@ -92,11 +124,10 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
     }
 
     /// Writes back what is not yet.
+    #[inline]
     pub fn write_back(self) -> WrittenBack<'p, P, S> {
-        for (first, end) in self.ranges {
-            if first < end {
-                self.pmem.write_back(first, end - first);
-            }
+        for range in self.ranges.iter().take(usize::from(self.count)) {
+            range.write_back(self.pmem);
         }
         WrittenBack {
             pmem: self.pmem,
@@ -106,6 +137,7 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
     }
 
     /// Ends the step and starts it afresh: for owners that cannot be taken apart.
+    #[inline]
     pub fn take(&mut self) -> Self {
         core::mem::replace(self, Dirty::new(self.pmem))
     }

@@ -161,6 +161,7 @@ pub fn copy_at(bytes: u64) -> u64 {
 }
 
 /// Reads and checks the superblock at byte `at`.
+#[inline(never)]
 pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geometry)> {
     let have = pmem.len();
     if have < MIN_BYTES {
@@ -230,6 +231,7 @@ fn is_foreign<P: Pmem + ?Sized>(pmem: &P) -> Result<bool> {
 /// Fails with what is wrong with the first, if the copy does not serve either: with
 /// [`Error::NotRdax`], [`Error::Corrupt`], [`Error::Media`], [`Error::TooSmall`], or
 /// [`Error::Unsupported`] for a newer format.
+#[inline(never)]
 pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
     let (sb, geo, copy_served) = match read_at(pmem, 0) {
         Ok((sb, geo)) => (sb, geo, None),

@@ -26,7 +26,7 @@ use super::format::{
     InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS,
     INODE_CHUNK_MAGIC,
 };
-use super::inode::{self, Inode};
+use super::inode::{self, Inode, CRC_OF_CRC};
 use super::persist::Dirty;
 use super::pmem::{read_struct, Pmem};
 use super::Volume;
@@ -111,7 +111,7 @@ fn corrupt(at: u64) -> Error {
 
 fn checksum(header: &InodeChunk) -> u32 {
     let tail = header.as_bytes().get(size_of::<U32>()..).unwrap_or(&[]);
-    crc32c(crc32c(0, &[0; size_of::<U32>()]), tail)
+    crc32c(CRC_OF_CRC, tail)
 }
 
 fn seal(header: &mut InodeChunk) {
@@ -289,7 +289,7 @@ fn chunks(table: &Inode) -> u64 {
 /// Byte address of chunk `index`, which the table has.
 fn chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> {
     let key = index * INODE_CHUNK_BLOCKS;
-    let found = extent::lookup(&vol.media(), table.raw(), table.at(), key)?;
+    let found = extent::lookup(&vol.media(), None, table.raw(), table.at(), key)?;
     match found.floor {
         Some(m) if key + INODE_CHUNK_BLOCKS <= m.end() => Ok((m.block + (key - m.key)) * BLOCK),
         _ => Err(corrupt(table.at())),
@@ -297,11 +297,11 @@ fn chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> 
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Reads the inode `ino`. Not called within a transaction.
+    /// Reads the inode `ino` into `inode`, a blank one. Not called within a transaction.
     ///
     /// Fails with [`Error::Stale`] if there is no such inode or it is not in use, and with
-    /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged.
-    pub fn iget(&self, ino: u64) -> Result<Inode> {
+    /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged; `inode` stays blank then.
+    pub fn iget_into(&self, ino: u64, inode: &mut Inode) -> Result<()> {
         let (index, slot) = (ino / INODES_PER_CHUNK, ino % INODES_PER_CHUNK);
         let at = {
             let table = self.table.inode.lock();
@@ -315,7 +315,14 @@ impl<P: Pmem> Volume<P> {
         if word.is_none_or(|word| word.get() & (1 << (slot % 64)) == 0) {
             return Err(Error::Stale);
         }
-        inode::read(&self.pmem, at + slot * INODE_BYTES, ino)
+        inode::read(&self.pmem, at + slot * INODE_BYTES, ino, inode)
+    }
+
+    /// Reads the inode `ino`: as [`Volume::iget_into`].
+    pub fn iget(&self, ino: u64) -> Result<Inode> {
+        let mut inode = Inode::blank();
+        self.iget_into(ino, &mut inode)?;
+        Ok(inode)
     }
 
     /// Reserves the number of an inode to be created, growing the table if need be. Not called

@@ -9,7 +9,7 @@ use super::error::{Error, Result, Structure};
 use super::extent::Media;
 use super::format::{SuperBlock, BLOCK, INODE_BYTES, ORPHAN_INO, TABLE_INO};
 use super::inode::{self, Inode};
-use super::journal::{self, Journal, LaneState};
+use super::journal::{self, Journal, LaneState, Recovered};
 use super::orphan::Orphans;
 use super::pmem::Pmem;
 use super::super_block::{self, Geometry};
@@ -73,14 +73,27 @@ pub struct Volume<P: Pmem> {
 }
 
 /// Reads the system inode `ino` in `slot`. Its size fits the volume.
+#[inline(never)]
 fn system_inode<P: Pmem>(pmem: &P, geo: &Geometry, slot: u64, ino: u64) -> Result<Inode> {
     let at = geo.system_inode_at(slot);
-    let inode = inode::read(pmem, at, ino)?;
+    let mut inode = Inode::blank();
+    inode::read(pmem, at, ino, &mut inode)?;
     if inode.size() > geo.blocks * BLOCK {
         let what = Structure::Inode;
         return Err(Error::Corrupt { what, at });
     }
     Ok(inode)
+}
+
+#[inline(never)]
+fn open_table<P: Pmem>(pmem: &P, geo: &Geometry) -> Result<Table> {
+    Ok(Table::new(system_inode(pmem, geo, 0, TABLE_INO)?)?)
+}
+
+#[inline(never)]
+fn open_orphans<P: Pmem>(pmem: &P, geo: &Geometry) -> Result<Orphans> {
+    let inode = system_inode(pmem, geo, 1, ORPHAN_INO)?;
+    Orphans::read(&Media { pmem, geo }, inode)
 }
 
 impl<P: Pmem> Volume<P> {
@@ -90,6 +103,8 @@ impl<P: Pmem> Volume<P> {
     /// [`Error::Unsupported`] if features are unknown that forbid writing, and writing is asked for
     /// or needed for recovery; with [`Error::WriteProtected`] if recovery is needed and the device
     /// must not be written; with [`Error::Corrupt`] for a damaged lane or system inode.
+    // Not inlined, here and where it says so below: the kernel's stack is small.
+    #[inline(never)]
     pub fn mount(pmem: P, options: MountOptions) -> Result<Self> {
         let read = super_block::read(&pmem)?;
         let (geo, bits) = (read.geo, read.unknown_ro_compat);
@@ -131,24 +146,31 @@ impl<P: Pmem> Volume<P> {
         if notes.replayed > 0 && notes.copy_served.is_some() {
             notes.copy_served = super_block::read_at(&pmem, 0).err();
         }
-        let table = system_inode(&pmem, &geo, 0, TABLE_INO)?;
-        let orphan = system_inode(&pmem, &geo, 1, ORPHAN_INO)?;
-        let media = Media {
-            pmem: &pmem,
-            geo: &geo,
-        };
-        let orphans = Orphans::read(&media, orphan)?;
+        Volume::open(pmem, &read, &lanes, notes, (free, used))
+    }
+
+    /// The volume whose superblock is `read`, with the `lanes` that recovery has left, `notes` of
+    /// that, and numbers of free blocks and of inodes in use.
+    #[inline(never)]
+    fn open(
+        pmem: P,
+        read: &super_block::Read,
+        lanes: &[Recovered],
+        notes: Notes,
+        (free, used): (i64, i64),
+    ) -> Result<Self> {
+        let geo = read.geo;
         Ok(Volume {
             groups: Groups::new(&geo)?,
-            journal: Journal::new(&lanes, &geo)?,
-            table: Table::new(table)?,
-            orphans,
+            journal: Journal::new(lanes, &geo)?,
+            table: open_table(&pmem, &geo)?,
+            orphans: open_orphans(&pmem, &geo)?,
             free: Counter::new(free),
             used_inodes: Counter::new(used),
             label: Lock::new(read.sb.label)?,
             failed: Counter::new(0),
             notes,
-            sb: read.sb,
+            sb: read.sb.clone(),
             geo,
             pmem,
         })

@@ -2,18 +2,18 @@
 
 //! One directory leaf: a header, and records that fill the block.
 //!
-//! A leaf is read record by record, each verified by its own checksum, so a walk needs no memory
-//! but the record in hand. A name may use any run of adjacent free records; what it leaves becomes
-//! one free record. Only a split or a compaction works on an image of the whole leaf.
+//! Each record is verified by its own checksum, so that one can be read without the others. A name
+//! may use any run of adjacent free records; what it leaves becomes one free record.
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::env;
 use crate::volume::error::{Error, Result, Structure};
-use crate::volume::extent::Media;
+use crate::volume::extent::{Found, Mapping, Media, KEY_END};
 use crate::volume::format::{Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, LEAF_MAGIC, NAME_MAX};
-use crate::volume::pmem::{read_struct, Pmem};
+use crate::volume::inode::{Inode, CRC_OF_CRC};
+use crate::volume::pmem::Pmem;
 
 /// Bytes of the header of a leaf.
 pub const HEADER: usize = size_of::<LeafHeader>();
@@ -23,6 +23,10 @@ pub const HEAD: usize = size_of::<Dirent>();
 pub const LEAF: usize = BLOCK as usize;
 /// Bytes that records share.
 pub const ROOM: usize = LEAF - HEADER;
+/// Bytes of a record with the longest name, without padding.
+pub const RECORD_MAX: usize = HEAD + NAME_MAX;
+/// Bytes of a name that are read with its head.
+const SHORT: usize = 64;
 /// Most records in a leaf.
 pub const RECORDS_MAX: usize = ROOM / HEAD;
 
@@ -60,6 +64,18 @@ pub fn needed(name_len: usize) -> usize {
 }
 
 impl Record {
+    /// A free record of `len` bytes at `offset`.
+    pub fn free(offset: usize, len: usize) -> Record {
+        Record {
+            offset,
+            len,
+            name_len: 0,
+            file_type: 0,
+            ino: 0,
+            cookie: 0,
+        }
+    }
+
     /// Whether it holds no name.
     pub fn is_free(&self) -> bool {
         self.ino == 0
@@ -97,7 +113,8 @@ pub fn head(len: usize, name: &[u8], file_type: u8, ino: u64, cookie: u64) -> Di
         ino: U64::new(ino),
         cookie: U64::new(cookie),
     };
-    head.crc = U32::new(env::crc32c(env::crc32c(0, head.as_bytes()), name));
+    let covered = &head.as_bytes()[size_of::<U32>()..];
+    head.crc = U32::new(env::crc32c(env::crc32c(CRC_OF_CRC, covered), name));
     head
 }
 
@@ -107,6 +124,23 @@ pub fn free_head(len: usize) -> Dirent {
 }
 
 impl Leaf {
+    /// The leaf of the directory `dir` where the names of a hash belong: `found` is what its tree
+    /// says of that.
+    pub fn found(found: &Found, dir: &Inode) -> Result<Leaf> {
+        match found.floor {
+            Some(Mapping { key, block, len: 1 }) => Ok(Leaf {
+                block,
+                owner: dir.ino(),
+                keys: (key, found.next.unwrap_or(KEY_END)),
+            }),
+            // No leaf with key 0, or an extent of a file.
+            _ => Err(Error::Corrupt {
+                what: Structure::Inode,
+                at: dir.at(),
+            }),
+        }
+    }
+
     /// Byte address on the device.
     pub fn at(&self) -> u64 {
         self.block * BLOCK
@@ -141,19 +175,69 @@ impl Leaf {
         bytes
     }
 
-    /// Reads and verifies the record at `offset`, and its name into `name`.
+    /// The record at `offset`, verified, if its name is `name`.
+    pub fn matches<P: Pmem>(
+        &self,
+        media: &Media<'_, P>,
+        offset: usize,
+        name: &[u8],
+    ) -> Result<Option<Record>> {
+        let mut bytes = [0; HEAD + SHORT];
+        let (first, rest) = name.split_at(name.len().min(SHORT));
+        let read = (HEAD + first.len()).min(LEAF.saturating_sub(offset));
+        let bytes = &mut bytes[..read];
+        media.pmem.read(self.at() + offset as u64, bytes)?;
+        let (head, record) = self.head(offset, bytes)?;
+        if record.name_len != name.len() || bytes.get(HEAD..) != Some(first) {
+            return self.other(media, offset);
+        }
+        let mut crc = env::crc32c(CRC_OF_CRC, &bytes[size_of::<U32>()..]);
+        let mut at = self.at() + (offset + bytes.len()) as u64;
+        let mut piece = [0; SHORT];
+        for name in rest.chunks(SHORT) {
+            let piece = &mut piece[..name.len()];
+            media.pmem.read(at, piece)?;
+            if piece != name {
+                return self.other(media, offset);
+            }
+            crc = env::crc32c(crc, piece);
+            at += piece.len() as u64;
+        }
+        self.verify(head, record, crc).map(Some)
+    }
+
+    /// The record at `offset` has another name of the same hash, if it is a name.
+    #[inline(never)]
+    fn other<P: Pmem>(&self, media: &Media<'_, P>, offset: usize) -> Result<Option<Record>> {
+        self.record(media, offset, &mut [0; RECORD_MAX])?;
+        Ok(None)
+    }
+
+    /// Reads and verifies the record at `offset`. Its head and its name come to lie in `bytes`.
     pub fn record<P: Pmem>(
         &self,
         media: &Media<'_, P>,
         offset: usize,
-        name: &mut [u8; NAME_MAX],
+        bytes: &mut [u8; RECORD_MAX],
     ) -> Result<Record> {
+        let read = RECORD_MAX.min(LEAF.saturating_sub(offset));
+        let bytes = &mut bytes[..read];
+        media.pmem.read(self.at() + offset as u64, bytes)?;
+        self.record_in(offset, bytes)
+    }
+
+    /// Verifies the record at `offset`, with which `bytes` begins.
+    pub fn record_in(&self, offset: usize, bytes: &[u8]) -> Result<Record> {
+        let (head, record) = self.head(offset, bytes)?;
+        let covered = bytes.get(size_of::<U32>()..HEAD + record.name_len);
+        let covered = covered.ok_or(self.corrupt(offset))?;
+        self.verify(head, record, env::crc32c(CRC_OF_CRC, covered))
+    }
+
+    /// The head of the record at `offset`, with which `bytes` begins; the record fits the leaf.
+    fn head(&self, offset: usize, bytes: &[u8]) -> Result<(Dirent, Record)> {
         let corrupt = self.corrupt(offset);
-        if offset < HEADER || offset + HEAD > LEAF {
-            return Err(corrupt);
-        }
-        let at = self.at() + offset as u64;
-        let mut head: Dirent = read_struct(media.pmem, at)?;
+        let (head, _) = Dirent::read_from_prefix(bytes).map_err(|_| corrupt)?;
         let record = Record {
             offset,
             len: usize::from(head.rec_len.get()),
@@ -169,44 +253,65 @@ impl Leaf {
         {
             return Err(corrupt);
         }
-        let name = &mut name[..record.name_len];
-        media.pmem.read(at + HEAD as u64, name)?;
-        let crc = head.crc.get();
-        head.crc = U32::ZERO;
-        if env::crc32c(env::crc32c(0, head.as_bytes()), name) != crc {
-            return Err(corrupt);
-        }
+        Ok((head, record))
+    }
+
+    /// Verifies `record` with the head `head`; `crc` is its checksum.
+    fn verify(&self, head: Dirent, record: Record, crc: u32) -> Result<Record> {
         let sound = if record.is_free() {
             record.name_len == 0
         } else {
             record.name_len > 0 && (self.keys.0..self.keys.1).contains(&record.hash())
         };
-        if sound {
+        if crc == head.crc.get() && sound {
             Ok(record)
         } else {
-            Err(corrupt)
+            Err(self.corrupt(record.offset))
         }
     }
 
-    /// Verifies the whole leaf and shows each record with its name to `visit`, in the order in
-    /// which they lie there.
-    pub fn scan<P: Pmem>(
-        &self,
-        media: &Media<'_, P>,
-        visit: &mut dyn FnMut(&Record, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    /// The record of an empty leaf, as it is in a new directory, verified. `None` if there are more.
+    pub fn only_record<P: Pmem>(&self, media: &Media<'_, P>) -> Result<Option<Record>> {
+        let mut bytes = [0; HEADER + HEAD];
         if !media.geo.is_data(self.block, 1) {
             return Err(self.corrupt(0));
         }
-        let header: LeafHeader = read_struct(media.pmem, self.at())?;
-        if header.as_bytes() != self.header().as_bytes() {
+        media.pmem.read(self.at(), &mut bytes)?;
+        self.check_header(&bytes)?;
+        let (_, record) = self.head(HEADER, &bytes[HEADER..])?;
+        if !record.is_free() || record.len < ROOM {
+            return Ok(None);
+        }
+        self.record_in(HEADER, &bytes[HEADER..]).map(Some)
+    }
+
+    /// Fails unless `bytes` begin with the header of this leaf.
+    fn check_header(&self, bytes: &[u8]) -> Result<()> {
+        if bytes.get(..HEADER) == Some(self.header().as_bytes()) {
+            Ok(())
+        } else {
+            Err(self.corrupt(0))
+        }
+    }
+
+    /// The bytes of the leaf. Its header is verified; its records are not.
+    pub fn load<P: Pmem>(&self, media: &Media<'_, P>) -> Result<env::Vec<u8>> {
+        if !media.geo.is_data(self.block, 1) {
             return Err(self.corrupt(0));
         }
-        let mut name = [0; NAME_MAX];
+        let mut bytes = env::Vec::zeroed(LEAF)?;
+        media.pmem.read(self.at(), &mut bytes)?;
+        self.check_header(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// Verifies each record in `bytes`, those of the leaf, and shows it to `visit`, in the order in
+    /// which they lie there.
+    pub fn scan(&self, bytes: &[u8], visit: &mut impl FnMut(&Record) -> Result<()>) -> Result<()> {
         let mut offset = HEADER;
         while offset < LEAF {
-            let record = self.record(media, offset, &mut name)?;
-            visit(&record, &name[..record.name_len])?;
+            let record = self.record_in(offset, bytes.get(offset..).unwrap_or(&[]))?;
+            visit(&record)?;
             offset += record.len;
         }
         Ok(())
@@ -239,8 +344,21 @@ impl Image {
         LEAF - self.end
     }
 
+    /// Appends the name of `record`, which lies in `old`; it must fit. Returns where it is now.
+    pub fn add(&mut self, old: &[u8], record: &Record) -> Record {
+        let len = needed(record.name_len);
+        let name = record.name(old);
+        let moved = Record {
+            offset: self.end,
+            len,
+            ..*record
+        };
+        self.push(len, name, record.file_type, record.ino, record.cookie);
+        moved
+    }
+
     /// Appends a record of `len` bytes, head included, which must fit.
-    pub fn push(&mut self, len: usize, name: &[u8], file_type: u8, ino: u64, cookie: u64) {
+    fn push(&mut self, len: usize, name: &[u8], file_type: u8, ino: u64, cookie: u64) {
         let head = head(len, name, file_type, ino, cookie);
         let at = self.end;
         self.buf[at..at + HEAD].copy_from_slice(head.as_bytes());
@@ -249,31 +367,19 @@ impl Image {
         self.end += len;
     }
 
-    /// Leaves `len` bytes as `old` has them, as one record: used to keep what does not change.
-    pub fn keep(&mut self, old: &[u8], len: usize) {
-        let at = self.end;
-        self.buf[at..at + len].copy_from_slice(&old[at..at + len]);
-        self.last = at;
-        self.end += len;
-    }
-
-    /// Makes `len` bytes one free record whose content beside the head is as in `old`.
-    pub fn free(&mut self, old: &[u8], len: usize) {
-        self.keep(old, len);
-        let at = self.last;
-        self.buf[at..at + HEAD].copy_from_slice(free_head(len).as_bytes());
-    }
-
     /// Fills what is left with a free record, or, where it is too small for one, with the last
-    /// record. Returns the bytes of the leaf.
-    pub fn finish(&mut self) -> &[u8] {
+    /// record. Returns that record if it is a free one, and the bytes of the leaf in use.
+    pub fn finish(&mut self) -> (Option<Record>, &[u8]) {
         let rest = self.room();
+        let (offset, end) = (self.end, self.end + HEAD);
         if rest >= HEAD {
             self.push(rest, &[], 0, 0, 0);
-        } else if rest > 0 {
+            return (Some(Record::free(offset, rest)), &self.buf[..end]);
+        }
+        if rest > 0 {
             self.stretch_last(rest);
         }
-        &self.buf
+        (None, &self.buf)
     }
 
     fn stretch_last(&mut self, more: usize) {

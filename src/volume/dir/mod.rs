@@ -13,19 +13,23 @@
 //! Callers are the operations of `namespace.rs`, which hold the directory: shared for what takes
 //! `&Inode`, exclusive for what logs, until the transaction is committed.
 
+mod known;
 mod leaf;
 mod split;
 
 use zerocopy::IntoBytes;
 
-use super::error::{Error, Result, Structure};
+use super::error::{Error, Result};
 use super::extent::{self, Mapping, Media, KEY_END};
-use super::format::{RawInode, BLOCK, COOKIE_LOW_BITS, KEY_BITS, NAME_MAX};
+use super::format::{BLOCK, COOKIE_LOW_BITS, KEY_BITS, NAME_MAX};
+use super::inode::Inode;
 use super::journal::Tx;
 use super::pmem::{read_struct, Pmem};
 use crate::env;
-use leaf::{free_head, head, needed, Leaf, Record, HEAD, RECORDS_MAX};
+use known::Gap;
+use leaf::{free_head, head, needed, Leaf, Record, HEAD, RECORDS_MAX, RECORD_MAX};
 
+pub use known::Leaves;
 pub use split::prepare;
 
 /// A name being looked for, with its hash.
@@ -86,61 +90,40 @@ pub struct DirEntryRef<'a> {
     pub cookie: u64,
 }
 
-/// The leaf where names of hash `hash` belong.
-fn leaf_of<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, hash: u64) -> Result<Leaf> {
-    let found = extent::lookup(media, raw, at, hash)?;
-    match found.floor {
-        Some(Mapping { key, block, len: 1 }) => Ok(Leaf {
-            block,
-            owner: raw.ino.get(),
-            keys: (key, found.next.unwrap_or(KEY_END)),
-        }),
-        // No leaf with key 0, or an extent of a file.
-        _ => Err(Error::Corrupt {
-            what: Structure::Inode,
-            at,
-        }),
-    }
+/// The leaf where names of hash `hash` belong in the directory `dir`.
+fn leaf_of<P: Pmem>(media: &Media<'_, P>, dir: &mut Inode, hash: u64) -> Result<Leaf> {
+    let found = extent::lookup(media, Some(&mut dir.nodes), &dir.raw, dir.at, hash)?;
+    Leaf::found(&found, dir)
 }
 
-/// Finds `name` in the directory `raw`, an inode at byte address `at`.
+/// Finds `name` in the directory `dir`.
+#[inline(never)]
 pub fn find<P: Pmem>(
     media: &Media<'_, P>,
-    raw: &RawInode,
-    at: u64,
+    dir: &mut Inode,
     name: &Name<'_>,
 ) -> Result<Option<Entry>> {
-    let leaf = leaf_of(media, raw, at, name.hash)?;
-    let mut found = None;
-    let mut names = 0u32;
-    leaf.scan(media, &mut |record, bytes| {
-        if !record.is_free() {
-            names += 1;
-            if record.hash() == name.hash && bytes == name.bytes {
-                found = Some(*record);
-            }
+    let leaf = leaf_of(media, dir, name.hash)?;
+    let known = dir.leaves.get(media, &leaf)?;
+    for place in known.names.all(name.hash) {
+        if let Some(record) = leaf.matches(media, usize::from(place.offset), name.bytes)? {
+            return Ok(Some(Entry {
+                ino: record.ino,
+                file_type: record.file_type,
+                leaf,
+                record,
+                alone: known.names.len() == 1,
+            }));
         }
-        Ok(())
-    })?;
-    Ok(found.map(|record| Entry {
-        ino: record.ino,
-        file_type: record.file_type,
-        leaf,
-        record,
-        alone: names == 1,
-    }))
+    }
+    Ok(None)
 }
 
 /// Whether the directory holds no name.
-pub fn is_empty<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64) -> Result<bool> {
-    let leaf = leaf_of(media, raw, at, 0)?;
-    let mut names = 0u32;
-    leaf.scan(media, &mut |record, _| {
-        names += u32::from(!record.is_free());
-        Ok(())
-    })?;
+pub fn is_empty<P: Pmem>(media: &Media<'_, P>, dir: &mut Inode) -> Result<bool> {
+    let leaf = leaf_of(media, dir, 0)?;
     // A leaf beside the first holds a name.
-    Ok(names == 0 && leaf.keys.1 == KEY_END)
+    Ok(leaf.keys.1 == KEY_END && dir.leaves.is_empty(media, &leaf)?)
 }
 
 /// Sorts what one leaf holds, by insertion: a few dozen records, nearly in order as often as not.
@@ -160,30 +143,28 @@ fn sort_by_key<T>(items: &mut [T], key: impl Fn(&T) -> u64) {
 /// returns false.
 pub fn read<P: Pmem>(
     media: &Media<'_, P>,
-    raw: &RawInode,
-    at: u64,
+    dir: &Inode,
     after: u64,
     emit: &mut dyn FnMut(&DirEntryRef<'_>) -> bool,
 ) -> Result<()> {
     let mut key = after >> COOKIE_LOW_BITS;
     let mut order = env::Vec::with_capacity(RECORDS_MAX)?;
-    let mut name = [0; NAME_MAX];
     // The key grows from leaf to leaf, so this ends.
     while key < KEY_END {
-        let leaf = leaf_of(media, raw, at, key)?;
+        let found = extent::lookup(media, None, dir.raw(), dir.at(), key)?;
+        let leaf = Leaf::found(&found, dir)?;
+        let bytes = leaf.load(media)?;
         order.clear();
-        leaf.scan(media, &mut |record, _| {
+        leaf.scan(&bytes, &mut |record| {
             if !record.is_free() && record.cookie > after {
-                // Offsets are below the size of a block.
-                order.push((record.cookie, record.offset as u16))?;
+                order.push(*record)?;
             }
             Ok(())
         })?;
-        sort_by_key(&mut order, |&(cookie, _)| cookie);
-        for &(_, offset) in order.iter() {
-            let record = leaf.record(media, usize::from(offset), &mut name)?;
+        sort_by_key(&mut order, |record| record.cookie);
+        for record in order.iter() {
             let entry = DirEntryRef {
-                name: &name[..record.name_len],
+                name: record.name(&bytes),
                 ino: record.ino,
                 file_type: record.file_type,
                 cookie: record.cookie,
@@ -197,70 +178,6 @@ pub fn read<P: Pmem>(
     Ok(())
 }
 
-/// A run of adjacent free records.
-#[derive(Clone, Copy, Default)]
-struct Gap {
-    offset: usize,
-    len: usize,
-}
-
-/// What an insertion needs to know of a leaf.
-#[derive(Default)]
-struct Survey {
-    /// The name is there already.
-    exists: bool,
-    /// The first run of free records that the name fits in.
-    gap: Option<Gap>,
-    /// Bytes that names could use if the leaf were compacted.
-    spare: usize,
-    /// Numbers taken by names of the same hash.
-    numbers: u128,
-}
-
-impl Survey {
-    /// Surveys `leaf` for `name`.
-    fn new<P: Pmem>(media: &Media<'_, P>, leaf: &Leaf, name: &Name<'_>) -> Result<Survey> {
-        let need = needed(name.bytes.len());
-        let mut survey = Survey::default();
-        let mut gap = Gap::default();
-        leaf.scan(media, &mut |record, bytes| {
-            survey.spare += record.spare();
-            if record.is_free() {
-                if gap.offset + gap.len != record.offset {
-                    gap = Gap {
-                        offset: record.offset,
-                        len: 0,
-                    };
-                }
-                gap.len += record.len;
-                // Up to here; what follows may make it longer.
-                match &mut survey.gap {
-                    Some(best) if best.offset == gap.offset => *best = gap,
-                    None if gap.len >= need => survey.gap = Some(gap),
-                    _ => {}
-                }
-            } else if record.hash() == name.hash {
-                survey.exists |= bytes == name.bytes;
-                let number = record.cookie & ((1 << COOKIE_LOW_BITS) - 1);
-                // A leaf has fewer names than this has bits, so one is always free.
-                survey.numbers |= 1u128.checked_shl(number as u32).unwrap_or(0);
-            }
-            Ok(())
-        })?;
-        Ok(survey)
-    }
-
-    /// Where in `leaf`, which was surveyed, `name` goes, if it fits.
-    fn slot<'a>(&self, leaf: &Leaf, name: &Name<'a>) -> Option<Slot<'a>> {
-        Some(Slot {
-            name: *name,
-            leaf: *leaf,
-            gap: self.gap?,
-            cookie: (name.hash << COOKIE_LOW_BITS) | u64::from(self.numbers.trailing_ones()),
-        })
-    }
-}
-
 const _: () = assert!(leaf::ROOM / (HEAD + 8) < u128::BITS as usize);
 
 /// The place of a name that is to be inserted: what [`prepare`] hands out. It is good while nothing
@@ -272,22 +189,27 @@ pub struct Slot<'a> {
     cookie: u64,
 }
 
-/// Logs the name of `slot` for inode `ino` of type `file_type`.
+impl Slot<'_> {
+    /// Bytes of the record, and of the free record that it leaves of its gap.
+    fn record(&self) -> (usize, usize) {
+        let need = needed(self.name.bytes.len());
+        match self.gap.len - need {
+            rest if rest < HEAD => (self.gap.len, 0),
+            rest => (need, rest),
+        }
+    }
+}
+
+/// Logs the name of `slot` for inode `ino` of type `file_type`. Once it is committed,
+/// [`inserted`] is told.
 pub fn insert<P: Pmem>(tx: &mut Tx<'_, P>, slot: &Slot<'_>, ino: u64, file_type: u8) -> Result<()> {
     let name = slot.name.bytes;
-    let need = needed(name.len());
-    let rest = slot.gap.len - need;
-    let len = if rest < HEAD { slot.gap.len } else { need };
-    let mut bytes = [0; HEAD + NAME_MAX.next_multiple_of(8) + HEAD];
-    let record = head(len, name, file_type, ino, slot.cookie);
-    bytes[..HEAD].copy_from_slice(record.as_bytes());
-    bytes[HEAD..HEAD + name.len()].copy_from_slice(name);
-    let mut end = need;
-    if len < slot.gap.len {
-        bytes[end..end + HEAD].copy_from_slice(free_head(rest).as_bytes());
-        end += HEAD;
-    }
-    tx.write(slot.leaf.at() + slot.gap.offset as u64, &bytes[..end])
+    let (len, rest) = slot.record();
+    let head = head(len, name, file_type, ino, slot.cookie);
+    let at = slot.leaf.at() + slot.gap.offset as u64;
+    let tail = free_head(rest);
+    let tail = if rest > 0 { tail.as_bytes() } else { &[] };
+    tx.write_name(at, head.as_bytes(), name, tail)
 }
 
 /// Logs that the name of `entry` now means inode `ino` of type `file_type`. Its cookie stays.
@@ -298,11 +220,11 @@ pub fn replace<P: Pmem>(
     ino: u64,
     file_type: u8,
 ) -> Result<()> {
-    let mut name = [0; NAME_MAX];
-    let record = entry.leaf.record(media, entry.record.offset, &mut name)?;
+    let mut bytes = [0; RECORD_MAX];
+    let record = entry.leaf.record(media, entry.record.offset, &mut bytes)?;
     let new = head(
         record.len,
-        &name[..record.name_len],
+        &bytes[HEAD..HEAD + record.name_len],
         file_type,
         ino,
         record.cookie,
@@ -310,25 +232,43 @@ pub fn replace<P: Pmem>(
     log_head(tx, media, entry, &new)
 }
 
-/// Logs the removal of `entry` from the directory `raw`, with its leaf if that is empty then and
-/// not the first. `keep_leaf_of` is a name that the same transaction inserts, if any.
+/// Whether the leaf of `entry` goes with it: it is empty then, and not the first. `keep_leaf_of` is a
+/// name that the same transaction inserts, if any.
+pub fn takes_leaf(entry: &Entry, keep_leaf_of: Option<&Name<'_>>) -> bool {
+    let (key, end) = entry.leaf.keys;
+    let kept = keep_leaf_of.is_some_and(|name| (key..end).contains(&name.hash));
+    entry.alone && !kept && key != 0
+}
+
+/// Logs the removal of `entry` from the directory `dir`, with its leaf if [`takes_leaf`]: that
+/// changes the root of its tree. Once it is committed, [`removed`] is told.
 pub fn remove<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
-    raw: &mut RawInode,
-    at: u64,
+    dir: &mut Inode,
     entry: &Entry,
     keep_leaf_of: Option<&Name<'_>>,
 ) -> Result<()> {
-    let (key, end) = entry.leaf.keys;
-    let kept = keep_leaf_of.is_some_and(|name| (key..end).contains(&name.hash));
-    if !entry.alone || kept || key == 0 {
+    if !takes_leaf(entry, keep_leaf_of) {
         return log_head(tx, media, entry, &free_head(entry.record.len));
     }
-    extent::cut(tx, media, raw, at, key, key + 1)?;
-    let size = raw.size.get();
-    raw.size.set(size.saturating_sub(BLOCK));
+    let key = entry.leaf.keys.0;
+    extent::forget(media, &mut dir.nodes, &dir.raw, dir.at, key)?;
+    dir.leaves.forget(entry.leaf.block);
+    extent::cut(tx, media, &mut dir.raw, dir.at, key, key + 1)?;
+    let size = dir.raw.size.get();
+    dir.raw.size.set(size.saturating_sub(BLOCK));
     Ok(())
+}
+
+/// The transaction that removes `entry` from `dir` was committed.
+pub fn removed(dir: &mut Inode, entry: &Entry) {
+    dir.leaves.removed(&entry.leaf, &entry.record);
+}
+
+/// The transaction that inserts the name of `slot` into `dir` was committed.
+pub fn inserted(dir: &mut Inode, slot: &Slot<'_>) {
+    dir.leaves.inserted(slot);
 }
 
 /// Logs `new` as the head of the record of `entry`.

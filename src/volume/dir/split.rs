@@ -3,14 +3,18 @@
 //! Making room for a name: compaction and split of a leaf, each a transaction of its own that
 //! changes no name and no cookie.
 
-use super::leaf::{needed, Image, Leaf, Record, LEAF, RECORDS_MAX};
-use super::{leaf_of, sort_by_key, Name, Slot, Survey};
+use zerocopy::IntoBytes;
+
+use super::known::Known;
+use super::leaf::{free_head, needed, Image, Leaf, Record, LEAF, RECORDS_MAX, RECORD_MAX};
+use super::{leaf_of, sort_by_key, Name, Slot};
 use crate::env;
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
 use crate::volume::extent::{self, Mapping, Media};
-use crate::volume::format::BLOCK;
-use crate::volume::inode::Inode;
+use crate::volume::format::{BLOCK, COOKIE_LOW_BITS};
+use crate::volume::inode::{Inode, WHOLE};
+use crate::volume::journal::Tx;
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
 
@@ -25,65 +29,87 @@ const ROUNDS: usize = 8;
 ///
 /// Fails with [`Error::Exists`] if the name is there, and with [`Error::NoSpace`] if there is no
 /// block for a leaf, or if the leaf is full of names with this very hash.
+#[inline(never)]
 pub fn prepare<'a, P: Pmem>(vol: &Volume<P>, dir: &mut Inode, name: &Name<'a>) -> Result<Slot<'a>> {
     let media = Media::of(vol);
+    let need = needed(name.bytes.len());
     for _ in 0..ROUNDS {
-        let leaf = leaf_of(&media, dir.raw(), dir.at(), name.hash)?;
-        let survey = Survey::new(&media, &leaf, name)?;
-        if survey.exists {
-            return Err(Error::Exists);
+        let leaf = leaf_of(&media, dir, name.hash)?;
+        let known = dir.leaves.get(&media, &leaf)?;
+        if let Some(gap) = known.gap(need) {
+            let cookie = cookie(&media, &leaf, known, name)?;
+            return Ok(Slot {
+                name: *name,
+                leaf,
+                gap,
+                cookie,
+            });
         }
-        if let Some(slot) = survey.slot(&leaf, name) {
-            return Ok(slot);
-        }
-        let fits = survey.spare >= needed(name.bytes.len());
-        if fits && survey.spare >= COMPACT {
-            compact(vol, &media, &leaf)?;
+        // A name that is there must not cost a split.
+        cookie(&media, &leaf, known, name)?;
+        let fits = known.spare >= need;
+        if fits && known.spare >= COMPACT {
+            compact(vol, &media, dir, &leaf)?;
             continue;
         }
         match split(vol, &media, dir, &leaf) {
-            Err(Error::NoSpace) if fits => compact(vol, &media, &leaf)?,
+            Err(Error::NoSpace) if fits => compact(vol, &media, dir, &leaf)?,
             result => result?,
         }
     }
     Err(Error::NoSpace)
 }
 
-/// The bytes of a leaf and its records, verified.
-fn load<P: Pmem>(media: &Media<'_, P>, leaf: &Leaf) -> Result<(env::Vec<u8>, env::Vec<Record>)> {
-    let mut records = env::Vec::with_capacity(RECORDS_MAX)?;
-    leaf.scan(media, &mut |record, _| Ok(records.push(*record)?))?;
-    let mut bytes = env::Vec::zeroed(LEAF)?;
-    media.pmem.read(leaf.at(), &mut bytes)?;
-    Ok((bytes, records))
-}
-
-/// Appends the name of `record`, which lies in `old`, to `image`.
-fn move_to(image: &mut Image, old: &[u8], record: &Record) {
-    image.push(
-        needed(record.name_len),
-        record.name(old),
-        record.file_type,
-        record.ino,
-        record.cookie,
-    );
+/// The cookie of `name`, which is to be inserted into `leaf`.
+///
+/// Fails with [`Error::Exists`] if the name is there.
+#[inline(never)]
+fn cookie<P: Pmem>(
+    media: &Media<'_, P>,
+    leaf: &Leaf,
+    known: &Known,
+    name: &Name<'_>,
+) -> Result<u64> {
+    // Numbers taken by names of the same hash.
+    let mut numbers = 0u128;
+    for place in known.names.all(name.hash) {
+        let offset = usize::from(place.offset);
+        if leaf.matches(media, offset, name.bytes)?.is_some() {
+            return Err(Error::Exists);
+        }
+        let record = leaf.record(media, offset, &mut [0; RECORD_MAX])?;
+        let number = record.cookie & ((1 << COOKIE_LOW_BITS) - 1);
+        // A leaf has fewer names than this has bits, so one is always free.
+        numbers |= 1u128.checked_shl(number as u32).unwrap_or(0);
+    }
+    Ok((name.hash << COOKIE_LOW_BITS) | u64::from(numbers.trailing_ones()))
 }
 
 /// Moves the names of a leaf together, so that its free space is one record.
 // Not inlined, as `split`: most names need neither, and the kernel's stack is small.
 #[inline(never)]
-fn compact<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, leaf: &Leaf) -> Result<()> {
-    let (old, records) = load(media, leaf)?;
+fn compact<P: Pmem>(
+    vol: &Volume<P>,
+    media: &Media<'_, P>,
+    dir: &mut Inode,
+    leaf: &Leaf,
+) -> Result<()> {
+    let old = leaf.load(media)?;
     let mut image = Image::new(leaf)?;
-    for record in records.iter().filter(|r| !r.is_free()) {
-        move_to(&mut image, &old, record);
-    }
+    leaf.scan(&old, &mut |record| {
+        if !record.is_free() {
+            image.add(&old, record);
+        }
+        Ok(())
+    })?;
+    dir.leaves.forget(leaf.block);
     let mut tx = vol.begin()?;
-    tx.update(leaf.at(), &old, image.finish())?;
+    let (_, new) = image.finish();
+    tx.update(leaf.at(), &old[..new.len()], new)?;
     tx.commit()
 }
 
-/// Moves the names from the median hash on into a new leaf.
+/// Moves the names from a hash in the middle on into a new leaf.
 #[inline(never)]
 fn split<P: Pmem>(
     vol: &Volume<P>,
@@ -91,8 +117,9 @@ fn split<P: Pmem>(
     dir: &mut Inode,
     leaf: &Leaf,
 ) -> Result<()> {
-    let (old, mut records) = load(media, leaf)?;
-    let key = median(&mut records)?;
+    let key = middle(dir.leaves.get(media, leaf)?, leaf)?;
+    let old = leaf.load(media)?;
+    extent::forget(media, &mut dir.nodes, &dir.raw, dir.at, key)?;
     extent::make_room(vol, dir, key, 1)?;
 
     let mut tx = vol.begin()?;
@@ -101,72 +128,117 @@ fn split<P: Pmem>(
         keys: (key, leaf.keys.1),
         ..*leaf
     };
-    let moved = |r: &Record| !r.is_free() && r.hash() >= key;
     let mut image = Image::new(&right)?;
-    for record in records.iter().filter(|r| moved(r)) {
-        move_to(&mut image, &old, record);
-    }
-    tx.init(right.at(), image.finish())?;
-
+    let (mut left_known, mut right_known) = (Known::new(), Known::new());
     // In the old leaf, each run of records that are free now becomes one. The rest stays in place.
-    sort_by_key(&mut records, |r| r.offset as u64);
-    let mut image = Image::new(leaf)?;
-    let mut free = 0;
-    for record in records.iter() {
-        if record.is_free() || moved(record) {
-            free += record.len;
-            continue;
+    let mut run = Run::default();
+    leaf.scan(&old, &mut |record| {
+        if !record.is_free() && record.hash() < key {
+            run.log(&mut tx, leaf, &mut left_known)?;
+            return Ok(left_known.note(record)?);
         }
-        if free > 0 {
-            image.free(&old, free);
-            free = 0;
+        if !record.is_free() {
+            right_known.note(&image.add(&old, record))?;
+            run.changed = true;
         }
-        image.keep(&old, record.len);
+        if run.len == 0 {
+            run.offset = record.offset;
+        }
+        run.len += record.len;
+        Ok(())
+    })?;
+    run.log(&mut tx, leaf, &mut left_known)?;
+    let (free, bytes) = image.finish();
+    if let Some(free) = free {
+        right_known.note(&free)?;
     }
-    if free > 0 {
-        image.free(&old, free);
-    }
-    tx.update(leaf.at(), &old, image.finish())?;
+    tx.init(right.at(), bytes)?;
 
-    let mut raw = dir.raw().clone();
+    let before = dir.before::<WHOLE>();
     let mapping = Mapping {
         key,
         block: right.block,
         len: 1,
     };
-    extent::insert(&mut tx, media, &mut raw, dir.at(), mapping, false)?;
-    raw.size.set(raw.size.get().saturating_add(BLOCK));
-    dir.log(&mut tx, &mut raw)?;
-    tx.commit()?;
-    dir.set(raw);
-    Ok(())
+    dir.leaves.forget(leaf.block);
+    let result = extent::insert(&mut tx, media, &mut dir.raw, dir.at, mapping, false)
+        .and_then(|()| {
+            dir.raw.size.set(dir.raw.size.get().saturating_add(BLOCK));
+            dir.log_change(&mut tx, &before)
+        })
+        .and_then(|()| tx.commit());
+    match result {
+        Ok(()) => {
+            dir.leaves.set(leaf.block, left_known);
+            dir.leaves.set(right.block, right_known);
+        }
+        Err(_) => dir.restore(&before),
+    }
+    result
 }
 
-/// The hash that parts the names most evenly by their bytes. Sorts the records.
-///
-/// Fails with [`Error::NoSpace`] if all have the same.
-fn median(records: &mut [Record]) -> Result<u64> {
-    sort_by_key(records, |r| r.cookie);
-    let bytes = |r: &Record| {
-        if r.is_free() {
-            0
-        } else {
-            needed(r.name_len)
+/// Adjacent records of a leaf that are free after a split.
+#[derive(Default)]
+struct Run {
+    offset: usize,
+    len: usize,
+    /// One of them was not free before.
+    changed: bool,
+}
+
+impl Run {
+    /// Makes the run one free record, unless it is none, and forgets it.
+    fn log<P: Pmem>(&mut self, tx: &mut Tx<'_, P>, leaf: &Leaf, known: &mut Known) -> Result<()> {
+        let run = core::mem::take(self);
+        if run.len == 0 {
+            return Ok(());
         }
-    };
-    let total: usize = records.iter().map(bytes).sum();
+        if run.changed {
+            tx.write(leaf.at() + run.offset as u64, free_head(run.len).as_bytes())?;
+        }
+        Ok(known.note(&Record::free(run.offset, run.len))?)
+    }
+}
+
+/// The hash at which to split `leaf`, of which `known` is known: that in the middle of its keys if
+/// it parts the names well, as hashes do, and else [`median`].
+fn middle(known: &Known, leaf: &Leaf) -> Result<u64> {
+    let middle = leaf.keys.0 + (leaf.keys.1 - leaf.keys.0) / 2;
+    let (mut below, mut total) = (0, 0);
+    for (hash, place) in known.names.iter() {
+        total += usize::from(place.len);
+        if hash < middle {
+            below += usize::from(place.len);
+        }
+    }
+    if (total / 4..=total - total / 4).contains(&below) && below > 0 && below < total {
+        return Ok(middle);
+    }
+    let mut names = env::Vec::with_capacity(RECORDS_MAX)?;
+    for (hash, place) in known.names.iter() {
+        names.push((hash, usize::from(place.len)))?;
+    }
+    median(&mut names)
+}
+
+/// The hash that parts the names most evenly by their bytes. Sorts `names`, hashes and bytes.
+///
+/// Fails with [`Error::NoSpace`] if all have the same hash.
+fn median(names: &mut [(u64, usize)]) -> Result<u64> {
+    sort_by_key(names, |name| name.0);
+    let total: usize = names.iter().map(|name| name.1).sum();
     let mut best: Option<(usize, u64)> = None;
     let mut below = 0;
     let mut before = None;
-    for record in records.iter().filter(|r| !r.is_free()) {
-        if before.is_some_and(|hash| hash < record.hash()) {
+    for &(hash, bytes) in names.iter() {
+        if before.is_some_and(|before| before < hash) {
             let off = total.abs_diff(2 * below);
             if best.is_none_or(|(least, _)| off < least) {
-                best = Some((off, record.hash()));
+                best = Some((off, hash));
             }
         }
-        before = Some(record.hash());
-        below += bytes(record);
+        before = Some(hash);
+        below += bytes;
     }
     best.map(|(_, hash)| hash).ok_or(Error::NoSpace)
 }

@@ -5,7 +5,7 @@
 use zerocopy::little_endian::{U16, U64};
 
 use super::node::{pack, scan, scan_root, unpack, Media, Node, KEY_END};
-use super::{descend, owner, Mapping, Path, MAX_DEPTH};
+use super::{owner, Mapping, Path, MAX_DEPTH};
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, BLOCK, EXTENT_MAX, NODE_EXTENTS, ROOT_EXTENTS};
@@ -146,7 +146,8 @@ pub fn insert<P: Pmem>(
     {
         return Err(Error::Invalid);
     }
-    let path = descend(media, raw, at, m.key)?;
+    let mut path = Path::new(raw);
+    path.descend(media, raw, at, m.key)?;
     let floor = path.found.floor;
     if floor.is_some_and(|f| f.end() > m.key) || path.found.next.is_some_and(|n| n < m.end()) {
         return Err(Error::Exists);
@@ -193,10 +194,11 @@ pub fn cut<P: Pmem>(
     from: u64,
     to: u64,
 ) -> Result<Option<u64>> {
-    if from >= to || to > KEY_END {
+    if from >= to || to > KEY_END || raw.root_count.get() == 0 {
         return Ok(None);
     }
-    let path = descend(media, raw, at, to - 1)?;
+    let mut path = Path::new(raw);
+    path.descend(media, raw, at, to - 1)?;
     if path.found.floor.is_none_or(|f| f.end() <= from) {
         return Ok(None);
     }
@@ -261,10 +263,15 @@ pub fn cut<P: Pmem>(
 ///
 /// Fails with [`Error::NoSpace`] if there is no block for a node; what was split until then stays.
 pub fn make_room<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, key: u64, need: usize) -> Result<()> {
+    let raw = inode.raw();
+    if raw.depth == 0 && usize::from(raw.root_count.get()) + need <= ROOT_EXTENTS {
+        return Ok(());
+    }
     let media = Media::of(vol);
     // Each round but the last splits or grows one level.
     for _ in 0..2 * MAX_DEPTH + 2 {
-        let path = descend(&media, inode.raw(), inode.at(), key)?;
+        let mut path = Path::new(inode.raw());
+        path.descend(&media, inode.raw(), inode.at(), key)?;
         if path.leaf().count() + need <= capacity(path.leaf) {
             return Ok(());
         }

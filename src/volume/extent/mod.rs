@@ -27,7 +27,7 @@ use super::format::{Extent, RawInode};
 use super::pmem::Pmem;
 
 pub use edit::{cut, insert, make_room};
-pub use node::{pack, scan, scan_root, unpack, Expect, Media, Owner, KEY_END};
+pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
 
 /// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more
 /// extents than the largest device has blocks at a depth of five.
@@ -124,7 +124,7 @@ impl Path {
 }
 
 /// Collects from a node's entries those around `key`.
-struct Around {
+pub struct Around {
     key: u64,
     /// Index and entry of the floor, or of the first entry.
     at: (u16, Extent),
@@ -143,12 +143,30 @@ impl Around {
         }
     }
 
+    fn key(&self) -> u64 {
+        self.key
+    }
+
     fn visit(&mut self, i: usize, e: &Extent) {
+        // The first one shown need not be the first of the node, but then it is not above the key.
         if i == 0 || e.key.get() <= self.key {
             self.at = (i as u16, *e);
             self.before = e.key.get() > self.key;
         } else if self.next.is_none() {
             self.next = Some(*e);
+        }
+    }
+}
+
+impl Around {
+    /// What the node must be to which the entry found leads, `level` above the leaves of its tree.
+    /// `end` is the first key that the node with the entry must not reach.
+    fn below(&self, level: u8, owner: Owner, end: u64) -> Expect {
+        Expect {
+            block: self.at.1.value.get(),
+            level: u16::from(level),
+            owner,
+            keys: (self.at.1.key.get(), self.next.map_or(end, |e| e.key.get())),
         }
     }
 }
@@ -161,66 +179,130 @@ fn owner(raw: &RawInode) -> Owner {
     }
 }
 
-/// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key` belongs.
-fn descend<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> Result<Path> {
-    let mut around = Around::new(key);
-    let count = scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?;
-    let mut path = Path {
-        steps: [Step {
-            block: 0,
-            keys: (0, KEY_END),
-            index: around.at.0,
-            // At most NODE_EXTENTS, here and below.
-            count: count as u16,
-        }; MAX_DEPTH + 1],
-        leaf: usize::from(raw.depth),
-        owner: owner(raw),
-        before: count == 0 || around.before,
-        after: None,
-        found: Found {
-            floor: None,
-            next: None,
-        },
-    };
-    for level in 1..=path.leaf {
-        let end = path.steps[level - 1].keys.1;
-        let step = &mut path.steps[level];
-        step.block = around.at.1.value.get();
-        step.keys = (
-            around.at.1.key.get(),
-            around.next.map_or(end, |e| e.key.get()),
-        );
-        around = Around::new(key);
-        let expect = path.expect(level);
-        let count = scan(media, &expect, &mut |i, e| around.visit(i, e))?;
-        path.steps[level].index = around.at.0;
-        path.steps[level].count = count as u16;
+impl Path {
+    /// A path that leads nowhere yet: to be filled in by [`Path::descend`] where it lies, since it is
+    /// large.
+    #[inline]
+    fn new(raw: &RawInode) -> Path {
+        Path {
+            steps: [Step {
+                block: 0,
+                keys: (0, KEY_END),
+                index: 0,
+                count: 0,
+            }; MAX_DEPTH + 1],
+            leaf: usize::from(raw.depth),
+            owner: owner(raw),
+            before: true,
+            after: None,
+            found: Found {
+                floor: None,
+                next: None,
+            },
+        }
     }
-    let floor = (!path.before).then(|| unpack(&around.at.1));
-    path.after = if !path.before {
-        around.next.map(|e| unpack(&e))
-    } else if path.leaf().count() > 0 {
-        Some(unpack(&around.at.1))
-    } else {
-        None
-    };
-    // The bound of a leaf is the key of the next leaf, and the end of all keys in the last.
-    let end = path.leaf().keys.1;
-    let bound = (end != KEY_END).then_some(end);
-    path.found = Found {
-        floor,
-        next: path.after.map(|m| m.key).or(bound),
-    };
-    Ok(path)
+
+    /// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key` belongs.
+    fn descend<P: Pmem>(
+        &mut self,
+        media: &Media<'_, P>,
+        raw: &RawInode,
+        at: u64,
+        key: u64,
+    ) -> Result<()> {
+        let mut around = Around::new(key);
+        let count = scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?;
+        // At most NODE_EXTENTS, here and below.
+        (self.steps[0].index, self.steps[0].count) = (around.at.0, count as u16);
+        self.before = count == 0 || around.before;
+        for level in 1..=self.leaf {
+            let end = self.steps[level - 1].keys.1;
+            let step = &mut self.steps[level];
+            step.block = around.at.1.value.get();
+            step.keys = (
+                around.at.1.key.get(),
+                around.next.map_or(end, |e| e.key.get()),
+            );
+            around = Around::new(key);
+            let expect = self.expect(level);
+            let count = scan(media, &expect, &mut |i, e| around.visit(i, e))?;
+            self.steps[level].index = around.at.0;
+            self.steps[level].count = count as u16;
+        }
+        let floor = (!self.before).then(|| unpack(&around.at.1));
+        self.after = if !self.before {
+            around.next.map(|e| unpack(&e))
+        } else if self.leaf().count() > 0 {
+            Some(unpack(&around.at.1))
+        } else {
+            None
+        };
+        // The bound of a leaf is the key of the next leaf, and the end of all keys in the last.
+        let end = self.leaf().keys.1;
+        let bound = (end != KEY_END).then_some(end);
+        self.found = Found {
+            floor,
+            next: self.after.map(|m| m.key).or(bound),
+        };
+        Ok(())
+    }
 }
 
-/// The extents around `key` in the tree of `raw`, an inode at byte address `at`.
+/// The extents around `key` in the tree of `raw`, an inode at byte address `at`. With `nodes`, what
+/// was read of this tree before is not read again.
 ///
 /// Fails with [`Error::Corrupt`] if a node on the path does, and with [`Error::Invalid`] if `key`
 /// is no key.
-pub fn lookup<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64, key: u64) -> Result<Found> {
+pub fn lookup<P: Pmem>(
+    media: &Media<'_, P>,
+    mut nodes: Option<&mut Nodes>,
+    raw: &RawInode,
+    at: u64,
+    key: u64,
+) -> Result<Found> {
     if key >= KEY_END {
         return Err(Error::Invalid);
     }
-    Ok(descend(media, raw, at, key)?.found)
+    let mut around = Around::new(key);
+    let mut count = match &mut nodes {
+        Some(nodes) => nodes.search_root(media, raw, at, &mut around)?,
+        None => scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?,
+    };
+    let mut end = KEY_END;
+    for level in (0..raw.depth).rev() {
+        let expect = around.below(level, owner(raw), end);
+        end = expect.keys.1;
+        around = Around::new(key);
+        count = match &mut nodes {
+            Some(nodes) => nodes.search(media, &expect, &mut around)?,
+            None => scan(media, &expect, &mut |i, e| around.visit(i, e))?,
+        };
+    }
+    let bound = (end != KEY_END).then_some(end);
+    let first = around.at.1;
+    let (floor, after) = match around.before {
+        _ if count == 0 => (None, None),
+        true => (None, Some(first.key.get())),
+        false => (Some(unpack(&first)), around.next.map(|e| e.key.get())),
+    };
+    Ok(Found {
+        floor,
+        next: after.or(bound),
+    })
+}
+
+/// Takes the nodes on the path to `key` out of `nodes`: they are about to change.
+pub fn forget<P: Pmem>(
+    media: &Media<'_, P>,
+    nodes: &mut Nodes,
+    raw: &RawInode,
+    at: u64,
+    key: u64,
+) -> Result<()> {
+    let mut path = Path::new(raw);
+    path.descend(media, raw, at, key)?;
+    for step in &path.steps[..=path.leaf] {
+        nodes.forget(step.block);
+    }
+    Ok(())
 }

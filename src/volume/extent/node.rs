@@ -9,13 +9,14 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::Mapping;
+use super::{Around, Mapping};
 use crate::env;
 use crate::volume::error::{Error, Result, Structure};
 use crate::volume::format::{
     Extent, NodeHeader, RawInode, BLOCK, EXTENT_MAX, KEY_BITS, NODE_EXTENTS, NODE_MAGIC,
     ROOT_EXTENTS,
 };
+use crate::volume::index::Index;
 use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 use crate::volume::Volume;
@@ -143,7 +144,7 @@ pub fn scan_root<P: Pmem>(
     media: &Media<'_, P>,
     raw: &RawInode,
     at: u64,
-    visit: &mut dyn FnMut(usize, &Extent),
+    visit: &mut impl FnMut(usize, &Extent),
 ) -> Result<usize> {
     let corrupt = Error::Corrupt {
         what: Structure::Inode,
@@ -176,7 +177,7 @@ pub fn scan_root<P: Pmem>(
 pub fn scan<P: Pmem>(
     media: &Media<'_, P>,
     expect: &Expect,
-    visit: &mut dyn FnMut(usize, &Extent),
+    visit: &mut impl FnMut(usize, &Extent),
 ) -> Result<usize> {
     if !media.geo.is_data(expect.block, 1) {
         return Err(expect.corrupt());
@@ -241,8 +242,68 @@ fn header_crc(header: &[u8; HEADER]) -> u32 {
     env::crc32c(env::crc32c(0, &[0; 4]), &header[4..])
 }
 
+/// The nodes of one tree that were read, in DRAM: each is verified once.
+///
+/// Whoever changes the tree takes out first what lies on the path to the change.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    nodes: Index<Node>,
+    /// The root was verified.
+    root: bool,
+}
+
+impl Nodes {
+    /// Shows the entries of the root in `raw`, an inode at byte address `at`, to `around`. Returns
+    /// how many there are.
+    pub fn search_root<P: Pmem>(
+        &mut self,
+        media: &Media<'_, P>,
+        raw: &RawInode,
+        at: u64,
+        around: &mut Around,
+    ) -> Result<usize> {
+        if !self.root {
+            scan_root(media, raw, at, &mut |_, _| ())?;
+            self.root = true;
+        }
+        let count = usize::from(raw.root_count.get());
+        for (i, e) in raw.root.iter().take(count).enumerate() {
+            around.visit(i, e);
+        }
+        Ok(count)
+    }
+
+    /// Shows the entries of the node that `expect` describes to `around`: those that matter to it.
+    /// Returns how many there are.
+    pub fn search<P: Pmem>(
+        &mut self,
+        media: &Media<'_, P>,
+        expect: &Expect,
+        around: &mut Around,
+    ) -> Result<usize> {
+        if self.nodes.get(expect.block).is_none() {
+            self.nodes
+                .insert(expect.block, Node::load(media, expect)?)?;
+        }
+        match self.nodes.get(expect.block) {
+            Some(node) if node.get(0).key.get() == expect.keys.0 => {
+                node.search(around);
+                Ok(node.count)
+            }
+            _ => Err(expect.corrupt()),
+        }
+    }
+
+    /// Forgets the root, and the node in `block`; they are about to change.
+    pub fn forget(&mut self, block: u64) {
+        self.root = false;
+        self.nodes.remove(block, |_| true);
+    }
+}
+
 /// A node in DRAM that is being changed. It is written with [`Node::changes`], or whole with
 /// [`Node::bytes`] where nothing points to its block yet.
+#[derive(Debug)]
 pub struct Node {
     block: u64,
     buf: env::Vec<u8>,
@@ -297,6 +358,23 @@ impl Node {
         let at = HEADER + i * ENTRY;
         e.as_mut_bytes().copy_from_slice(&self.buf[at..at + ENTRY]);
         e
+    }
+
+    /// Shows `around` the last entry whose key is not above its own, or else the first, and the one
+    /// after that.
+    fn search(&self, around: &mut Around) {
+        let (mut from, mut to) = (0, self.count);
+        while to - from > 1 {
+            let middle = from + (to - from) / 2;
+            if self.get(middle).key.get() <= around.key() {
+                from = middle;
+            } else {
+                to = middle;
+            }
+        }
+        for i in from..self.count.min(from + 2) {
+            around.visit(i, &self.get(i));
+        }
     }
 
     /// Removes `remove` entries from entry `at` on and puts `add` in their place. The caller has

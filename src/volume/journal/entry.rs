@@ -2,7 +2,6 @@
 
 //! The entries of a transaction's body: written, read, and applied in place.
 
-use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::BODY_MAX;
@@ -10,95 +9,113 @@ use crate::env::Vec;
 use crate::volume::alloc::{bits, Run};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{
-    LogEntry, BLOCK, ENTRY_ALLOC, ENTRY_FREE, ENTRY_INODE_ALLOC, ENTRY_INODE_FREE, ENTRY_WRITE,
-    INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
+    BLOCK, ENTRY_ALLOC, ENTRY_COUNT_BITS, ENTRY_FREE, ENTRY_INODE_ALLOC, ENTRY_INODE_FREE,
+    ENTRY_KIND_BITS, ENTRY_WRITE, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
 };
 use crate::volume::persist::Dirty;
 use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 use crate::volume::table;
 
-/// Bytes of an entry's head.
-pub(super) const HEAD: usize = size_of::<LogEntry>();
+/// Bytes of a word: what the body consists of, and the unit in which it writes.
+pub(super) const WORD: usize = size_of::<u64>();
+/// Bits of a head below the place.
+const PLACE_SHIFT: u32 = ENTRY_KIND_BITS + ENTRY_COUNT_BITS;
 
-/// Entries are padded to this many bytes.
-const ALIGN: usize = 8;
+/// A word of the body, as it lies on the media.
+pub(super) type Word = zerocopy::little_endian::U64;
 
 /// One entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entry<'a> {
-    /// Bytes to write.
-    Write { at: u64, bytes: &'a [u8] },
+    /// Words to write.
+    Write { at: u64, words: &'a [Word] },
     /// Blocks to mark.
     Blocks { run: Run, used: bool },
     /// An inode to mark: the byte address of its chunk's header, and its slot.
     Inode { header: u64, slot: u64, used: bool },
 }
 
-/// Bytes that an entry with `payload` bytes takes.
-pub(super) const fn size(payload: usize) -> usize {
-    HEAD + payload.next_multiple_of(ALIGN)
+/// Makes sure that `words` more fit the log. Fails with [`Error::Invalid`] if they do not.
+pub(super) fn need(body: &[Word], words: usize) -> Result<()> {
+    if words * WORD > BODY_MAX - size_of_val(body) {
+        return Err(Error::Invalid);
+    }
+    Ok(())
+}
+
+/// The head of an entry.
+fn head(kind: u64, count: u64, place: u64) -> Word {
+    Word::new(kind | (count << ENTRY_KIND_BITS) | (place << PLACE_SHIFT))
+}
+
+/// Appends an entry that writes `words` words at `at`, which follow by [`bytes`]. They fit, and `at`
+/// is a multiple of 8 inside the volume.
+pub(super) fn write(body: &mut Vec<Word>, at: u64, words: usize) -> Result<()> {
+    Ok(body.push(head(ENTRY_WRITE, words as u64, at / WORD as u64))?)
+}
+
+/// Appends `bytes`, a whole number of words.
+pub(super) fn bytes(body: &mut Vec<Word>, bytes: &[u8]) -> Result<()> {
+    let words = <[Word]>::ref_from_bytes(bytes).map_err(|_| Error::Invalid)?;
+    Ok(body.extend_from_slice(words)?)
+}
+
+/// Appends an entry that marks `run` in use or free. It fits.
+pub(super) fn blocks(body: &mut Vec<Word>, run: Run, used: bool) -> Result<()> {
+    let kind = if used { ENTRY_ALLOC } else { ENTRY_FREE };
+    body.push(head(kind, 0, run.block))?;
+    Ok(body.push(Word::new(run.len))?)
+}
+
+/// Appends an entry that marks `slot` of the inode chunk whose header is at byte `at` in use or
+/// free. It fits.
+pub(super) fn inode(body: &mut Vec<Word>, at: u64, slot: u64, used: bool) -> Result<()> {
+    let kind = if used {
+        ENTRY_INODE_ALLOC
+    } else {
+        ENTRY_INODE_FREE
+    };
+    Ok(body.push(head(kind, slot, at / WORD as u64))?)
 }
 
 impl Entry<'_> {
-    /// Appends the entry to `body`. Fails with [`Error::Invalid`] if it does not fit.
-    pub(super) fn log(self, body: &mut Vec<u8>) -> Result<()> {
-        let (kind, len, at, bytes) = match self {
-            Entry::Write { at, bytes } => (ENTRY_WRITE, bytes.len() as u64, at, bytes),
-            Entry::Blocks { run, used } => {
-                let kind = if used { ENTRY_ALLOC } else { ENTRY_FREE };
-                (kind, run.len, run.block, [].as_slice())
-            }
-            Entry::Inode { header, slot, used } => {
-                let kind = if used {
-                    ENTRY_INODE_ALLOC
-                } else {
-                    ENTRY_INODE_FREE
-                };
-                (kind, slot, header, [].as_slice())
-            }
-        };
-        if size(bytes.len()) > BODY_MAX - body.len() {
-            return Err(Error::Invalid);
-        }
-        let head = LogEntry {
-            kind: U32::new(kind),
-            len: U32::new(u32::try_from(len).map_err(|_| Error::Invalid)?),
-            at: U64::new(at),
-        };
-        body.extend_from_slice(head.as_bytes())?;
-        body.extend_from_slice(bytes)?;
-        let padding = bytes.len().next_multiple_of(ALIGN) - bytes.len();
-        if let Some(padding) = [0; ALIGN].get(..padding) {
-            body.extend_from_slice(padding)?;
-        }
-        Ok(())
-    }
-
     /// Takes the first entry off `body`. None if it is no entry, or names a place that it must not.
-    pub(super) fn parse<'a>(body: &mut &'a [u8], geo: &Geometry) -> Option<Entry<'a>> {
-        let (head, rest) = LogEntry::read_from_prefix(body).ok()?;
-        let (len, at) = (u64::from(head.len.get()), head.at.get());
+    pub(super) fn parse<'a>(body: &mut &'a [Word], geo: &Geometry) -> Option<Entry<'a>> {
+        let (head, rest) = body.split_first()?;
+        let head = head.get();
+        let count = (head >> ENTRY_KIND_BITS) & ((1 << ENTRY_COUNT_BITS) - 1);
+        let place = head >> PLACE_SHIFT;
         *body = rest;
-        match head.kind.get() {
+        match head & ((1 << ENTRY_KIND_BITS) - 1) {
             ENTRY_WRITE => {
-                let bytes = rest.get(..head.len.get() as usize)?;
-                *body = rest.get(bytes.len().next_multiple_of(ALIGN)..)?;
-                geo.contains(at, len).then_some(Entry::Write { at, bytes })
+                // CAST: below 2^ENTRY_COUNT_BITS.
+                let words = rest.get(..count as usize)?;
+                *body = rest.get(words.len()..)?;
+                let at = place * WORD as u64;
+                geo.contains(at, size_of_val(words) as u64)
+                    .then_some(Entry::Write { at, words })
             }
             kind @ (ENTRY_ALLOC | ENTRY_FREE) => {
-                let run = Run { block: at, len };
+                let (len, rest) = rest.split_first()?;
+                *body = rest;
+                let run = Run {
+                    block: place,
+                    len: len.get(),
+                };
                 let used = kind == ENTRY_ALLOC;
-                (len > 0 && geo.is_data(at, len)).then_some(Entry::Blocks { run, used })
+                (run.len > 0 && geo.is_data(run.block, run.len))
+                    .then_some(Entry::Blocks { run, used })
             }
             kind @ (ENTRY_INODE_ALLOC | ENTRY_INODE_FREE) => {
                 let used = kind == ENTRY_INODE_ALLOC;
+                let at = place * WORD as u64;
                 let inside = at % BLOCK == 0
                     && geo.is_data(at / BLOCK, INODE_CHUNK_BLOCKS)
-                    && (1..INODES_PER_CHUNK).contains(&len);
+                    && (1..INODES_PER_CHUNK).contains(&count);
                 inside.then_some(Entry::Inode {
                     header: at,
-                    slot: len,
+                    slot: count,
                     used,
                 })
             }
@@ -115,7 +132,7 @@ impl Entry<'_> {
         geo: &Geometry,
     ) -> Result<()> {
         match self {
-            Entry::Write { at, bytes } => dirty.store(at, bytes),
+            Entry::Write { at, words } => dirty.store(at, words.as_bytes()),
             Entry::Blocks { run, used } => bits::apply(dirty, pmem, geo, run, used),
             Entry::Inode { header, slot, used } => table::apply(dirty, pmem, header, slot, used),
         }

@@ -36,11 +36,14 @@ use zerocopy::IntoBytes;
 use super::alloc::Run;
 use super::error::{Error, Result};
 use super::format::{LaneHeader, LANE_BODY, LANE_BYTES};
+use super::inode::CRC_OF_CRC;
 use super::persist::Dirty;
 use super::pmem::Pmem;
 use super::super_block::Geometry;
 use super::Volume;
 use crate::env::{cpu, crc32c, Guard, Lock, NoMemory, Vec};
+
+use entry::{Word, WORD};
 
 pub use recovery::{inspect, LaneState};
 pub(super) use recovery::{recover, Recovered};
@@ -80,7 +83,7 @@ struct Lane {
     free_blocks: i64,
     used_inodes: i64,
     /// The entries so far. Has room for [`BODY_MAX`] bytes.
-    body: Vec<u8>,
+    body: Vec<Word>,
     pending: Vec<Pending>,
 }
 
@@ -100,7 +103,7 @@ impl Journal {
                 seq: r.seq,
                 free_blocks: r.free_blocks,
                 used_inodes: r.used_inodes,
-                body: Vec::with_capacity(BODY_MAX)?,
+                body: Vec::with_capacity(BODY_MAX / WORD)?,
                 pending: Vec::new(),
             })?)?;
         }
@@ -124,6 +127,7 @@ impl<P: Pmem> Volume<P> {
     ///
     /// Fails with [`Error::Media`] after a transaction could not be completed
     /// ([`Volume::is_failed`]).
+    #[inline]
     pub fn begin(&self) -> Result<Tx<'_, P>> {
         self.check_failed()?;
         let lane = self.journal.take().ok_or(Error::Invalid)?;
@@ -142,7 +146,7 @@ fn checksum(header: &LaneHeader) -> u32 {
     let covered = bytes
         .get(size_of::<U32>()..offset_of!(LaneHeader, retired))
         .unwrap_or(&[]);
-    crc32c(crc32c(0, &[0; size_of::<U32>()]), covered)
+    crc32c(CRC_OF_CRC, covered)
 }
 
 /// Writes lane `index` as one whose transaction 0 is retired and empty: for mkfs.
@@ -165,10 +169,11 @@ pub(super) fn format<P: Pmem, S>(
 
 /// The header of transaction `seq`.
 fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader {
+    let body = lane.body.as_bytes();
     let mut header = LaneHeader {
         crc: U32::ZERO,
-        body_len: U32::new(lane.body.len() as u32),
-        body_crc: U32::new(crc32c(0, &lane.body)),
+        body_len: U32::new(body.len() as u32),
+        body_crc: U32::new(crc32c(0, body)),
         lane: U32::new(lane.index),
         seq: U64::new(seq),
         free_blocks: I64::new(free_blocks),

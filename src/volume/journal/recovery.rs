@@ -5,7 +5,7 @@
 use zerocopy::little_endian::U32;
 use zerocopy::IntoBytes;
 
-use super::entry::Entry;
+use super::entry::{Entry, Word, WORD};
 use super::{checksum, header_at, retire, BODY_MAX};
 use crate::env::{crc32c, Vec};
 use crate::volume::error::{Error, Result, Structure};
@@ -60,7 +60,8 @@ fn read_header<P: Pmem + ?Sized>(
     let good = header.crc.get() == checksum(&header)
         && header.lane.get() == index
         && header.seq.get() & 1 == slot
-        && header.body_len.get() as usize <= BODY_MAX;
+        && header.body_len.get() as usize <= BODY_MAX
+        && header.body_len.get() as usize % WORD == 0;
     Ok(good.then_some(header))
 }
 
@@ -72,7 +73,7 @@ pub fn inspect<P: Pmem + ?Sized>(
     pmem: &P,
     geo: &Geometry,
     index: u32,
-    body: &mut Vec<u8>,
+    body: &mut Vec<Word>,
 ) -> Result<(LaneHeader, LaneState)> {
     let at = geo.lane_at(index);
     body.clear();
@@ -87,9 +88,12 @@ pub fn inspect<P: Pmem + ?Sized>(
     if last.retired == last.seq {
         return Ok((last, LaneState::Retired));
     }
-    *body = Vec::zeroed(last.body_len.get() as usize)?;
-    pmem.read(at + LANE_BODY, &mut *body)?;
-    if crc32c(0, body) == last.body_crc.get() {
+    // CAST: at most BODY_MAX.
+    for _ in 0..last.body_len.get() as usize / WORD {
+        body.push(Word::ZERO)?;
+    }
+    pmem.read(at + LANE_BODY, body.as_mut_bytes())?;
+    if crc32c(0, body.as_bytes()) == last.body_crc.get() {
         return Ok((last, LaneState::Logged));
     }
     body.clear();
@@ -119,7 +123,7 @@ pub(in crate::volume) fn recover<P: Pmem>(
     let mut lanes = Vec::with_capacity(geo.lane_count as usize)?;
     for index in 0..geo.lane_count {
         let (header, was) = inspect(pmem, geo, index, &mut body)?;
-        let mut rest: &[u8] = &body;
+        let mut rest: &[Word] = &body;
         while !rest.is_empty() {
             if Entry::parse(&mut rest, geo).is_none() {
                 return Err(corrupt(geo.lane_at(index)));
@@ -154,7 +158,7 @@ fn replay<P: Pmem>(
     pmem: &P,
     geo: &Geometry,
     at: u64,
-    mut body: &[u8],
+    mut body: &[Word],
 ) -> Result<Durable<Replayed>> {
     let mut dirty = Dirty::new(pmem);
     while !body.is_empty() {

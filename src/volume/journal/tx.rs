@@ -2,9 +2,12 @@
 
 //! A transaction: what it collects, and how it is committed.
 
-use zerocopy::IntoBytes;
+use core::mem::offset_of;
+use core::ops::Range;
 
-use super::entry::{self, Entry};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::entry::{self, Entry, Word, WORD};
 use super::{header_at, retire, seal, Applied, Lane, Logged, Pending, Prepared, Retired, BODY_MAX};
 use crate::env::Guard;
 use crate::volume::alloc::{Reservation, Run, Want};
@@ -16,9 +19,6 @@ use crate::volume::persist::{Dirty, Durable, WrittenBack};
 use crate::volume::pmem::{Pmem, LINE};
 use crate::volume::table::InodeReservation;
 use crate::volume::Volume;
-
-/// Unit in which [`Tx::update`] compares, in bytes.
-const WORD: usize = 8;
 
 /// A transaction being built. Dropped instead of committed, it leaves no trace.
 ///
@@ -35,6 +35,7 @@ pub struct Tx<'v, P: Pmem> {
 }
 
 impl<'v, P: Pmem> Tx<'v, P> {
+    #[inline]
     pub(super) fn new(vol: &'v Volume<P>, lane: Guard<'v, Lane>) -> Self {
         Tx {
             vol,
@@ -45,24 +46,17 @@ impl<'v, P: Pmem> Tx<'v, P> {
         }
     }
 
-    /// Bytes that still fit in the log. A write takes 16 bytes more than its own, rounded up to 8;
-    /// an allocation or a free takes 16.
+    /// Bytes that still fit in the log. A write takes 8 bytes more than its own; an allocation or a
+    /// free takes 16.
     pub fn room(&self) -> usize {
-        BODY_MAX - self.lane.body.len()
+        BODY_MAX - size_of_val::<[Word]>(&self.lane.body)
     }
 
-    /// Fails with [`Error::Invalid`] unless an entry of `payload` bytes fits, and makes sure that
-    /// it can be remembered: after that, [`Tx::log`] does not fail.
-    fn need(&mut self, payload: usize) -> Result<()> {
-        if entry::size(payload) > self.room() {
-            return Err(Error::Invalid);
-        }
+    /// Fails with [`Error::Invalid`] unless an entry of `words` words fits, and makes sure that it
+    /// can be remembered: after that, neither fails.
+    fn need(&mut self, words: usize) -> Result<()> {
+        entry::need(&self.lane.body, words)?;
         Ok(self.lane.pending.reserve(1)?)
-    }
-
-    fn log(&mut self, entry: Entry<'_>, pending: Pending) -> Result<()> {
-        entry.log(&mut self.lane.body)?;
-        Ok(self.lane.pending.push(pending)?)
     }
 
     /// Stores `bytes` at `at` now, where nothing on the media refers to yet: a fresh block.
@@ -81,15 +75,37 @@ impl<'v, P: Pmem> Tx<'v, P> {
         self.prepared.ordered();
     }
 
-    /// Logs that `bytes` are to be written at `at`. They are covered by a lock that the caller holds
-    /// until `commit` has returned.
+    /// Logs that `bytes` are to be written at `at`; both `at` and their number are multiples of 8.
+    /// They are covered by a lock that the caller holds until `commit` has returned.
     ///
     /// Fails with [`Error::Invalid`] if the log has no room, or the place lies outside the volume.
     pub fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
-        if !self.vol.geo.contains(at, bytes.len() as u64) {
+        self.write_at(at, bytes.len())?;
+        entry::bytes(&mut self.lane.body, bytes)
+    }
+
+    /// Logs that `head`, `name` with zeros up to a multiple of 8, and `tail` are to be written at
+    /// `at`, one after the other: the name of a directory. For the rest as [`Tx::write`].
+    pub fn write_name(&mut self, at: u64, head: &[u8], name: &[u8], tail: &[u8]) -> Result<()> {
+        let (words, rest) = name.split_at(name.len() - name.len() % WORD);
+        let mut last = [0; WORD];
+        last[..rest.len()].copy_from_slice(rest);
+        let last = if rest.is_empty() { &[] } else { &last[..] };
+        let parts = [head, words, last, tail];
+        self.write_at(at, parts.iter().map(|part| part.len()).sum())?;
+        for part in parts {
+            entry::bytes(&mut self.lane.body, part)?;
+        }
+        Ok(())
+    }
+
+    /// Logs the head of a write of `len` bytes at `at`, and makes sure that they fit.
+    fn write_at(&mut self, at: u64, len: usize) -> Result<()> {
+        if at % WORD as u64 != 0 || len % WORD != 0 || !self.vol.geo.contains(at, len as u64) {
             return Err(Error::Invalid);
         }
-        Entry::Write { at, bytes }.log(&mut self.lane.body)
+        entry::need(&self.lane.body, 1 + len / WORD)?;
+        entry::write(&mut self.lane.body, at, len / WORD)
     }
 
     /// Logs those words by which `new` differs from `old`, the content of the media at `at`. `at`
@@ -98,27 +114,36 @@ impl<'v, P: Pmem> Tx<'v, P> {
         if at % WORD as u64 != 0 || old.len() % WORD != 0 || old.len() != new.len() {
             return Err(Error::Invalid);
         }
-        // Equal words between two that differ are logged too where a head of their own would not
-        // take less.
-        let mut run: Option<(usize, usize)> = None;
-        let words = old.chunks_exact(WORD).zip(new.chunks_exact(WORD));
-        for (i, (old, now)) in words.enumerate() {
-            if old == now {
+        let words = <[Word]>::ref_from_bytes(old).ok();
+        let (Some(old), Ok(new)) = (words, <[Word]>::ref_from_bytes(new)) else {
+            return Err(Error::Invalid);
+        };
+        // An equal word between two that differ is logged too: a head of its own takes as much.
+        let mut run = 0..0;
+        for (i, (old, now)) in old.iter().zip(new).enumerate() {
+            if old.get() == now.get() {
                 continue;
             }
-            let (from, to) = (i * WORD, (i + 1) * WORD);
-            run = match run {
-                Some((first, end)) if from - end <= entry::HEAD => Some((first, to)),
-                Some((first, end)) => {
-                    self.write(at + first as u64, new.get(first..end).unwrap_or(&[]))?;
-                    Some((from, to))
-                }
-                None => Some((from, to)),
-            };
+            if i > run.end + 1 {
+                self.write_words(at, new, run)?;
+                run = i..i;
+            } else if run.is_empty() {
+                run.start = i;
+            }
+            run.end = i + 1;
         }
-        match run {
-            Some((first, end)) => self.write(at + first as u64, new.get(first..end).unwrap_or(&[])),
-            None => Ok(()),
+        self.write_words(at, new, run)
+    }
+
+    /// Logs that the words `run` of `words`, which begin at `at`, are to be written.
+    fn write_words(&mut self, at: u64, words: &[Word], run: Range<usize>) -> Result<()> {
+        match words.get(run.clone()) {
+            Some([]) | None => Ok(()),
+            Some(words) => {
+                let len = size_of_val(words);
+                self.write_at(at + (run.start * WORD) as u64, len)?;
+                Ok(self.lane.body.extend_from_slice(words)?)
+            }
         }
     }
 
@@ -130,10 +155,11 @@ impl<'v, P: Pmem> Tx<'v, P> {
 
     /// Allocates the blocks of `reservation`. They cannot be freed in the same transaction.
     pub fn take(&mut self, reservation: Reservation<'_, P>) -> Result<Run> {
-        self.need(0)?;
+        self.need(2)?;
         let run = reservation.into_run();
         self.free_blocks -= run.len as i64;
-        self.log(Entry::Blocks { run, used: true }, Pending::Alloc(run))?;
+        entry::blocks(&mut self.lane.body, run, true)?;
+        self.lane.pending.push(Pending::Alloc(run))?;
         Ok(run)
     }
 
@@ -145,13 +171,14 @@ impl<'v, P: Pmem> Tx<'v, P> {
         let end = block.checked_add(len).ok_or(Error::Invalid)?;
         let mut left = Run { block, len };
         while left.len > 0 {
-            self.need(0)?;
+            self.need(2)?;
             let run = self.vol.groups.part(left);
             self.vol
                 .groups
                 .begin_free(&self.vol.pmem, &self.vol.geo, run)?;
             self.free_blocks += run.len as i64;
-            self.log(Entry::Blocks { run, used: false }, Pending::Free(run))?;
+            entry::blocks(&mut self.lane.body, run, false)?;
+            self.lane.pending.push(Pending::Free(run))?;
             left = Run {
                 block: run.end(),
                 len: end - run.end(),
@@ -160,49 +187,65 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(())
     }
 
+    /// Puts a new inode into the slot that was reserved for it: `inode`, a blank one but for its
+    /// `raw`, whose number, generation and checksum are set here. It is on the media at once, and in
+    /// use when the transaction is committed; until then the caller takes it for blank.
+    pub(in crate::volume) fn create_inode_at(
+        &mut self,
+        reservation: InodeReservation<'_, P>,
+        inode: &mut Inode,
+    ) -> Result<()> {
+        self.need(1)?;
+        inode.raw.ino = reservation.ino().into();
+        inode.raw.generation = reservation.generation().into();
+        inode::seal(&mut inode.raw);
+        let (ino, at) = reservation.into_slot();
+        inode.at = at;
+        let (header, slot) = inode.slot();
+        self.used_inodes += 1;
+        entry::inode(&mut self.lane.body, header, slot, true)?;
+        self.lane.pending.push(Pending::InodeAlloc(ino))?;
+        // The last two lines of most inodes hold what a free slot holds: zeros. What a slot holds
+        // is durable, since each transaction fences what it has stored, dropped or not.
+        let (lines, root) = inode.raw.as_bytes().split_at(offset_of!(RawInode, root));
+        self.prepared.store(at, lines)?;
+        let mut line = [0; LINE as usize];
+        let root_at = at + lines.len() as u64;
+        for (at, bytes) in (root_at..)
+            .step_by(line.len())
+            .zip(root.chunks_exact(line.len()))
+        {
+            self.vol.pmem.read(at, &mut line)?;
+            if line != bytes {
+                self.prepared.store(at, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts a new inode into the slot that was reserved for it: `raw` with its number, generation
     /// and checksum set. It is on the media at once, and in use when the transaction is committed.
+    #[cfg(not(MODULE))]
     pub fn create_inode(
         &mut self,
         reservation: InodeReservation<'_, P>,
-        mut raw: RawInode,
+        raw: RawInode,
     ) -> Result<Inode> {
-        self.need(0)?;
-        raw.ino = reservation.ino().into();
-        raw.generation = reservation.generation().into();
-        inode::seal(&mut raw);
-        let (ino, at) = reservation.into_slot();
-        let inode = Inode::new(at, raw);
-        let (header, slot) = inode.slot();
-        self.used_inodes += 1;
-        let used = true;
-        let entry = Entry::Inode { header, slot, used };
-        self.log(entry, Pending::InodeAlloc(ino))?;
-        // Most lines of most inodes hold what a free slot holds: zeros. What a slot holds is
-        // durable, since each transaction fences what it has stored, dropped or not.
-        let mut line = [0; LINE as usize];
-        for (line_at, bytes) in (at..)
-            .step_by(line.len())
-            .zip(inode.raw().as_bytes().chunks_exact(line.len()))
-        {
-            self.vol.pmem.read(line_at, &mut line)?;
-            if line != bytes {
-                self.prepared.store(line_at, bytes)?;
-            }
-        }
+        let mut inode = Inode::blank();
+        inode.raw = raw;
+        self.create_inode_at(reservation, &mut inode)?;
         Ok(inode)
     }
 
     /// Frees the number of `inode`, which is in use and has no blocks. Others can have it once the
     /// transaction is committed.
     pub fn free_inode(&mut self, inode: &Inode) -> Result<()> {
-        self.need(0)?;
+        self.need(1)?;
         self.vol.table.begin_free(inode.ino())?;
         let (header, slot) = inode.slot();
         self.used_inodes -= 1;
-        let used = false;
-        let entry = Entry::Inode { header, slot, used };
-        self.log(entry, Pending::InodeFree(inode.ino()))
+        entry::inode(&mut self.lane.body, header, slot, false)?;
+        Ok(self.lane.pending.push(Pending::InodeFree(inode.ino()))?)
     }
 
     /// Enters `raw`, an inode whose change this transaction logs, in the orphan file.
@@ -212,12 +255,10 @@ impl<'v, P: Pmem> Tx<'v, P> {
         raw: &mut RawInode,
     ) -> Result<()> {
         let (at, bytes) = reservation.content(raw.ino.get());
-        self.need(bytes.len())?;
+        self.need(0)?;
+        self.write(at, &bytes)?;
         let slot = reservation.into_slot();
-        self.log(
-            Entry::Write { at, bytes: &bytes },
-            Pending::OrphanAttach(slot),
-        )?;
+        self.lane.pending.push(Pending::OrphanAttach(slot))?;
         raw.orphan = (slot + 1).into();
         Ok(())
     }
@@ -229,11 +270,9 @@ impl<'v, P: Pmem> Tx<'v, P> {
             return Ok(());
         };
         let (at, bytes) = self.vol.orphans.empty(slot)?;
-        self.need(bytes.len())?;
-        self.log(
-            Entry::Write { at, bytes: &bytes },
-            Pending::OrphanDetach(slot),
-        )?;
+        self.need(0)?;
+        self.write(at, &bytes)?;
+        self.lane.pending.push(Pending::OrphanDetach(slot))?;
         raw.orphan = 0.into();
         Ok(())
     }
@@ -273,14 +312,14 @@ impl<'v, P: Pmem> Tx<'v, P> {
         let header = seal(&self.lane, seq, free_blocks, used_inodes);
         let mut dirty = Dirty::new(&self.vol.pmem);
         dirty.store(header_at(self.lane.at, seq), header.as_bytes())?;
-        dirty.store(self.lane.at + LANE_BODY, &self.lane.body)?;
+        dirty.store(self.lane.at + LANE_BODY, self.lane.body.as_bytes())?;
         Ok(dirty.write_back())
     }
 
     fn apply(&mut self, _logged: Durable<Logged>) -> Result<WrittenBack<'v, P, Applied>> {
         let vol = self.vol;
         let mut dirty = Dirty::new(&vol.pmem);
-        let mut body: &[u8] = &self.lane.body;
+        let mut body: &[Word] = &self.lane.body;
         while !body.is_empty() {
             let entry = Entry::parse(&mut body, &vol.geo).ok_or(Error::Invalid)?;
             let mut apply = || entry.apply(&mut dirty, &vol.pmem, &vol.geo);

@@ -7,7 +7,7 @@ use zerocopy::little_endian::{U16, U32};
 use super::S_IFMT;
 use crate::volume::error::Result;
 use crate::volume::format::Time;
-use crate::volume::inode::Inode;
+use crate::volume::inode::{Inode, FIELDS};
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
 
@@ -33,9 +33,10 @@ pub struct SetAttr {
 impl<P: Pmem> Volume<P> {
     /// Changes attributes of an inode, in one transaction; none if they are so already.
     pub fn set_attr(&self, inode: &mut Inode, set: &SetAttr) -> Result<()> {
-        let mut raw = inode.raw().clone();
+        let before = inode.before::<FIELDS>();
+        let raw = &mut inode.raw;
         if let Some(mode) = set.mode {
-            raw.mode = U16::new(inode.mode() & S_IFMT | mode & !S_IFMT);
+            raw.mode = U16::new(raw.mode.get() & S_IFMT | mode & !S_IFMT);
         }
         if let Some(uid) = set.uid {
             raw.uid = U32::new(uid);
@@ -55,14 +56,17 @@ impl<P: Pmem> Volume<P> {
         if let Some(time) = set.ctime {
             raw.set_ctime(time);
         }
-        if raw == *inode.raw() {
+        if inode.is_still(&before) {
             return Ok(());
         }
-        let mut tx = self.begin()?;
-        inode.log(&mut tx, &mut raw)?;
-        tx.commit()?;
-        inode.set(raw);
-        Ok(())
+        let result = self.begin().and_then(|mut tx| {
+            inode.log_change(&mut tx, &before)?;
+            tx.commit()
+        });
+        if result.is_err() {
+            inode.restore(&before);
+        }
+        result
     }
 
     /// Sets the times of an inode.

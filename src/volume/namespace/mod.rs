@@ -13,17 +13,18 @@ mod attr;
 mod rename;
 
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::alloc::Want;
-use super::dir::{self, DirEntryRef, Entry, Name};
+use super::dir::{self, DirEntryRef, Entry, Name, Slot};
 use super::error::{Error, Result, Structure};
 use super::extent::{self, Mapping, Media};
 use super::format::{RawInode, Time, BLOCK, INLINE_MAX, LINK_MAX, ROOT_INO, SYMLINK_MAX};
-use super::inode::Inode;
+use super::inode::{Before, Inode, FIELDS, LINE, WHOLE};
 use super::journal::Tx;
 use super::orphan::OrphanReservation;
 use super::pmem::Pmem;
+use super::table::InodeReservation;
 use super::Volume;
 
 pub use attr::SetAttr;
@@ -126,12 +127,11 @@ fn add_links(raw: &mut RawInode, delta: i32) -> Result<()> {
 }
 
 impl NewInode {
-    /// The inode, without a number and a link.
-    fn raw(&self) -> Result<RawInode> {
+    /// Makes `raw`, all zero, the inode: without a number and a link.
+    fn fill(&self, raw: &mut RawInode) -> Result<()> {
         if (TYPES >> (self.mode >> TYPE_SHIFT)) & 1 == 0 {
             return Err(Error::Invalid);
         }
-        let mut raw = RawInode::new_zeroed();
         raw.mode = U16::new(self.mode);
         raw.uid = U32::new(self.uid);
         raw.gid = U32::new(self.gid);
@@ -139,8 +139,8 @@ impl NewInode {
         raw.attrs = U32::new(self.attrs);
         raw.set_atime(self.now);
         raw.set_btime(self.now);
-        changed(&mut raw, self.now);
-        Ok(raw)
+        changed(raw, self.now);
+        Ok(())
     }
 }
 
@@ -186,8 +186,8 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// The entry of `name` in `dir`, which must stand for inode `ino`.
-    fn entry(&self, dir: &Inode, name: &Name<'_>, ino: u64) -> Result<Entry> {
-        match dir::find(&Media::of(self), dir.raw(), dir.at(), name)? {
+    fn entry(&self, dir: &mut Inode, name: &Name<'_>, ino: u64) -> Result<Entry> {
+        match dir::find(&Media::of(self), dir, name)? {
             Some(entry) if entry.ino == ino => Ok(entry),
             Some(_) => Err(Error::Invalid),
             None => Err(Error::NotFound),
@@ -198,10 +198,10 @@ impl<P: Pmem> Volume<P> {
     ///
     /// Fails with [`Error::NameTooLong`], with [`Error::Invalid`] if `dir` is no directory or the
     /// name none that a directory can hold, and with [`Error::Corrupt`].
-    pub fn lookup(&self, dir: &Inode, name: &[u8]) -> Result<Option<DirEntry>> {
+    pub fn lookup(&self, dir: &mut Inode, name: &[u8]) -> Result<Option<DirEntry>> {
         check_dir(dir)?;
         let name = self.name(name)?;
-        let found = dir::find(&Media::of(self), dir.raw(), dir.at(), &name)?;
+        let found = dir::find(&Media::of(self), dir, &name)?;
         Ok(found.map(|entry| DirEntry {
             ino: entry.ino,
             file_type: entry.file_type,
@@ -218,30 +218,39 @@ impl<P: Pmem> Volume<P> {
         emit: &mut dyn FnMut(&DirEntryRef<'_>) -> bool,
     ) -> Result<()> {
         check_dir(dir)?;
-        dir::read(&Media::of(self), dir.raw(), dir.at(), after, emit)
+        dir::read(&Media::of(self), dir, after, emit)
     }
 
-    /// Makes a file, directory, device node, fifo or socket.
+    /// Makes a file, directory, device node, fifo or socket. `inode`, a blank one, becomes it; after
+    /// an error it is of no more use.
     ///
     /// Fails with [`Error::Exists`], [`Error::NoSpace`], [`Error::TooManyLinks`] for one directory
     /// more than `dir` can count, [`Error::NotFound`] if `dir` is removed.
-    pub fn create(&self, dir: &mut Inode, name: &[u8], new: &NewInode) -> Result<Inode> {
+    pub fn create_into(
+        &self,
+        dir: &mut Inode,
+        name: &[u8],
+        new: &NewInode,
+        inode: &mut Inode,
+    ) -> Result<()> {
         let content = match new.mode & S_IFMT {
             S_IFLNK => return Err(Error::Invalid),
             S_IFDIR => Content::Directory { parent: dir.ino() },
             _ => Content::Nothing,
         };
-        self.add(dir, name, new, &content)
+        self.add(dir, name, new, &content, inode)
     }
 
     /// Makes a symlink to `target`, 1 to [`SYMLINK_MAX`] bytes. The type in `new.mode` is set here.
-    pub fn symlink(
+    /// `inode`, a blank one, becomes it.
+    pub fn symlink_into(
         &self,
         dir: &mut Inode,
         name: &[u8],
         target: &[u8],
         new: &NewInode,
-    ) -> Result<Inode> {
+        inode: &mut Inode,
+    ) -> Result<()> {
         if target.is_empty() {
             return Err(Error::Invalid);
         }
@@ -252,7 +261,7 @@ impl<P: Pmem> Volume<P> {
             mode: new.mode & !S_IFMT | S_IFLNK,
             ..*new
         };
-        self.add(dir, name, &new, &Content::Target(target))
+        self.add(dir, name, &new, &Content::Target(target), inode)
     }
 
     fn add(
@@ -261,31 +270,53 @@ impl<P: Pmem> Volume<P> {
         name: &[u8],
         new: &NewInode,
         content: &Content<'_>,
-    ) -> Result<Inode> {
+        inode: &mut Inode,
+    ) -> Result<()> {
         check_alive(dir)?;
         let name = self.name(name)?;
-        let mut raw = new.raw()?;
-        raw.nlink = U32::new(1);
+        new.fill(&mut inode.raw)?;
+        inode.raw.nlink = U32::new(1);
         let directory = matches!(content, Content::Directory { .. });
         if directory && dir.nlink() >= LINK_MAX {
             return Err(Error::TooManyLinks);
         }
         let place = dir::prepare(self, dir, &name)?;
         let slot = self.reserve_inode()?;
-        raw.ino = U64::new(slot.ino());
-        let mut parent = dir.raw().clone();
-        changed(&mut parent, new.now);
-        add_links(&mut parent, directory.into())?;
+        let before = dir.before();
+        let result = self.add_at(dir, &before, &place, slot, (new, content), inode);
+        match result {
+            Ok(()) => dir::inserted(dir, &place),
+            Err(_) => {
+                dir.restore(&before);
+                inode.at = 0;
+            }
+        }
+        result
+    }
 
+    /// Adds the name of `place`, and `inode`, which lacks its content and its number.
+    fn add_at(
+        &self,
+        dir: &mut Inode,
+        before: &Before<LINE>,
+        place: &Slot<'_>,
+        slot: InodeReservation<'_, P>,
+        (new, content): (&NewInode, &Content<'_>),
+        inode: &mut Inode,
+    ) -> Result<()> {
+        let ino = slot.ino();
+        inode.raw.ino = U64::new(ino);
+        changed(&mut dir.raw, new.now);
+        add_links(
+            &mut dir.raw,
+            matches!(content, Content::Directory { .. }).into(),
+        )?;
         let mut tx = self.begin()?;
-        put_content(&mut tx, &mut raw, content)?;
-        let (ino, kind) = (slot.ino(), file_type(&raw));
-        dir::insert(&mut tx, &place, ino, kind)?;
-        dir.log(&mut tx, &mut parent)?;
-        let inode = tx.create_inode(slot, raw)?;
-        tx.commit()?;
-        dir.set(parent);
-        Ok(inode)
+        put_content(&mut tx, &mut inode.raw, content)?;
+        dir::insert(&mut tx, place, ino, file_type(&inode.raw))?;
+        dir.log_change(&mut tx, before)?;
+        tx.create_inode_at(slot, inode)?;
+        tx.commit()
     }
 
     /// Reads the target of a symlink into `buf`, and returns its length. What does not fit is left
@@ -305,7 +336,7 @@ impl<P: Pmem> Volume<P> {
             buf[..len].copy_from_slice(&raw.root.as_bytes()[..len]);
             return Ok(len);
         }
-        match extent::lookup(&Media::of(self), raw, inode.at(), 0)?.floor {
+        match extent::lookup(&Media::of(self), None, raw, inode.at(), 0)?.floor {
             Some(m) if m.key == 0 => {
                 self.pmem().read(m.block * BLOCK, &mut buf[..len])?;
                 Ok(len)
@@ -315,19 +346,24 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Makes a file without a name, in the orphan file until it gets one by [`Volume::link`].
-    pub fn tmpfile(&self, new: &NewInode) -> Result<Inode> {
-        let mut raw = new.raw()?;
-        if matches!(raw.mode.get() & S_IFMT, S_IFDIR | S_IFLNK) {
+    /// `inode`, a blank one, becomes it.
+    pub fn tmpfile_into(&self, new: &NewInode, inode: &mut Inode) -> Result<()> {
+        new.fill(&mut inode.raw)?;
+        if matches!(new.mode & S_IFMT, S_IFDIR | S_IFLNK) {
             return Err(Error::Invalid);
         }
         let slot = self.reserve_inode()?;
         let orphan = self.reserve_orphan()?;
-        raw.ino = U64::new(slot.ino());
-        let mut tx = self.begin()?;
-        tx.attach_orphan(orphan, &mut raw)?;
-        let inode = tx.create_inode(slot, raw)?;
-        tx.commit()?;
-        Ok(inode)
+        inode.raw.ino = U64::new(slot.ino());
+        let result = self.begin().and_then(|mut tx| {
+            tx.attach_orphan(orphan, &mut inode.raw)?;
+            tx.create_inode_at(slot, inode)?;
+            tx.commit()
+        });
+        if result.is_err() {
+            inode.at = 0;
+        }
+        result
     }
 
     /// Gives `target`, no directory, one more name. A file without one, from [`Volume::tmpfile`],
@@ -338,25 +374,39 @@ impl<P: Pmem> Volume<P> {
         if is_dir(target) {
             return Err(Error::Invalid);
         }
-        let mut raw = target.raw().clone();
-        add_links(&mut raw, 1)?;
-        raw.set_ctime(now);
         let place = dir::prepare(self, dir, &name)?;
-        let mut parent = dir.raw().clone();
-        changed(&mut parent, now);
-
-        let mut tx = self.begin()?;
-        let (ino, kind) = (target.ino(), file_type(&raw));
-        dir::insert(&mut tx, &place, ino, kind)?;
-        if target.nlink() == 0 {
-            tx.detach_orphan(&mut raw)?;
+        let before = (dir.before(), target.before());
+        let result = self.link_at(dir, &place, target, &before, now);
+        match result {
+            Ok(()) => dir::inserted(dir, &place),
+            Err(_) => {
+                dir.restore(&before.0);
+                target.restore(&before.1);
+            }
         }
-        dir.log(&mut tx, &mut parent)?;
-        target.log(&mut tx, &mut raw)?;
-        tx.commit()?;
-        dir.set(parent);
-        target.set(raw);
-        Ok(())
+        result
+    }
+
+    fn link_at(
+        &self,
+        dir: &mut Inode,
+        place: &Slot<'_>,
+        target: &mut Inode,
+        before: &(Before<LINE>, Before<FIELDS>),
+        now: Time,
+    ) -> Result<()> {
+        changed(&mut dir.raw, now);
+        target.raw.set_ctime(now);
+        let unnamed = target.nlink() == 0;
+        add_links(&mut target.raw, 1)?;
+        let mut tx = self.begin()?;
+        dir::insert(&mut tx, place, target.ino(), file_type(&target.raw))?;
+        if unnamed {
+            tx.detach_orphan(&mut target.raw)?;
+        }
+        dir.log_change(&mut tx, &before.0)?;
+        target.log_change(&mut tx, &before.1)?;
+        tx.commit()
     }
 
     /// Removes `name`, which stands for `target`, no directory. Without a name left, the inode is in
@@ -389,51 +439,106 @@ impl<P: Pmem> Volume<P> {
         check_dir(dir)?;
         let name = self.name(name)?;
         let entry = self.entry(dir, &name, target.ino())?;
-        let mut raw = target.raw().clone();
-        let orphan = self.drop_link(target, &mut raw, now)?;
-        let mut parent = dir.raw().clone();
-        changed(&mut parent, now);
-        if is_dir(target) {
-            add_links(&mut parent, -1).map_err(|_| corrupt(dir))?;
+        // A leaf that goes is taken out of the root.
+        match dir::takes_leaf(&entry, None) {
+            false => self.remove_entry::<LINE>(dir, &entry, target, now),
+            true => self.remove_entry::<WHOLE>(dir, &entry, target, now),
         }
-
-        let media = Media::of(self);
-        let mut tx = self.begin()?;
-        dir::remove(&mut tx, &media, &mut parent, dir.at(), &entry, None)?;
-        if let Some(orphan) = orphan {
-            tx.attach_orphan(orphan, &mut raw)?;
-        }
-        dir.log(&mut tx, &mut parent)?;
-        target.log(&mut tx, &mut raw)?;
-        tx.commit()?;
-        dir.set(parent);
-        target.set(raw);
-        Ok(())
     }
 
-    /// Takes one name from `raw`, the new state of `target`; a directory, which must be empty, has
-    /// only one. Returns the orphan slot it needs to have if that was the last one.
-    fn drop_link(
+    /// Removes `entry`, which stands for `target`, and changes the first `N` bytes of `dir` by that.
+    fn remove_entry<const N: usize>(
         &self,
-        target: &Inode,
-        raw: &mut RawInode,
+        dir: &mut Inode,
+        entry: &Entry,
+        target: &mut Inode,
         now: Time,
-    ) -> Result<Option<OrphanReservation<'_, P>>> {
+    ) -> Result<()> {
+        let before = (dir.before::<N>(), target.before::<FIELDS>());
+        let result = self.remove_at(dir, entry, target, &before, now);
+        match result {
+            Ok(()) => dir::removed(dir, entry),
+            Err(_) => {
+                dir.restore(&before.0);
+                target.restore(&before.1);
+            }
+        }
+        result
+    }
+
+    fn remove_at<const N: usize>(
+        &self,
+        dir: &mut Inode,
+        entry: &Entry,
+        target: &mut Inode,
+        before: &(Before<N>, Before<FIELDS>),
+        now: Time,
+    ) -> Result<()> {
+        let orphan = self.drop_link(target, now)?;
+        changed(&mut dir.raw, now);
         if is_dir(target) {
-            if !dir::is_empty(&Media::of(self), target.raw(), target.at())? {
+            add_links(&mut dir.raw, -1).map_err(|_| corrupt(dir))?;
+        }
+        let mut tx = self.begin()?;
+        dir::remove(&mut tx, &Media::of(self), dir, entry, None)?;
+        if let Some(orphan) = orphan {
+            tx.attach_orphan(orphan, &mut target.raw)?;
+        }
+        dir.log_change(&mut tx, &before.0)?;
+        target.log_change(&mut tx, &before.1)?;
+        tx.commit()
+    }
+
+    /// Takes one name from `target`, which the caller restores after an error; a directory, which
+    /// must be empty, has only one. Returns the orphan slot it needs to have if that was the last
+    /// one.
+    fn drop_link(&self, target: &mut Inode, now: Time) -> Result<Option<OrphanReservation<'_, P>>> {
+        if is_dir(target) {
+            if !dir::is_empty(&Media::of(self), target)? {
                 return Err(Error::NotEmpty);
             }
-            raw.nlink = U32::ZERO;
+            target.raw.nlink = U32::ZERO;
         } else {
             // It has a name, so it has a link.
-            add_links(raw, -1).map_err(|_| corrupt(target))?;
+            add_links(&mut target.raw, -1).map_err(|_| corrupt(target))?;
         }
-        raw.set_ctime(now);
+        target.raw.set_ctime(now);
         // One whose truncation is not finished has a slot already.
-        if raw.nlink.get() == 0 && raw.orphan.get() == 0 {
+        if target.nlink() == 0 && target.raw.orphan.get() == 0 {
             Ok(Some(self.reserve_orphan()?))
         } else {
             Ok(None)
         }
+    }
+}
+
+/// The same with inodes as results: for the host.
+#[cfg(not(MODULE))]
+impl<P: Pmem> Volume<P> {
+    /// As [`Volume::create_into`].
+    pub fn create(&self, dir: &mut Inode, name: &[u8], new: &NewInode) -> Result<Inode> {
+        let mut inode = Inode::blank();
+        self.create_into(dir, name, new, &mut inode)?;
+        Ok(inode)
+    }
+
+    /// As [`Volume::symlink_into`].
+    pub fn symlink(
+        &self,
+        dir: &mut Inode,
+        name: &[u8],
+        target: &[u8],
+        new: &NewInode,
+    ) -> Result<Inode> {
+        let mut inode = Inode::blank();
+        self.symlink_into(dir, name, target, new, &mut inode)?;
+        Ok(inode)
+    }
+
+    /// As [`Volume::tmpfile_into`].
+    pub fn tmpfile(&self, new: &NewInode) -> Result<Inode> {
+        let mut inode = Inode::blank();
+        self.tmpfile_into(new, &mut inode)?;
+        Ok(inode)
     }
 }

@@ -2,14 +2,12 @@
 
 //! Rename: to a free name, over a name, and the exchange of two names.
 
-use zerocopy::little_endian::U64;
-
 use super::{add_links, changed, check_alive, corrupt, file_type, is_dir};
-use crate::volume::dir;
+use crate::volume::dir::{self, Entry, Name, Slot};
 use crate::volume::error::{Error, Result};
 use crate::volume::extent::Media;
-use crate::volume::format::{RawInode, Time};
-use crate::volume::inode::Inode;
+use crate::volume::format::Time;
+use crate::volume::inode::{Before, Inode, FIELDS, LINE, WHOLE};
 use crate::volume::journal::Tx;
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
@@ -41,6 +39,11 @@ impl Rename<'_> {
         self.dst_dir.as_deref().unwrap_or(self.src_dir)
     }
 
+    /// The same, to change.
+    fn dst_mut(&mut self) -> &mut Inode {
+        self.dst_dir.as_deref_mut().unwrap_or(self.src_dir)
+    }
+
     /// Fails unless the arguments make sense together.
     fn check(&self) -> Result<()> {
         check_alive(self.src_dir)?;
@@ -66,64 +69,89 @@ impl Rename<'_> {
     }
 }
 
-/// The changed copies of the inodes that a rename concerns.
-struct Changed {
-    src: RawInode,
+/// What the inodes that a rename concerns were before.
+struct Unchanged<const N: usize> {
+    src: Before<N>,
     /// `None` if it is the same directory.
-    dst: Option<RawInode>,
-    moved: RawInode,
-    replaced: Option<RawInode>,
+    dst: Option<Before<LINE>>,
+    moved: Before<FIELDS>,
+    replaced: Option<Before<FIELDS>>,
 }
 
-impl Changed {
-    fn new(r: &Rename<'_>) -> Changed {
-        let mut new = Changed {
-            src: r.src_dir.raw().clone(),
-            dst: r.dst_dir.as_ref().map(|dir| dir.raw().clone()),
-            moved: r.moved.raw().clone(),
-            replaced: r.replaced.as_ref().map(|inode| inode.raw().clone()),
-        };
-        changed(&mut new.src, r.now);
-        new.moved.set_ctime(r.now);
-        if let Some(dst) = &mut new.dst {
-            changed(dst, r.now);
-            if is_dir(r.moved) {
-                new.moved.parent = dst.ino;
-            }
+impl<const N: usize> Unchanged<N> {
+    /// Remembers the inodes of `r`, which changes the first `N` bytes of the source directory.
+    fn new(r: &Rename<'_>) -> Self {
+        Unchanged {
+            src: r.src_dir.before(),
+            dst: r.dst_dir.as_ref().map(|dir| dir.before()),
+            moved: r.moved.before(),
+            replaced: r.replaced.as_ref().map(|inode| inode.before()),
         }
-        new
     }
 
-    /// Counts `n` directories as moved from the source to the target directory.
-    fn move_dirs(&mut self, n: i32) -> Result<()> {
-        if let Some(dst) = &mut self.dst {
-            add_links(dst, n)?;
-            add_links(&mut self.src, -n)?;
+    /// Logs how the inodes differ from what they were.
+    fn log<P: Pmem>(&self, tx: &mut Tx<'_, P>, r: &mut Rename<'_>) -> Result<()> {
+        r.src_dir.log_change(tx, &self.src)?;
+        r.moved.log_change(tx, &self.moved)?;
+        if let (Some(inode), Some(before)) = (&mut r.dst_dir, &self.dst) {
+            inode.log_change(tx, before)?;
+        }
+        if let (Some(inode), Some(before)) = (&mut r.replaced, &self.replaced) {
+            inode.log_change(tx, before)?;
         }
         Ok(())
     }
 
-    /// Logs the inodes, commits, and makes the copies the inodes.
-    fn commit<P: Pmem>(mut self, mut tx: Tx<'_, P>, r: Rename<'_>) -> Result<()> {
-        r.src_dir.log(&mut tx, &mut self.src)?;
-        r.moved.log(&mut tx, &mut self.moved)?;
-        if let (Some(inode), Some(raw)) = (&r.dst_dir, &mut self.dst) {
-            inode.log(&mut tx, raw)?;
+    /// Makes the inodes what they were.
+    fn restore(&self, r: &mut Rename<'_>) {
+        r.src_dir.restore(&self.src);
+        r.moved.restore(&self.moved);
+        if let (Some(inode), Some(before)) = (&mut r.dst_dir, &self.dst) {
+            inode.restore(before);
         }
-        if let (Some(inode), Some(raw)) = (&r.replaced, &mut self.replaced) {
-            inode.log(&mut tx, raw)?;
+        if let (Some(inode), Some(before)) = (&mut r.replaced, &self.replaced) {
+            inode.restore(before);
         }
-        tx.commit()?;
-        r.src_dir.set(self.src);
-        r.moved.set(self.moved);
-        if let (Some(inode), Some(raw)) = (r.dst_dir, self.dst) {
-            inode.set(raw);
-        }
-        if let (Some(inode), Some(raw)) = (r.replaced, self.replaced) {
-            inode.set(raw);
-        }
-        Ok(())
     }
+}
+
+/// The names that a rename concerns, found.
+struct Places<'n> {
+    from: Entry,
+    /// The new name, of the target directory.
+    dst_name: Name<'n>,
+    /// Where it goes if it is free.
+    free: Option<Slot<'n>>,
+    /// What has it if it is not.
+    over: Option<Entry>,
+}
+
+impl Places<'_> {
+    /// The new name, if it is in the directory of the old.
+    fn keep(&self, r: &Rename<'_>) -> Option<&Name<'_>> {
+        r.dst_dir.is_none().then_some(&self.dst_name)
+    }
+}
+
+/// Moves the times of what `r` concerns, and the parent of a directory that moves.
+fn change(r: &mut Rename<'_>) {
+    changed(&mut r.src_dir.raw, r.now);
+    r.moved.raw.set_ctime(r.now);
+    if let Some(dst) = &mut r.dst_dir {
+        changed(&mut dst.raw, r.now);
+        if is_dir(r.moved) {
+            r.moved.raw.parent = dst.raw.ino;
+        }
+    }
+}
+
+/// Counts `n` directories as moved from the source to the target directory.
+fn move_dirs(r: &mut Rename<'_>, n: i32) -> Result<()> {
+    if let Some(dst) = &mut r.dst_dir {
+        add_links(&mut dst.raw, n)?;
+        add_links(&mut r.src_dir.raw, -n)?;
+    }
+    Ok(())
 }
 
 impl<P: Pmem> Volume<P> {
@@ -131,6 +159,8 @@ impl<P: Pmem> Volume<P> {
     ///
     /// What is replaced loses a name as by [`Volume::unlink`] or [`Volume::rmdir`]. The caller has
     /// made sure that no directory is moved into itself or below.
+    // Not inlined: the kernel's stack is small.
+    #[inline(never)]
     pub fn rename(&self, mut r: Rename<'_>) -> Result<()> {
         r.check()?;
         if r.exchange {
@@ -138,65 +168,118 @@ impl<P: Pmem> Volume<P> {
         }
         let src_name = self.name(r.src_name)?;
         let dst_name = self.name(r.dst_name)?;
-        let media = Media::of(self);
         // This may move the old name to another leaf, so it comes first.
-        let place = match (&r.replaced, &mut r.dst_dir) {
-            (Some(_), _) => None,
-            (None, Some(dir)) => Some(dir::prepare(self, dir, &dst_name)?),
-            (None, None) => Some(dir::prepare(self, r.src_dir, &dst_name)?),
+        let free = match r.replaced {
+            Some(_) => None,
+            None => Some(dir::prepare(self, r.dst_mut(), &dst_name)?),
         };
         let from = self.entry(r.src_dir, &src_name, r.moved.ino())?;
-        let mut new = Changed::new(&r);
-        let mut orphan = None;
-        let mut over = None;
-        if let (Some(target), Some(raw)) = (&r.replaced, &mut new.replaced) {
-            over = Some(self.entry(r.dst(), &dst_name, target.ino())?);
-            orphan = self.drop_link(target, raw, r.now)?;
-            if is_dir(target) {
-                let dst = new.dst.as_mut().unwrap_or(&mut new.src);
-                add_links(dst, -1).map_err(|_| corrupt(r.dst()))?;
-            }
+        let over = match r.replaced.as_deref().map(Inode::ino) {
+            Some(ino) => Some(self.entry(r.dst_mut(), &dst_name, ino)?),
+            None => None,
+        };
+        let places = Places {
+            from,
+            dst_name,
+            free,
+            over,
+        };
+        // A leaf that goes is taken out of the root.
+        match dir::takes_leaf(&places.from, places.keep(&r)) {
+            false => self.rename_between::<LINE>(r, &places),
+            true => self.rename_between::<WHOLE>(r, &places),
         }
-        new.move_dirs(is_dir(r.moved).into())?;
-
-        let mut tx = self.begin()?;
-        let (ino, kind) = (r.moved.ino(), file_type(&new.moved));
-        if let Some(place) = &place {
-            dir::insert(&mut tx, place, ino, kind)?;
-        }
-        if let Some(entry) = &over {
-            dir::replace(&mut tx, &media, entry, ino, kind)?;
-        }
-        let keep = r.dst_dir.is_none().then_some(&dst_name);
-        dir::remove(&mut tx, &media, &mut new.src, r.src_dir.at(), &from, keep)?;
-        if let (Some(orphan), Some(raw)) = (orphan, &mut new.replaced) {
-            tx.attach_orphan(orphan, raw)?;
-        }
-        new.commit(tx, r)
     }
 
-    fn exchange(&self, r: Rename<'_>) -> Result<()> {
-        let src_name = self.name(r.src_name)?;
-        let dst_name = self.name(r.dst_name)?;
-        let media = Media::of(self);
-        let other = r.replaced.as_deref().ok_or(Error::Invalid)?;
-        let from = self.entry(r.src_dir, &src_name, r.moved.ino())?;
-        let to = self.entry(r.dst(), &dst_name, other.ino())?;
-        let mut new = Changed::new(&r);
-        new.move_dirs(i32::from(is_dir(r.moved)) - i32::from(is_dir(other)))?;
-        let src_ino = r.src_dir.ino();
-        if let Some(raw) = &mut new.replaced {
-            raw.set_ctime(r.now);
-            if is_dir(other) {
-                raw.parent = U64::new(src_ino);
+    /// Renames between `places`, and changes the first `N` bytes of the source directory by that.
+    #[inline(never)]
+    fn rename_between<const N: usize>(&self, mut r: Rename<'_>, places: &Places<'_>) -> Result<()> {
+        let before = Unchanged::<N>::new(&r);
+        let result = self.rename_at(&mut r, places, &before);
+        match result {
+            Ok(()) => {
+                if let Some(place) = &places.free {
+                    dir::inserted(r.dst_mut(), place);
+                }
+                dir::removed(r.src_dir, &places.from);
+            }
+            Err(_) => before.restore(&mut r),
+        }
+        result
+    }
+
+    fn rename_at<const N: usize>(
+        &self,
+        r: &mut Rename<'_>,
+        places: &Places<'_>,
+        before: &Unchanged<N>,
+    ) -> Result<()> {
+        change(r);
+        let mut orphan = None;
+        if let Some(target) = &mut r.replaced {
+            orphan = self.drop_link(target, r.now)?;
+            if is_dir(target) {
+                let dst = r.dst_mut();
+                add_links(&mut dst.raw, -1).map_err(|_| corrupt(dst))?;
             }
         }
+        move_dirs(r, is_dir(r.moved).into())?;
 
+        let media = Media::of(self);
         let mut tx = self.begin()?;
-        let kind = file_type(&new.moved);
-        dir::replace(&mut tx, &media, &to, r.moved.ino(), kind)?;
-        let kind = file_type(other.raw());
-        dir::replace(&mut tx, &media, &from, other.ino(), kind)?;
-        new.commit(tx, r)
+        let (ino, kind) = (r.moved.ino(), file_type(&r.moved.raw));
+        if let Some(place) = &places.free {
+            dir::insert(&mut tx, place, ino, kind)?;
+        }
+        if let Some(entry) = &places.over {
+            dir::replace(&mut tx, &media, entry, ino, kind)?;
+        }
+        dir::remove(&mut tx, &media, r.src_dir, &places.from, places.keep(r))?;
+        if let (Some(orphan), Some(target)) = (orphan, &mut r.replaced) {
+            tx.attach_orphan(orphan, &mut target.raw)?;
+        }
+        before.log(&mut tx, r)?;
+        tx.commit()
+    }
+
+    #[inline(never)]
+    fn exchange(&self, mut r: Rename<'_>) -> Result<()> {
+        let src_name = self.name(r.src_name)?;
+        let dst_name = self.name(r.dst_name)?;
+        let other = r.replaced.as_deref().ok_or(Error::Invalid)?.ino();
+        let from = self.entry(r.src_dir, &src_name, r.moved.ino())?;
+        let to = self.entry(r.dst_mut(), &dst_name, other)?;
+        let before = Unchanged::new(&r);
+        let result = self.exchange_at(&mut r, [&from, &to], &before);
+        if result.is_err() {
+            before.restore(&mut r);
+        }
+        result
+    }
+
+    fn exchange_at(
+        &self,
+        r: &mut Rename<'_>,
+        [from, to]: [&Entry; 2],
+        before: &Unchanged<LINE>,
+    ) -> Result<()> {
+        change(r);
+        let src_ino = r.src_dir.raw.ino;
+        let mut dirs = i32::from(is_dir(r.moved));
+        let (ino, kind) = (r.moved.ino(), file_type(&r.moved.raw));
+        let media = Media::of(self);
+        let mut tx = self.begin()?;
+        dir::replace(&mut tx, &media, to, ino, kind)?;
+        if let Some(other) = &mut r.replaced {
+            other.raw.set_ctime(r.now);
+            if is_dir(other) {
+                dirs -= 1;
+                other.raw.parent = src_ino;
+            }
+            dir::replace(&mut tx, &media, from, other.ino(), file_type(&other.raw))?;
+        }
+        move_dirs(r, dirs)?;
+        before.log(&mut tx, r)?;
+        tx.commit()
     }
 }

@@ -98,7 +98,7 @@ fn lines_and_fences() {
     b.run("unlink, the last", 9, 3, |b| {
         b.vol.unlink(&mut b.dir, b"a new name", &mut target, now)
     });
-    b.run("free inode", 6, 3, |b| b.vol.free_inode(target));
+    b.run("free inode", 6, 3, |b| b.vol.free_inode(&mut target));
     let mut sub = b.run("mkdir", 15, 4, |b| {
         b.vol.create(&mut b.dir, b"a directory", &new(DIR, 5))
     });
@@ -117,7 +117,7 @@ fn lines_and_fences() {
     b.run("rmdir", 10, 3, |b| {
         b.vol.rmdir(&mut b.top, b"a directory", &mut sub, now)
     });
-    b.run("free directory", 8, 3, |b| b.vol.free_inode(sub));
+    b.run("free directory", 8, 3, |b| b.vol.free_inode(&mut sub));
     let mut moved = b.run("symlink, short", 11, 4, |b| {
         b.vol
             .symlink(&mut b.dir, b"link", b"some/where/else", &new(0o777, 5))
@@ -174,7 +174,7 @@ fn lines_and_fences() {
     b.run("truncate to 0", 8, 3, |b| {
         b.vol.truncate(&mut b.file, 0, now)
     });
-    b.run("lookup", 0, 0, |b| b.vol.lookup(&b.dir, b"some file 7"));
+    b.run("lookup", 0, 0, |b| b.vol.lookup(&mut b.dir, b"some file 7"));
     b.run("readdir of 21 names", 0, 0, |b| list(&b.vol, &b.dir, 100));
     b.run("map", 0, 0, |b| b.vol.map(&b.file, 0, 1));
     assert!(!b.over);

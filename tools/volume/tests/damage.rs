@@ -151,7 +151,7 @@ fn damage(sim: &Sim, target: &Target, random: &mut Random, seal: bool) {
 }
 
 /// Everything that reads, on one inode; no more names and bytes than there can be.
-fn look(vol: &Volume<&Sim>, inode: &Inode) {
+fn look(vol: &Volume<&Sim>, inode: &mut Inode) {
     let mut names = 0;
     let _ = vol.readdir(inode, 0, &mut |e| {
         names += 1;
@@ -173,35 +173,35 @@ fn use_all(vol: &Volume<&Sim>, random: &mut Random) -> Result<()> {
     let get = |ino: u64| vol.iget(ino);
     let mut top = get(1)?;
     for ino in 0..260 {
-        if let Ok(inode) = get(ino) {
-            look(vol, &inode);
+        if let Ok(mut inode) = get(ino) {
+            look(vol, &mut inode);
         }
     }
     let mut errors = 0;
     let mut go = |result: Result<()>| errors += u32::from(result.is_err());
     for step in 0..6 {
         let name = format!("new{step}-{}", "y".repeat(random.below(200) as usize));
-        let find = |dir: &Inode, name: &[u8]| match vol.lookup(dir, name)? {
+        let find = |dir: &mut Inode, name: &[u8]| match vol.lookup(dir, name)? {
             Some(entry) => get(entry.ino),
             None => Err(Error::NotFound),
         };
         for dir_name in [&b"dir"[..], b""] {
-            let Ok(mut dir) = find(&top, dir_name).or(get(1)) else {
+            let Ok(mut dir) = find(&mut top, dir_name).or(get(1)) else {
                 continue;
             };
             let mode = [FILE, DIR, FIFO][random.below(3) as usize];
             go(vol
                 .create(&mut dir, name.as_bytes(), &new(mode, 3))
                 .map(drop));
-            if let Ok(mut file) = find(&top, b"small") {
+            if let Ok(mut file) = find(&mut top, b"small") {
                 go(vol.link(&mut dir, name.as_bytes(), &mut file, time(3)));
             }
             let victim = format!("{}-{}", step, "n".repeat(step));
-            if let Ok(mut file) = find(&dir, victim.as_bytes()) {
+            if let Ok(mut file) = find(&mut dir, victim.as_bytes()) {
                 go(vol.unlink(&mut dir, victim.as_bytes(), &mut file, time(4)));
-                go(vol.free_inode(file));
+                go(vol.free_inode(&mut file));
             }
-            if let Ok(mut sub) = find(&dir, b"sub") {
+            if let Ok(mut sub) = find(&mut dir, b"sub") {
                 go(vol.rename(Rename {
                     src_dir: &mut dir,
                     dst_dir: Some(&mut top),
@@ -216,7 +216,7 @@ fn use_all(vol: &Volume<&Sim>, random: &mut Random) -> Result<()> {
             }
         }
         for file in [&b"file"[..], b"small"] {
-            let Ok(mut file) = find(&top, file) else {
+            let Ok(mut file) = find(&mut top, file) else {
                 continue;
             };
             let at = random.below(600);

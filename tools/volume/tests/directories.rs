@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::*;
 use proptest::prelude::*;
+use rdax_volume::env::fail_allocations_after;
 use rdax_volume::volume::dir::hash;
 use rdax_volume::volume::error::Error;
 use rdax_volume::volume::inode::Inode;
@@ -99,12 +100,12 @@ impl Mirror {
         }
     }
 
-    fn finish(self, ram: &Shared<rdax_volume::ram::Ram>) {
+    fn finish(mut self, ram: &Shared<rdax_volume::ram::Ram>) {
         for name in &self.names {
-            let found = self.vol.lookup(&self.dir, name).unwrap().unwrap();
+            let found = self.vol.lookup(&mut self.dir, name).unwrap().unwrap();
             assert_eq!(found.ino, self.file.ino());
         }
-        assert_eq!(self.vol.lookup(&self.dir, b"not there"), Ok(None));
+        assert_eq!(self.vol.lookup(&mut self.dir, b"not there"), Ok(None));
         self.check(7);
         assert_clean(&**ram);
     }
@@ -247,7 +248,7 @@ fn bad_names_are_refused() {
         (&long, Error::NameTooLong),
     ] {
         assert_eq!(m.vol.link(&mut m.dir, name, &mut m.file, now), Err(error));
-        assert_eq!(m.vol.lookup(&m.dir, name), Err(error));
+        assert_eq!(m.vol.lookup(&mut m.dir, name), Err(error));
     }
     m.add(&long[..255]);
     m.add(b"...");
@@ -277,7 +278,7 @@ fn names_with_one_hash() {
         assert_eq!(cookies.len(), 2);
         assert_eq!(cookies[0] >> 11, cookies[1] >> 11);
         m.remove(TWINS[0]);
-        assert!(m.vol.lookup(&m.dir, TWINS[1]).unwrap().is_some());
+        assert!(m.vol.lookup(&mut m.dir, TWINS[1]).unwrap().is_some());
         m.remove(TWINS[1]);
     }
     m.add(TWINS[1]);
@@ -299,7 +300,11 @@ fn many(count: u64, bytes: u64) {
     println!("{count} added in {:?}", start.elapsed());
     let start = std::time::Instant::now();
     for i in (0..count).step_by(7) {
-        assert!(m.vol.lookup(&m.dir, name(i).as_bytes()).unwrap().is_some());
+        assert!(m
+            .vol
+            .lookup(&mut m.dir, name(i).as_bytes())
+            .unwrap()
+            .is_some());
     }
     println!("a seventh looked up in {:?}", start.elapsed());
     let start = std::time::Instant::now();
@@ -335,4 +340,32 @@ fn a_hundred_thousand_names() {
 #[ignore = "takes a minute"]
 fn a_million_names() {
     many(1_000_000, 256 << 20);
+}
+
+#[test]
+fn what_is_known_of_leaves_survives_failures() {
+    let (mut m, ram) = Mirror::new(16 << 20);
+    let mut failed = 0;
+    for i in 0..2000u32 {
+        // Every third name comes back and goes again.
+        let name = format!("name {}", if i % 3 == 0 { i / 7 } else { i }).into_bytes();
+        m.clock += 1;
+        let now = time(m.clock);
+        fail_allocations_after(Some(i % 11));
+        let there = m.names.contains(&name);
+        let done = if there {
+            m.vol.unlink(&mut m.dir, &name, &mut m.file, now)
+        } else {
+            m.vol.link(&mut m.dir, &name, &mut m.file, now)
+        };
+        fail_allocations_after(None);
+        match done {
+            Ok(()) if there => assert!(m.names.remove(&name)),
+            Ok(()) => assert!(m.names.insert(name)),
+            Err(Error::NoMemory) => failed += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(failed > 20, "{failed}");
+    m.finish(&ram);
 }

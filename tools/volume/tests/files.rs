@@ -187,7 +187,7 @@ proptest! {
         assert_clean(&*m.ram);
         let mut dir = root(&m.vol);
         m.vol.unlink(&mut dir, b"file", &mut m.file, time(99)).unwrap();
-        m.vol.free_inode(m.file).unwrap();
+        m.vol.free_inode(&mut m.file).unwrap();
         assert_clean(&*m.ram);
         prop_assert_eq!(m.vol.statfs().inodes_used, 1);
     }

@@ -287,9 +287,9 @@ fn orphans_are_freed_at_mount_and_the_file_grows() {
     assert!(!numbers.contains(&0));
     // Slots that are given back are used again.
     let mut files = files.into_iter();
-    let first = files.next().unwrap();
+    let mut first = files.next().unwrap();
     let slot = first.raw().orphan.get();
-    vol.free_inode(first).unwrap();
+    vol.free_inode(&mut first).unwrap();
     let again = vol.tmpfile(&new_file(0)).unwrap();
     assert_eq!(again.raw().orphan.get(), slot);
     let count = files.len() as u64 + 1;

@@ -309,7 +309,7 @@ impl Mirror {
                 let Some(ino) = self.pick(*i, |s| s.nlink == 0) else {
                     return;
                 };
-                self.vol.free_inode(self.get(ino)).unwrap();
+                self.vol.free_inode(&mut self.get(ino)).unwrap();
                 self.tree.remove(&ino);
                 assert_eq!(self.vol.iget(ino).unwrap_err(), Error::Stale);
             }
@@ -478,7 +478,7 @@ fn calls_that_make_no_sense_are_refused() {
         vol.unlink(&mut top, b"a", &mut f, now),
         vol.read_link(&f, &mut [0; 9]).map(drop),
         vol.readdir(&f, 0, &mut |_| true),
-        vol.free_inode(f.clone()),
+        vol.free_inode(&mut f.clone()),
     ];
     for (i, result) in invalid.into_iter().enumerate() {
         assert_eq!(result, Err(Error::Invalid), "{i}");
@@ -514,7 +514,7 @@ fn calls_that_make_no_sense_are_refused() {
         Err(Error::NotFound)
     );
     assert_eq!(vol.link(&mut b, b"x", &mut f, now), Err(Error::NotFound));
-    vol.free_inode(b).unwrap();
+    vol.free_inode(&mut b).unwrap();
 
     let mut after = walk(&vol).unwrap();
     assert_eq!(after.len() + 1, before.len());
@@ -531,6 +531,6 @@ fn a_new_user_of_a_number_has_another_generation() {
         let mut f = vol.create(&mut top, b"f", &new(FILE, 1)).unwrap();
         assert!(seen.insert((f.ino(), f.generation())));
         vol.unlink(&mut top, b"f", &mut f, time(2)).unwrap();
-        vol.free_inode(f).unwrap();
+        vol.free_inode(&mut f).unwrap();
     }
 }

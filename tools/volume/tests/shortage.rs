@@ -164,7 +164,7 @@ fn a_device_filled_to_the_last_block() {
         } else {
             vol.unlink(&mut top, &name, &mut inode, time(3)).unwrap();
         }
-        vol.free_inode(inode).unwrap();
+        vol.free_inode(&mut inode).unwrap();
     }
     assert_eq!(vol.statfs().inodes_used, 1);
     assert_eq!(top.size(), 4096);

@@ -137,7 +137,7 @@ fn directory(vol: &Volume<&Ram>, n: usize) -> Result<Inode> {
     vol.iget(dirs[n % dirs.len()])
 }
 
-fn target(vol: &Volume<&Ram>, dir: &Inode, n: u8) -> Result<Inode> {
+fn target(vol: &Volume<&Ram>, dir: &mut Inode, n: u8) -> Result<Inode> {
     let found = vol.lookup(dir, &name(n))?.ok_or(Error::NotFound)?;
     vol.iget(found.ino)
 }
@@ -168,9 +168,9 @@ fn rename(
     exchange: bool,
     now: Time,
 ) -> Result<()> {
-    let (mut src, dst) = (directory(vol, from.0)?, directory(vol, to.0)?);
-    let mut moved = target(vol, &src, from.1)?;
-    let mut replaced = match target(vol, &dst, to.1) {
+    let (mut src, mut dst) = (directory(vol, from.0)?, directory(vol, to.0)?);
+    let mut moved = target(vol, &mut src, from.1)?;
+    let mut replaced = match target(vol, &mut dst, to.1) {
         Err(Error::NotFound) => None,
         found => Some(found?),
     };
@@ -205,7 +205,7 @@ fn rename(
         now,
     })?;
     match replaced {
-        Some(inode) if inode.nlink() == 0 => vol.free_inode(inode),
+        Some(mut inode) if inode.nlink() == 0 => vol.free_inode(&mut inode),
         _ => Ok(()),
     }
 }
@@ -224,8 +224,8 @@ fn apply(vol: &Volume<&Ram>, op: &Op) -> Result<()> {
                 .map(|_| ())
         }
         Op::Link { dir, name: n, from } => {
-            let root = vol.iget(ROOT_INO)?;
-            let mut inode = target(vol, &root, from)?;
+            let mut root = vol.iget(ROOT_INO)?;
+            let mut inode = target(vol, &mut root, from)?;
             if is_dir(&inode) {
                 return Err(Error::Invalid);
             }
@@ -233,14 +233,14 @@ fn apply(vol: &Volume<&Ram>, op: &Op) -> Result<()> {
         }
         Op::Remove { dir, name: n, keep } => {
             let mut dir = directory(vol, dir)?;
-            let mut inode = target(vol, &dir, n)?;
+            let mut inode = target(vol, &mut dir, n)?;
             if is_dir(&inode) {
                 vol.rmdir(&mut dir, &name(n), &mut inode, NOW)?;
             } else {
                 vol.unlink(&mut dir, &name(n), &mut inode, NOW)?;
             }
             if inode.nlink() == 0 && !keep {
-                vol.free_inode(inode)?;
+                vol.free_inode(&mut inode)?;
             }
             Ok(())
         }
@@ -252,11 +252,11 @@ fn apply(vol: &Volume<&Ram>, op: &Op) -> Result<()> {
             block,
             len,
         } => {
-            let mut inode = target(vol, &directory(vol, dir)?, n)?;
+            let mut inode = target(vol, &mut directory(vol, dir)?, n)?;
             vol.fill(&mut inode, block, len, Some(NOW)).map(|_| ())
         }
         Op::Truncate { dir, name: n, size } => {
-            let mut inode = target(vol, &directory(vol, dir)?, n)?;
+            let mut inode = target(vol, &mut directory(vol, dir)?, n)?;
             vol.truncate(&mut inode, size, NOW)
         }
         Op::Punch {
@@ -265,7 +265,7 @@ fn apply(vol: &Volume<&Ram>, op: &Op) -> Result<()> {
             block,
             len,
         } => {
-            let mut inode = target(vol, &directory(vol, dir)?, n)?;
+            let mut inode = target(vol, &mut directory(vol, dir)?, n)?;
             vol.punch(&mut inode, block, len, NOW)
         }
     }

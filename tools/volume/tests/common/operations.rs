@@ -63,7 +63,7 @@ pub fn sim() -> Shared<Sim> {
         } else {
             vol.unlink(&mut top, b"x", &mut inode, time(1)).unwrap();
         }
-        vol.free_inode(inode).unwrap();
+        vol.free_inode(&mut inode).unwrap();
     }
     sim
 }
@@ -72,7 +72,7 @@ pub fn sim() -> Shared<Sim> {
 pub fn at(vol: &V, path: &[&[u8]]) -> Result<Inode> {
     let mut inode = vol.iget(ROOT_INO)?;
     for name in path {
-        let entry = vol.lookup(&inode, name)?.ok_or(Error::NotFound)?;
+        let entry = vol.lookup(&mut inode, name)?.ok_or(Error::NotFound)?;
         inode = vol.iget(entry.ino)?;
     }
     Ok(inode)
@@ -131,7 +131,7 @@ fn remove(vol: &V, dir: &mut Inode, name: &[u8]) -> Result<()> {
     let entry = vol.lookup(dir, name)?.ok_or(Error::NotFound)?;
     let mut inode = vol.iget(entry.ino)?;
     vol.unlink(dir, name, &mut inode, time(5))?;
-    vol.free_inode(inode)
+    vol.free_inode(&mut inode)
 }
 
 fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
@@ -139,7 +139,7 @@ fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
     let (dst_name, dst_dir) = dst.split_last().unwrap();
     let mut from = at(vol, src_dir)?;
     let mut to = at(vol, dst_dir)?;
-    let mut replaced = match vol.lookup(&to, dst_name)? {
+    let mut replaced = match vol.lookup(&mut to, dst_name)? {
         Some(entry) => Some(vol.iget(entry.ino)?),
         None => None,
     };
@@ -228,7 +228,7 @@ operations! {
         let mut near = (0u8..).map(|i| [i; 9]).filter(|n| hash(&HASH_KEY, n) >> 51 == 1);
         let near = near.find(|n| !n.contains(&b'/') && n[0] > 0).unwrap();
         rename(v, &[b"d", &name], &[b"d", &near], false)?;
-        assert_eq!(at(v, &[b"d"])?.size(), 2 * BLOCK);
+        assert_eq!(v.iget(d.ino())?.size(), 2 * BLOCK);
     }
     unlink_the_last_name_of_a_leaf: |p| { leaf_of_one(p)? } |v| {
         let mut d = at(v, &[b"d"])?;
