@@ -87,10 +87,7 @@ pub(super) fn split_huge(info: &InodeInfo, chunk: &Chunk, state: &mut State) -> 
 
 /// The pages of `pages` that belong to the file, and their blocks: of a huge folio, the first one
 /// of it.
-fn pages_of<'a>(
-    state: &'a State,
-    pages: &PageSet,
-) -> impl Iterator<Item = (usize, u64)> + 'a {
+fn pages_of<'a>(state: &'a State, pages: &PageSet) -> impl Iterator<Item = (usize, u64)> + 'a {
     let pages = match state.is_huge() && !pages.is_empty() {
         true => PageSet::range(0, 0),
         false => *pages,

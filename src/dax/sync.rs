@@ -103,7 +103,10 @@ fn write_back_chunk(
     for page in kept.pages().iter() {
         pmem.write_back_blocks(state.block(page), 1);
     }
-    info.sb().counters.hot_pages.add(kept.pages().count() as u64);
+    info.sb()
+        .counters
+        .hot_pages
+        .add(kept.pages().count() as u64);
     pages += kept.written_back();
     if !cold.pages().is_empty() {
         if writable {
@@ -171,7 +174,11 @@ fn judge(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bo
 /// Write-protects all shared mappings of `pages`.
 fn write_protect(info: &InodeInfo, chunk: &Chunk, state: &State, pages: &PageSet) {
     // A mapping of 2 MiB is protected as a whole or not at all.
-    let pages = if state.is_huge() { &PageSet::ALL } else { pages };
+    let pages = if state.is_huge() {
+        &PageSet::ALL
+    } else {
+        pages
+    };
     let mut entries = 0;
     for run in state.runs(pages) {
         // SAFETY: the mapping is that of the inode; the blocks of the run are where the file has

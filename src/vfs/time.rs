@@ -58,11 +58,7 @@ impl InodeInfo {
     pub fn touch_data(&self) {
         // SAFETY: the inode is alive. Nothing but memory is changed, so this does not fail.
         unsafe {
-            bindings::generic_update_time(
-                self.as_vfs(),
-                bindings::fs_update_time_FS_UPD_CMTIME,
-                0,
-            );
+            bindings::generic_update_time(self.as_vfs(), bindings::fs_update_time_FS_UPD_CMTIME, 0);
         }
     }
 

@@ -11,9 +11,9 @@ use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 
 use super::Table;
-use crate::{bindings, dax};
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::object::SuperBlock;
+use crate::{bindings, dax};
 
 /// The operations of a super block.
 pub trait SuperOperations {
