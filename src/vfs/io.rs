@@ -46,8 +46,8 @@ fn blocks(pos: u64, len: u64) -> u64 {
     (pos % BLOCK + len).div_ceil(BLOCK)
 }
 
-/// Why a copy to or from `iter`, with `left` bytes left, ended early, as `fault_in` finds out: it returns how many of some
-/// bytes of the user's memory cannot be had. If all can, it was the media.
+/// Why a copy to or from `iter`, with `left` bytes left, ended early, as `fault_in` finds out: it
+/// returns how many of some bytes of the user's memory cannot be had. If all can, it was the media.
 fn ended_early(
     iter: *const bindings::iov_iter,
     left: usize,
