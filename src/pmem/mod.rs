@@ -514,6 +514,10 @@ impl Pmem for DirectMap {
         Ok(())
     }
 
+    fn check_storable(&self, at: u64, len: u64) -> volume::Result<()> {
+        self.check_good(at, len)
+    }
+
     fn write_back(&self, at: u64, len: u64) {
         if len == 0 {
             return;

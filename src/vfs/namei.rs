@@ -74,6 +74,7 @@ impl DirOperations for Directory {
         if dentry.name().len() > volume::format::NAME_MAX {
             return Err(ENAMETOOLONG);
         }
+        sb.check_alive()?;
         let found = sb.check(sb.volume.lookup(&mut dir.meta(), dentry.name()))?;
         found.map(|entry| iget(sb, entry.ino)).transpose()
     }

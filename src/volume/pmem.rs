@@ -47,6 +47,12 @@ pub trait Pmem {
         Ok(())
     }
 
+    /// Fails with [`super::Error::Media`] if one of the `len` bytes at `at` is known to be bad: what
+    /// is going to be stored to is asked for before it is too late to give up.
+    fn check_storable(&self, _at: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Starts the write-back of every line that `at..at + len` touches (`clwb`).
     fn write_back(&self, at: u64, len: u64);
 
@@ -79,6 +85,10 @@ impl<P: Pmem + ?Sized> Pmem for &P {
 
     fn heal(&self, at: u64, len: u64) -> Result<()> {
         (**self).heal(at, len)
+    }
+
+    fn check_storable(&self, at: u64, len: u64) -> Result<()> {
+        (**self).check_storable(at, len)
     }
 
     fn write_back(&self, at: u64, len: u64) {

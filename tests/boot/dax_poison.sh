@@ -221,7 +221,7 @@ cat >share/nvdimm <<'END'
 set -e
 mkfs.rdax -q /dev/pmem0
 mount -t rdax -o errors=continue /dev/pmem0 /mnt/pmem
-python3 /share/nvdimm.py
+python3 /share/nvdimm.py || { dmesg | grep rdax: ; exit 1; }
 dmesg | grep 'rdax: pmem0: memory error in block .*, inode'
 dmesg | grep 'rdax: pmem0: memory error at byte .*fsck.rdax'
 mount -o remount,errors=remount-ro /mnt/pmem

@@ -104,6 +104,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         if at % WORD as u64 != 0 || len % WORD != 0 || !self.vol.geo.contains(at, len as u64) {
             return Err(Error::Invalid);
         }
+        // What is committed has to be applied: this is the time to find out that it cannot be.
+        self.vol.pmem().check_storable(at, len as u64)?;
         entry::need(&self.lane.body, 1 + len / WORD)?;
         entry::write(&mut self.lane.body, at, len / WORD)
     }

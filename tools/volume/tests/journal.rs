@@ -670,6 +670,21 @@ fn without_memory_nothing_is_left_behind() {
 }
 
 #[test]
+fn a_bad_target_is_found_before_the_commit() {
+    let bench = Bench::new();
+    let at = bench.field * BLOCK;
+    bench.sim().poison(at, 64);
+    let mut tx = bench.vol.begin().unwrap();
+    assert_eq!(tx.write(at + 8, &[1; 8]), Err(Error::Media { at }));
+    drop(tx);
+    // Nothing has happened, and whatever is good can be changed.
+    assert!(!bench.vol.is_failed());
+    let mut tx = bench.vol.begin().unwrap();
+    tx.write(at + 64, &[1; 8]).unwrap();
+    tx.commit().unwrap();
+}
+
+#[test]
 fn a_fence_that_fails_stops_the_volume_unless_nothing_has_happened() {
     for n in 0..4 {
         let mut bench = Bench::new();

@@ -173,6 +173,14 @@ impl Sim {
 }
 
 impl Inner {
+    /// Fails if a line that `at..at + len` touches is poisoned.
+    fn check_good(&self, at: u64, len: u64) -> Result<()> {
+        match self.poisoned.range(at - at % LINE..at + len).next() {
+            Some(line) => Err(Error::Media { at: *line }),
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, at: u64, len: u64) {
         let inside = at.checked_add(len).is_some_and(|end| end <= self.len);
         assert!(inside, "access outside the device: {len} bytes at {at:#x}");
@@ -234,17 +242,20 @@ impl Pmem for Sim {
         inner.check(at, buf.len() as u64);
         inner.stats.reads += 1;
         inner.stats.bytes_read += buf.len() as u64;
-        let first = at - at % LINE;
-        if let Some(line) = inner.poisoned.range(first..at + buf.len() as u64).next() {
-            return Err(Error::Media { at: *line });
-        }
+        inner.check_good(at, buf.len() as u64)?;
         inner.content.read(at, buf);
         Ok(())
     }
 
     fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
-        self.inner().store(at, bytes, false);
+        let mut inner = self.inner();
+        inner.check_good(at, bytes.len() as u64)?;
+        inner.store(at, bytes, false);
         Ok(())
+    }
+
+    fn check_storable(&self, at: u64, len: u64) -> Result<()> {
+        self.inner().check_good(at, len)
     }
 
     fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()> {
@@ -327,6 +338,10 @@ impl<P: Pmem + ?Sized> Pmem for Arc<P> {
 
     fn store(&self, at: u64, bytes: &[u8]) -> Result<()> {
         (**self).store(at, bytes)
+    }
+
+    fn check_storable(&self, at: u64, len: u64) -> Result<()> {
+        (**self).check_storable(at, len)
     }
 
     fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()> {
