@@ -16,9 +16,9 @@ use super::page_set::{PageSet, PAGES};
 
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
 pub struct Heat<T> {
-    /// A sync took the page since it was mapped, or was hot the last time.
+    /// A sync made the page clean since it was last known to be cold.
     once: PageSet,
-    /// And another one.
+    /// And so did another.
     twice: PageSet,
     hot: PageSet,
     /// Of the hot pages, as of the last sync that covered them.

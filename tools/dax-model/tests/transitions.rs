@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dax_model::chunk::{Entry, State, Tags, Window};
+use dax_model::chunk::{Entry, Run, State, Tags, Window};
+use dax_model::heat::Heat;
 use dax_model::page_set::{PageSet, PAGES};
 use proptest::prelude::*;
 
@@ -173,6 +174,61 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_page_is_hot_after_three_syncs_until_it_is_left_alone() {
+    let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+    let (one, two) = (PageSet::range(7, 7), PageSet::range(7, 8));
+    heat.taken(&one);
+    assert!(heat.warm().is_empty());
+    heat.taken(&two);
+    assert_eq!(*heat.warm(), one);
+    assert!(heat.needs_table());
+    heat.add(7, 1);
+    assert!(heat.hot().is_empty(), "without a table");
+    heat.set_table(Box::new([0; PAGES]));
+    heat.add(7, 1);
+    assert_eq!(*heat.hot(), one);
+    assert!(!heat.compare(7, 1) && heat.compare(7, 2) && !heat.compare(7, 2));
+    heat.cool(&one);
+    assert!(heat.hot().is_empty() && heat.warm().is_empty() && heat.needs_table());
+    heat.taken(&two);
+    assert_eq!(*heat.warm(), PageSet::range(8, 8), "7 begins anew");
+}
+
+#[test]
+fn a_huge_chunk_is_one_run_and_becomes_dirty_as_one() {
+    let mut chunk = Chunk::new();
+    chunk.map_zero(3);
+    assert!(chunk.may_map_huge(true));
+    assert!(chunk.map_huge(5120), "the zero page has to go");
+    let runs: Vec<_> = chunk.runs(&PageSet::ALL).collect();
+    assert!(matches!(
+        runs[..],
+        [Run {
+            page: 0,
+            block: 5120,
+            len: PAGES
+        }]
+    ));
+    let mut tags = Tags::new();
+    assert_eq!((tags.set(9).newly, tags.set_all().newly), (1, PAGES - 1));
+    // A sync of one page makes one clean, and the next store small pages.
+    let seen = tags.dirty_in(&PageSet::range(4, 4));
+    let (taken, clean) = tags.take(seen.write_protected());
+    assert_eq!((taken.written_back(), clean), (1, false));
+    chunk.store_small();
+    assert!(chunk.may_map_huge(false) && !chunk.may_map_huge(true));
+    chunk.split();
+    assert!(!chunk.is_huge() && chunk.entry(511) == Entry::Present(5631));
+    assert_eq!(tags.dirty_in(&PageSet::ALL).pages().count(), PAGES - 1);
+    chunk.join();
+    assert!(chunk.present().is_empty() && !chunk.map_huge(1024));
+    chunk.never_huge();
+    assert!(!chunk.may_map_huge(false));
+    assert_eq!(chunk.forget(&PageSet::ALL), PageSet::ALL);
+    assert!(!chunk.is_huge());
 }
 
 #[test]
