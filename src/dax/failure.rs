@@ -16,6 +16,7 @@ use kernel::sync::rcu;
 use super::layout::{self, unmap};
 use super::page::Page;
 use super::page_set::PageSet;
+use super::sync;
 use super::tracker::split;
 use crate::bindings;
 use crate::vfs::inode::InodeInfo;
@@ -63,7 +64,10 @@ unsafe extern "C" fn notify_failure(
         sb.shut_down("device is being removed");
         pmem.set_gone();
         // No pin and no inode may lead to the device when it is gone.
-        for_each_file(sb, layout::detach);
+        for_each_file(sb, |info| {
+            let _faults = InvalidateLock::new(info);
+            layout::detach(info);
+        });
         layout::wait_for_pins(sb);
         return 0;
     }
@@ -87,7 +91,6 @@ fn fail_block(sb: &SbInfo, block: u64) {
         let _faults = InvalidateLock::new(owner.info());
         if let Some((_, index)) = page.owner() {
             fail_page(owner.info(), index);
-            lose_stores(owner.info(), index);
         }
         return;
     }
@@ -99,28 +102,24 @@ fn fail_block(sb: &SbInfo, block: u64) {
 }
 
 /// Unmaps the page `index` of a file, and has its neighbours mapped one by one: only who touches the
-/// bad one gets a signal. Faults are kept out.
+/// bad one gets a signal. Faults are kept out. What was stored to it since it was last written back
+/// is lost.
 fn fail_page(info: &InodeInfo, index: u64) {
-    let (number, _) = split(index);
-    if let Some(chunk) = info.tracker.chunk(number) {
-        chunk.lock().never_huge();
-        unmap(info.mapping(), chunk.first_page(), chunk.last_page());
-    }
-}
-
-/// What was stored to a bad page since it was last written back is lost. The next sync tells: each
-/// open file once.
-fn lose_stores(info: &InodeInfo, page: u64) {
-    let (index, page) = split(page);
-    let Some(chunk) = info.tracker.chunk(index) else {
+    let (number, page) = split(index);
+    let Some(chunk) = info.tracker.chunk(number) else {
         return;
     };
+    let mut state = chunk.lock();
+    state.never_huge();
+    unmap(info.mapping(), chunk.first_page(), chunk.last_page());
     let pages = PageSet::range(page, page);
-    let state = chunk.lock();
-    let dirty = info.tracker.dirty_in(chunk, &state, &pages);
-    if !dirty.pages().is_empty() {
-        // SAFETY: the mapping is that of the inode.
-        unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
+    if !info
+        .tracker
+        .dirty_in(chunk, &state, &pages)
+        .pages()
+        .is_empty()
+    {
+        sync::stores_are_lost(info);
     }
 }
 

@@ -24,12 +24,14 @@ use super::layout::{split_huge, unmap, unmap_zeroes};
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
 use super::tracker::{split, table_for, Chunk, State};
-use super::Entry;
+use super::{tag, Entry};
 use crate::bindings;
 use crate::env::nofs;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::vm::{Fault, FaultResult};
+use crate::volume::alloc::Run;
 use crate::volume::file::Map;
+use crate::volume::inode::Inode;
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
@@ -153,13 +155,6 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     Ok(fault.insert(struct_page, write))
 }
 
-/// Stores may reach `page` of `chunk` from now on; any page if it is `None`.
-fn tag(info: &InodeInfo, chunk: &Chunk, page: Option<usize>) {
-    let newly = info.tracker.tag(chunk, page);
-    info.sb().counters.pages_tagged.add(newly as u64);
-    info.sb().dirty.note(&info.tracker);
-}
-
 /// The block of `page` of `chunk`; `None` for a hole that need not be filled.
 fn find_block(
     info: &InodeInfo,
@@ -175,21 +170,34 @@ fn find_block(
         Map::Run { block, .. } => Ok(Some(block)),
         Map::Hole { .. } if !write => Ok(None),
         Map::Hole { .. } => {
-            let ahead = &info.tracker.ahead;
-            let asked = ahead.ask(at);
-            let end = info.i_size().div_ceil(PAGE).min(chunk.last_page() + 1);
-            // Zeroes, and durably so, before anyone can see it.
-            let len = asked.min(end.saturating_sub(at)).max(1);
-            let run = sb.check(sb.volume.fill(&mut meta, at, len, None))?;
-            info.update_blocks(&meta);
-            drop(meta);
-            ahead.filled(at, asked, run.len);
-            // The page itself is dealt with by who maps it.
-            let more = PageSet::range(page + 1, page + run.len as usize - 1);
-            unmap_zeroes(info, chunk, state, &more);
-            Ok(Some(run.block))
+            let asked = info.tracker.ahead.ask(at);
+            Ok(Some(
+                fill_hole(info, chunk, state, &mut meta, page, asked)?.block,
+            ))
         }
     }
+}
+
+/// Fills the hole from `page` of `chunk` on with up to `asked` blocks, as far as the chunk and the
+/// file go. They are zero, and durably so, before anyone can see them.
+fn fill_hole(
+    info: &InodeInfo,
+    chunk: &Chunk,
+    state: &mut State,
+    meta: &mut Inode,
+    page: usize,
+    asked: u64,
+) -> Result<Run> {
+    let sb = info.sb();
+    let at = chunk.first_page() + page as u64;
+    let end = info.i_size().div_ceil(PAGE).min(chunk.last_page() + 1);
+    let len = asked.min(end.saturating_sub(at)).max(1);
+    let run = sb.check(sb.volume.fill(meta, at, len, None))?;
+    info.update_blocks(meta);
+    info.tracker.ahead.filled(at, asked, run.len);
+    let filled = PageSet::range(page, page + run.len as usize - 1);
+    unmap_zeroes(info, chunk, state, &filled);
+    Ok(run)
 }
 
 /// Maps the 2 MiB around the page in one piece, writable if `write`.
@@ -239,16 +247,11 @@ fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Resu
         match sb.check(sb.volume.map(&meta, first, len))? {
             Map::Run { block, len: found } if found == len => block,
             Map::Hole { len: found } if found == len && write => {
-                let ahead = &info.tracker.ahead;
-                if ahead.ask(first) < len {
+                if info.tracker.ahead.ask(first) < len {
                     return Ok(false);
                 }
-                let run = sb.check(sb.volume.fill(&mut meta, first, len, None))?;
-                info.update_blocks(&meta);
-                ahead.filled(first, len, run.len);
+                let run = fill_hole(info, chunk, state, &mut meta, 0, len)?;
                 if run.len < len {
-                    drop(meta);
-                    unmap_zeroes(info, chunk, state, &PageSet::range(0, run.len as usize - 1));
                     return Ok(false);
                 }
                 run.block
@@ -256,16 +259,12 @@ fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Resu
             _ => return Ok(false),
         }
     };
+    if pmem.pfn(block) % len != 0 || pmem.is_bad(block, len) {
+        return Ok(false);
+    }
     let page = Page::of_block(pmem, block);
-    let examined = match pmem.pfn(block) % len {
-        0 => page.examine(info.mapping()),
-        _ => {
-            unmap_zeroes(info, chunk, state, &PageSet::ALL);
-            return Ok(false);
-        }
-    };
-    if !examined.free || pmem.is_bad(block, len) {
-        unmap_zeroes(info, chunk, state, &PageSet::ALL);
+    let examined = page.examine(info.mapping());
+    if !examined.free {
         return Ok(false);
     }
     state.join();

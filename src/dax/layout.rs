@@ -14,6 +14,7 @@ use super::chunk::Run;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
 use super::sync::{self, Hot};
+use super::tag;
 use super::tracker::{split, table_for, Chunk, State};
 use crate::bindings;
 use crate::env::nofs;
@@ -115,18 +116,13 @@ fn forget(info: &InodeInfo, first: u64, last: u64, each: impl Fn(Page)) {
 }
 
 /// Takes all pages from the file because the device is going, and its struct pages with it: waits
-/// for whoever pinned one. No mapping can come back.
+/// for whoever pinned one. Faults are kept out, and no mapping can come back later.
 pub(super) fn detach(info: &InodeInfo) {
-    // SAFETY: the mapping is that of the inode. Faults that began before the device was marked as
-    // gone end first; later ones fail.
-    unsafe { bindings::rdax_filemap_invalidate_lock(info.mapping()) };
     unmap(info.mapping(), 0, u64::MAX);
     forget(info, 0, u64::MAX, |page| {
         let _ = page.wait_idle(false);
         page.dissociate();
     });
-    // SAFETY: taken above.
-    unsafe { bindings::rdax_filemap_invalidate_unlock(info.mapping()) };
 }
 
 /// Holes among the `nr` pages from `first` were filled by write(2) or fallocate: whoever has the
@@ -259,8 +255,7 @@ fn adopt(info: &InodeInfo, pin: &Pin) -> Result {
         let _ = state.map_block(nth, pin.block, table);
         page.associate(info.mapping(), pin.page);
     }
-    info.tracker.tag(chunk, stored_to);
-    info.sb().dirty.note(&info.tracker);
+    tag(info, chunk, stored_to);
     Ok(())
 }
 

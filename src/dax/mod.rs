@@ -48,7 +48,13 @@ pub fn dirty_page(info: &InodeInfo, page: u64, huge: bool) -> bool {
         // Only pages that belong to the file get here, and a fault made them so.
         return false;
     };
-    let newly = info.tracker.tag(chunk, (!huge).then_some(page));
+    tag(info, chunk, (!huge).then_some(page))
+}
+
+/// Stores may reach `page` of `chunk` from now on, or have; any page if it is `None`. Returns whether
+/// one was clean. Does not sleep; a page table lock may be held.
+fn tag(info: &InodeInfo, chunk: &tracker::Chunk, page: Option<usize>) -> bool {
+    let newly = info.tracker.tag(chunk, page);
     info.sb().counters.pages_tagged.add(newly as u64);
     info.sb().dirty.note(&info.tracker);
     newly > 0

@@ -22,12 +22,10 @@ use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
 use crate::env::nofs;
 use crate::vfs::inode::InodeInfo;
-use crate::volume::pmem::{Pmem, LINE};
+use crate::volume::pmem::Pmem;
 
 /// Bytes to pages.
 const PAGE_SHIFT: u32 = 12;
-/// Bytes in a page.
-const PAGE: u64 = 1 << PAGE_SHIFT;
 
 /// What becomes of hot pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,14 +67,18 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
             return Ok(());
         }
         sb.counters.pages_written_back.add(pages);
-        sb.counters.lines_flushed.add(pages * (PAGE / LINE));
         pmem.fence()
     });
     result.map_err(|_| {
-        // SAFETY: the mapping is that of the inode.
-        unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
+        stores_are_lost(info);
         EIO
     })
+}
+
+/// Stores to the file did not reach the media: every open file learns of it at its next sync, once.
+pub(super) fn stores_are_lost(info: &InodeInfo) {
+    // SAFETY: the mapping is that of the inode.
+    unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
 }
 
 /// Writes back the dirty pages among `pages` of one chunk, without the fence. Returns how many.
@@ -100,14 +102,13 @@ fn write_back_chunk(
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
     let kept = judge(info, &mut state, &mut cold, writable && hot == Hot::Keep);
     let mut pages = 0;
-    for page in kept.pages().iter() {
-        pmem.write_back_blocks(state.block(page), 1);
+    if !kept.pages().is_empty() {
+        for page in kept.pages().iter() {
+            pmem.write_back_blocks(state.block(page), 1);
+        }
+        pages += kept.written_back();
+        info.sb().counters.hot_pages.add(pages as u64);
     }
-    info.sb()
-        .counters
-        .hot_pages
-        .add(kept.pages().count() as u64);
-    pages += kept.written_back();
     if !cold.pages().is_empty() {
         if writable {
             write_protect(info, chunk, &state, cold.pages());

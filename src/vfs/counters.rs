@@ -14,6 +14,8 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use super::super_block::SbInfo;
 use super::table::Table;
 use crate::bindings;
+use crate::volume::format::BLOCK;
+use crate::volume::pmem::LINE;
 
 /// One counter, on a cache line of its own.
 #[repr(align(64))]
@@ -81,14 +83,14 @@ counters! {
         pages_written_back,
         /// Those of them that stayed dirty and writable, because they are hot.
         hot_pages,
-        /// Cache lines that a sync wrote back.
-        lines_flushed,
         /// Pages of the page cache that were written back.
         cached_pages_written_back,
         /// Calls of fsync, fdatasync and msync.
         sync_calls,
     }
     shown {
+        // Every line of every page that a sync wrote back.
+        lines_flushed = |sb| sb.counters.pages_written_back.get() * (BLOCK / LINE),
         journal_lines = |sb| sb.volume.pmem().journal_lines(),
         fences = |sb| sb.volume.pmem().fences(),
     }

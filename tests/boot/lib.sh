@@ -17,6 +17,19 @@ vm() {
 	"$TOP/qemu/vm" --kernel "$KERNEL" --fs none --image image --share share "$@"
 }
 
+# Makes share/check, which finds all that the stress tests were promised durable, and
+# the volume clean.
+make_check() {
+	mkdir -p share
+	cat >share/check <<'END'
+set -e
+mount -t rdax /dev/pmem0 /mnt/pmem
+rdax-stress --dir /mnt/pmem --ledger /share/ledger --verify
+umount /mnt/pmem
+fsck.rdax -n /dev/pmem0
+END
+}
+
 # qemu_of PID: the QEMU that the process PID, a qemu/vm, or its children started.
 qemu_of() {
 	local child children=()

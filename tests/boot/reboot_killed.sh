@@ -9,14 +9,7 @@
 ROUNDS=${ROUNDS:-3}
 MOUNT_OPTIONS=${MOUNT_OPTIONS:-dax=always}
 
-mkdir share
-cat >share/check <<'END'
-set -e
-mount -t rdax /dev/pmem0 /mnt/pmem
-rdax-stress --dir /mnt/pmem --ledger /share/ledger --verify
-umount /mnt/pmem
-fsck.rdax -n /dev/pmem0
-END
+make_check
 cat >share/round <<'END'
 set -e
 if [ -e /share/ledger ]; then

@@ -5,7 +5,7 @@
 # is refused, all else is as on an NVDIMM, and the volume is whole after a reboot.
 . "${0%/*}/lib.sh"
 
-mkdir share
+make_check
 cat >share/test <<'END'
 set -e
 mkfs.rdax -q /dev/pmem0
@@ -34,13 +34,6 @@ before = counter()
 ctypes.memset(at + 5000, 7, 100)
 assert pmem.pmem_msync(ctypes.c_void_p(at + 5000), ctypes.c_size_t(100)) == 0
 assert counter() == before + 1
-END
-cat >share/check <<'END'
-set -e
-mount -t rdax /dev/pmem0 /mnt/pmem
-rdax-stress --dir /mnt/pmem --ledger /share/ledger --verify
-umount /mnt/pmem
-fsck.rdax -n /dev/pmem0
 END
 vm --virtio-pmem --pmem 256M -- bash /share/test
 vm --virtio-pmem -- bash /share/check

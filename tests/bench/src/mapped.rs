@@ -26,11 +26,7 @@ pub fn map(file: &File) -> Result<MmapMut> {
 /// A file of [`SIZE`] bytes, all stored to through a mapping before. That is how a file gets 2 MiB
 /// mappings from every file system that gives them for a hole of that size.
 pub fn whole_file(path: &Path) -> Result<File> {
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)?;
+    let file = File::create_new(path)?;
     file.set_len(SIZE as u64)?;
     let mut map = map(&file)?;
     map.fill(0x5a);
@@ -133,11 +129,7 @@ fn every_page(meter: &mut Meter, map: &mut MmapMut, operation: &str) -> Result<(
 /// A file that was never mapped but by pages of 4 KiB.
 fn small_mappings(meter: &mut Meter, dir: &Path) -> Result<()> {
     let path = dir.join("small");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = File::create_new(&path)?;
     file.set_len(SIZE as u64)?;
     let mut map = map(&file)?;
     map.advise(Advice::NoHugePage)
@@ -181,11 +173,7 @@ fn first_touch(meter: &mut Meter, file: &File) -> Result<()> {
 fn holes(meter: &mut Meter, dir: &Path) -> Result<()> {
     let path = dir.join("hole");
     for _ in 0..3 {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path)?;
+        let file = File::create_new(&path)?;
         file.set_len(SIZE as u64)?;
         let mut map = map(&file)?;
         let fill = || {

@@ -37,11 +37,7 @@ pub fn measure(meter: &mut Meter, dir: &Path, large: usize, names: u64) -> Resul
 /// A page here and there of a file that is mapped whole and was stored to everywhere.
 fn one_page(meter: &mut Meter, dir: &Path, operation: &'static str, bytes: usize) -> Result<()> {
     let path = dir.join("touched");
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)?;
+    let file = File::create_new(&path)?;
     // SAFETY: the call takes no pointer; the descriptor is open.
     let allocated = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } == 0;
     ensure!(

@@ -7,8 +7,8 @@ use std::fs::File;
 use anyhow::{ensure, Result};
 
 use crate::sys::{
-    create, drop_inodes, fallocate, free_blocks, pipe, read_at, read_page, vmsplice, write_at, Map,
-    PAGE,
+    create, drop_inodes, fallocate, free_blocks, pipe, read_at, vmsplice, waits_for_pin, write_at,
+    Map, PAGE,
 };
 use crate::{Place, Scenario};
 
@@ -251,15 +251,7 @@ fn pinned(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("fences", 1)], || Ok(file.sync_data()?))?;
-    std::thread::scope(|scope| {
-        let truncate = scope.spawn(|| file.set_len(0));
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        ensure!(!truncate.is_finished(), "truncation did not wait");
-        ensure!(read_page(&reader)?[0] == 33, "the pinned page changed");
-        drop((reader, writer));
-        truncate.join().unwrap()?;
-        Ok(())
-    })
+    waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))
 }
 
 fn evict_pinned(place: &Place) -> Result<()> {
@@ -272,16 +264,8 @@ fn evict_pinned(place: &Place) -> Result<()> {
     drop((map, first));
     drop_inodes()?;
     let file = File::options().read(true).write(true).open(&path)?;
-    std::thread::scope(|scope| {
-        // Nothing was mapped since: truncation has to know of the pin all the same.
-        let truncate = scope.spawn(|| file.set_len(0));
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        ensure!(!truncate.is_finished(), "truncation did not wait");
-        ensure!(read_page(&reader)?[0] == 33);
-        drop((reader, writer));
-        truncate.join().unwrap()?;
-        Ok(())
-    })
+    // Nothing was mapped since: truncation has to know of the pin all the same.
+    waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))
 }
 
 fn sequential_hole(place: &Place) -> Result<()> {

@@ -12,7 +12,8 @@ use anyhow::{ensure, Result};
 
 use crate::sys::{
     check, create, dies_of_sigbus, drop_inodes, fallocate, filled, free_blocks, pipe, read_at,
-    read_page, read_slowly, slow_device, vmsplice, wait_until, write_at, End, Map, PAGE,
+    read_page, read_slowly, slow_device, vmsplice, wait_until, waits_for_pin, write_at, End, Map,
+    PAGE,
 };
 use crate::{Place, Scenario};
 
@@ -145,22 +146,10 @@ fn truncate_pinned(place: &Place) -> Result<()> {
     ensure!(child.wait()? == End::Exit(17));
     ensure!(file.metadata()?.len() == 4 * PAGE as u64 && map.load(PAGE) == 33);
     ensure!(free_blocks(&place.dir)? == free);
-    std::thread::scope(|scope| {
-        let truncate = scope.spawn(|| file.set_len(0));
-        std::thread::sleep(Duration::from_millis(200));
-        ensure!(
-            !truncate.is_finished(),
-            "truncation did not wait for the pin"
-        );
+    let truncate = || Ok(file.set_len(0)?);
+    waits_for_pin((reader, writer), 33, truncate, || {
         // Faults are let in while it waits.
         map.store(2 * PAGE, 34);
-        ensure!(read_page(&reader)?[0] == 33, "the pinned page changed");
-        drop((reader, writer));
-        ensure!(
-            wait_until(Duration::from_secs(5), || truncate.is_finished()),
-            "truncation did not go on"
-        );
-        truncate.join().unwrap()?;
         Ok(())
     })?;
     ensure!(free_blocks(&place.dir)? == free + 4);
@@ -180,22 +169,13 @@ fn punch_pinned(place: &Place) -> Result<()> {
     // Another page of the file is nobody's.
     fallocate(&file, mode, 2 * PAGE, PAGE as u64)?;
     ensure!(free_blocks(&place.dir)? == free + 1);
-    std::thread::scope(|scope| {
-        let punch = scope.spawn(|| fallocate(&file, mode, 0, 2 * PAGE as u64));
-        std::thread::sleep(Duration::from_millis(200));
-        ensure!(!punch.is_finished(), "punching did not wait for the pin");
+    let punch = || Ok(fallocate(&file, mode, 0, 2 * PAGE as u64)?);
+    waits_for_pin((reader, writer), 33, punch, || {
         // The page is mapped again meanwhile, and stays so.
         ensure!(map.load(PAGE) == 33 && free_blocks(&place.dir)? == free + 1);
-        ensure!(read_page(&reader)?[0] == 33, "the pinned page changed");
-        drop((reader, writer));
-        ensure!(
-            wait_until(Duration::from_secs(5), || punch.is_finished()),
-            "punching waits for the mapping, too"
-        );
-        punch.join().unwrap()?;
-        ensure!(map.load(0) == 0 && map.load(PAGE) == 0);
         Ok(())
     })?;
+    ensure!(map.load(0) == 0 && map.load(PAGE) == 0);
     ensure!(free_blocks(&place.dir)? == free + 3);
     Ok(())
 }
@@ -279,18 +259,7 @@ fn evict_pinned(place: &Place) -> Result<()> {
     let map = Map::shared(&file, 4 * PAGE)?;
     ensure!(map.load(PAGE) == 33);
     map.store(PAGE, 44);
-    std::thread::scope(|scope| {
-        let truncate = scope.spawn(|| file.set_len(0));
-        std::thread::sleep(Duration::from_millis(200));
-        ensure!(
-            !truncate.is_finished(),
-            "truncation did not wait for the old pin"
-        );
-        ensure!(read_page(&reader)?[0] == 44);
-        drop((reader, writer));
-        truncate.join().unwrap()?;
-        Ok(())
-    })
+    waits_for_pin((reader, writer), 44, || Ok(file.set_len(0)?), || Ok(()))
 }
 
 fn unlink_mapped(place: &Place) -> Result<()> {

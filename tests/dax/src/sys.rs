@@ -366,6 +366,29 @@ pub fn slow_device() -> Result<File> {
     Ok(options.read(true).open(device)?)
 }
 
+/// Runs `work`, which has to wait for the page that the pipe `(reader, writer)` pins, until after
+/// `meanwhile`. Up to then the page begins with `value`.
+pub fn waits_for_pin(
+    (reader, writer): (OwnedFd, OwnedFd),
+    value: u8,
+    work: impl FnOnce() -> Result<()> + Send,
+    meanwhile: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let work = scope.spawn(work);
+        std::thread::sleep(Duration::from_millis(200));
+        ensure!(!work.is_finished(), "it did not wait for the pin");
+        meanwhile()?;
+        ensure!(read_page(&reader)?[0] == value, "the pinned page changed");
+        drop((reader, writer));
+        ensure!(
+            wait_until(Duration::from_secs(5), || work.is_finished()),
+            "it did not go on without the pin"
+        );
+        work.join().unwrap()
+    })
+}
+
 /// O_DIRECT read of the first page of `device` to page `at` of `map`: the page is pinned until the
 /// device answers.
 pub fn read_slowly(device: &File, map: &Map, at: usize) -> Result<()> {
