@@ -35,7 +35,7 @@ module:
 tools:
 	@scripts/in-root scripts/build-tools
 
-STRESS_SECONDS ?= 30
+STRESS_SECONDS ?= 20
 STRESS_SEED ?= 1
 run: all
 	@qemu/vm --pmem 2G -- \
@@ -81,7 +81,7 @@ clean:
 
 help:
 	@echo 'make run           get and build all that is needed, run the stress tests in the VM'
-	@echo '                   (STRESS_SECONDS=30, STRESS_SEED=1)'
+	@echo '                   (STRESS_SECONDS=20, STRESS_SEED=1)'
 	@echo 'make shell         the same VM with a prompt, rdax mounted'
 	@echo 'make test          all tests (host-test, vm-test: one half)'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'

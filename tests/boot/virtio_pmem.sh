@@ -10,9 +10,9 @@ cat >share/test <<'END'
 set -e
 mkfs.rdax -q /dev/pmem0
 mount -t rdax /dev/pmem0 /mnt/pmem
+modprobe nbd nbds_max=1 max_part=0
 for group in flush sync dirty holes times; do
-	[ $group != dirty ] || modprobe null_blk nr_devices=1 irqmode=2 completion_nsec=500000000
-	SLOW_DEVICE=/dev/nullb0 rdax-dax-test $group
+	rdax-dax-test $group
 done
 rdax-stress --dir /mnt/pmem --seconds 10 --seed 3 --ledger /share/ledger --only mixed
 python3 /share/libpmem.py

@@ -4,5 +4,5 @@
 # A page stays dirty until it is written back, whatever happens to its mappings.
 . "${0%/*}/lib.sh"
 
-slow_device
+load_nbd
 rdax-dax-test dirty

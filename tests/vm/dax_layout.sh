@@ -4,5 +4,5 @@
 # Truncation, punching and unlinking against mapped and pinned pages.
 . "${0%/*}/lib.sh"
 
-slow_device
+load_nbd
 rdax-dax-test layout

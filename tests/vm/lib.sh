@@ -84,12 +84,9 @@ unchanged() {
 	rm found
 }
 
-# slow_device: makes one that answers half a second late, SLOW_DEVICE.
-slow_device() {
-	must modprobe null_blk nr_devices=1 irqmode=2 completion_nsec=500000000
-	at_end rmmod null_blk
-	export SLOW_DEVICE=/dev/nullb0
-}
+# load_nbd: for the device that the scenarios of rdax-dax-test hold back. The debug kernel has it
+# built in.
+load_nbd() { [ -e /dev/nbd0 ] || must modprobe nbd nbds_max=1 max_part=0; }
 
 # at_end COMMANDS: run when the test ends, however it does.
 at_end() {

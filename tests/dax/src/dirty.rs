@@ -3,12 +3,13 @@
 //! A page stays dirty until it is written back: over munmap, exit, mremap, fork, and whoever
 //! stored to it.
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{check, check_len, filled, in_child, read_slowly, slow_device, Map, PAGE};
+use crate::held::{read_held, HeldDevice, DEVICE_BYTE, HELD};
+use crate::sys::{check, check_len, filled, in_child, Map, PAGE};
 use crate::uring::Ring;
 use crate::{Place, Scenario};
 
@@ -217,20 +218,20 @@ fn ptrace(place: &Place) -> Result<()> {
 
 /// As [`late_dma`], with nobody waiting in the kernel.
 fn late_uring(place: &Place) -> Result<()> {
-    let device = slow_device()?;
+    let device = HeldDevice::new()?;
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
     let ring = Ring::new()?;
-    ring.begin_read(&device, &map, 0)?;
-    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
-    place
-        .counters
-        .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], || {
-            let read = ring.wait()?;
-            ensure!(read == PAGE as i32, "io_uring read {read}");
-            Ok(())
-        })?;
-    place.counters.expect(&ONE, || Ok(file.sync_all()?))
+    ring.begin_read(&device.file, HELD, &map, 0)?;
+    device.wait_for_read()?;
+    late(place, &file, || {
+        device.let_go();
+        let read = ring.wait()?;
+        ensure!(read == PAGE as i32, "io_uring read {read}");
+        Ok(())
+    })?;
+    ensure!(map.load(0) == DEVICE_BYTE);
+    device.disconnect()
 }
 
 /// A buffer that stays pinned could never be truncated: the kernel refuses it.
@@ -245,22 +246,35 @@ fn no_long_pin(place: &Place) -> Result<()> {
 
 /// The page is pinned, synced, and only then written to.
 fn late_dma(place: &Place) -> Result<()> {
-    let device = slow_device()?;
+    let device = HeldDevice::new()?;
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
+    let block = &device.file;
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read_slowly(&device, &map, 0));
-        std::thread::sleep(Duration::from_millis(200));
-        // The pin made it writable, and so dirty.
-        place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
-        place
-            .counters
-            .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], || {
-                ensure!(!reader.is_finished(), "the device is not slow");
-                reader.join().unwrap()
-            })?;
-        place.counters.expect(&ONE, || Ok(file.sync_all()?))
-    })
+        let reader = scope.spawn(|| read_held(block, &map, 0));
+        device.wait_for_read()?;
+        let result = late(place, &file, || {
+            device.let_go();
+            reader.join().unwrap()
+        });
+        if result.is_err() {
+            // The reader must not wait for ever.
+            device.let_go();
+        }
+        result
+    })?;
+    ensure!(map.load(0) == DEVICE_BYTE);
+    device.disconnect()
+}
+
+/// The one page of `file` is pinned for writing, which is done by `end`.
+fn late(place: &Place, file: &File, end: impl FnOnce() -> Result<()>) -> Result<()> {
+    // The pin made it writable, and so dirty.
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    place
+        .counters
+        .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], end)?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))
 }
 
 fn evicted(place: &Place) -> Result<()> {

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 
+use crate::held::{read_held, HeldDevice};
 use crate::sys::{
     check, create, dies_of_sigbus, drop_inodes, fallocate, filled, free_blocks, pipe, read_at,
-    read_page, read_slowly, slow_device, vmsplice, wait_until, waits_for_pin, write_at, End, Map,
-    PAGE,
+    read_page, vmsplice, wait_until, waits_for_pin, write_at, End, Map, PAGE,
 };
 use crate::{Place, Scenario};
 
@@ -181,21 +181,24 @@ fn punch_pinned(place: &Place) -> Result<()> {
 }
 
 fn truncate_dma(place: &Place) -> Result<()> {
-    let device = slow_device()?;
+    let device = HeldDevice::new()?;
     let file = filled(&place.fresh("a"), 2)?;
     let map = Map::shared(&file, 2 * PAGE)?;
     let free = free_blocks(&place.dir)?;
+    let block = &device.file;
     std::thread::scope(|scope| {
-        let read = scope.spawn(|| read_slowly(&device, &map, 0));
-        std::thread::sleep(Duration::from_millis(150));
-        file.set_len(0)?;
-        // The pin goes when the device has answered, right before the reader returns.
-        ensure!(
-            wait_until(Duration::from_millis(100), || read.is_finished()),
-            "truncation did not wait"
-        );
-        read.join().unwrap()
+        let read = scope.spawn(|| read_held(block, &map, 0));
+        device.wait_for_read()?;
+        let truncate = scope.spawn(|| file.set_len(0));
+        std::thread::sleep(Duration::from_millis(200));
+        let waited = !truncate.is_finished() && free_blocks(&place.dir)? == free;
+        device.let_go();
+        read.join().unwrap()?;
+        truncate.join().unwrap()?;
+        ensure!(waited, "truncation did not wait");
+        Ok(())
     })?;
+    device.disconnect()?;
     ensure!(free_blocks(&place.dir)? == free + 2);
     Ok(())
 }

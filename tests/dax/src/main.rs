@@ -14,6 +14,7 @@ mod dirty;
 mod eof;
 mod flush;
 mod freeze;
+mod held;
 mod holes;
 mod hot;
 mod huge;

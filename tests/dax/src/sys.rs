@@ -358,14 +358,6 @@ pub fn free_blocks(path: &Path) -> Result<u64> {
     Ok(stat.f_bfree)
 }
 
-/// The device that answers half a second late (null_blk, set up by the caller), for O_DIRECT.
-pub fn slow_device() -> Result<File> {
-    let device = std::env::var("SLOW_DEVICE").context("SLOW_DEVICE is not set")?;
-    let mut options = OpenOptions::new();
-    let options = std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_DIRECT);
-    Ok(options.read(true).open(device)?)
-}
-
 /// Runs `work`, which has to wait for the page that the pipe `(reader, writer)` pins, until after
 /// `meanwhile`. Up to then the page begins with `value`.
 pub fn waits_for_pin(
@@ -387,15 +379,6 @@ pub fn waits_for_pin(
         );
         work.join().unwrap()
     })
-}
-
-/// O_DIRECT read of the first page of `device` to page `at` of `map`: the page is pinned until the
-/// device answers.
-pub fn read_slowly(device: &File, map: &Map, at: usize) -> Result<()> {
-    // SAFETY: the page is mapped.
-    let n = check_len(unsafe { libc::pread(device.as_raw_fd(), map.at(at).cast(), PAGE, 0) })?;
-    ensure!(n == PAGE, "{n} bytes read from the slow device");
-    Ok(())
 }
 
 /// Waits until `done` is true, at most `limit`.

@@ -110,11 +110,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Begins to read the first page of `file` to page `at` of `map`.
-    pub fn begin_read(&self, file: &File, map: &Map, at: usize) -> Result<()> {
+    /// Begins to read the page at `offset` of `file` to page `at` of `map`.
+    pub fn begin_read(&self, file: &File, offset: u64, map: &Map, at: usize) -> Result<()> {
         let request = Request {
             opcode: IORING_OP_READ,
             fd: file.as_raw_fd(),
+            offset,
             address: map.at(at) as u64,
             len: PAGE as u32,
             ..Request::default()
