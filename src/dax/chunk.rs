@@ -33,6 +33,7 @@
 
 use core::ops::DerefMut;
 
+use super::density::Density;
 use super::heat::Heat;
 use super::page_set::{PageSet, PAGES};
 
@@ -89,6 +90,8 @@ pub struct State<T> {
     never_huge: bool,
     /// Which pages are hot; none of a huge chunk.
     pub heat: Heat<T>,
+    /// Whether a huge chunk is stored to all over.
+    pub density: Density,
 }
 
 impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
@@ -105,6 +108,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
             small: false,
             never_huge: false,
             heat: Heat::new(),
+            density: Density::new(),
         }
     }
 
@@ -113,16 +117,20 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.huge
     }
 
-    /// Whether the chunk may be mapped as one folio, for a store if `write`. One that was synced
-    /// after it was dirty as a whole may be read as one, but not stored to: it would be dirty as a
-    /// whole again.
+    /// Whether the chunk may be mapped as one folio, for a store if `write`.
     pub fn may_map_huge(&self, write: bool) -> bool {
         !self.never_huge && (!write || !self.small)
     }
 
-    /// From now on, the chunk becomes dirty page by page.
+    /// From now on, the chunk becomes dirty page by page: it was dirty as a whole, but not stored to
+    /// all over.
     pub fn store_small(&mut self) {
         self.small = true;
+    }
+
+    /// From now on, the chunk may become dirty as a whole: all its pages were stored to.
+    pub fn store_whole(&mut self) {
+        self.small = false;
     }
 
     /// From now on, the chunk is mapped page by page.

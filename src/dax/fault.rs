@@ -23,6 +23,7 @@ use kernel::prelude::*;
 use super::layout::{split_huge, unmap, unmap_zeroes};
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
+use super::sync::sample;
 use super::tracker::{split, table_for, Chunk, State};
 use super::{tag, Entry};
 use crate::bindings;
@@ -229,6 +230,11 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
         let page = Page::of_block(pmem, state.block(0));
         if write {
             fault.update_time()?;
+            // Another mapping may have been stored to already.
+            if !state.density.has_begun() {
+                let sample = sample(info, chunk, &state);
+                state.density.begin(sample);
+            }
             tag(info, chunk, None);
         }
         Ok(fault.insert_huge(page, write))

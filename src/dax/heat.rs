@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which pages of a chunk are hot: stored to between any two syncs.
+//! Which pages of a chunk are hot: stored to between most syncs.
 //!
 //! To write-protect such a page at a sync only buys a fault. So it stays dirty and writable, and
 //! every sync of it writes it back. Whether it was stored to, for the times of the file and for the
 //! question whether it is still hot, its *fingerprint* tells, a hash of its content: one that did
-//! not change since the last sync cools down, and is write-protected like any other. (Durability
+//! not change over [`PATIENCE`] syncs cools down, and is write-protected like any other. (Durability
 //! does not depend on it: what is dirty is written back, whatever the fingerprint.)
+//!
+//! A fault and its write-protection cost about as much as five syncs of a hot page that was left
+//! alone. So a page becomes hot only if three syncs out of [`EPOCH`] find it dirty, and may be left
+//! alone for [`PATIENCE`] - 1: pages that a program uses in turn, as a database with copies on
+//! write does, are hot; pages that it hits by chance are not.
 //!
 //! Pure: no locks, no kernel. Part of what the chunk lock guards.
 
@@ -14,13 +19,33 @@ use core::ops::DerefMut;
 
 use super::page_set::{PageSet, PAGES};
 
+/// Syncs of a chunk after which what they found dirty is forgotten.
+pub const EPOCH: u8 = 16;
+/// How many syncs in a row find a hot page as it was, until it is cold.
+pub const PATIENCE: u8 = 4;
+
+/// What a sync finds out about a hot page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It was stored to since the last one.
+    StoredTo,
+    /// It was not, but is hot still.
+    LeftAlone,
+    /// It is not hot any more, and to be [cooled](Heat::cool).
+    Cold,
+}
+
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
 pub struct Heat<T> {
-    /// A sync made the page clean since it was last known to be cold.
+    /// How many syncs of this epoch there were.
+    syncs: u8,
+    /// A sync of this epoch made the page clean.
     once: PageSet,
     /// And so did another.
     twice: PageSet,
     hot: PageSet,
+    /// How many syncs have left a hot page alone, as two binary digits.
+    left_alone: [PageSet; PATIENCE.ilog2() as usize],
     /// Of the hot pages, as of the last sync that covered them.
     fingerprints: Option<T>,
 }
@@ -29,9 +54,11 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
     /// All pages are cold.
     pub const fn new() -> Self {
         Heat {
+            syncs: 0,
             once: PageSet::EMPTY,
             twice: PageSet::EMPTY,
             hot: PageSet::EMPTY,
+            left_alone: [PageSet::EMPTY; 2],
             fingerprints: None,
         }
     }
@@ -64,13 +91,27 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         }
     }
 
-    /// A sync found the hot `page` with this fingerprint. Returns whether it was stored to since
-    /// the last one.
+    /// A sync found the hot `page` with this fingerprint.
     #[inline]
-    pub fn compare(&mut self, page: usize, fingerprint: u64) -> bool {
-        match self.slot(page) {
-            Some(slot) => core::mem::replace(slot, fingerprint) != fingerprint,
-            None => false,
+    pub fn compare(&mut self, page: usize, fingerprint: u64) -> Found {
+        let Some(slot) = self.slot(page) else {
+            return Found::Cold;
+        };
+        let changed = core::mem::replace(slot, fingerprint) != fingerprint;
+        let [low, high] = &mut self.left_alone;
+        if changed {
+            low.remove(page);
+            high.remove(page);
+            return Found::StoredTo;
+        }
+        if low.insert(page) {
+            return Found::LeftAlone;
+        }
+        low.remove(page);
+        if high.insert(page) {
+            Found::LeftAlone
+        } else {
+            Found::Cold
         }
     }
 
@@ -78,8 +119,14 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints.as_mut().and_then(|t| t.get_mut(page))
     }
 
-    /// A sync made `pages` clean, of which none is hot.
-    pub fn taken(&mut self, pages: &PageSet) {
+    /// A sync made `pages` clean, of which none is hot; perhaps no page at all.
+    pub fn synced(&mut self, pages: &PageSet) {
+        self.syncs += 1;
+        if self.syncs == EPOCH {
+            self.syncs = 0;
+            self.once = PageSet::EMPTY;
+            self.twice = PageSet::EMPTY;
+        }
         self.twice.insert_all(&self.once.and(pages));
         self.once.insert_all(pages);
     }
@@ -89,6 +136,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.once.remove_all(pages);
         self.twice.remove_all(pages);
         self.hot.remove_all(pages);
+        self.left_alone
+            .iter_mut()
+            .for_each(|set| set.remove_all(pages));
         if self.hot.is_empty() {
             self.fingerprints = None;
         }

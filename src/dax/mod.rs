@@ -21,6 +21,7 @@
 
 mod ahead;
 pub mod chunk;
+mod density;
 mod dirty;
 mod failure;
 pub mod fault;

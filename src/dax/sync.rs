@@ -17,6 +17,8 @@ use kernel::alloc::KBox;
 use kernel::prelude::*;
 
 use super::chunk::{Kept, Snapshot};
+use super::density::SAMPLE;
+use super::heat::Found;
 use super::page_set::{PageSet, PAGES};
 use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
@@ -100,6 +102,7 @@ fn write_back_chunk(
     // Asked under the chunk lock: a first writable mapping that appears later faults later.
     // SAFETY: the mapping is that of the inode.
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
+    let whole = *cold.pages() == PageSet::ALL;
     let kept = judge(info, &mut state, &mut cold, writable && hot == Hot::Keep);
     let mut pages = 0;
     if !kept.pages().is_empty() {
@@ -117,12 +120,19 @@ fn write_back_chunk(
         for run in state.runs(taken.pages()) {
             pmem.write_back_blocks(run.block, run.len as u64);
         }
-        state.heat.taken(taken.pages());
+        state.heat.synced(taken.pages());
         pages += taken.written_back();
+    } else {
+        state.heat.synced(&PageSet::EMPTY);
     }
     if state.is_huge() {
-        // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
-        state.store_small();
+        let sample = sample(info, chunk, &state);
+        if !(state.density.end(sample) && whole) {
+            // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
+            state.store_small();
+        }
+    } else if whole {
+        state.store_whole();
     }
     pages as u64
 }
@@ -137,12 +147,13 @@ fn judge(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bo
     let (hot, warm) = (*state.heat.hot(), *state.heat.warm());
     let seen = *dirty.pages();
     for page in hot.iter_and(&seen) {
-        // Where the media cannot be read, there is no telling; who needs it finds out.
-        let changed = pmem
-            .fingerprint(state.block(page))
-            .is_some_and(|fingerprint| state.heat.compare(page, fingerprint));
-        stored_to |= changed;
-        if changed && may_stay {
+        let found = match pmem.fingerprint(state.block(page)) {
+            Some(fingerprint) => state.heat.compare(page, fingerprint),
+            // Where the media cannot be read, there is no telling; who needs it finds out.
+            None => Found::Cold,
+        };
+        stored_to |= found == Found::StoredTo;
+        if found != Found::Cold && may_stay {
             dirty.keep(page, &mut kept);
         } else {
             cooled.insert(page);
@@ -170,6 +181,16 @@ fn judge(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bo
         }
     }
     kept
+}
+
+/// The fingerprints of the pages that tell whether a huge chunk is stored to all over.
+pub(super) fn sample(info: &InodeInfo, chunk: &Chunk, state: &State) -> Option<[u64; SAMPLE]> {
+    let pmem = info.sb().volume.pmem();
+    let mut sample = [0; SAMPLE];
+    for (slot, page) in sample.iter_mut().zip(state.density.pages(chunk.index())) {
+        *slot = pmem.fingerprint(state.block(page))?;
+    }
+    Some(sample)
 }
 
 /// Write-protects all shared mappings of `pages`.

@@ -58,6 +58,11 @@ impl Chunk {
         self.state.lock()
     }
 
+    /// Which chunk of the file it is.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
     /// The number of its first page in the file.
     pub fn first_page(&self) -> u64 {
         self.index << PAGES_SHIFT

@@ -14,7 +14,7 @@ use zerocopy::little_endian::U64;
 use super::alloc::{Reservation, Run, Want};
 use super::error::{Error, Result};
 use super::extent::{self, Found, Mapping, Media, KEY_END};
-use super::format::{RawInode, Time, BLOCK, MAX_FILE};
+use super::format::{RawInode, Time, BLOCK, CHUNK_BLOCKS, MAX_FILE};
 use super::inode::{Before, Inode, LINE, WHOLE};
 use super::persist::{Dirty, Durable};
 use super::pmem::Pmem;
@@ -22,6 +22,9 @@ use super::Volume;
 
 /// The first file block that no file reaches.
 const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
+/// A run of so many blocks, half a chunk, is aligned with its file. Smaller ones that follow each
+/// other continue at their goal in the same chunk.
+const LARGE: u64 = CHUNK_BLOCKS / 2;
 /// Most blocks that one [`Volume::fill`] zeroes: 16 MiB, a few milliseconds.
 const FILL_MAX: u64 = 4096;
 /// The bits of a mode that say the file type, and those of a regular file.
@@ -119,12 +122,7 @@ impl<P: Pmem> Volume<P> {
         if covering(&found, file_block).is_some() {
             return Err(Error::Exists);
         }
-        let hole = found.next.map_or(len, |next| next - file_block);
-        let mut want = Want::blocks(len.min(hole).min(FILL_MAX)).aligned(file_block);
-        if let Some(goal) = self.goal(&found, file_block) {
-            want = want.near(goal);
-        }
-        let blocks = self.reserve(want)?;
+        let blocks = self.reserve(self.want_in(inode, &found, file_block, len.min(FILL_MAX)))?;
         let run = blocks.run();
         self.pmem().zero_nt(run.block * BLOCK, run.len * BLOCK)?;
         self.attach(inode, file_block, blocks, None, now)?;
@@ -149,12 +147,25 @@ impl<P: Pmem> Volume<P> {
         if covering(&found, file_block).is_some() {
             return Err(Error::Exists);
         }
-        let hole = found.next.map_or(len, |next| next - file_block);
-        let want = Want::blocks(len.min(hole)).aligned(file_block);
-        Ok(match self.goal(&found, file_block) {
+        Ok(self.want_in(inode, &found, file_block, len))
+    }
+
+    /// What to ask for, up to `len` blocks for the hole at `file_block`, which was looked up.
+    fn want_in(&self, inode: &Inode, found: &Found, file_block: u64, len: u64) -> Want {
+        let hole = found.next.unwrap_or(FILE_END) - file_block;
+        let want = Want::blocks(len.min(hole));
+        // The first block of a chunk that the file has already, as a hole: more will follow.
+        let begins_chunk = file_block % CHUNK_BLOCKS == 0
+            && hole >= CHUNK_BLOCKS
+            && inode.size() / BLOCK >= file_block + CHUNK_BLOCKS;
+        let want = match want.len >= LARGE || begins_chunk {
+            true => want.aligned(file_block),
+            false => want,
+        };
+        match self.goal(found, file_block) {
             Some(goal) => want.near(goal),
             None => want,
-        })
+        }
     }
 
     /// Maps the reserved `blocks` at `file_block`. The caller has stored into them all that the file

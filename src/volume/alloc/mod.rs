@@ -31,8 +31,6 @@ use super::super_block::Geometry;
 use super::Volume;
 use crate::env::{Lock, NoMemory, Vec};
 
-pub use search::LARGE;
-
 /// Contiguous blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -64,8 +62,8 @@ pub struct Want {
     pub min: u64,
     /// Where it would continue what is there already.
     pub goal: Option<u64>,
-    /// The file block it is for: a large run is placed so that file blocks and blocks lie alike in
-    /// their chunks, which a 2 MiB mapping needs.
+    /// The file block it is for, if the run is to be placed so that file blocks and blocks lie alike
+    /// in their chunks, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
 }
 
@@ -87,7 +85,7 @@ impl Want {
         self
     }
 
-    /// For file blocks from `key` on.
+    /// For file blocks from `key` on, aligned.
     #[must_use]
     pub fn aligned(mut self, key: u64) -> Self {
         self.align_key = Some(key);
@@ -281,12 +279,14 @@ impl Groups {
 impl<P: Pmem> Volume<P> {
     /// Reserves a run of free blocks.
     ///
-    /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal` if that is free; for [`LARGE`] blocks or more with
-    /// `want.align_key`, it is a run in wholly free chunks, aligned with the file; else it comes
-    /// from chunks that are partly in use, so that free chunks stay whole.
+    /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal` if
+    /// that is free; with `want.align_key`, only if it is aligned with the file there, and is else in
+    /// wholly free chunks and aligned, if there are any. Any other run comes from chunks that are
+    /// partly in use, so that free chunks stay whole.
     ///
     /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, with
-    /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap is damaged.
+    /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap is
+    /// damaged.
     pub fn reserve(&self, want: Want) -> Result<Reservation<'_, P>> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);

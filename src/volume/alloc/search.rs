@@ -10,9 +10,6 @@ use crate::volume::format::CHUNK_BLOCKS;
 use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 
-/// From how many blocks on a run is placed in free chunks, aligned with its file: half a chunk.
-/// Smaller writes that follow each other continue at their goal in the same chunk.
-pub const LARGE: u64 = CHUNK_BLOCKS / 2;
 /// A run of so many blocks is taken where it is found, even if more were asked for.
 const GOOD: u64 = 64;
 /// Partly used chunks without a good run that are looked into before a free chunk is used.
@@ -32,7 +29,6 @@ impl Groups {
     /// Finds a run for `want` and makes it busy.
     pub(super) fn search<P: Pmem>(&self, pmem: &P, geo: &Geometry, want: &Want) -> Result<Run> {
         let goal = want.goal.filter(|goal| geo.is_data(*goal, 1));
-        let large = want.align_key.filter(|_| want.len >= LARGE);
         let first = match goal {
             Some(goal) => self.index(goal),
             None => cpu(),
@@ -40,7 +36,7 @@ impl Groups {
         if let Some(goal) = goal {
             // Continuing a misaligned run for long would keep the rest of the file from 2 MiB
             // mappings.
-            let aligned = match large {
+            let aligned = match want.align_key {
                 Some(key) => goal % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
                 None => true,
             };
@@ -51,7 +47,7 @@ impl Groups {
                 }
             }
         }
-        if let Some(key) = large {
+        if let Some(key) = want.align_key {
             let offset = key % CHUNK_BLOCKS;
             for group in self.from(first) {
                 if let Some(run) = group.locked(pmem, geo, |g| g.whole(offset, want))? {

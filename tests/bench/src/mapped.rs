@@ -60,8 +60,9 @@ pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
     let path = dir.join("mapped");
     let file = whole_file(&path).with_context(|| path.display().to_string())?;
     one_page(meter, &file)?;
-    many_pages(meter, &file)?;
+    every_page(meter, &mut map(&file)?, "store to every page + msync, a page")?;
     first_touch(meter, &file)?;
+    scattered(meter, &file)?;
     drop(file);
     std::fs::remove_file(path)?;
     small_mappings(meter, dir)?;
@@ -91,7 +92,7 @@ fn one_page(meter: &mut Meter, file: &File) -> Result<()> {
     )
 }
 
-fn many_pages(meter: &mut Meter, file: &File) -> Result<()> {
+fn scattered(meter: &mut Meter, file: &File) -> Result<()> {
     let mut map = map(file)?;
     store_all(&mut map, 1);
     map.flush()?;
@@ -102,7 +103,6 @@ fn many_pages(meter: &mut Meter, file: &File) -> Result<()> {
         }
         Ok(map.flush()?)
     })?;
-    every_page(meter, &mut map, "store to every page + msync, a page")?;
     // The steady state: no page is hot, and all were touched through this mapping.
     meter.repeat(
         "store to a page of a touched file + msync of it",

@@ -15,6 +15,8 @@ use crate::{Place, Scenario};
 pub const SCENARIOS: &[Scenario] = &[
     ("a hot page costs no fault and one write-back", no_fault),
     ("a page that is not hot any more cools down", cools_down),
+    ("pages stored to in turn are hot", in_turn),
+    ("pages stored to by chance are not", by_chance),
     ("the times move with every store, and not without", times),
     (
         "a hot page that is unmapped is still written back",
@@ -74,8 +76,19 @@ fn no_fault(place: &Place) -> Result<()> {
     )
 }
 
+/// Syncs in a row that find a hot page left alone and keep it hot.
+const PATIENCE: usize = 3;
+
 fn cools_down(place: &Place) -> Result<()> {
     let (file, map) = hot(place, 4)?;
+    for _ in 0..PATIENCE {
+        place.counters.expect(&HOT, || Ok(file.sync_data()?))?;
+    }
+    // A store in between, and all begins anew.
+    place.counters.expect(&HOT, || store_and_sync(&map, 0, 9))?;
+    for _ in 0..PATIENCE {
+        place.counters.expect(&HOT, || Ok(file.sync_data()?))?;
+    }
     place.counters.expect(
         &[
             ("pages_write_protected", 1),
@@ -106,13 +119,48 @@ fn times(place: &Place) -> Result<()> {
         let seen = moved(&file, || store_and_sync(&map, 8, round))?;
         ensure!(seen, "round {round}: the times did not move");
     }
-    let seen = moved(&file, || map.msync(0, PAGE, libc::MS_SYNC))?;
-    ensure!(!seen, "the times moved without a store");
+    for _ in 0..=PATIENCE {
+        let seen = moved(&file, || map.msync(0, PAGE, libc::MS_SYNC))?;
+        ensure!(!seen, "the times moved without a store");
+    }
     let seen = moved(&file, || {
         map.store(8, 99);
         Ok(file.sync_all()?)
     })?;
     ensure!(seen, "the times did not move after it cooled down");
+    Ok(())
+}
+
+/// As the pages of a database that copies on write, of which each commit stores to some.
+fn in_turn(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 8)?;
+    let map = Map::shared(&file, 8 * PAGE)?;
+    let commit = |round: usize| {
+        map.store(round % 4 * PAGE, round as u8);
+        Ok(file.sync_data()?)
+    };
+    (0..12).try_for_each(commit)?;
+    for round in 12..40 {
+        place
+            .counters
+            .expect(&[("mkwrite_faults", 0), ("pages_written_back", 4)], || {
+                commit(round)
+            })?;
+    }
+    Ok(())
+}
+
+/// Pages that are hit by chance are never hot, however often there is a sync.
+fn by_chance(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 400)?;
+    let map = Map::shared(&file, 400 * PAGE)?;
+    for round in 0..1000 {
+        place
+            .counters
+            .expect(&[("hot_pages", 0), ("pages_written_back", 1)], || {
+                store_and_sync(&map, round * 7 % 400 * PAGE, round as u8)
+            })?;
+    }
     Ok(())
 }
 
@@ -167,7 +215,7 @@ fn two_mappings(place: &Place) -> Result<()> {
             .expect(&HOT, || store_and_sync(&other, 8, round))?;
     }
     // Neither is writable when it has cooled down.
-    file.sync_data()?;
+    (0..=PATIENCE).try_for_each(|_| file.sync_data())?;
     place.counters.expect(&[("mkwrite_faults", 2)], || {
         map.store(0, 6);
         other.store(8, 6);

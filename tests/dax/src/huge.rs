@@ -10,6 +10,7 @@ use crate::sys::{
     create, drop_inodes, fallocate, free_blocks, pipe, read_at, vmsplice, waits_for_pin, write_at,
     Map, PAGE,
 };
+use crate::times::moved;
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -17,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "one fault maps 2 MiB, and one byte does not cost them twice",
         first_touch,
     ),
+    ("2 MiB that are stored to all over", dense),
     ("a sync of one page writes back one page", one_page),
     ("2 MiB that were read, then stored to", read_then_write),
     (
@@ -67,10 +69,16 @@ fn first_touch(place: &Place) -> Result<()> {
             Ok(())
         },
     )?;
-    // Nobody knows which pages were stored to: once.
     place
         .counters
         .expect(&[("pages_written_back", 4 * PAGES), ("fences", 1)], || {
+            Ok(file.sync_data()?)
+        })?;
+    // Nobody knows which page is stored to: once.
+    place
+        .counters
+        .expect(&[("huge_faults", 1), ("pages_written_back", PAGES)], || {
+            map.store(HUGE, 9);
             Ok(file.sync_data()?)
         })?;
     for round in 0..2 {
@@ -89,6 +97,52 @@ fn first_touch(place: &Place) -> Result<()> {
     ensure!(read_at(&file, 1, HUGE + 7 * PAGE)? == [101]);
     ensure!((0..2048).all(|page| map.load(page * PAGE) == 9 || page == 519));
     Ok(())
+}
+
+/// What is stored to all over costs one fault for 2 MiB each time; what is not, one page.
+fn dense(place: &Place) -> Result<()> {
+    let file = file(place, 4)?;
+    let map = Map::shared(&file, 4 * HUGE)?;
+    let store_all = |value| (0..4 * PAGES as usize).for_each(|page| map.store(page * PAGE, value));
+    for value in 10..20 {
+        let seen = moved(&file, || {
+            place.counters.expect(
+                &[
+                    ("huge_faults", 4),
+                    ("mkwrite_faults", 0),
+                    ("pages_written_back", 4 * PAGES),
+                    ("fences", 1),
+                ],
+                || {
+                    store_all(value);
+                    Ok(file.sync_data()?)
+                },
+            )
+        })?;
+        ensure!(seen, "the times did not move");
+    }
+    // An eighth of one piece: it is not dense, and after that dirty page by page.
+    let sparse = |value| {
+        (0..PAGES as usize / 8).for_each(|page| map.store(8 * page * PAGE, value));
+        Ok(file.sync_data()?)
+    };
+    place
+        .counters
+        .expect(&[("pages_written_back", PAGES)], || sparse(20))?;
+    place
+        .counters
+        .expect(&[("pages_written_back", PAGES / 8)], || sparse(21))?;
+    // Dense again, which a new mapping is the first to have something from.
+    store_all(22);
+    file.sync_data()?;
+    drop(map);
+    let map = Map::shared(&file, 4 * HUGE)?;
+    place
+        .counters
+        .expect(&[("huge_faults", 4), ("mkwrite_faults", 0)], || {
+            (0..4 * PAGES as usize).for_each(|page| map.store(page * PAGE, 23));
+            Ok(())
+        })
 }
 
 fn one_page(place: &Place) -> Result<()> {

@@ -9,6 +9,8 @@
 
 #[path = "../../../src/dax/chunk.rs"]
 pub mod chunk;
+#[path = "../../../src/dax/density.rs"]
+pub mod density;
 #[path = "../../../src/dax/heat.rs"]
 pub mod heat;
 #[path = "../../../src/dax/page_set.rs"]

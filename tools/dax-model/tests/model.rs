@@ -19,6 +19,7 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use dax_model::chunk::{Entry, Kept, Run, Snapshot, State, Tags, Window};
+use dax_model::heat::Found;
 use dax_model::page_set::{PageSet, PAGES};
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, RwLock};
@@ -355,7 +356,7 @@ impl Machine {
         let (hot, warm, seen) = (*chunk.heat.hot(), *chunk.heat.warm(), *dirty.pages());
         for page in hot.iter_and(&seen) {
             let block = chunk.block(page);
-            if chunk.heat.compare(page, fingerprint(block)) && may_stay {
+            if chunk.heat.compare(page, fingerprint(block)) != Found::Cold && may_stay {
                 dirty.keep(page, &mut kept);
             } else {
                 chunk.heat.cool(&one(page));
@@ -463,7 +464,7 @@ impl Machine {
             if writable && self.is(Mistake::TakeBeforeProtect) {
                 self.write_protect(taken.pages());
             }
-            chunk.heat.taken(taken.pages());
+            chunk.heat.synced(taken.pages());
             taken.written_back();
         }
         self.fence(under_way);

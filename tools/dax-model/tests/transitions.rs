@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dax_model::chunk::{Entry, Run, State, Tags, Window};
-use dax_model::heat::Heat;
+use dax_model::density::Density;
+use dax_model::heat::{Found, Heat, EPOCH, PATIENCE};
 use dax_model::page_set::{PageSet, PAGES};
 use proptest::prelude::*;
 
@@ -177,12 +178,72 @@ proptest! {
 }
 
 #[test]
-fn a_page_is_hot_after_three_syncs_until_it_is_left_alone() {
+fn a_page_is_hot_after_three_syncs_out_of_an_epoch() {
+    let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+    let one = PageSet::range(7, 7);
+    for round in 1..20 * usize::from(EPOCH) {
+        // By chance: never twice in an epoch.
+        let page = round * 5 % 100;
+        heat.synced(&PageSet::range(page, page));
+        assert!(heat.warm().is_empty());
+    }
+    // In turn with others.
+    heat.cool(&PageSet::ALL);
+    while heat.warm().is_empty() {
+        heat.synced(&one);
+        heat.synced(&PageSet::EMPTY);
+        heat.synced(&PageSet::EMPTY);
+    }
+    assert_eq!(*heat.warm(), one);
+    // The epoch ends, and with it what it knew.
+    for _ in 0..EPOCH {
+        heat.synced(&PageSet::EMPTY);
+    }
+    assert!(heat.warm().is_empty());
+}
+
+#[test]
+fn a_chunk_is_dense_if_all_of_it_was_stored_to() {
+    let mut content = [0u64; PAGES];
+    let sample = |density: &Density, content: &[u64; PAGES]| {
+        Some(density.pages(3).map(|page| content[page]))
+    };
+    let mut density = Density::new();
+    let mut seen = PageSet::EMPTY;
+    for round in 1..200 {
+        assert!(!density.has_begun());
+        density.begin(sample(&density, &content));
+        assert!(density.has_begun());
+        density.pages(3).iter().for_each(|page| {
+            seen.insert(*page);
+        });
+        let dense = round % 2 == 0;
+        match dense {
+            true => content = [round; PAGES],
+            // Nine pages in ten.
+            false => (0..PAGES)
+                .filter(|page| page % 10 != 0)
+                .for_each(|page| content[page] += 1),
+        }
+        let found = density.end(sample(&density, &content));
+        assert!(found || !dense, "round {round}");
+    }
+    assert!(seen.count() > PAGES / 2, "the same pages each time");
+    // One page is not dense, and what cannot be read neither.
+    density.begin(sample(&density, &content));
+    content[density.pages(3)[0]] += 1;
+    assert!(!density.end(sample(&density, &content)));
+    density.begin(None);
+    assert!(!density.end(sample(&density, &content)));
+}
+
+#[test]
+fn a_hot_page_is_hot_until_it_is_left_alone() {
     let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
     let (one, two) = (PageSet::range(7, 7), PageSet::range(7, 8));
-    heat.taken(&one);
+    heat.synced(&one);
     assert!(heat.warm().is_empty());
-    heat.taken(&two);
+    heat.synced(&two);
     assert_eq!(*heat.warm(), one);
     assert!(heat.needs_table());
     heat.add(7, 1);
@@ -190,10 +251,15 @@ fn a_page_is_hot_after_three_syncs_until_it_is_left_alone() {
     heat.set_table(Box::new([0; PAGES]));
     heat.add(7, 1);
     assert_eq!(*heat.hot(), one);
-    assert!(!heat.compare(7, 1) && heat.compare(7, 2) && !heat.compare(7, 2));
+    assert_eq!(heat.compare(7, 1), Found::LeftAlone);
+    assert_eq!(heat.compare(7, 2), Found::StoredTo);
+    for _ in 1..PATIENCE {
+        assert_eq!(heat.compare(7, 2), Found::LeftAlone);
+    }
+    assert_eq!(heat.compare(7, 2), Found::Cold);
     heat.cool(&one);
     assert!(heat.hot().is_empty() && heat.warm().is_empty() && heat.needs_table());
-    heat.taken(&two);
+    heat.synced(&two);
     assert_eq!(*heat.warm(), PageSet::range(8, 8), "7 begins anew");
 }
 
@@ -220,6 +286,8 @@ fn a_huge_chunk_is_one_run_and_becomes_dirty_as_one() {
     assert_eq!((taken.written_back(), clean), (1, false));
     chunk.store_small();
     assert!(chunk.may_map_huge(false) && !chunk.may_map_huge(true));
+    chunk.store_whole();
+    assert!(chunk.may_map_huge(true));
     chunk.split();
     assert!(!chunk.is_huge() && chunk.entry(511) == Entry::Present(5631));
     assert_eq!(tags.dirty_in(&PageSet::ALL).pages().count(), PAGES - 1);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use media::{bytes, free_blocks, made, mount, used_blocks, Pausing, SMALL};
 use proptest::prelude::*;
 use rdax_volume::sim::Sim;
-use rdax_volume::volume::alloc::{Reservation, Run, Want, LARGE};
+use rdax_volume::volume::alloc::{Reservation, Run, Want};
 use rdax_volume::volume::error::{Error, Structure};
 use rdax_volume::volume::format::{BLOCK, CHUNK_BLOCKS};
 use rdax_volume::volume::pmem::Pmem;
@@ -112,8 +112,8 @@ impl Model {
         // A goal that is free is used, unless alignment matters more.
         let goal = want.goal.filter(|goal| self.free.contains(goal));
         let aligned = |block: u64| match want.align_key {
-            Some(key) if want.len >= LARGE => block % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
-            _ => true,
+            Some(key) => block % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
+            None => true,
         };
         if let Some(goal) = goal {
             let enough = (goal..goal + want.min).all(|block| self.free.contains(&block));
@@ -125,7 +125,7 @@ impl Model {
                 assert_eq!(run.len, len.min(want.len), "{want:?}");
             }
         }
-        // A large run is aligned where a wholly free chunk exists.
+        // What asks for it is aligned where a wholly free chunk exists.
         let whole = |chunk: u64| {
             (chunk * CHUNK_BLOCKS..(chunk + 1) * CHUNK_BLOCKS).all(|b| self.free.contains(&b))
         };
@@ -133,7 +133,7 @@ impl Model {
             let block = chunk * CHUNK_BLOCKS + want.align_key.unwrap_or(0) % CHUNK_BLOCKS;
             whole(chunk) && (block..block + want.min).all(|b| self.free.contains(&b))
         };
-        if want.len >= LARGE && want.align_key.is_some() && (0..16).any(room) {
+        if want.align_key.is_some() && (0..16).any(room) {
             assert!(aligned(run.block), "{run:?} {want:?}");
         }
         for block in blocks_of(run) {
@@ -378,11 +378,11 @@ fn large_files_are_aligned() {
         (5000 % CHUNK_BLOCKS, 600)
     );
     // A file that began misaligned gets aligned space once it is worth it.
-    let small = alloc(&vol, Want::blocks(3).aligned(0)).unwrap();
+    let small = alloc(&vol, Want::blocks(3)).unwrap();
     let more = alloc(&vol, Want::blocks(2000).aligned(3).near(small.end())).unwrap();
     assert_eq!((more.block % CHUNK_BLOCKS, more.len), (3, 2000));
     // And small pieces just continue.
-    let piece = alloc(&vol, Want::blocks(16).aligned(2003).near(more.end())).unwrap();
+    let piece = alloc(&vol, Want::blocks(16).near(more.end())).unwrap();
     assert_eq!((piece.block, piece.len), (more.end(), 16));
 }
 

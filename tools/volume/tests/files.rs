@@ -229,6 +229,33 @@ fn large_fills_are_aligned_chunks() {
 }
 
 #[test]
+fn a_hole_filled_from_its_start_is_aligned() {
+    let (vol, ram) = fresh(64 << 20);
+    let mut dir = root(&vol);
+    let mut small = vol.create(&mut dir, b"small", &new(FILE, 1)).unwrap();
+    let mut file = vol.create(&mut dir, b"large", &new(FILE, 1)).unwrap();
+    let next = vol.fill(&mut small, 0, 3, None).unwrap().end();
+    vol.truncate(&mut file, 1024 * BLOCK + 1, time(2)).unwrap();
+    let mut at = 0;
+    while at < 1024 {
+        let len = (1 << (at % 7)).min(1024 - at);
+        let run = vol.fill(&mut file, at, len, None).unwrap();
+        assert_eq!(run.block % 512, at % 512, "{run:?} at {at}");
+        at += run.len;
+    }
+    // Not a file that is written here and there, nor what is too short to be mapped as 2 MiB.
+    let mut sparse = vol.create(&mut dir, b"sparse", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut sparse, 1024 * BLOCK, time(2)).unwrap();
+    assert_eq!(vol.fill(&mut sparse, 700, 1, None).unwrap().block, next);
+    let run = vol.fill(&mut sparse, 0, 3, None).unwrap();
+    assert_eq!(run.block % 512, 0, "{run:?}");
+    let mut short = vol.create(&mut dir, b"short", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut short, 511 * BLOCK, time(2)).unwrap();
+    assert_eq!(vol.fill(&mut short, 0, 1, None).unwrap().block, next + 1);
+    assert_clean(&*ram);
+}
+
+#[test]
 fn the_largest_file() {
     let (vol, ram) = fresh(16 << 20);
     let mut dir = root(&vol);
