@@ -393,7 +393,10 @@ impl Tree {
                 self.node_mut(path)?.mtime = Some(mtime);
                 Ok(())
             }
-            Op::Fsync { path } | Op::Fdatasync { path } | Op::FsyncOther { path } => {
+            Op::Fsync { path }
+            | Op::Fdatasync { path }
+            | Op::FsyncOther { path }
+            | Op::FsyncTwice { path } => {
                 self.file_mut(path)?.sync(0, u64::MAX);
                 Ok(())
             }

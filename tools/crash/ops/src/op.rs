@@ -71,6 +71,8 @@ pub enum Op {
     Fdatasync { path: Path },
     /// `fsync` by another process, which opens the file for itself.
     FsyncOther { path: Path },
+    /// `fsync` while one by another thread is under way; the first to return ends the operation.
+    FsyncTwice { path: Path },
     /// Stores `len` bytes through a mapping, by 8 bytes each in the order of their addresses; both
     /// numbers are multiples of 8.
     Store { path: Path, at: u64, len: u64 },
@@ -112,6 +114,7 @@ impl Op {
                 | Op::Msync { .. }
                 | Op::Unmap { .. }
                 | Op::FsyncOther { .. }
+                | Op::FsyncTwice { .. }
                 | Op::Sync
                 | Op::Age
                 | Op::Freeze
@@ -139,6 +142,7 @@ impl Op {
             | Op::Fsync { path }
             | Op::Fdatasync { path }
             | Op::FsyncOther { path }
+            | Op::FsyncTwice { path }
             | Op::Store { path, .. }
             | Op::Load { path, .. }
             | Op::MapSync { path }
@@ -201,6 +205,7 @@ impl fmt::Display for Op {
             Op::Fsync { path } => write!(f, "fsync {path}"),
             Op::Fdatasync { path } => write!(f, "fdatasync {path}"),
             Op::FsyncOther { path } => write!(f, "fsync-other {path}"),
+            Op::FsyncTwice { path } => write!(f, "fsync-twice {path}"),
             Op::Store { path, at, len } => write!(f, "store {path} {at}+{len}"),
             Op::Load { path, at, len } => write!(f, "load {path} {at}+{len}"),
             Op::MapSync { path } => write!(f, "map-sync {path}"),

@@ -76,6 +76,7 @@ const fn allocate(len: u64) -> Op {
 const FSYNC: Op = Op::Fsync { path: FILE };
 const FDATASYNC: Op = Op::Fdatasync { path: FILE };
 const FSYNC_OTHER: Op = Op::FsyncOther { path: FILE };
+const FSYNC_TWICE: Op = Op::FsyncTwice { path: FILE };
 const MAP_SYNC: Op = Op::MapSync { path: FILE };
 const UNMAP: Op = Op::Unmap { path: FILE };
 
@@ -148,6 +149,17 @@ const SCENARIOS: &[Scenario] = &[
             store(192, 64),
             UNMAP,
             FSYNC_OTHER,
+        ],
+    ),
+    (
+        "mmap:two-fsyncs",
+        FILLED,
+        &[
+            store(192, 64),
+            store(2 * PAGE, 64),
+            FSYNC_TWICE,
+            store(192, 64),
+            FSYNC_TWICE,
         ],
     ),
     (
