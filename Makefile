@@ -10,7 +10,8 @@ MAKEFLAGS += --no-print-directory
 
 ifdef KDIR
 # Only the module, against the prepared kernel tree KDIR, with the compilers in
-# PATH. It lands in build/RELEASE/rdax.ko.
+# PATH. It lands in build/RELEASE/rdax.ko; with a mistake, MUTATE=NAME (one of
+# scripts/mutations), in build/mutants/NAME/rdax.ko.
 override KDIR := $(abspath $(KDIR))
 RELEASE := $(shell cat "$(KDIR)/include/config/kernel.release" 2>/dev/null)
 KBUILD = @args=$$(scripts/check-tree "$(KDIR)") && \
@@ -18,7 +19,8 @@ KBUILD = @args=$$(scripts/check-tree "$(KDIR)") && \
 
 .PHONY: module clippy
 module:
-	$(KBUILD) MO="$(CURDIR)/build/$(RELEASE)" modules
+	@scripts/mutations $(MUTATE) >/dev/null
+	$(KBUILD) MO="$(CURDIR)/build/$(if $(MUTATE),mutants/$(MUTATE),$(RELEASE))" modules
 clippy:
 	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
@@ -30,7 +32,8 @@ all: module tools
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
 module:
 	@kernel=$$(scripts/kernel) && \
-	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)" SHADOW="$(SHADOW)"
+	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)" SHADOW="$(SHADOW)" \
+		MUTATE="$(MUTATE)"
 
 tools:
 	@scripts/in-root scripts/build-tools
@@ -89,6 +92,7 @@ help:
 	@echo '                   instructions: a table, build/bench/bench.{json,svg}'
 	@echo '                   (BENCH_FS="rdax xfs": only these)'
 	@echo 'make module tools  the module for the stock kernel, and the programs, to build/'
+	@echo '                   (module MUTATE=NAME: with a mistake; scripts/mutations lists them)'
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck'
 	@echo 'make doc           the documentation of the code'

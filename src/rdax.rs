@@ -10,6 +10,7 @@ use kernel::prelude::*;
 mod bindings;
 mod dax;
 mod env;
+mod mutate;
 mod pmem;
 mod vfs;
 // The tools use what the module does not.

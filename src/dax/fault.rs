@@ -28,6 +28,7 @@ use super::tracker::{split, table_for, Chunk, State};
 use super::{tag, Entry};
 use crate::bindings;
 use crate::env::nofs;
+use crate::mutate::mutated;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::vm::{Fault, FaultResult};
 use crate::volume::alloc::Run;
@@ -148,7 +149,7 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     if todo.associate {
         dirty |= struct_page.associate(info.mapping(), fault.page());
     }
-    if dirty {
+    if dirty && !mutated!("tag") {
         // Before the page can be stored to, and a store be followed by a sync.
         tag(info, chunk, Some(page));
     }
@@ -235,7 +236,9 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
                 let sample = sample(info, chunk, &state);
                 state.density.begin(sample);
             }
-            tag(info, chunk, None);
+            if !mutated!("tag-huge") {
+                tag(info, chunk, None);
+            }
         }
         Ok(fault.insert_huge(page, write))
     })

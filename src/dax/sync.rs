@@ -23,6 +23,7 @@ use super::page_set::{PageSet, PAGES};
 use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
 use crate::env::nofs;
+use crate::mutate::mutated;
 use crate::vfs::inode::InodeInfo;
 use crate::volume::pmem::Pmem;
 
@@ -69,6 +70,13 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
             return Ok(());
         }
         sb.counters.pages_written_back.add(pages);
+        if mutated!("sync-wait") {
+            // Makes what would be rare certain: another sync comes before the fence.
+            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(50));
+        }
+        if mutated!("sync-fence") {
+            return Ok(());
+        }
         pmem.fence()
     });
     result.map_err(|_| {
@@ -107,18 +115,22 @@ fn write_back_chunk(
     let mut pages = 0;
     if !kept.pages().is_empty() {
         for page in kept.pages().iter() {
-            pmem.write_back_blocks(state.block(page), 1);
+            if !mutated!("hot-write-back") {
+                pmem.write_back_blocks(state.block(page), 1);
+            }
         }
         pages += kept.written_back();
         info.sb().counters.hot_pages.add(pages as u64);
     }
     if !cold.pages().is_empty() {
-        if writable {
+        if writable && !mutated!("write-protect") {
             write_protect(info, chunk, &state, cold.pages());
         }
         let taken = tracker.take(sync, chunk, cold.write_protected());
         for run in state.runs(taken.pages()) {
-            pmem.write_back_blocks(run.block, run.len as u64);
+            if !mutated!("sync-write-back") {
+                pmem.write_back_blocks(run.block, run.len as u64);
+            }
         }
         state.heat.synced(taken.pages());
         pages += taken.written_back();

@@ -35,6 +35,7 @@ use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
 use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
 use crate::bindings;
+use crate::mutate::mutated;
 
 /// The table of blocks of a chunk that does not lie in one piece.
 pub type Table = KBox<[u64; PAGES]>;
@@ -371,7 +372,7 @@ impl Tracker {
             linked: false,
         };
         let result = walk(&mut sync);
-        if !sync.linked && self.in_flight.load(Relaxed) == 0 {
+        if !sync.linked && (self.in_flight.load(Relaxed) == 0 || mutated!("sync-wait")) {
             return result;
         }
         let mut syncs = self.syncs.lock();

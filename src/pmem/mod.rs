@@ -37,6 +37,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
 use crate::bindings;
+use crate::mutate::mutated;
 use crate::volume;
 use crate::volume::pmem::{Pmem, LINE};
 
@@ -361,10 +362,12 @@ impl DirectMap {
         match self.at(to, len as u64) {
             Ok(at) => {
                 let len = self.writable(to, len as u64) as usize;
-                // SAFETY: `at()` checked that the range is inside the mapping, and it is good.
-                let copied = unsafe {
-                    kernel_bindings::_copy_from_iter_flushcache(at.cast(), len, iter.as_raw())
+                let copy = match mutated!("write-data") {
+                    false => kernel_bindings::_copy_from_iter_flushcache,
+                    true => kernel_bindings::_copy_from_iter,
                 };
+                // SAFETY: `at()` checked that the range is inside the mapping, and it is good.
+                let copied = unsafe { copy(at.cast(), len, iter.as_raw()) };
                 self.becomes_durable(to, copied as u64);
                 copied
             }
@@ -540,8 +543,10 @@ impl Pmem for DirectMap {
 
     fn fence(&self) -> volume::Result<()> {
         self.fences.fetch_add(1, Relaxed);
-        // SAFETY: a barrier.
-        unsafe { bindings::rdax_pmem_wmb() };
+        if !mutated!("fence") {
+            // SAFETY: a barrier.
+            unsafe { bindings::rdax_pmem_wmb() };
+        }
         if !self.synchronous {
             // SAFETY: the super block holds the device.
             let error = unsafe { kernel_bindings::blkdev_issue_flush(self.bdev) };

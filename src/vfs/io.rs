@@ -23,6 +23,7 @@ use kernel::prelude::*;
 use super::inode::InodeInfo;
 use super::lock::{Exclusive, InodeLock, SharedInodeLock};
 use super::table::file::Kiocb;
+use crate::mutate::mutated;
 use crate::volume::error::Error as VolumeError;
 use crate::volume::file::Map;
 use crate::volume::format::{Time, BLOCK};
@@ -212,7 +213,7 @@ impl<'a> Writer<'a> {
 
     /// Makes what was stored durable.
     fn fence(&mut self) -> Result {
-        if !core::mem::take(&mut self.stored) {
+        if !core::mem::take(&mut self.stored) || mutated!("write-fence") {
             return Ok(());
         }
         let sb = self.inode.sb();
@@ -300,8 +301,12 @@ impl<'a> Writer<'a> {
         let used = end.div_ceil(BLOCK);
         reserved.truncate(used);
         let at = run.block * BLOCK;
-        sb.check(pmem.zero_nt(at, head))?;
-        sb.check(pmem.zero_nt(at + end, used * BLOCK - end))?;
+        if !mutated!("write-zero-before") {
+            sb.check(pmem.zero_nt(at, head))?;
+        }
+        if !mutated!("write-zero-after") {
+            sb.check(pmem.zero_nt(at + end, used * BLOCK - end))?;
+        }
         let size = self.pos + copied as u64;
         let mut meta = info.meta();
         match sb

@@ -19,6 +19,7 @@ use super::inode::{Before, Inode, LINE, WHOLE};
 use super::persist::{Dirty, Durable};
 use super::pmem::Pmem;
 use super::Volume;
+use crate::mutate::mutated;
 
 /// The first file block that no file reaches.
 const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
@@ -124,7 +125,9 @@ impl<P: Pmem> Volume<P> {
         }
         let blocks = self.reserve(self.want_in(inode, &found, file_block, len.min(FILL_MAX)))?;
         let run = blocks.run();
-        self.pmem().zero_nt(run.block * BLOCK, run.len * BLOCK)?;
+        if !mutated!("fill-zero") {
+            self.pmem().zero_nt(run.block * BLOCK, run.len * BLOCK)?;
+        }
         self.attach(inode, file_block, blocks, None, now)?;
         Ok(run)
     }
@@ -231,7 +234,9 @@ impl<P: Pmem> Volume<P> {
         before: &Before<WHOLE>,
     ) -> Result<()> {
         let mut tx = self.begin()?;
-        tx.ordered();
+        if !mutated!("insert-order") {
+            tx.ordered();
+        }
         let run = tx.take(blocks)?;
         let mapping = Mapping {
             key: file_block,
@@ -269,7 +274,9 @@ impl<P: Pmem> Volume<P> {
             modified(&mut inode.raw, now);
         }
         let result = self.begin().and_then(|mut tx| {
-            tx.ordered();
+            if !mutated!("extend-order") {
+                tx.ordered();
+            }
             inode.log_change(&mut tx, &before)?;
             tx.commit()
         });
@@ -289,7 +296,9 @@ impl<P: Pmem> Volume<P> {
                 Map::Hole { len } => (block + len) * BLOCK,
                 Map::Run { block: first, len } => {
                     let end = to.min((block + len) * BLOCK);
-                    self.pmem().zero_nt(first * BLOCK + at % BLOCK, end - at)?;
+                    if !mutated!("extend-zero") {
+                        self.pmem().zero_nt(first * BLOCK + at % BLOCK, end - at)?;
+                    }
                     end
                 }
             };

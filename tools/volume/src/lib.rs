@@ -14,5 +14,8 @@ pub mod overlay;
 pub mod ram;
 pub mod sim;
 
+#[path = "../../../src/mutate.rs"]
+mod mutate;
+
 #[path = "../../../src/volume/mod.rs"]
 pub mod volume;
