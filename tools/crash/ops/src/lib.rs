@@ -63,6 +63,6 @@ pub use data::fill;
 pub use model::{Refused, Tree};
 pub use op::{Op, Rename};
 pub use oracle::{recover, Oracle};
-pub use seen::{Content, Entry, Seen};
+pub use seen::{see, Content, Entry, Seen};
 pub use violation::{Kind, Violation};
 pub use workload::{names, workload, Workload};

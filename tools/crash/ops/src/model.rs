@@ -175,6 +175,14 @@ impl Tree {
         Ok(Arc::make_mut(node))
     }
 
+    /// What `path` stands for, to change its attributes: no symlink, which would be followed.
+    fn own_mut(&mut self, path: Path) -> Result<&mut Node, Refused> {
+        match self.get(path)?.body {
+            Body::Symlink(_) => Err(Refused::Senseless),
+            _ => self.node_mut(path),
+        }
+    }
+
     /// The file at `path`, to change it.
     fn file_mut(&mut self, path: Path) -> Result<&mut File, Refused> {
         match &mut self.node_mut(path)?.body {
@@ -386,11 +394,11 @@ impl Tree {
                 Ok(())
             }
             Op::Chmod { path, mode } => {
-                self.node_mut(path)?.mode = mode;
+                self.own_mut(path)?.mode = mode;
                 Ok(())
             }
             Op::Utimes { path, mtime } => {
-                self.node_mut(path)?.mtime = Some(mtime);
+                self.own_mut(path)?.mtime = Some(mtime);
                 Ok(())
             }
             Op::Fsync { path }
