@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+# volume: none
+# timeout: 600
+#
+# The workloads of crash tests are possible on rdax, and without a crash leave what their oracle
+# says. Of the sequences of two operations, every 50th.
+. "${0%/*}/lib.sh"
+
+rdax-crash-guest names >names
+awk '!/^ace2:/ || NR % 50 == 0' names >chosen
+[ -s chosen ] || fail "there are no workloads"
+count=0
+while read -r name; do
+	case $name in random:*) seeds='1 2 3 4 5' ;; *) seeds=1 ;; esac
+	for seed in $seeds; do
+		must mkfs.rdax -q -f "$PMEM"
+		must mount -t rdax "$PMEM" "$MNT"
+		must rdax-crash-guest run --dir "$MNT" "$name" "$seed"
+		must umount "$MNT"
+		must rdax-crash-guest check --device "$PMEM" "$name" "$seed"
+		count=$((count + 1))
+	done
+done <chosen
+echo "$count workloads"
