@@ -170,6 +170,7 @@ fn lacks_write_back<S>() -> bool {
     mutated!("prepared-write-back") && is::<S>("::Prepared")
         || mutated!("log-write-back") && is::<S>("::Logged")
         || mutated!("apply-write-back") && is::<S>("::Applied")
+        || mutated!("retire-write-back") && is::<S>("::Retired")
 }
 
 /// Whether this build leaves out the fence of step `S`.
@@ -178,4 +179,5 @@ fn lacks_fence<S>() -> bool {
     mutated!("prepared-fence") && is::<S>("::Prepared")
         || mutated!("log-fence") && is::<S>("::Logged")
         || mutated!("apply-fence") && is::<S>("::Applied")
+        || mutated!("retire-fence") && is::<S>("::Retired")
 }

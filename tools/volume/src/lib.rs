@@ -10,12 +10,10 @@
 
 pub mod env;
 pub mod image;
+pub mod mutate;
 pub mod overlay;
 pub mod ram;
 pub mod sim;
-
-#[path = "../../../src/mutate.rs"]
-mod mutate;
 
 #[path = "../../../src/volume/mod.rs"]
 pub mod volume;

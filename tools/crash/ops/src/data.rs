@@ -26,15 +26,15 @@ pub fn fill(op: usize, at: u64, buf: &mut [u8]) {
     }
 }
 
-/// Which of the operations `ops`, each a number and the range it writes, writes the word `found`,
-/// and at which byte.
+/// Which of the operations `ops`, each a number and the range it writes, writes the word that begins
+/// with `found`, and at which byte.
 pub fn origin(
-    found: [u8; 8],
+    found: &[u8],
     ops: impl Iterator<Item = (usize, std::ops::Range<u64>)>,
 ) -> Option<(usize, u64)> {
     for (op, range) in ops {
         for at in range.start.div_ceil(8)..range.end / 8 {
-            if word(op, at) == found {
+            if word(op, at).starts_with(found) {
                 return Some((op, at * 8));
             }
         }
@@ -60,9 +60,9 @@ mod tests {
     fn a_word_tells_where_it_is_from() {
         let mut buf = [0; 16];
         fill(7, 4096, &mut buf);
-        let word = buf[8..].try_into().unwrap();
         let ops = || [(6, 0..8192), (7, 4000..8192)].into_iter();
-        assert_eq!(origin(word, ops()), Some((7, 4104)));
-        assert_eq!(origin([0; 8], ops()), None);
+        assert_eq!(origin(&buf[8..], ops()), Some((7, 4104)));
+        assert_eq!(origin(&buf[8..13], ops()), Some((7, 4104)));
+        assert_eq!(origin(&[0; 8], ops()), None);
     }
 }

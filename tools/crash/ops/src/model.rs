@@ -125,20 +125,24 @@ impl File {
         self.data.resize(size as usize, 0);
     }
 
-    /// Stores `bytes` from `at` on through a mapping, word by word.
+    /// Stores `bytes` from `at` on through a mapping, word by word. What is past the end is lost.
     fn store(&mut self, at: u64, bytes: &[u8]) {
         for (i, word) in bytes.chunks(8).enumerate() {
             let to = at + i as u64 * 8;
-            let n = to / LINE;
+            let kept = (self.data.len() as u64).saturating_sub(to).min(8) as usize;
+            let (n, word) = (to / LINE, &word[..kept]);
+            if kept == 0 {
+                break;
+            }
             if !self.open.contains_key(&n) {
                 self.open.insert(n, vec![self.line(n)]);
             }
             if let Some(choices) = self.open.get_mut(&n) {
                 let mut now = choices[choices.len() - 1];
-                now[(to - n * LINE) as usize..][..8].copy_from_slice(word);
+                now[(to - n * LINE) as usize..][..kept].copy_from_slice(word);
                 choices.push(now);
             }
-            self.data[to as usize..][..8].copy_from_slice(word);
+            self.data[to as usize..][..kept].copy_from_slice(word);
         }
     }
 
@@ -409,7 +413,8 @@ impl Tree {
                 Ok(())
             }
             Op::Store { path, at, len } => {
-                self.check_len(path, at + len)?;
+                let page = (at + len - 1) / PAGE * PAGE;
+                self.check_len(path, (at + len).min(page + 1))?;
                 self.content_mut(path)?.store(at, &data(at, len));
                 Ok(())
             }

@@ -74,7 +74,7 @@ pub enum Op {
     /// `fsync` while one by another thread is under way; the first to return ends the operation.
     FsyncTwice { path: Path },
     /// Stores `len` bytes through a mapping, by 8 bytes each in the order of their addresses; both
-    /// numbers are multiples of 8.
+    /// numbers are multiples of 8. They may go past the end of the file, in its last page.
     Store { path: Path, at: u64, len: u64 },
     /// Loads a byte of each page through a mapping.
     Load { path: Path, at: u64, len: u64 },

@@ -124,18 +124,11 @@ impl Oracle {
             return;
         };
         let at = range.start as usize / 8 * 8;
-        let Some(word) = bytes.get(at..at + 8).and_then(|word| word.try_into().ok()) else {
-            return;
-        };
-        violation.text = if word == [0; 8] {
-            "zeros".to_owned()
-        } else {
-            match origin(word, self.writes()) {
-                Some((op, from)) => {
-                    format!("byte {from} of operation {op}, {}", self.ops[op])
-                }
-                None => format!("{word:02x?}, which no operation has written there"),
-            }
+        let word = &bytes[at..bytes.len().min(at + 8)];
+        violation.text = match origin(word, self.writes()) {
+            _ if word.iter().all(|byte| *byte == 0) => "zeros".to_owned(),
+            Some((op, from)) => format!("byte {from} of operation {op}, {}", self.ops[op]),
+            None => format!("{word:02x?}, which no operation has written there"),
         };
     }
 

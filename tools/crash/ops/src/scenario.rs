@@ -363,6 +363,19 @@ const SCENARIOS: &[Scenario] = &[
         ],
     ),
     (
+        "mmap:past-the-end",
+        FILLED,
+        &[
+            truncate(3 * PAGE + 100),
+            store(3 * PAGE + 64, 256),
+            FSYNC,
+            truncate(3 * PAGE + 200),
+            store(3 * PAGE + 192, 64),
+            write(FILE, 4 * PAGE, 100),
+            FSYNC,
+        ],
+    ),
+    (
         "mmap:punched",
         FILLED,
         &[

@@ -51,8 +51,8 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// States for each fence. If there are fewer, all are looked at, but of the torn contents of a
-    /// line only a sample. Else: no line, all lines, each line alone, all lines but one, and random
-    /// ones.
+    /// line only a sample. Else: no line, all lines, each content of a line alone, all lines but one,
+    /// and random ones.
     pub per_fence: u64,
     /// Chooses the random ones.
     pub seed: u64,
@@ -196,6 +196,24 @@ impl Trace {
             .count() as u64
     }
 
+    /// Exchanges what was stored and written back before fence `n`, counted from 0, since the fence
+    /// before, with what was between it and the next one: a mistake in the order, for tests.
+    ///
+    /// # Panics
+    ///
+    /// If there is no fence after it.
+    pub fn swap_around(&mut self, n: usize) {
+        let fences: Vec<usize> = (0..self.events.len())
+            .filter(|i| matches!(self.events[*i], Event::Fence { .. }))
+            .collect();
+        let start = n.checked_sub(1).map_or(0, |before| fences[before] + 1);
+        let (fence, end) = (fences[n], fences[n + 1]);
+        // The later part, the fence, the earlier part; marks stay where they are in theirs.
+        self.events[start..end].rotate_left(fence + 1 - start);
+        let later = end - fence - 1;
+        self.events[start + later..end].rotate_right(1);
+    }
+
     /// Calls `visit` with states in which a crash may have left the media. Returns how many.
     pub fn for_each_crash(&self, bounds: Bounds, mut visit: impl FnMut(&Crash)) -> u64 {
         let mut random = Random(bounds.seed);
@@ -288,11 +306,20 @@ impl Replay<'_> {
         }
         crash(&mut |_, _| 0);
         crash(&mut |_, n| n - 1);
-        // Where lines are many, a sample of them: the others get their turn at random.
-        let step = (choices.len() * 4).div_ceil(limit.max(1) as usize).max(1);
-        for single in (0..choices.len()).step_by(step) {
-            crash(&mut |i, n| if i == single { n - 1 } else { 0 });
-            crash(&mut |i, n| if i == single { 0 } else { n - 1 });
+        // Each content of each line alone, and each line missing; where they are many, a sample of
+        // them: the others get their turn at random.
+        let singles: Vec<(usize, usize)> = choices
+            .iter()
+            .enumerate()
+            .flat_map(|(line, (_, choices))| (0..choices.len()).map(move |choice| (line, choice)))
+            .collect();
+        let step = (singles.len() * 2).div_ceil(limit.max(1) as usize).max(1);
+        let start = random.below(step);
+        for &(line, choice) in singles.iter().skip(start).step_by(step) {
+            match choice {
+                0 => crash(&mut |i, n| if i == line { 0 } else { n - 1 }),
+                _ => crash(&mut |i, _| if i == line { choice } else { 0 }),
+            }
         }
         for _ in 0..limit {
             // Random bits with a random bias: few lines, half of them, most of them.
