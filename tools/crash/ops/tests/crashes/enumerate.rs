@@ -2,7 +2,8 @@
 
 //! Every workload that needs no kernel, on the volume in a simulated memory, cut off at each fence
 //! with parts of what was not durable yet: after recovery the oracle has to agree. And so it has if
-//! recovery is cut off, too. RDAX_CRASH_STATES says how many states are looked at for each fence.
+//! recovery is cut off, too. RDAX_CRASH_STATES says how many states are looked at for each fence,
+//! RDAX_CRASH_SEEDS how many workloads of each random kind there are.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -18,12 +19,10 @@ const SAMPLE: u64 = 50;
 /// Seeds of each kind of random workload.
 const RANDOM: u64 = 30;
 
-fn bounds(default: u64, seed: u64) -> Bounds {
-    let wanted = std::env::var("RDAX_CRASH_STATES").ok();
-    Bounds {
-        per_fence: wanted.map_or(default, |n| n.parse().expect("a number")),
-        seed,
-    }
+/// The number that the environment gives as `name`, or else `default`.
+fn wanted(name: &str, default: u64) -> u64 {
+    let given = std::env::var(name).ok();
+    given.map_or(default, |n| n.parse().expect("a number"))
 }
 
 /// What was looked at.
@@ -78,6 +77,8 @@ fn explore(image: &Image, workload: &Workload, from: usize, bounds: Bounds, coun
 /// Explores the workloads of these names, on all processors.
 fn explore_all(what: &str, choose: impl Fn(&str) -> bool, last_only: bool, per_fence: u64) {
     let names: Vec<String> = names().into_iter().filter(|name| choose(name)).collect();
+    let per_fence = wanted("RDAX_CRASH_STATES", per_fence);
+    let random_seeds = wanted("RDAX_CRASH_SEEDS", RANDOM);
     let image = empty();
     let counts = Counts::default();
     let next = AtomicUsize::new(0);
@@ -85,10 +86,9 @@ fn explore_all(what: &str, choose: impl Fn(&str) -> bool, last_only: bool, per_f
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
-                    let seeds = if name.starts_with("random:") {
-                        RANDOM
-                    } else {
-                        1
+                    let seeds = match name.starts_with("random:") {
+                        true => random_seeds,
+                        false => 1,
                     };
                     for seed in 0..seeds {
                         let workload = workload(name, seed).expect("a workload");
@@ -97,7 +97,7 @@ fn explore_all(what: &str, choose: impl Fn(&str) -> bool, last_only: bool, per_f
                         }
                         let last = workload.ops.len() - 1;
                         let from = if last_only { last } else { 0 };
-                        explore(&image, &workload, from, bounds(per_fence, seed), &counts);
+                        explore(&image, &workload, from, Bounds { per_fence, seed }, &counts);
                     }
                 }
             });
