@@ -166,6 +166,7 @@ fn is<S>(name: &str) -> bool {
 
 /// Whether this build leaves out the write-back of step `S`.
 #[inline(always)]
+#[allow(clippy::nonminimal_bool)] // Clippy takes the names for one another.
 fn lacks_write_back<S>() -> bool {
     mutated!("prepared-write-back") && is::<S>("::Prepared")
         || mutated!("log-write-back") && is::<S>("::Logged")
@@ -175,6 +176,7 @@ fn lacks_write_back<S>() -> bool {
 
 /// Whether this build leaves out the fence of step `S`.
 #[inline(always)]
+#[allow(clippy::nonminimal_bool)] // Clippy takes the names for one another.
 fn lacks_fence<S>() -> bool {
     mutated!("prepared-fence") && is::<S>("::Prepared")
         || mutated!("log-fence") && is::<S>("::Logged")

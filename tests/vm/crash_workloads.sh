@@ -7,8 +7,7 @@
 # says. Of the sequences of two operations, every 50th.
 . "${0%/*}/lib.sh"
 
-rdax-crash-guest names >names
-awk '!/^ace2:/ || NR % 50 == 0' names >chosen
+rdax-crash-guest names | awk '!/^ace2:/ || NR % 50 == 0' >chosen
 [ -s chosen ] || fail "there are no workloads"
 count=0
 while read -r name; do
