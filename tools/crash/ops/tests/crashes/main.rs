@@ -8,3 +8,4 @@ mod enumerate;
 mod explore;
 mod host;
 mod mistakes;
+mod oracle;
