@@ -174,26 +174,24 @@ impl PageSet {
         PAGES
     }
 
-    /// The pages, ascending.
-    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut from = 0;
-        core::iter::from_fn(move || {
-            let page = self.next(from)?;
-            from = page + 1;
-            Some(page)
-        })
-    }
-
-    /// The pages in both sets, ascending.
-    pub fn iter_and<'a>(&'a self, other: &'a PageSet) -> impl Iterator<Item = usize> + 'a {
-        bits(self.some & other.some).flat_map(|word| {
-            let mut rest = self.word(word) & other.word(word);
-            core::iter::from_fn(move || {
-                let bit = (rest != 0).then(|| rest.trailing_zeros() as usize)?;
-                rest &= rest - 1;
-                Some(word * 64 + bit)
-            })
-        })
+    /// The smallest page of both sets that is not below `from`.
+    #[inline]
+    pub fn next_in(&self, from: usize, other: &PageSet) -> Option<usize> {
+        let (first, shift) = (from / 64, from % 64);
+        if first >= WORDS {
+            return None;
+        }
+        let mut mask = u64::MAX << shift;
+        for word in bits(self.some & other.some & (u8::MAX << first)) {
+            if word > first {
+                mask = u64::MAX;
+            }
+            let both = self.word(word) & other.word(word) & mask;
+            if both != 0 {
+                return Some(word * 64 + both.trailing_zeros() as usize);
+            }
+        }
+        None
     }
 
     /// The maximal runs of neighbouring pages, ascending, as (first page, number of pages).

@@ -111,17 +111,8 @@ fn write_back_chunk(
     // SAFETY: the mapping is that of the inode.
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
     let whole = *cold.pages() == PageSet::ALL;
-    let kept = judge(info, &mut state, &mut cold, writable && hot == Hot::Keep);
-    let mut pages = 0;
-    if !kept.pages().is_empty() {
-        for page in kept.pages().iter() {
-            if !mutated!("hot-write-back") {
-                pmem.write_back_blocks(state.block(page), 1);
-            }
-        }
-        pages += kept.written_back();
-        info.sb().counters.hot_pages.add(pages as u64);
-    }
+    let mut pages = keep_hot(info, &mut state, &mut cold, writable && hot == Hot::Keep);
+    info.sb().counters.hot_pages.add(pages as u64);
     if !cold.pages().is_empty() {
         if writable && !mutated!("write-protect") {
             write_protect(info, chunk, &state, cold.pages());
@@ -149,47 +140,55 @@ fn write_back_chunk(
     pages as u64
 }
 
-/// Takes the pages that stay writable, if any may, out of the `dirty` ones of a chunk, and moves the
-/// times of the file if a hot one was stored to.
-fn judge(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bool) -> Kept {
+/// Writes back those of the `dirty` pages of a chunk that stay writable, if any may, and takes them
+/// out of it. Moves the times of the file if a hot page was stored to. Returns how many stay.
+fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bool) -> usize {
     let pmem = info.sb().volume.pmem();
-    let mut kept = Kept::default();
+    // After its fingerprint was taken: a store in between is found by the next sync.
+    let write_back = |page: Kept, block| {
+        if !mutated!("hot-write-back") {
+            pmem.write_back_blocks(block, 1);
+        }
+        page.written_back()
+    };
+    let mut kept = 0;
     let mut stored_to = false;
-    let mut cooled = PageSet::EMPTY;
-    let (hot, warm) = (*state.heat.hot(), *state.heat.warm());
-    let seen = *dirty.pages();
-    for page in hot.iter_and(&seen) {
-        let found = match pmem.fingerprint(state.block(page)) {
+    let mut from = 0;
+    while let Some(page) = state.heat.hot().next_in(from, dirty.pages()) {
+        from = page + 1;
+        let block = state.block(page);
+        let found = match pmem.fingerprint(block) {
             Some(fingerprint) => state.heat.compare(page, fingerprint),
             // Where the media cannot be read, there is no telling; who needs it finds out.
             None => Found::Cold,
         };
         stored_to |= found == Found::StoredTo;
         if found != Found::Cold && may_stay {
-            dirty.keep(page, &mut kept);
+            kept += write_back(dirty.keep(page), block);
         } else {
-            cooled.insert(page);
+            state.heat.cool(&PageSet::range(page, page));
         }
     }
     if stored_to {
         // Under the chunk lock: another sync that finds no more change may rely on it.
         info.touch_data();
     }
-    if !cooled.is_empty() {
-        state.heat.cool(&cooled);
-    }
-    if may_stay && !state.is_huge() {
-        for page in warm.iter_and(&seen).filter(|page| !hot.contains(*page)) {
-            if state.heat.needs_table() {
-                match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
-                    Ok(table) => state.heat.set_table(table),
-                    Err(_) => break,
-                }
+    from = match may_stay && !state.is_huge() {
+        true => 0,
+        false => PAGES,
+    };
+    while let Some(page) = state.heat.warm().next_in(from, dirty.pages()) {
+        from = page + 1;
+        if state.heat.needs_table() {
+            match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
+                Ok(table) => state.heat.set_table(table),
+                Err(_) => break,
             }
-            if let Some(fingerprint) = pmem.fingerprint(state.block(page)) {
-                state.heat.add(page, fingerprint);
-                dirty.keep(page, &mut kept);
-            }
+        }
+        let block = state.block(page);
+        if let Some(fingerprint) = pmem.fingerprint(block) {
+            state.heat.add(page, fingerprint);
+            kept += write_back(dirty.keep(page), block);
         }
     }
     kept

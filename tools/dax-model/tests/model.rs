@@ -18,7 +18,7 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use dax_model::chunk::{Entry, Kept, Run, Snapshot, State, Tags, Window};
+use dax_model::chunk::{Entry, Run, Snapshot, State, Tags, Window};
 use dax_model::heat::Found;
 use dax_model::page_set::{PageSet, PAGES};
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -349,27 +349,31 @@ impl Machine {
         }
     }
 
-    /// `judge` of `sync.rs`; the fingerprint of a block is what is in the cache.
-    fn judge(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> Kept {
+    /// `keep_hot` of `sync.rs`, without the write-back: returns the pages that stay. The fingerprint
+    /// of a block is what is in the cache.
+    fn keep_hot(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> PageSet {
         let fingerprint = |block: u64| self.blocks.lock().unwrap()[block as usize].cache;
-        let mut kept = Kept::default();
-        let (hot, warm, seen) = (*chunk.heat.hot(), *chunk.heat.warm(), *dirty.pages());
-        for page in hot.iter_and(&seen) {
+        let mut kept = PageSet::EMPTY;
+        let mut from = 0;
+        while let Some(page) = chunk.heat.hot().next_in(from, dirty.pages()) {
+            from = page + 1;
             let block = chunk.block(page);
             if chunk.heat.compare(page, fingerprint(block)) != Found::Cold && may_stay {
-                dirty.keep(page, &mut kept);
+                assert_eq!(dirty.keep(page).written_back(), 1);
+                kept.insert(page);
             } else {
                 chunk.heat.cool(&one(page));
             }
         }
-        for page in warm.iter_and(&seen).filter(|page| !hot.contains(*page)) {
-            if may_stay {
-                if chunk.heat.needs_table() {
-                    chunk.heat.set_table(Box::new([0; PAGES]));
-                }
-                chunk.heat.add(page, fingerprint(chunk.block(page)));
-                dirty.keep(page, &mut kept);
+        from = if may_stay { 0 } else { PAGES };
+        while let Some(page) = chunk.heat.warm().next_in(from, dirty.pages()) {
+            from = page + 1;
+            if chunk.heat.needs_table() {
+                chunk.heat.set_table(Box::new([0; PAGES]));
             }
+            chunk.heat.add(page, fingerprint(chunk.block(page)));
+            assert_eq!(dirty.keep(page).written_back(), 1);
+            kept.insert(page);
         }
         kept
     }
@@ -416,8 +420,7 @@ impl Machine {
                 _ => self.writable.load(SeqCst) > 0,
             };
             let mut cold = seen;
-            let kept = self.judge(&mut chunk, &mut cold, writable && keep);
-            let stay = *kept.pages();
+            let stay = self.keep_hot(&mut chunk, &mut cold, writable && keep);
             let (hot, cold) = match self.mistake {
                 Mistake::TakeHot => (PageSet::EMPTY, seen),
                 _ => (stay, cold),
@@ -426,7 +429,6 @@ impl Machine {
                 Mistake::TrustHot => chunk.runs(&without(seen.pages(), &hot)).collect(),
                 _ => runs,
             };
-            kept.written_back();
             let mut open = hot;
             if self.is(Mistake::TakeHot) {
                 open = stay;

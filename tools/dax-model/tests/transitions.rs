@@ -48,8 +48,10 @@ proptest! {
         let mut rest = x;
         rest.remove_all(&y);
         prop_assert_eq!(rest, set(&a.difference(&b).copied().collect()));
-        prop_assert_eq!(x.iter().collect::<BTreeSet<_>>(), a.clone());
-        prop_assert_eq!(x.iter_and(&y).collect::<BTreeSet<_>>(), a.intersection(&b).copied().collect());
+        for from in 0..=PAGES {
+            let next = a.intersection(&b).copied().filter(|page| *page >= from).min();
+            prop_assert_eq!(x.next_in(from, &y), next);
+        }
         prop_assert_eq!(x.next_gap(first), (first..PAGES).find(|p| !a.contains(p)).unwrap_or(PAGES));
         prop_assert_eq!(PageSet::range(first, last), set(&(first..=last).collect()));
         prop_assert_eq!(x.next(first), a.range(first..).next().copied());
