@@ -83,7 +83,7 @@ impl DirOperations for Directory {
         let inode = make_inode(idmap, dir, mode, rdev, None, |new, inode| {
             let mut meta = dir.meta();
             let volume = &dir.sb().volume;
-            volume.create_into(&mut meta, dentry.name(), new, inode)?;
+            volume.create_into(&mut meta, dentry.name(), new, &[], inode)?;
             changed(dir, &meta, new.now);
             Ok(())
         })?;
@@ -98,7 +98,7 @@ impl DirOperations for Directory {
         let inode = make_inode(idmap, dir, mode, 0, kept, |new, inode| {
             let mut meta = dir.meta();
             let volume = &dir.sb().volume;
-            volume.symlink_into(&mut meta, dentry.name(), target.to_bytes(), new, inode)?;
+            volume.symlink_into(&mut meta, dentry.name(), target.to_bytes(), new, &[], inode)?;
             changed(dir, &meta, new.now);
             Ok(())
         })?;
@@ -108,7 +108,7 @@ impl DirOperations for Directory {
 
     fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result {
         let inode = make_inode(idmap, dir, mode, 0, None, |new, inode| {
-            dir.sb().volume.tmpfile_into(new, inode)
+            dir.sb().volume.tmpfile_into(new, &[], inode)
         })?;
         inode.open_unnamed(file);
         Ok(())

@@ -27,6 +27,8 @@ pub enum Structure {
     DirLeaf,
     /// A slot of the orphan file.
     Orphan,
+    /// The extended attributes of an inode.
+    Xattr,
 }
 
 impl fmt::Display for Structure {
@@ -40,6 +42,7 @@ impl fmt::Display for Structure {
             Structure::ExtentNode => "extent node",
             Structure::DirLeaf => "directory leaf",
             Structure::Orphan => "orphan slot",
+            Structure::Xattr => "extended attributes",
         })
     }
 }
@@ -56,6 +59,8 @@ pub enum Error {
     NotFound,
     /// The name, or the mapping of a file block, exists already (EEXIST).
     Exists,
+    /// The extended attribute does not exist (ENODATA).
+    NoXattr,
     /// The directory is not empty (ENOTEMPTY).
     NotEmpty,
     /// Longer than 255 bytes, or a symlink target longer than 4095 (ENAMETOOLONG).
@@ -133,6 +138,7 @@ impl Error {
             Error::TooManyLinks => 31,
             Error::NameTooLong => 36,
             Error::NotEmpty => 39,
+            Error::NoXattr => 61,
             Error::Stale => 116,
             Error::Corrupt { .. } => 117,
         }
@@ -146,6 +152,7 @@ impl fmt::Display for Error {
             Error::NoMemory => f.write_str("out of memory"),
             Error::NotFound => f.write_str("no such name"),
             Error::Exists => f.write_str("exists already"),
+            Error::NoXattr => f.write_str("no such attribute"),
             Error::NotEmpty => f.write_str("directory not empty"),
             Error::NameTooLong => f.write_str("name too long"),
             Error::TooManyLinks => f.write_str("too many links"),

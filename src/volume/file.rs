@@ -450,6 +450,7 @@ impl<P: Pmem> Volume<P> {
         if inode.nlink() != 0 {
             return Err(Error::Invalid);
         }
+        self.free_xattrs(inode)?;
         let media = Media::of(self);
         let mut to = KEY_END;
         loop {

@@ -245,7 +245,7 @@ pub struct RawInode {
     pub root_count: U16,
     /// Bytes. For a directory: its leaves times [`BLOCK`]. For a symlink: of its target.
     pub size: U64,
-    /// Blocks in use: data, leaves, nodes of the extent tree.
+    /// Blocks in use: data, leaves, nodes of the extent tree, extended attributes.
     pub blocks: U64,
     /// Last change of the content: seconds.
     pub mtime_sec: I64,
@@ -286,7 +286,7 @@ pub struct RawInode {
     pub rdev: U32,
     /// Slot in the orphan file plus one, zero if it has none.
     pub orphan: U32,
-    /// Zero; will name the extended attributes.
+    /// Block of the extended attributes ([`XattrHeader`]), zero if there are none.
     pub xattr_block: U64,
 
     /// Root of the extent tree, or the target of a short symlink as bytes.
@@ -403,6 +403,50 @@ pub struct Dirent {
 /// Bits of a cookie below the hash.
 pub const COOKIE_LOW_BITS: u32 = 11;
 
+/// First bytes of a block of extended attributes.
+pub const XATTR_MAGIC: u32 = 0x7241_7478; // "xtAr"
+/// Longest value of an extended attribute, in bytes.
+pub const XATTR_VALUE_MAX: usize = 65536;
+/// Longest value that is kept beside its name, in bytes. A longer one has blocks of its own.
+pub const XATTR_INLINE_MAX: usize = 512;
+
+/// Header of the extended attributes of an inode, one block: the header, then records, in no order
+/// and without gaps. Names and small values of one inode have to fit.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct XattrHeader {
+    /// CRC32C of the bytes in use.
+    pub crc: U32,
+    /// [`XATTR_MAGIC`].
+    pub magic: U32,
+    /// The inode.
+    pub owner: U64,
+    /// Its own block.
+    pub block: U64,
+    /// The inode's generation.
+    pub generation: U32,
+    /// Bytes in use, header and records: a multiple of 8, more than the header has.
+    pub len: U32,
+}
+
+/// Head of the record of an extended attribute. The name follows, padded with zeros to 8 bytes; then
+/// the value, padded likewise, or, where it is longer than [`XATTR_INLINE_MAX`], as many words as
+/// `runs` says, each of blocks that hold the next part of it, as in [`Extent::value`].
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct XattrRecord {
+    /// Bytes of the value, 0 to [`XATTR_VALUE_MAX`].
+    pub value_len: U32,
+    /// CRC32C of a value in blocks of its own, else zero.
+    pub value_crc: U32,
+    /// Bytes of the name, its prefix ("user.") included: 1 to 255.
+    pub name_len: u8,
+    /// Runs of blocks that hold the value; 0 if it follows the name.
+    pub runs: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+
 /// A slot of the orphan file: an inode without links that is still in use, or one whose truncation
 /// is under way. An empty slot is all zero.
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -433,6 +477,8 @@ const _: () = {
     assert!(size_of::<NodeHeader>() + NODE_EXTENTS * size_of::<Extent>() == BLOCK as usize);
     assert!(size_of::<LeafHeader>() == 32);
     assert!(size_of::<Dirent>() == 24);
+    assert!(size_of::<XattrHeader>() == 32);
+    assert!(size_of::<XattrRecord>() == 16);
     assert!(size_of::<OrphanSlot>() == 16);
     assert!(ROOT_EXTENTS * size_of::<Extent>() == INLINE_MAX);
 };

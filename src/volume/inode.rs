@@ -214,6 +214,11 @@ impl Inode {
         self.raw.generation.get()
     }
 
+    /// Whether it has extended attributes.
+    pub fn has_xattrs(&self) -> bool {
+        self.raw.xattr_block.get() != 0
+    }
+
     /// Of a directory: the one it is in.
     pub fn parent(&self) -> u64 {
         self.raw.parent.get()

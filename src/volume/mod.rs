@@ -40,6 +40,7 @@ pub mod persist;
 pub mod pmem;
 pub mod super_block;
 pub mod table;
+pub mod xattr;
 
 // The struct of the same name.
 #[allow(clippy::module_inception)]

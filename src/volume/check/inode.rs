@@ -81,7 +81,7 @@ impl Checker<'_> {
                 Kind::SystemHole { file_block },
             );
         }
-        self.check_blocks(at, ino, &raw, &walked);
+        self.check_blocks(at, ino, &raw, &walked)?;
         let size = raw.size.get();
         let unit = if ino == TABLE_INO { TABLE_CHUNK } else { BLOCK };
         if walked.whole && (size != next * BLOCK || size % unit != 0) {
@@ -236,7 +236,7 @@ impl Checker<'_> {
             DT_LNK => self.symlink(at, ino, &raw),
             _ => {
                 let walked = self.walk_inode(at, ino, &raw, &mut |_, _, _| Ok(()))?;
-                self.check_blocks(at, ino, &raw, &walked);
+                self.check_blocks(at, ino, &raw, &walked)?;
                 let none = file_type != DT_REG;
                 if raw.size.get() > MAX_FILE || (none && raw.size.get() != 0) {
                     let kind = Kind::Size(raw.size.get());
@@ -285,7 +285,6 @@ impl Checker<'_> {
         let device = matches!(file_type, DT_CHR | DT_BLK);
         let zero = [
             ("reserved0", raw.reserved0 == [0; 3]),
-            ("xattr_block", raw.xattr_block.get() == 0),
             ("rdev", device || raw.rdev.get() == 0),
             ("parent", file_type == DT_DIR || raw.parent.get() == 0),
         ];
@@ -331,13 +330,16 @@ impl Checker<'_> {
         self.walk(&tree, each)
     }
 
-    fn check_blocks(&mut self, at: u64, ino: u64, raw: &RawInode, walked: &Walked) {
+    /// Checks the extended attributes, and the number of blocks of an inode whose tree was walked.
+    fn check_blocks(&mut self, at: u64, ino: u64, raw: &RawInode, walked: &Walked) -> Result<()> {
+        let xattrs = self.xattrs(at, ino, raw)?;
         let stored = raw.blocks.get();
-        if walked.whole && stored != walked.blocks {
-            let counted = walked.blocks;
+        let counted = walked.blocks + xattrs.blocks;
+        if walked.whole && xattrs.whole && stored != counted {
             let kind = Kind::Blocks { stored, counted };
             self.problem(Structure::Inode, at, Some(ino), kind);
         }
+        Ok(())
     }
 
     /// Walks a directory's tree and notes its leaves, to be read once all inodes are known.
@@ -358,7 +360,7 @@ impl Checker<'_> {
         });
         self.leaves = leaves;
         let walked = result?;
-        self.check_blocks(at, ino, raw, &walked);
+        self.check_blocks(at, ino, raw, &walked)?;
         if walked.whole {
             let found = &self.leaves[before..];
             let counted = found.len() as u64 * BLOCK;
@@ -392,7 +394,7 @@ impl Checker<'_> {
                 blocks: 0,
                 whole: true,
             };
-            self.check_blocks(at, ino, raw, &none);
+            self.check_blocks(at, ino, raw, &none)?;
             return Ok(());
         }
         let mut found = None;
@@ -400,7 +402,7 @@ impl Checker<'_> {
             found = Some((key, block, len));
             Ok(())
         })?;
-        self.check_blocks(at, ino, raw, &walked);
+        self.check_blocks(at, ino, raw, &walked)?;
         if !walked.whole {
             return Ok(());
         }

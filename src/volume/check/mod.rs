@@ -19,6 +19,7 @@ mod inode;
 mod link;
 mod media;
 mod problem;
+mod xattr;
 
 pub use problem::{Kind, Name, Problem};
 

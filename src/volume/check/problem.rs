@@ -15,7 +15,7 @@ pub struct Problem {
     pub at: u64,
     /// The inode it belongs to, if it belongs to one.
     pub ino: Option<u64>,
-    /// The directory entry's name, if it is about one.
+    /// The name of the directory entry or of the attribute, if it is about one.
     pub name: Option<Name>,
     /// What is wrong.
     pub kind: Kind,
@@ -174,7 +174,7 @@ pub enum Kind {
     Blocks {
         /// What the inode says.
         stored: u64,
-        /// Found in its tree.
+        /// Found in its tree and for its extended attributes.
         counted: u64,
     },
     /// A directory's size is not that of its leaves.

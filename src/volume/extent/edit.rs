@@ -109,13 +109,13 @@ fn splice<P: Pmem>(
 }
 
 /// Adds `n` to the blocks in use of an inode.
-fn add_blocks(raw: &mut RawInode, n: u64) {
+pub fn add_blocks(raw: &mut RawInode, n: u64) {
     // Both are below 2^41 on any device; a damaged count must not stop the kernel.
     raw.blocks = U64::new(raw.blocks.get().saturating_add(n));
 }
 
 /// Takes `n` from the blocks in use of an inode.
-fn sub_blocks(raw: &mut RawInode, n: u64) {
+pub fn sub_blocks(raw: &mut RawInode, n: u64) {
     raw.blocks = U64::new(raw.blocks.get().saturating_sub(n));
 }
 

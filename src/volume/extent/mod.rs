@@ -26,7 +26,7 @@ use super::error::{Error, Result};
 use super::format::{Extent, RawInode};
 use super::pmem::Pmem;
 
-pub use edit::{cut, insert, make_room};
+pub use edit::{add_blocks, cut, insert, make_room, sub_blocks};
 pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
 
 /// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more

@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U32};
 
 use super::S_IFMT;
 use crate::volume::error::Result;
-use crate::volume::format::Time;
+use crate::volume::format::{RawInode, Time};
 use crate::volume::inode::{Inode, FIELDS};
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
@@ -30,32 +30,38 @@ pub struct SetAttr {
     pub ctime: Option<Time>,
 }
 
+impl SetAttr {
+    /// Changes `raw`.
+    pub(in crate::volume) fn apply(&self, raw: &mut RawInode) {
+        if let Some(mode) = self.mode {
+            raw.mode = U16::new(raw.mode.get() & S_IFMT | mode & !S_IFMT);
+        }
+        if let Some(uid) = self.uid {
+            raw.uid = U32::new(uid);
+        }
+        if let Some(gid) = self.gid {
+            raw.gid = U32::new(gid);
+        }
+        if let Some(attrs) = self.attrs {
+            raw.attrs = U32::new(attrs);
+        }
+        if let Some(time) = self.atime {
+            raw.set_atime(time);
+        }
+        if let Some(time) = self.mtime {
+            raw.set_mtime(time);
+        }
+        if let Some(time) = self.ctime {
+            raw.set_ctime(time);
+        }
+    }
+}
+
 impl<P: Pmem> Volume<P> {
     /// Changes attributes of an inode, in one transaction; none if they are so already.
     pub fn set_attr(&self, inode: &mut Inode, set: &SetAttr) -> Result<()> {
         let before = inode.before::<FIELDS>();
-        let raw = &mut inode.raw;
-        if let Some(mode) = set.mode {
-            raw.mode = U16::new(raw.mode.get() & S_IFMT | mode & !S_IFMT);
-        }
-        if let Some(uid) = set.uid {
-            raw.uid = U32::new(uid);
-        }
-        if let Some(gid) = set.gid {
-            raw.gid = U32::new(gid);
-        }
-        if let Some(attrs) = set.attrs {
-            raw.attrs = U32::new(attrs);
-        }
-        if let Some(time) = set.atime {
-            raw.set_atime(time);
-        }
-        if let Some(time) = set.mtime {
-            raw.set_mtime(time);
-        }
-        if let Some(time) = set.ctime {
-            raw.set_ctime(time);
-        }
+        set.apply(&mut inode.raw);
         if inode.is_still(&before) {
             return Ok(());
         }

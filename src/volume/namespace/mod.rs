@@ -25,6 +25,7 @@ use super::journal::Tx;
 use super::orphan::OrphanReservation;
 use super::pmem::Pmem;
 use super::table::InodeReservation;
+use super::xattr::{self, Xattr};
 use super::Volume;
 
 pub use attr::SetAttr;
@@ -71,6 +72,15 @@ enum Content<'a> {
     Nothing,
     Directory { parent: u64 },
     Target(&'a [u8]),
+}
+
+/// A new inode: its attributes, its extended attributes, and what it contains.
+type What<'a> = (&'a NewInode, &'a [Xattr<'a>], &'a Content<'a>);
+
+/// Gives `raw` the number and the generation that are reserved for it.
+fn number<P: Pmem>(raw: &mut RawInode, slot: &InodeReservation<'_, P>) {
+    raw.ino = U64::new(slot.ino());
+    raw.generation = U32::new(slot.generation());
 }
 
 /// The type of an inode as directories store it.
@@ -176,7 +186,7 @@ fn put_content<P: Pmem>(
         }
     }
     raw.root_count = U16::new(1);
-    raw.blocks = U64::new(1);
+    extent::add_blocks(raw, 1);
     Ok(())
 }
 
@@ -221,7 +231,8 @@ impl<P: Pmem> Volume<P> {
         dir::read(&Media::of(self), dir, after, emit)
     }
 
-    /// Makes a file, directory, device node, fifo or socket. `inode`, a blank one, becomes it; after
+    /// Makes a file, directory, device node, fifo or socket with the extended attributes `xattrs`,
+    /// of different names. `inode`, a blank one, becomes it; after
     /// an error it is of no more use.
     ///
     /// Fails with [`Error::Exists`], [`Error::NoSpace`], [`Error::TooManyLinks`] for one directory
@@ -231,6 +242,7 @@ impl<P: Pmem> Volume<P> {
         dir: &mut Inode,
         name: &[u8],
         new: &NewInode,
+        xattrs: &[Xattr<'_>],
         inode: &mut Inode,
     ) -> Result<()> {
         let content = match new.mode & S_IFMT {
@@ -238,7 +250,7 @@ impl<P: Pmem> Volume<P> {
             S_IFDIR => Content::Directory { parent: dir.ino() },
             _ => Content::Nothing,
         };
-        self.add(dir, name, new, &content, inode)
+        self.add(dir, name, (new, xattrs, &content), inode)
     }
 
     /// Makes a symlink to `target`, 1 to [`SYMLINK_MAX`] bytes. The type in `new.mode` is set here.
@@ -249,6 +261,7 @@ impl<P: Pmem> Volume<P> {
         name: &[u8],
         target: &[u8],
         new: &NewInode,
+        xattrs: &[Xattr<'_>],
         inode: &mut Inode,
     ) -> Result<()> {
         if target.is_empty() {
@@ -261,17 +274,11 @@ impl<P: Pmem> Volume<P> {
             mode: new.mode & !S_IFMT | S_IFLNK,
             ..*new
         };
-        self.add(dir, name, &new, &Content::Target(target), inode)
+        self.add(dir, name, (&new, xattrs, &Content::Target(target)), inode)
     }
 
-    fn add(
-        &self,
-        dir: &mut Inode,
-        name: &[u8],
-        new: &NewInode,
-        content: &Content<'_>,
-        inode: &mut Inode,
-    ) -> Result<()> {
+    fn add(&self, dir: &mut Inode, name: &[u8], what: What<'_>, inode: &mut Inode) -> Result<()> {
+        let (new, _, content) = what;
         check_alive(dir)?;
         let name = self.name(name)?;
         new.fill(&mut inode.raw)?;
@@ -283,7 +290,7 @@ impl<P: Pmem> Volume<P> {
         let place = dir::prepare(self, dir, &name)?;
         let slot = self.reserve_inode()?;
         let before = dir.before();
-        let result = self.add_at(dir, &before, &place, slot, (new, content), inode);
+        let result = self.add_at(dir, &before, &place, slot, what, inode);
         match result {
             Ok(()) => dir::inserted(dir, &place),
             Err(_) => {
@@ -301,11 +308,11 @@ impl<P: Pmem> Volume<P> {
         before: &Before<LINE>,
         place: &Slot<'_>,
         slot: InodeReservation<'_, P>,
-        (new, content): (&NewInode, &Content<'_>),
+        (new, xattrs, content): What<'_>,
         inode: &mut Inode,
     ) -> Result<()> {
         let ino = slot.ino();
-        inode.raw.ino = U64::new(ino);
+        number(&mut inode.raw, &slot);
         changed(&mut dir.raw, new.now);
         add_links(
             &mut dir.raw,
@@ -313,6 +320,7 @@ impl<P: Pmem> Volume<P> {
         )?;
         let mut tx = self.begin()?;
         put_content(&mut tx, &mut inode.raw, content)?;
+        xattr::create(&mut tx, &mut inode.raw, xattrs)?;
         dir::insert(&mut tx, place, ino, file_type(&inode.raw))?;
         dir.log_change(&mut tx, before)?;
         tx.create_inode_at(slot, inode)?;
@@ -347,15 +355,21 @@ impl<P: Pmem> Volume<P> {
 
     /// Makes a file without a name, in the orphan file until it gets one by [`Volume::link`].
     /// `inode`, a blank one, becomes it.
-    pub fn tmpfile_into(&self, new: &NewInode, inode: &mut Inode) -> Result<()> {
+    pub fn tmpfile_into(
+        &self,
+        new: &NewInode,
+        xattrs: &[Xattr<'_>],
+        inode: &mut Inode,
+    ) -> Result<()> {
         new.fill(&mut inode.raw)?;
         if matches!(new.mode & S_IFMT, S_IFDIR | S_IFLNK) {
             return Err(Error::Invalid);
         }
         let slot = self.reserve_inode()?;
         let orphan = self.reserve_orphan()?;
-        inode.raw.ino = U64::new(slot.ino());
+        number(&mut inode.raw, &slot);
         let result = self.begin().and_then(|mut tx| {
+            xattr::create(&mut tx, &mut inode.raw, xattrs)?;
             tx.attach_orphan(orphan, &mut inode.raw)?;
             tx.create_inode_at(slot, inode)?;
             tx.commit()
@@ -518,7 +532,7 @@ impl<P: Pmem> Volume<P> {
     /// As [`Volume::create_into`].
     pub fn create(&self, dir: &mut Inode, name: &[u8], new: &NewInode) -> Result<Inode> {
         let mut inode = Inode::blank();
-        self.create_into(dir, name, new, &mut inode)?;
+        self.create_into(dir, name, new, &[], &mut inode)?;
         Ok(inode)
     }
 
@@ -531,14 +545,14 @@ impl<P: Pmem> Volume<P> {
         new: &NewInode,
     ) -> Result<Inode> {
         let mut inode = Inode::blank();
-        self.symlink_into(dir, name, target, new, &mut inode)?;
+        self.symlink_into(dir, name, target, new, &[], &mut inode)?;
         Ok(inode)
     }
 
     /// As [`Volume::tmpfile_into`].
     pub fn tmpfile(&self, new: &NewInode) -> Result<Inode> {
         let mut inode = Inode::blank();
-        self.tmpfile_into(new, &mut inode)?;
+        self.tmpfile_into(new, &[], &mut inode)?;
         Ok(inode)
     }
 }

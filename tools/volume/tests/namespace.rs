@@ -159,6 +159,7 @@ impl Mirror {
                     parent: if is_dir { at } else { 0 },
                     mtime: now,
                     ctime: now,
+                    xattrs: BTreeMap::new(),
                     body,
                 };
                 assert_eq!(see(&self.vol, &inode).unwrap(), seen);

@@ -13,7 +13,8 @@ use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::error::Error;
 
 /// Those that take several operations or transactions may have done a part.
-const IN_PARTS: [&str; 5] = [
+const IN_PARTS: [&str; 6] = [
+    "unlink_and_free_with_attributes",
     "unlink_and_free",
     "truncate_in_several",
     "unlink_and_free_in_several",

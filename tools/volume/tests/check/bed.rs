@@ -11,8 +11,9 @@ use rdax_volume::volume::check::{self, Kind, Name, Problem};
 use rdax_volume::volume::error::Structure;
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::inode::Inode;
-use rdax_volume::volume::namespace::NewInode;
+use rdax_volume::volume::namespace::{NewInode, SetAttr};
 use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::xattr::Must;
 use rdax_volume::volume::{mkfs, MountOptions, Volume};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -95,6 +96,14 @@ fn fill_volume(ram: &Ram) -> Places {
         &vol.symlink(&mut root, b"long", &[b'x'; 200], &link)
             .unwrap(),
     );
+
+    let mut tagged = vol.create(&mut root, b"tagged", &file).unwrap();
+    for (name, value) in [("user.small", &[1; 10][..]), ("user.large", &[2; 5000])] {
+        let (name, set) = (name.as_bytes(), SetAttr::default());
+        vol.set_xattr(&mut tagged, name, Some(value), Must::BeNew, &set)
+            .unwrap();
+    }
+    note("tagged", &tagged);
 
     let directory = new_inode(0o040755, 0);
     let mut dir = vol.create(&mut root, b"dir", &directory).unwrap();
@@ -296,6 +305,23 @@ impl Bed {
             (head.name_len, head.file_type) = (0, 0);
             (head.ino, head.cookie) = (U64::ZERO, U64::ZERO);
         });
+    }
+
+    /// Byte address of the extended attributes of "tagged".
+    pub fn xattrs_at(&self) -> u64 {
+        self.raw("tagged").xattr_block.get() * BLOCK
+    }
+
+    /// Changes the extended attributes of "tagged": the header, and its first record.
+    pub fn xattrs(&self, change: impl FnOnce(&mut XattrHeader, &mut XattrRecord)) {
+        let at = self.xattrs_at();
+        let mut header: XattrHeader = self.get(at);
+        let len = header.len.get() as usize;
+        let mut record = self.get(at + 32);
+        change(&mut header, &mut record);
+        self.put(at, &header);
+        self.put(at + 32, &record);
+        self.seal(at, 0, len);
     }
 
     pub fn orphan_slot_at(&self, slot: u64) -> u64 {

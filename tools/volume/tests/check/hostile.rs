@@ -30,6 +30,8 @@ fn sealed(bed: &Bed) -> Vec<(u64, usize, usize)> {
     ] {
         places.push((bed.at(name), 256, 0));
     }
+    let xattrs: XattrHeader = bed.get(bed.xattrs_at());
+    places.push((bed.xattrs_at(), xattrs.len.get() as usize, 0));
     for name in ["file", "many"] {
         let at = bed.node_at(name);
         let count = usize::from(bed.get::<NodeHeader>(at).count.get());

@@ -148,9 +148,6 @@ fn fields_that_must_be_zero() {
     one("small", Kind::Reserved("reserved0"), |raw| {
         raw.reserved0[2] = 1
     });
-    one("small", Kind::Reserved("xattr_block"), |raw| {
-        raw.xattr_block = U64::new(9)
-    });
     one("small", Kind::Reserved("rdev"), |raw| {
         raw.rdev = U32::new(9)
     });

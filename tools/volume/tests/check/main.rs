@@ -12,3 +12,4 @@ mod inodes;
 mod links;
 mod sound;
 mod trees;
+mod xattrs;

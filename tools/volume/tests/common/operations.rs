@@ -11,6 +11,7 @@ use rdax_volume::volume::format::{BLOCK, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::namespace::{Rename, SetAttr};
 use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::xattr::Must;
 use rdax_volume::volume::Volume;
 
 use super::*;
@@ -156,6 +157,28 @@ fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
     })
 }
 
+fn set_xattr(vol: &V, path: &[&[u8]], name: &[u8], value: Option<&[u8]>, must: Must) -> Result<()> {
+    let set = SetAttr {
+        mode: Some(0o640),
+        ctime: Some(time(7)),
+        ..SetAttr::default()
+    };
+    vol.set_xattr(&mut at(vol, path)?, name, value, must, &set)
+}
+
+/// A file with a small attribute and a large one.
+fn attributes(vol: &V) -> Result<()> {
+    two_dirs(vol)?;
+    set_xattr(vol, &[b"a", b"f"], b"user.small", Some(b"x"), Must::BeNew)?;
+    set_xattr(
+        vol,
+        &[b"a", b"f"],
+        b"user.large",
+        Some(&[9; 8193]),
+        Must::BeNew,
+    )
+}
+
 operations! {
     create_file: |_p| {} |v| {
         v.create(&mut at(v, &[])?, b"file", &new(FILE, 5))?;
@@ -274,6 +297,36 @@ operations! {
             ..SetAttr::default()
         };
         v.set_attr(&mut at(v, &[b"a", b"f"])?, &set)?;
+    }
+    create_with_attributes: |_p| {} |v| {
+        let large = [8; 5000];
+        let xattrs: [(&[u8], &[u8]); 2] = [(b"security.a", b"label"), (b"system.b", &large)];
+        let mut inode = Inode::blank();
+        v.create_into(&mut at(v, &[])?, b"dir", &new(DIR, 5), &xattrs, &mut inode)?;
+    }
+    first_attribute: |p| { two_dirs(p)? } |v| {
+        set_xattr(v, &[b"a", b"f"], b"user.a", Some(b"value"), Must::BeNew)?;
+    }
+    large_attribute: |p| { attributes(p)? } |v| {
+        set_xattr(v, &[b"a", b"f"], b"user.new", Some(&[7; 65536]), Must::Whatever)?;
+    }
+    replace_an_attribute: |p| { attributes(p)? } |v| {
+        set_xattr(v, &[b"a", b"f"], b"user.small", Some(&[6; 300]), Must::Exist)?;
+    }
+    replace_a_large_attribute: |p| { attributes(p)? } |v| {
+        set_xattr(v, &[b"a", b"f"], b"user.large", Some(&[5; 9000]), Must::Whatever)?;
+    }
+    remove_a_large_attribute: |p| { attributes(p)? } |v| {
+        set_xattr(v, &[b"a", b"f"], b"user.large", None, Must::Exist)?;
+    }
+    remove_the_last_attribute: |p| {
+        two_dirs(p)?;
+        set_xattr(p, &[b"a", b"f"], b"user.a", Some(b"value"), Must::BeNew)?;
+    } |v| {
+        set_xattr(v, &[b"a", b"f"], b"user.a", None, Must::Whatever)?;
+    }
+    unlink_and_free_with_attributes: |p| { attributes(p)? } |v| {
+        remove(v, &mut at(v, &[b"a"])?, b"f")?;
     }
     fill_between_extents: |p| { sparse(p, 3)?; } |v| {
         v.fill(&mut at(v, &[b"file"])?, 1, 9, Some(time(5)))?;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rdax_volume::volume::error::Result;
-use rdax_volume::volume::format::{Time, ROOT_INO};
+use rdax_volume::volume::format::{Time, ROOT_INO, XATTR_VALUE_MAX};
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::Volume;
@@ -33,6 +33,7 @@ pub struct Seen {
     pub parent: u64,
     pub mtime: Time,
     pub ctime: Time,
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     pub body: Body,
 }
 
@@ -57,12 +58,22 @@ pub fn see<P: Pmem>(vol: &Volume<P>, inode: &Inode) -> Result<Seen> {
         }
         _ => Body::Nothing,
     };
+    let mut names = Vec::new();
+    vol.list_xattrs(inode, &mut |name| names.push(name.to_vec()))?;
+    let mut xattrs = BTreeMap::new();
+    for name in names {
+        let mut value = vec![0; XATTR_VALUE_MAX];
+        let len = vol.get_xattr(inode, &name, &mut value)?;
+        value.truncate(len);
+        xattrs.insert(name, value);
+    }
     Ok(Seen {
         mode: inode.mode(),
         nlink: inode.nlink(),
         parent: inode.parent(),
         mtime: inode.mtime(),
         ctime: inode.ctime(),
+        xattrs,
         body,
     })
 }

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes.
+
+use rdax_volume::volume::check::{Kind, Name, Problem};
+use rdax_volume::volume::error::Structure::{Inode, Xattr};
+use rdax_volume::volume::format::*;
+use rdax_volume::volume::pmem::Pmem;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::bed::{of, Bed, Parts};
+
+/// A problem of the attributes of "tagged".
+fn bad(bed: &Bed, kind: Kind) -> Problem {
+    of(bed.ino("tagged"), Xattr, bed.xattrs_at(), kind)
+}
+
+/// A problem of one of them.
+fn of_one(bed: &Bed, name: &str, kind: Kind) -> Problem {
+    Problem {
+        name: Some(Name::new(name.as_bytes())),
+        ..bad(bed, kind)
+    }
+}
+
+/// The first of the two blocks of the large value.
+fn value_block(bed: &Bed) -> u64 {
+    // The first record: head, name of 10 bytes, value of 10; the second: head and name.
+    let at = bed.xattrs_at() + 32 + (16 + 16 + 16) + (16 + 16);
+    bed.get::<U64>(at).get() & ((1 << 40) - 1)
+}
+
+/// How many blocks `found`, which has nothing else, says are leaked.
+fn leaked(found: &[Problem]) -> u64 {
+    let len = |p: &Problem| match p.kind {
+        Kind::Leaked { len, .. } => len,
+        kind => panic!("{kind:?}"),
+    };
+    found.iter().map(len).sum()
+}
+
+/// Fails unless the attributes as a whole are found to be wrong as `kind` says.
+#[track_caller]
+fn expect_whole(bed: &Bed, kind: Kind) {
+    let found = bed.problems();
+    assert_eq!(found[0], bad(bed, kind));
+    // The blocks of the value are not found then.
+    assert_eq!(leaked(&found[1..]), 2);
+}
+
+#[test]
+fn damaged_header() {
+    let bed = Bed::new();
+    bed.spoil(bed.xattrs_at(), |header: &mut XattrHeader| header.crc += 1);
+    expect_whole(&bed, Kind::Checksum);
+
+    let bed = Bed::new();
+    bed.xattrs(|header, _| header.magic = U32::ZERO);
+    expect_whole(&bed, Kind::Magic);
+
+    let bed = Bed::new();
+    bed.xattrs(|header, _| header.len = U32::new(4104));
+    expect_whole(&bed, Kind::Size(4104));
+
+    let bed = Bed::new();
+    bed.xattrs(|header, _| header.owner = U64::new(3000));
+    let expected = bed.ino("tagged");
+    let (field, stored) = ("owner", 3000);
+    expect_whole(
+        &bed,
+        Kind::Misplaced {
+            field,
+            stored,
+            expected,
+        },
+    );
+
+    let bed = Bed::new();
+    let expected = bed.xattrs_at() / BLOCK;
+    bed.xattrs(|header, _| header.block = U64::new(1));
+    let (field, stored) = ("block", 1);
+    expect_whole(
+        &bed,
+        Kind::Misplaced {
+            field,
+            stored,
+            expected,
+        },
+    );
+
+    let bed = Bed::new();
+    let expected = bed.raw("tagged").generation.get().into();
+    bed.xattrs(|header, _| header.generation += 5);
+    let (field, stored) = ("generation", expected + 5);
+    expect_whole(
+        &bed,
+        Kind::Misplaced {
+            field,
+            stored,
+            expected,
+        },
+    );
+}
+
+#[test]
+fn damaged_records() {
+    let bed = Bed::new();
+    bed.xattrs(|_, record| record.value_len = U32::new(500));
+    expect_whole(&bed, Kind::RecordLength { len: 16 + 16 + 504 });
+
+    let bed = Bed::new();
+    bed.xattrs(|_, record| record.reserved[5] = 1);
+    bed.expect(&[of_one(&bed, "user.small", Kind::Reserved("reserved"))]);
+
+    let bed = Bed::new();
+    bed.xattrs(|_, record| record.value_crc = U32::new(1));
+    bed.expect(&[of_one(&bed, "user.small", Kind::Reserved("reserved"))]);
+
+    let bed = Bed::new();
+    bed.ram
+        .store(bed.xattrs_at() + 32 + 16, b"user\0small")
+        .unwrap();
+    bed.xattrs(|_, _| ());
+    bed.expect(&[of_one(&bed, "user\0small", Kind::BadName)]);
+
+    let bed = Bed::new();
+    bed.ram
+        .store(bed.xattrs_at() + 32 + 16, b"user.large")
+        .unwrap();
+    bed.xattrs(|_, _| ());
+    bed.expect(&[of_one(&bed, "user.large", Kind::NameTwice)]);
+}
+
+#[test]
+fn damaged_value() {
+    let bed = Bed::new();
+    bed.put(value_block(&bed) * BLOCK + 100, &7u8);
+    bed.expect(&[of_one(&bed, "user.large", Kind::Checksum)]);
+
+    let second = |bed: &Bed| bed.xattrs_at() + 32 + (16 + 16 + 16);
+    let bed = Bed::new();
+    bed.spoil(second(&bed), |record: &mut XattrRecord| {
+        record.value_len = U32::new(9000);
+    });
+    bed.xattrs(|_, _| ());
+    bed.expect(&[of_one(&bed, "user.large", Kind::Size(9000))]);
+
+    // Blocks of somebody else.
+    let bed = Bed::new();
+    let block = bed.raw("small").root[0].block();
+    bed.put(second(&bed) + 32, &U64::new((2 << 40) | (1 << 39)));
+    bed.xattrs(|_, _| ());
+    let outside = Kind::OutsideData {
+        block: 1 << 39,
+        len: 2,
+    };
+    let found = bed.problems();
+    assert_eq!(found[0], bad(&bed, outside));
+    assert_eq!(leaked(&found[1..]), 2);
+
+    bed.put(second(&bed) + 32, &U64::new((1 << 40) | block));
+    bed.xattrs(|_, _| ());
+    let found = bed.problems();
+    let twice = Kind::UsedTwice { block, len: 1 };
+    assert!(found.contains(&bad(&bed, twice)), "{found:?}");
+}
+
+#[test]
+fn block_outside_or_not_there() {
+    let bed = Bed::new();
+    bed.inode("tagged", |raw| raw.xattr_block = U64::new(1 << 50));
+    let outside = Kind::OutsideData {
+        block: 1 << 50,
+        len: 1,
+    };
+    let found = bed.problems();
+    assert_eq!(
+        found[0],
+        of(bed.ino("tagged"), Inode, bed.at("tagged"), outside)
+    );
+    assert_eq!(leaked(&found[1..]), 3);
+
+    let bed = Bed::new();
+    bed.inode("tagged", |raw| raw.blocks += 1);
+    let (stored, counted) = (4, 3);
+    let kind = Kind::Blocks { stored, counted };
+    bed.expect(&[of(bed.ino("tagged"), Inode, bed.at("tagged"), kind)]);
+}
