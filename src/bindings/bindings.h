@@ -18,6 +18,8 @@
 #include <linux/fs_parser.h>
 #include <linux/libnvdimm.h>
 #include <linux/mm.h>
+#include <linux/posix_acl.h>
+#include <linux/posix_acl_xattr.h>
 #include <linux/rmap.h>
 #include <linux/seq_file.h>
 #include <linux/statfs.h>
@@ -60,6 +62,9 @@ u32 rdax_encode_dev(dev_t dev);
 dev_t rdax_decode_dev(u32 dev);
 void rdax_set_open_direct(struct file *file);
 void rdax_set_cached_link(struct inode *inode, char *link, int len);
+
+void rdax_cache_no_acl(struct inode *inode);
+void rdax_posix_acl_release(struct posix_acl *acl);
 
 /* vfs: files and directories */
 const struct qstr *rdax_dentry_name(const struct dentry *dentry);
@@ -137,6 +142,8 @@ void rdax_mapping_set_error(struct address_space *mapping, int error);
 #ifdef __BINDGEN__
 /* Macros with casts, which bindgen cannot evaluate. */
 const unsigned long RDAX_SB_RDONLY = SB_RDONLY;
+const unsigned long RDAX_SB_POSIXACL = SB_POSIXACL;
+const unsigned long RDAX_SB_NOSEC = SB_NOSEC;
 const unsigned int RDAX_S_DAX = S_DAX;
 const unsigned int RDAX_S_IMMUTABLE = S_IMMUTABLE;
 const unsigned int RDAX_S_APPEND = S_APPEND;

@@ -178,6 +178,16 @@ void rdax_set_cached_link(struct inode *inode, char *link, int len)
 	inode_set_cached_link(inode, link, len);
 }
 
+void rdax_cache_no_acl(struct inode *inode)
+{
+	cache_no_acl(inode);
+}
+
+void rdax_posix_acl_release(struct posix_acl *acl)
+{
+	posix_acl_release(acl);
+}
+
 /* vfs: files and directories */
 
 const struct qstr *rdax_dentry_name(const struct dentry *dentry)

@@ -6,6 +6,7 @@ use kernel::error::code::*;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
+use super::acl::{self, Kind};
 use super::inode::InodeInfo;
 use super::lock::{Exclusive, InvalidateLock};
 use super::object::{Dentry, IdMap};
@@ -71,6 +72,11 @@ impl AttrOperations for Attributes {
 fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result {
     let vfs = inode.as_vfs();
     let sb = inode.sb();
+    let acl = if attr.ia_valid & bindings::ATTR_MODE != 0 {
+        acl::with_mode(inode, attr.ia_mode)?
+    } else {
+        None
+    };
     let mut meta = inode.meta();
     // SAFETY: the inode is locked, and the change allowed. This clears setgid where it has to.
     unsafe { bindings::setattr_copy(idmap.as_raw(), vfs, attr) };
@@ -86,7 +92,10 @@ fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result
         ctime: Some(times.ctime),
         ..SetAttr::default()
     };
-    let result = sb.check(sb.volume.set_attr(&mut meta, &new));
+    let result = match &acl {
+        None => sb.check(sb.volume.set_attr(&mut meta, &new)),
+        Some(_) => acl::store(inode, &mut meta, Kind::Access, acl.as_ref(), &new),
+    };
     if result.is_err() {
         // The kernel's inode goes back to what is on the media.
         // SAFETY: the inode is locked.

@@ -183,6 +183,9 @@ impl InodeInfo {
             bindings::rdax_i_gid_write(vfs, meta.gid());
             bindings::set_nlink(vfs, meta.nlink());
             (*vfs).i_flags |= flags::of_inode(&meta, self.sb().options().dax);
+            if !meta.has_xattrs() {
+                bindings::rdax_cache_no_acl(vfs);
+            }
         }
         self.set_i_size(meta.size());
         self.update_blocks(&meta);

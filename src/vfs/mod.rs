@@ -6,11 +6,12 @@
 //! * [`object`], [`lock`], [`table`] wrap what the kernel hands over: references with safe methods,
 //!   guards, and for each operation table a trait and the C functions that call it.
 //! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
-//! * [`namei`], [`dir`], [`attr`], [`symlink`], [`file`], [`io`], [`cached`], [`allocate`], [`vm`],
+//! * [`namei`], [`dir`], [`attr`], [`xattr`], [`acl`], [`symlink`], [`file`], [`io`], [`cached`], [`allocate`], [`vm`],
 //!   [`flags`], [`ioctl`], [`shutdown`] and [`context`] are the operations.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 
+pub mod acl;
 pub mod allocate;
 pub mod attr;
 pub mod cached;
@@ -33,6 +34,7 @@ pub mod symlink;
 pub mod table;
 pub mod time;
 pub mod vm;
+pub mod xattr;
 
 use kernel::error::to_result;
 use kernel::prelude::*;

@@ -11,6 +11,7 @@ use core::ffi::CStr;
 use kernel::error::code::*;
 use kernel::prelude::*;
 
+use super::acl;
 use super::attr::Attributes;
 use super::flags;
 use super::inode::{iget, FreshInode, InodeInfo, InodeRef, NewInode};
@@ -20,10 +21,12 @@ use super::object::{Dentry, File, IdMap};
 use super::symlink::Target;
 use super::table::inode::{AttrOperations, DirOperations};
 use super::time::touch_all;
+use super::xattr::Initial;
 use crate::volume;
 use crate::volume::format::Time;
 use crate::volume::inode::Inode;
 use crate::volume::namespace::Rename;
+use crate::volume::xattr::Xattr;
 use crate::{bindings, volume::namespace};
 
 /// The operations of directories.
@@ -41,20 +44,24 @@ fn changed(dir: Exclusive<'_>, meta: &Inode, now: Time) {
 /// Makes an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the volume's.
 fn make_inode(
     idmap: &IdMap,
-    dir: Exclusive<'_>,
+    (dir, name): (Exclusive<'_>, &Dentry),
     mode: u16,
     rdev: u32,
     target: Option<Target>,
-    make: impl FnOnce(&namespace::NewInode, &mut Inode) -> volume::Result<()>,
+    make: impl FnOnce(&namespace::NewInode, &[Xattr<'_>], &mut Inode) -> volume::Result<()>,
 ) -> Result<NewInode> {
     let sb = dir.sb();
     sb.check_writable()?;
     // First what can fail without a trace.
     let fresh = FreshInode::new(sb)?;
     let vfs = fresh.as_vfs();
+    let mut initial = Initial::default();
     // SAFETY: the new inode is ours alone; setgid directories pass on their group here.
+    unsafe { bindings::inode_init_owner(idmap.as_raw(), vfs, dir.as_vfs(), mode) };
+    acl::inherit(vfs, dir, &mut initial)?;
+    initial.add_security(vfs, dir, name)?;
+    // SAFETY: as above.
     let new = unsafe {
-        bindings::inode_init_owner(idmap.as_raw(), vfs, dir.as_vfs(), mode);
         namespace::NewInode {
             mode: (*vfs).i_mode,
             uid: bindings::rdax_i_uid_read(vfs),
@@ -64,7 +71,7 @@ fn make_inode(
             now: dir.touch_ctime(),
         }
     };
-    sb.check(make(&new, &mut fresh.meta()))?;
+    sb.check(make(&new, &initial.as_xattrs()?, &mut fresh.meta()))?;
     fresh.fill(target)
 }
 
@@ -80,13 +87,20 @@ impl DirOperations for Directory {
     }
 
     fn make(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, mode: u16, rdev: u32) -> Result {
-        let inode = make_inode(idmap, dir, mode, rdev, None, |new, inode| {
-            let mut meta = dir.meta();
-            let volume = &dir.sb().volume;
-            volume.create_into(&mut meta, dentry.name(), new, &[], inode)?;
-            changed(dir, &meta, new.now);
-            Ok(())
-        })?;
+        let inode = make_inode(
+            idmap,
+            (dir, dentry),
+            mode,
+            rdev,
+            None,
+            |new, xattrs, inode| {
+                let mut meta = dir.meta();
+                let volume = &dir.sb().volume;
+                volume.create_into(&mut meta, dentry.name(), new, xattrs, inode)?;
+                changed(dir, &meta, new.now);
+                Ok(())
+            },
+        )?;
         inode.instantiate(dentry);
         Ok(())
     }
@@ -95,10 +109,17 @@ impl DirOperations for Directory {
         // CAST: the bits of a type and of permissions are within 16.
         let mode = (bindings::S_IFLNK | 0o777) as u16;
         let kept = Some(Target::new(target)?);
-        let inode = make_inode(idmap, dir, mode, 0, kept, |new, inode| {
+        let inode = make_inode(idmap, (dir, dentry), mode, 0, kept, |new, xattrs, inode| {
             let mut meta = dir.meta();
             let volume = &dir.sb().volume;
-            volume.symlink_into(&mut meta, dentry.name(), target.to_bytes(), new, &[], inode)?;
+            volume.symlink_into(
+                &mut meta,
+                dentry.name(),
+                target.to_bytes(),
+                new,
+                xattrs,
+                inode,
+            )?;
             changed(dir, &meta, new.now);
             Ok(())
         })?;
@@ -107,9 +128,14 @@ impl DirOperations for Directory {
     }
 
     fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result {
-        let inode = make_inode(idmap, dir, mode, 0, None, |new, inode| {
-            dir.sb().volume.tmpfile_into(new, &[], inode)
-        })?;
+        let inode = make_inode(
+            idmap,
+            (dir, file.dentry()),
+            mode,
+            0,
+            None,
+            |new, xattrs, inode| dir.sb().volume.tmpfile_into(new, xattrs, inode),
+        )?;
         inode.open_unnamed(file);
         Ok(())
     }

@@ -141,6 +141,13 @@ impl File {
         unsafe { InodeInfo::from_vfs((*self.as_raw()).f_inode) }
     }
 
+    /// Its dentry.
+    pub fn dentry(&self) -> &Dentry {
+        // SAFETY: set before the file system sees the file, which holds a reference. A file that is
+        // being opened without a name has a dentry that nobody else knows.
+        unsafe { Dentry::from_raw((*self.as_raw()).__bindgen_anon_1.f_path.dentry) }
+    }
+
     /// Moves the access time, as far as the mount wants that.
     pub fn accessed(&self) {
         // SAFETY: the file is open.

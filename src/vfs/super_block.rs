@@ -22,6 +22,7 @@ use super::shutdown::{State, StateCell};
 use super::table::context::Context;
 use super::table::super_block::{SuperOperations, SuperTable};
 use super::table::Table;
+use super::xattr;
 use crate::pmem::{DirectMap, OpenError};
 use crate::volume::error::Error as VolumeError;
 use crate::volume::format::{
@@ -259,6 +260,10 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
     let block = unsafe {
         (*raw).s_fs_info = info.cast();
         (*raw).s_op = OPERATIONS.as_ptr();
+        (*raw).s_xattr = xattr::handlers();
+        // ACLs, and the umask applied where they are; nothing asked at a write of a file without
+        // attributes that it would take away.
+        (*raw).s_flags |= bindings::RDAX_SB_POSIXACL | bindings::RDAX_SB_NOSEC;
         (*raw).s_magic = STATFS_MAGIC as usize;
         (*raw).s_maxbytes = MAX_FILE as i64;
         (*raw).s_max_links = LINK_MAX;

@@ -18,6 +18,9 @@ use crate::volume::inode::Inode;
 
 static INODE: InodeTable = InodeTable::new(bindings::inode_operations {
     get_link: Some(bindings::simple_get_link),
+    // A symlink has no permissions of its own.
+    get_inode_acl: None,
+    set_acl: None,
     ..AttrTable::<Attributes>::OPERATIONS
 });
 

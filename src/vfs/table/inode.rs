@@ -11,11 +11,15 @@ use kernel::error::from_result;
 use kernel::ffi::{c_char, c_int, c_uint};
 use kernel::prelude::*;
 
+use super::acl::AclTable;
+use super::xattr::XattrTable;
 use super::Table;
 use crate::bindings;
+use crate::vfs::acl::Acls;
 use crate::vfs::inode::{InodeInfo, InodeRef};
 use crate::vfs::lock::Exclusive;
 use crate::vfs::object::{Dentry, File, IdMap};
+use crate::vfs::xattr::Xattrs;
 
 /// A static `struct inode_operations`.
 pub struct InodeTable(Table<bindings::inode_operations>);
@@ -64,6 +68,9 @@ impl<T: AttrOperations> AttrTable<T> {
         setattr: Some(Self::setattr),
         fileattr_get: Some(Self::fileattr_get),
         fileattr_set: Some(Self::fileattr_set),
+        listxattr: Some(XattrTable::<Xattrs>::list),
+        get_inode_acl: Some(AclTable::<Acls>::get),
+        set_acl: Some(AclTable::<Acls>::set),
         ..pin_init::zeroed()
     };
 

@@ -7,11 +7,13 @@
 //! of Documentation/filesystems/locking.rst in the kernel: the objects handed over are valid and
 //! referenced for the duration of the call, and locked as written there.
 
+pub mod acl;
 pub mod cache;
 pub mod context;
 pub mod file;
 pub mod inode;
 pub mod super_block;
+pub mod xattr;
 
 use core::cell::UnsafeCell;
 

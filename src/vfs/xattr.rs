@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes, and those that a new inode begins with.
+//!
+//! The volume keeps them; the VFS decides who may. An inode without any says so by itself, so that
+//! nothing is read to learn it: `has_xattrs()`, and for ACLs the kernel's cache.
+
+use kernel::alloc::flags::GFP_KERNEL;
+use kernel::prelude::*;
+
+use super::inode::InodeInfo;
+use super::lock::Exclusive;
+use super::object::Dentry;
+use super::table::xattr::{initial_security, Handlers, XattrOperations, XattrTable};
+use crate::bindings;
+use crate::volume::namespace::SetAttr;
+use crate::volume::xattr::{Must, Xattr};
+
+static HANDLERS: Handlers<4> = XattrTable::<Xattrs>::handlers();
+
+/// For the super block.
+pub fn handlers() -> *const *const bindings::xattr_handler {
+    HANDLERS.as_ptr()
+}
+
+/// The operations on extended attributes.
+pub struct Xattrs;
+
+impl XattrOperations for Xattrs {
+    fn get(info: &InodeInfo, name: &[u8], buf: &mut [u8]) -> Result<usize> {
+        let sb = info.sb();
+        sb.check_alive()?;
+        let meta = info.meta();
+        sb.check(sb.volume.get_xattr(&meta, name, buf))
+    }
+
+    fn set(inode: Exclusive<'_>, name: &[u8], value: Option<&[u8]>, must: Must) -> Result {
+        let sb = inode.sb();
+        sb.check_writable()?;
+        let set = SetAttr {
+            ctime: Some(inode.touch_ctime()),
+            ..SetAttr::default()
+        };
+        let mut meta = inode.meta();
+        sb.check(sb.volume.set_xattr(&mut meta, name, value, must, &set))?;
+        inode.update_blocks(&meta);
+        Ok(())
+    }
+
+    fn list(info: &InodeInfo, each: &mut dyn FnMut(&[u8])) -> Result {
+        let sb = info.sb();
+        sb.check_alive()?;
+        // SAFETY: asks about the current task. CAST: a small number.
+        let all = unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as i32) };
+        let meta = info.meta();
+        sb.check(sb.volume.list_xattrs(&meta, &mut |name| {
+            if all || !name.starts_with(b"trusted.") {
+                each(name);
+            }
+        }))
+    }
+}
+
+/// The attributes that a new inode begins with.
+#[derive(Default)]
+pub struct Initial(KVec<(KVec<u8>, KVec<u8>)>);
+
+impl Initial {
+    /// Adds one.
+    pub fn add(&mut self, name: &[&[u8]], value: &[u8]) -> Result {
+        let (mut whole, mut bytes) = (KVec::new(), KVec::new());
+        for part in name {
+            whole.extend_from_slice(part, GFP_KERNEL)?;
+        }
+        bytes.extend_from_slice(value, GFP_KERNEL)?;
+        Ok(self.0.push((whole, bytes), GFP_KERNEL)?)
+    }
+
+    /// Adds those of the security modules, for `inode`, which is to be `name` in `dir`.
+    pub fn add_security(
+        &mut self,
+        inode: *mut bindings::inode,
+        dir: Exclusive<'_>,
+        name: &Dentry,
+    ) -> Result {
+        initial_security(inode, dir, name, &mut |name, value| {
+            self.add(&[b"security.", name], value)
+        })
+    }
+
+    /// The same for the volume.
+    pub fn as_xattrs(&self) -> Result<KVec<Xattr<'_>>> {
+        let mut xattrs = KVec::new();
+        for (name, value) in &self.0 {
+            xattrs.push((&name[..], &value[..]), GFP_KERNEL)?;
+        }
+        Ok(xattrs)
+    }
+}
