@@ -112,6 +112,12 @@ impl InodeInfo {
         unsafe { (*self.as_vfs()).i_ino }
     }
 
+    /// Distinguishes the users of one inode number over time.
+    pub fn generation(&self) -> u32 {
+        // SAFETY: set before anyone else sees the inode.
+        unsafe { (*self.as_vfs()).i_generation }
+    }
+
     /// Type and permissions.
     pub fn mode(&self) -> u16 {
         // SAFETY: a plain field; racing with chmod is the kernel's normal case.
@@ -349,6 +355,14 @@ pub fn iget(sb: &SbInfo, ino: u64) -> Result<InodeRef> {
     }
 }
 
+/// The inode `ino`, if it is in memory. May sleep.
+pub fn cached(sb: &SbInfo, ino: u64) -> Option<InodeRef> {
+    // SAFETY: the super block is alive.
+    let inode = NonNull::new(unsafe { bindings::ilookup(sb.as_raw(), ino) })?;
+    // SAFETY: a reference came with it.
+    Some(unsafe { InodeRef::from_raw(inode) })
+}
+
 /// A kernel inode for a file that is being made: owned by the caller, unknown to all others.
 pub struct FreshInode(InodeRef);
 
@@ -403,6 +417,12 @@ impl NewInode {
         // SAFETY: the VFS gave a negative dentry with its directory locked; the inode is new, and
         // our reference to it passes to the dentry.
         unsafe { bindings::d_instantiate_new(dentry.as_raw(), inode) };
+    }
+
+    /// Lets others have it, by its name in the volume.
+    pub fn release(self) {
+        // SAFETY: the inode is new and ours to unlock; the reference is dropped after that.
+        unsafe { bindings::unlock_new_inode(self.0.as_vfs()) };
     }
 
     /// Joins it, which has no name, to the dentry of `file`, which is being opened.

@@ -168,53 +168,85 @@ impl DirOperations for Directory {
     }
 
     fn rename(
+        idmap: &IdMap,
         old_dir: Exclusive<'_>,
         old: &Dentry,
         new_dir: Exclusive<'_>,
         new: &Dentry,
         flags: u32,
     ) -> Result {
-        // That the new name is free where RENAME_NOREPLACE asks for it, the VFS has checked.
-        if flags & !(bindings::RENAME_NOREPLACE | bindings::RENAME_EXCHANGE) != 0 {
+        let known =
+            bindings::RENAME_NOREPLACE | bindings::RENAME_EXCHANGE | bindings::RENAME_WHITEOUT;
+        if flags & !known != 0 {
             return Err(EINVAL);
         }
         let sb = old_dir.sb();
         sb.check_writable()?;
-        let moved = old.inode().ok_or(ENOENT)?;
-        let replaced = new.inode();
-        let across = (old_dir.ino() != new_dir.ino()).then_some(new_dir.info());
-        let concerned = [Some(old_dir.info()), across, Some(moved), replaced];
-        let now = touch_all(&concerned);
-        let locks = lock_all(concerned);
-        let [Some(mut src_meta), mut dst_meta, Some(mut moved_meta), mut replaced_meta] = locks
-        else {
-            unreachable!()
-        };
-        sb.check(sb.volume.rename(Rename {
-            src_dir: &mut src_meta,
-            dst_dir: dst_meta.as_deref_mut(),
-            src_name: old.name(),
-            dst_name: new.name(),
-            moved: &mut moved_meta,
-            replaced: replaced_meta.as_deref_mut(),
-            exchange: flags & bindings::RENAME_EXCHANGE != 0,
-            now,
-        }))?;
-        changed(old_dir, &src_meta, now);
-        if let Some(meta) = &dst_meta {
-            changed(new_dir, meta, now);
+        // That the new name is free where RENAME_NOREPLACE asks for it, the VFS has checked.
+        let exchange = flags & bindings::RENAME_EXCHANGE != 0;
+        if flags & bindings::RENAME_WHITEOUT == 0 {
+            return sb.check(rename((old_dir, old), (new_dir, new), |r| {
+                sb.volume.rename(Rename { exchange, ..r })
+            }));
         }
-        for (info, meta) in [
-            (Some(moved), Some(&moved_meta)),
-            (replaced, replaced_meta.as_ref()),
-        ] {
-            if let (Some(info), Some(meta)) = (info, meta) {
-                info.set_nlink(meta.nlink());
-                info.set_ctime(now);
-            }
-        }
+        // CAST: the bits of a type are within 16.
+        let mode = bindings::S_IFCHR as u16;
+        let whiteout = make_inode(
+            idmap,
+            (old_dir, old),
+            mode,
+            0,
+            None,
+            |new_inode, xattrs, inode| {
+                rename((old_dir, old), (new_dir, new), |r| {
+                    sb.volume.rename_whiteout(r, new_inode, xattrs, inode)
+                })
+            },
+        )?;
+        whiteout.release();
         Ok(())
     }
+}
+
+/// Renames `old` to `new`, each a name in a directory, by `rename`.
+fn rename(
+    (old_dir, old): (Exclusive<'_>, &Dentry),
+    (new_dir, new): (Exclusive<'_>, &Dentry),
+    rename: impl FnOnce(Rename<'_>) -> volume::Result<()>,
+) -> volume::Result<()> {
+    let moved = old.inode().ok_or(volume::Error::NotFound)?;
+    let replaced = new.inode();
+    let across = (old_dir.ino() != new_dir.ino()).then_some(new_dir.info());
+    let concerned = [Some(old_dir.info()), across, Some(moved), replaced];
+    let now = touch_all(&concerned);
+    let locks = lock_all(concerned);
+    let [Some(mut src_meta), mut dst_meta, Some(mut moved_meta), mut replaced_meta] = locks else {
+        unreachable!()
+    };
+    rename(Rename {
+        src_dir: &mut src_meta,
+        dst_dir: dst_meta.as_deref_mut(),
+        src_name: old.name(),
+        dst_name: new.name(),
+        moved: &mut moved_meta,
+        replaced: replaced_meta.as_deref_mut(),
+        exchange: false,
+        now,
+    })?;
+    changed(old_dir, &src_meta, now);
+    if let Some(meta) = &dst_meta {
+        changed(new_dir, meta, now);
+    }
+    for (info, meta) in [
+        (Some(moved), Some(&moved_meta)),
+        (replaced, replaced_meta.as_ref()),
+    ] {
+        if let (Some(info), Some(meta)) = (info, meta) {
+            info.set_nlink(meta.nlink());
+            info.set_ctime(now);
+        }
+    }
+    Ok(())
 }
 
 /// Takes the name of `inode` out of `dir`, by `remove`.

@@ -65,7 +65,22 @@ fails(errno.ENOENT, rename, 'z', 'nothing', EXCHANGE)
 rename('z', 'd1/sub', EXCHANGE)
 assert os.path.isdir('z') and read('d1/sub') == 'Y' and os.stat('d1').st_nlink == 2
 assert os.stat('z/..').st_ino == os.stat('.').st_ino
-fails(errno.EINVAL, rename, 'y', 'w', WHITEOUT)
+# RENAME_WHITEOUT: what is left at the old name is a character device of number 0.
+def is_whiteout(name):
+    s = os.lstat(name)
+    return stat.S_ISCHR(s.st_mode) and s.st_rdev == 0 and s.st_nlink == 1
+write('w1', 'W1'); write('w2', 'W2'); os.mkdir('wd'); os.mkdir('wd/sub')
+inode = os.stat('w1').st_ino
+rename('w1', 'w3', WHITEOUT); assert read('w3') == 'W1' and os.stat('w3').st_ino == inode
+assert is_whiteout('w1') and os.lstat('w1').st_ino != inode
+rename('w3', 'w2', WHITEOUT); assert read('w2') == 'W1' and is_whiteout('w3')
+rename('wd/sub', 'w1', EXCHANGE); assert is_whiteout('wd/sub') and os.path.isdir('w1')
+rename('w1', 'wd/dir', WHITEOUT | NOREPLACE); assert os.path.isdir('wd/dir') and is_whiteout('w1')
+assert os.stat('wd').st_nlink == 3 and os.stat('wd/dir/..').st_ino == os.stat('wd').st_ino
+fails(errno.EINVAL, rename, 'w1', 'w2', WHITEOUT | EXCHANGE)
+fails(errno.EEXIST, rename, 'w1', 'w2', WHITEOUT | NOREPLACE)
+assert sorted(n for n in os.listdir('.') if n[0] == 'w') == ['w1', 'w2', 'w3', 'wd']
+os.unlink('w3')
 # Links.
 os.link('y', 'y2'); os.link('y', 'd1/y3'); assert os.stat('y').st_nlink == 3
 fails(errno.EEXIST, os.link, 'y', 'y2')
@@ -116,6 +131,7 @@ must python3 names.py "$MNT"
 
 remount
 same "late" late "$(cat "$MNT/late")"
+same "a whiteout" "character special file 0:0" "$(stat -c '%F %t:%T' "$MNT/w1")"
 same "through a symlink" X "$(cat "$MNT/s")"
 same "links of y2" 2 "$(links y2)"
 same "names" $((255 + 253)) "$(find "$MNT/names" -type f -printf x | wc -c)"

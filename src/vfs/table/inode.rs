@@ -190,6 +190,7 @@ pub trait DirOperations {
     /// `->rename`: `old` in `old_dir` becomes `new` in `new_dir`, which may be the same, in place
     /// of what has that name. `flags` are `RENAME_*`.
     fn rename(
+        idmap: &IdMap,
         old_dir: Exclusive<'_>,
         old: &Dentry,
         new_dir: Exclusive<'_>,
@@ -401,7 +402,7 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
     ///
     /// `->rename`, called by the VFS with the directories locked exclusively.
     unsafe extern "C" fn rename(
-        _idmap: *mut bindings::mnt_idmap,
+        idmap: *mut bindings::mnt_idmap,
         old_dir: *mut bindings::inode,
         old: *mut bindings::dentry,
         new_dir: *mut bindings::inode,
@@ -409,14 +410,15 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
         flags: c_uint,
     ) -> c_int {
         // SAFETY: all are alive, and both directories are locked.
-        let (old_dir, old, new_dir, new) = unsafe {
+        let (idmap, old_dir, old, new_dir, new) = unsafe {
             (
+                IdMap::from_raw(idmap),
                 locked(old_dir),
                 Dentry::from_raw(old),
                 locked(new_dir),
                 Dentry::from_raw(new),
             )
         };
-        from_result(|| T::rename(old_dir, old, new_dir, new, flags).map(|()| 0))
+        from_result(|| T::rename(idmap, old_dir, old, new_dir, new, flags).map(|()| 0))
     }
 }

@@ -2,7 +2,9 @@
 
 //! Rename: to a free name, over a name, and the exchange of two names.
 
-use super::{add_links, changed, check_alive, corrupt, file_type, is_dir};
+use zerocopy::little_endian::U32;
+
+use super::{add_links, changed, check_alive, corrupt, file_type, is_dir, number, NewInode};
 use crate::volume::dir::{self, Entry, Name, Slot};
 use crate::volume::error::{Error, Result};
 use crate::volume::extent::Media;
@@ -10,6 +12,8 @@ use crate::volume::format::Time;
 use crate::volume::inode::{Before, Inode, FIELDS, LINE, WHOLE};
 use crate::volume::journal::Tx;
 use crate::volume::pmem::Pmem;
+use crate::volume::table::InodeReservation;
+use crate::volume::xattr::{self, Xattr};
 use crate::volume::Volume;
 
 /// What to rename. All inodes are different ones.
@@ -115,6 +119,14 @@ impl<const N: usize> Unchanged<N> {
     }
 }
 
+/// A new inode that is to have the old name.
+struct Left<'v, 'a, P: Pmem> {
+    slot: InodeReservation<'v, P>,
+    xattrs: &'a [Xattr<'a>],
+    /// All but its place.
+    inode: &'a mut Inode,
+}
+
 /// The names that a rename concerns, found.
 struct Places<'n> {
     from: Entry,
@@ -161,11 +173,47 @@ impl<P: Pmem> Volume<P> {
     /// made sure that no directory is moved into itself or below.
     // Not inlined: the kernel's stack is small.
     #[inline(never)]
-    pub fn rename(&self, mut r: Rename<'_>) -> Result<()> {
+    pub fn rename(&self, r: Rename<'_>) -> Result<()> {
         r.check()?;
         if r.exchange {
             return self.exchange(r);
         }
+        self.rename_leaving(r, None)
+    }
+
+    /// Renames, no exchange, and leaves a new inode at the old name, in the same transaction: a
+    /// whiteout, which hides the name below in an overlay. `inode`, a blank one, becomes it, with the
+    /// extended attributes `xattrs`; after an error it is of no more use.
+    #[inline(never)]
+    pub fn rename_whiteout(
+        &self,
+        r: Rename<'_>,
+        new: &NewInode,
+        xattrs: &[Xattr<'_>],
+        inode: &mut Inode,
+    ) -> Result<()> {
+        r.check()?;
+        new.fill(&mut inode.raw)?;
+        if r.exchange || is_dir(inode) {
+            return Err(Error::Invalid);
+        }
+        inode.raw.nlink = U32::new(1);
+        let slot = self.reserve_inode()?;
+        number(&mut inode.raw, &slot);
+        let left = Left {
+            slot,
+            xattrs,
+            inode: &mut *inode,
+        };
+        let result = self.rename_leaving(r, Some(left));
+        if result.is_err() {
+            inode.at = 0;
+        }
+        result
+    }
+
+    /// Renames, no exchange. The old name gets `left`, if there is that, or goes.
+    fn rename_leaving(&self, mut r: Rename<'_>, left: Option<Left<'_, '_, P>>) -> Result<()> {
         let src_name = self.name(r.src_name)?;
         let dst_name = self.name(r.dst_name)?;
         // This may move the old name to another leaf, so it comes first.
@@ -185,23 +233,31 @@ impl<P: Pmem> Volume<P> {
             over,
         };
         // A leaf that goes is taken out of the root.
-        match dir::takes_leaf(&places.from, places.keep(&r)) {
-            false => self.rename_between::<LINE>(r, &places),
-            true => self.rename_between::<WHOLE>(r, &places),
+        match left.is_none() && dir::takes_leaf(&places.from, places.keep(&r)) {
+            false => self.rename_between::<LINE>(r, &places, left),
+            true => self.rename_between::<WHOLE>(r, &places, left),
         }
     }
 
     /// Renames between `places`, and changes the first `N` bytes of the source directory by that.
     #[inline(never)]
-    fn rename_between<const N: usize>(&self, mut r: Rename<'_>, places: &Places<'_>) -> Result<()> {
+    fn rename_between<const N: usize>(
+        &self,
+        mut r: Rename<'_>,
+        places: &Places<'_>,
+        left: Option<Left<'_, '_, P>>,
+    ) -> Result<()> {
         let before = Unchanged::<N>::new(&r);
-        let result = self.rename_at(&mut r, places, &before);
+        let goes = left.is_none();
+        let result = self.rename_at(&mut r, places, &before, left);
         match result {
             Ok(()) => {
                 if let Some(place) = &places.free {
                     dir::inserted(r.dst_mut(), place);
                 }
-                dir::removed(r.src_dir, &places.from);
+                if goes {
+                    dir::removed(r.src_dir, &places.from);
+                }
             }
             Err(_) => before.restore(&mut r),
         }
@@ -213,6 +269,7 @@ impl<P: Pmem> Volume<P> {
         r: &mut Rename<'_>,
         places: &Places<'_>,
         before: &Unchanged<N>,
+        left: Option<Left<'_, '_, P>>,
     ) -> Result<()> {
         change(r);
         let mut orphan = None;
@@ -234,7 +291,15 @@ impl<P: Pmem> Volume<P> {
         if let Some(entry) = &places.over {
             dir::replace(&mut tx, &media, entry, ino, kind)?;
         }
-        dir::remove(&mut tx, &media, r.src_dir, &places.from, places.keep(r))?;
+        match left {
+            None => dir::remove(&mut tx, &media, r.src_dir, &places.from, places.keep(r))?,
+            Some(left) => {
+                let raw = &mut left.inode.raw;
+                xattr::create(&mut tx, raw, left.xattrs)?;
+                dir::replace(&mut tx, &media, &places.from, raw.ino.get(), file_type(raw))?;
+                tx.create_inode_at(left.slot, left.inode)?;
+            }
+        }
         if let (Some(orphan), Some(target)) = (orphan, &mut r.replaced) {
             tx.attach_orphan(orphan, &mut target.raw)?;
         }

@@ -135,7 +135,13 @@ fn remove(vol: &V, dir: &mut Inode, name: &[u8]) -> Result<()> {
     vol.free_inode(&mut inode)
 }
 
-fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
+/// Renames by `how`, which is told all but whether it is an exchange.
+fn rename_by(
+    vol: &V,
+    src: &[&[u8]],
+    dst: &[&[u8]],
+    how: impl FnOnce(Rename<'_>) -> Result<()>,
+) -> Result<()> {
     let (src_name, src_dir) = src.split_last().unwrap();
     let (dst_name, dst_dir) = dst.split_last().unwrap();
     let mut from = at(vol, src_dir)?;
@@ -145,15 +151,27 @@ fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
         None => None,
     };
     let same = from.ino() == to.ino();
-    vol.rename(Rename {
+    how(Rename {
         src_dir: &mut from,
         dst_dir: (!same).then_some(&mut to),
         src_name,
         dst_name,
         moved: &mut at(vol, src)?,
         replaced: replaced.as_mut(),
-        exchange,
+        exchange: false,
         now: time(9),
+    })
+}
+
+fn rename(vol: &V, src: &[&[u8]], dst: &[&[u8]], exchange: bool) -> Result<()> {
+    rename_by(vol, src, dst, |r| vol.rename(Rename { exchange, ..r }))
+}
+
+fn whiteout(vol: &V, src: &[&[u8]], dst: &[&[u8]]) -> Result<()> {
+    let xattrs: [(&[u8], &[u8]); 1] = [(b"security.a", b"label")];
+    let mut inode = Inode::blank();
+    rename_by(vol, src, dst, |r| {
+        vol.rename_whiteout(r, &new(0o020_000, 9), &xattrs, &mut inode)
     })
 }
 
@@ -281,6 +299,18 @@ operations! {
     }
     rename_into_a_full_leaf: |p| { full_leaf(p)?; make(p, &[b"f"], FILE)?; } |v| {
         rename(v, &[b"f"], &[b"d", &[b'z'; 255]], false)?;
+    }
+    rename_and_leave_a_whiteout: |p| { two_dirs(p)? } |v| {
+        whiteout(v, &[b"a", b"f"], &[b"a", b"new name"])?;
+    }
+    rename_over_and_leave_a_whiteout: |p| { leaf_of_one(p)?; two_dirs(p)?; } |v| {
+        let d = at(v, &[b"d"])?;
+        let name = list(v, &d, 9)?.remove(0).1;
+        whiteout(v, &[b"d", &name], &[b"b", b"g"])?;
+        assert_eq!(v.iget(d.ino())?.size(), 2 * BLOCK);
+    }
+    rename_directory_and_leave_a_whiteout: |p| { two_dirs(p)? } |v| {
+        whiteout(v, &[b"a", b"d"], &[b"b", b"e"])?;
     }
     exchange_directory_and_file: |p| { two_dirs(p)? } |v| {
         rename(v, &[b"a", b"d"], &[b"b", b"g"], true)?;
