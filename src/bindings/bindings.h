@@ -10,6 +10,7 @@
 #include <linux/blkdev.h>
 #include <linux/crc32.h>
 #include <linux/dax.h>
+#include <linux/exportfs.h>
 #include <linux/falloc.h>
 #include <linux/fileattr.h>
 #include <linux/filelock.h>

@@ -16,6 +16,7 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::context::{Dax, OnError, Options};
 use super::counters::{CounterFiles, Counters};
+use super::export;
 use super::inode::iget;
 use super::object::SuperBlock;
 use super::shutdown::{State, StateCell};
@@ -261,6 +262,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         (*raw).s_fs_info = info.cast();
         (*raw).s_op = OPERATIONS.as_ptr();
         (*raw).s_xattr = xattr::handlers();
+        (*raw).s_export_op = export::operations().cast();
         // ACLs, and the umask applied where they are; nothing asked at a write of a file without
         // attributes that it would take away.
         (*raw).s_flags |= bindings::RDAX_SB_POSIXACL | bindings::RDAX_SB_NOSEC;

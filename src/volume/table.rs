@@ -302,6 +302,28 @@ impl<P: Pmem> Volume<P> {
     /// Fails with [`Error::Stale`] if there is no such inode or it is not in use, and with
     /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged; `inode` stays blank then.
     pub fn iget_into(&self, ino: u64, inode: &mut Inode) -> Result<()> {
+        inode::read(&self.pmem, self.used_at(ino)?, ino, inode)
+    }
+
+    /// Whether inode `ino` is in use, and has generation `generation`. Others may change it
+    /// meanwhile.
+    pub fn is_current(&self, ino: u64, generation: u32) -> Result<bool> {
+        let at = match self.used_at(ino) {
+            Err(Error::Stale) => return Ok(false),
+            at => at?,
+        };
+        Ok(self.generation_at(at)? == generation)
+    }
+
+    /// The generation in the slot at byte `at`: of the inode there, or of the last.
+    fn generation_at(&self, at: u64) -> Result<u32> {
+        let field = core::mem::offset_of!(RawInode, generation) as u64;
+        let generation: U32 = read_struct(&self.pmem, at + field)?;
+        Ok(generation.get())
+    }
+
+    /// The byte address of inode `ino`, which is in use, else the error is [`Error::Stale`].
+    fn used_at(&self, ino: u64) -> Result<u64> {
         let (index, slot) = (ino / INODES_PER_CHUNK, ino % INODES_PER_CHUNK);
         let at = {
             let table = self.table.inode.lock();
@@ -315,7 +337,7 @@ impl<P: Pmem> Volume<P> {
         if word.is_none_or(|word| word.get() & (1 << (slot % 64)) == 0) {
             return Err(Error::Stale);
         }
-        inode::read(&self.pmem, at + slot * INODE_BYTES, ino, inode)
+        Ok(at + slot * INODE_BYTES)
     }
 
     /// Reads the inode `ino`: as [`Volume::iget_into`].
@@ -342,9 +364,8 @@ impl<P: Pmem> Volume<P> {
             at: chunk_at + ino % INODES_PER_CHUNK * INODE_BYTES,
             generation: 0,
         };
-        let field = core::mem::offset_of!(RawInode, generation) as u64;
-        let last: U32 = read_struct(&self.pmem, reservation.at + field)?;
-        reservation.generation = last.get().wrapping_add(1).max(1);
+        let last = self.generation_at(reservation.at)?;
+        reservation.generation = last.wrapping_add(1).max(1);
         Ok(reservation)
     }
 

@@ -10,6 +10,7 @@
 pub mod acl;
 pub mod cache;
 pub mod context;
+pub mod export;
 pub mod file;
 pub mod inode;
 pub mod super_block;
