@@ -22,7 +22,7 @@ use super::Volume;
 use crate::mutate::mutated;
 
 /// The first file block that no file reaches.
-const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
+pub(super) const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
 /// A run of so many blocks, half a chunk, is aligned with its file. Smaller ones that follow each
 /// other continue at their goal in the same chunk.
 const LARGE: u64 = CHUNK_BLOCKS / 2;
@@ -53,7 +53,7 @@ pub enum Map {
 struct TailZeroed;
 
 /// Fails with [`Error::Invalid`] unless `inode` is a regular file.
-fn check_file(inode: &Inode) -> Result<()> {
+pub(super) fn check_file(inode: &Inode) -> Result<()> {
     if inode.mode() & S_IFMT == S_IFREG {
         Ok(())
     } else {
@@ -62,7 +62,7 @@ fn check_file(inode: &Inode) -> Result<()> {
 }
 
 /// The end of the file blocks `start..start + len`, which are at least one.
-fn end_of(start: u64, len: u64) -> Result<u64> {
+pub(super) fn end_of(start: u64, len: u64) -> Result<u64> {
     if len == 0 {
         return Err(Error::Invalid);
     }
@@ -78,7 +78,7 @@ fn covering(found: &Found, key: u64) -> Option<Mapping> {
 }
 
 /// Sets the times of a file whose content has changed.
-fn modified(raw: &mut RawInode, now: Time) {
+pub(super) fn modified(raw: &mut RawInode, now: Time) {
     raw.set_mtime(now);
     raw.set_ctime(now);
 }

@@ -38,6 +38,7 @@ pub mod namespace;
 pub mod orphan;
 pub mod persist;
 pub mod pmem;
+pub mod shift;
 pub mod super_block;
 pub mod table;
 pub mod xattr;

@@ -21,6 +21,7 @@
 
 mod edit;
 mod node;
+mod rebuild;
 
 use super::error::{Error, Result};
 use super::format::{Extent, RawInode};
@@ -28,6 +29,7 @@ use super::pmem::Pmem;
 
 pub use edit::{add_blocks, cut, insert, make_room, sub_blocks};
 pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
+pub use rebuild::{read_whole, replace, Whole};
 
 /// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more
 /// extents than the largest device has blocks at a depth of five.

@@ -412,4 +412,34 @@ operations! {
     punch_in_several: |p| { sparse(p, MANY)?; } |v| {
         v.punch(&mut at(v, &[b"file"])?, 1, 2 * MANY - 3, time(5))?;
     }
+    collapse_inside_an_extent: |p| {
+        let mut file = make(p, &[b"file"], FILE)?;
+        let bytes: Vec<u8> = (0..10).flat_map(|i| [i + 1; BLOCK as usize]).collect();
+        write(p, &mut file, 0, &bytes[..bytes.len() - 9], time(1))?;
+    } |v| {
+        v.collapse(&mut at(v, &[b"file"])?, 4, 2, time(5))?;
+    }
+    collapse_many: |p| { sparse(p, MANY)?; } |v| {
+        v.collapse(&mut at(v, &[b"file"])?, 1, 20, time(5))?;
+    }
+    collapse_nearly_all: |p| { sparse(p, MANY)?; } |v| {
+        v.collapse(&mut at(v, &[b"file"])?, 3, 2 * MANY - 100, time(5))?;
+    }
+    insert_inside_an_extent: |p| {
+        let mut file = make(p, &[b"file"], FILE)?;
+        write(p, &mut file, 0, &[3; 10 * BLOCK as usize], time(1))?;
+    } |v| {
+        v.make_gap(&mut at(v, &[b"file"])?, 4, 7, time(5))?;
+    }
+    insert_with_a_full_root: |p| {
+        let mut file = sparse(p, 7)?;
+        write(p, &mut file, 14 * BLOCK, &[3; 2 * BLOCK as usize], time(1))?;
+    } |v| {
+        let mut file = at(v, &[b"file"])?;
+        v.make_gap(&mut file, 15, 1, time(5))?;
+        assert_eq!(file.raw().depth, 1);
+    }
+    insert_many: |p| { sparse(p, MANY)?; } |v| {
+        v.make_gap(&mut at(v, &[b"file"])?, 9, 5, time(5))?;
+    }
 }

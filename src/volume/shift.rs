@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking a range out of a file, and making room for one: what lies behind moves to other offsets.
+//!
+//! No data is touched: the extents get other keys. All of them, in a new tree, take the place of the
+//! old in one transaction.
+
+use zerocopy::little_endian::U64;
+
+use super::error::{Error, Result};
+use super::extent::{self, sub_blocks, Mapping, Media, Whole};
+use super::file::{check_file, end_of, modified, FILE_END};
+use super::format::{Time, BLOCK, EXTENT_MAX, MAX_FILE};
+use super::inode::{Before, Inode, WHOLE};
+use super::pmem::Pmem;
+use super::Volume;
+use crate::env::Vec;
+
+/// Most extents of a range that are freed in the transaction that takes it out.
+const FREE_MAX: usize = 256;
+
+/// The extents of a file, being listed anew.
+struct Listed(Vec<Mapping>);
+
+impl Listed {
+    /// Adds what `m`, an extent of the old file, has in `from..to`, moved by `by` blocks.
+    fn add(&mut self, m: &Mapping, from: u64, to: u64, by: i64) -> Result<()> {
+        let (start, end) = (m.key.max(from), m.end().min(to));
+        if start >= end {
+            return Ok(());
+        }
+        let new = Mapping {
+            key: start.checked_add_signed(by).ok_or(Error::TooBig)?,
+            block: m.block + (start - m.key),
+            len: end - start,
+        };
+        if new.end() > FILE_END {
+            return Err(Error::TooBig);
+        }
+        if let Some(last) = self.0.last_mut() {
+            let joins = last.end() == new.key && last.block + last.len == new.block;
+            if joins && last.len + new.len <= EXTENT_MAX {
+                last.len += new.len;
+                return Ok(());
+            }
+        }
+        Ok(self.0.push(new)?)
+    }
+}
+
+impl<P: Pmem> Volume<P> {
+    /// Takes the file blocks `file_block..file_block + len` out of the file, and frees what they
+    /// held: what lies behind moves forward, and the size shrinks. The times are set.
+    ///
+    /// A range of very many extents becomes a hole before that, as by [`Volume::punch`]. Fails with
+    /// [`Error::Invalid`] if the range reaches the end of the file, and with [`Error::TooBig`] if the
+    /// file has more extents than one transaction can move (some 100,000).
+    #[inline(never)]
+    pub fn collapse(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
+        check_file(inode)?;
+        let end = end_of(file_block, len)?;
+        if end * BLOCK >= inode.size() {
+            return Err(Error::Invalid);
+        }
+        loop {
+            let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
+            let (mut new, mut gone) = (Listed(Vec::new()), Listed(Vec::new()));
+            for m in old.extents.iter() {
+                new.add(m, 0, file_block, 0)?;
+                gone.add(m, file_block, end, 0)?;
+                new.add(m, end, u64::MAX, -(len as i64))?;
+            }
+            if gone.0.len() > FREE_MAX {
+                self.punch(inode, file_block, len, now)?;
+                continue;
+            }
+            let size = inode.size() - len * BLOCK;
+            return self.put_extents(inode, &old, (&new.0, &gone.0), size, now);
+        }
+    }
+
+    /// Makes a hole of `len` blocks in the file before `file_block`: what lies there and behind
+    /// moves back, and the size grows. The times are set.
+    ///
+    /// Fails with [`Error::Invalid`] if `file_block` is not within the file, and with
+    /// [`Error::TooBig`] past the largest file, or as [`Volume::collapse`].
+    #[inline(never)]
+    pub fn make_gap(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
+        check_file(inode)?;
+        end_of(file_block, len)?;
+        if file_block * BLOCK >= inode.size() {
+            return Err(Error::Invalid);
+        }
+        let size = inode.size() + len * BLOCK;
+        if size > MAX_FILE {
+            return Err(Error::TooBig);
+        }
+        let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
+        let mut new = Listed(Vec::new());
+        for m in old.extents.iter() {
+            new.add(m, 0, file_block, 0)?;
+            new.add(m, file_block, u64::MAX, len as i64)?;
+        }
+        self.put_extents(inode, &old, (&new.0, &[]), size, now)
+    }
+
+    /// Makes `new` the extents of the file, in the place of `old`, frees those that are `gone`, and
+    /// sets the size.
+    fn put_extents(
+        &self,
+        inode: &mut Inode,
+        old: &Whole,
+        extents: (&[Mapping], &[Mapping]),
+        size: u64,
+        now: Time,
+    ) -> Result<()> {
+        let before = inode.before::<WHOLE>();
+        inode.raw.size = U64::new(size);
+        modified(&mut inode.raw, now);
+        let result = self.put_extents_at(inode, &before, old, extents);
+        if result.is_err() {
+            inode.restore(&before);
+        }
+        result
+    }
+
+    fn put_extents_at(
+        &self,
+        inode: &mut Inode,
+        before: &Before<WHOLE>,
+        old: &Whole,
+        (new, gone): (&[Mapping], &[Mapping]),
+    ) -> Result<()> {
+        let mut tx = self.begin()?;
+        for m in gone {
+            tx.free(m.block, m.len)?;
+            sub_blocks(&mut inode.raw, m.len);
+        }
+        extent::replace(&mut tx, &mut inode.raw, old, new)?;
+        inode.log_change(&mut tx, before)?;
+        tx.commit()
+    }
+}
