@@ -12,6 +12,7 @@
 #include <linux/dax.h>
 #include <linux/exportfs.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fileattr.h>
 #include <linux/filelock.h>
 #include <linux/fs.h>
@@ -162,6 +163,10 @@ const unsigned long RDAX_VM_SHARED = VM_SHARED;
 const int RDAX_FALLOC_FL_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
 const int RDAX_FALLOC_FL_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;
 const int RDAX_FALLOC_FL_ZERO_RANGE = FALLOC_FL_ZERO_RANGE;
+const int RDAX_FALLOC_FL_COLLAPSE_RANGE = FALLOC_FL_COLLAPSE_RANGE;
+const int RDAX_FALLOC_FL_INSERT_RANGE = FALLOC_FL_INSERT_RANGE;
+const int RDAX_FALLOC_FL_UNSHARE_RANGE = FALLOC_FL_UNSHARE_RANGE;
+const int RDAX_FALLOC_FL_WRITE_ZEROES = FALLOC_FL_WRITE_ZEROES;
 #endif
 
 #endif

@@ -24,41 +24,62 @@ use crate::{bindings, dax};
 /// Most blocks that are handled between two looks for signals.
 const PIECE: u64 = 4096;
 
+/// What fallocate is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Allocate,
+    Punch,
+    Zero,
+    Collapse,
+    Insert,
+}
+
+impl What {
+    /// From `FALLOC_FL_*`, but for KEEP_SIZE.
+    fn of(mode: i32) -> Result<Self> {
+        Ok(match mode {
+            // No blocks are shared, so that none are to be unshared.
+            0 | bindings::RDAX_FALLOC_FL_UNSHARE_RANGE => What::Allocate,
+            bindings::RDAX_FALLOC_FL_PUNCH_HOLE => What::Punch,
+            bindings::RDAX_FALLOC_FL_ZERO_RANGE | bindings::RDAX_FALLOC_FL_WRITE_ZEROES => {
+                What::Zero
+            }
+            bindings::RDAX_FALLOC_FL_COLLAPSE_RANGE => What::Collapse,
+            bindings::RDAX_FALLOC_FL_INSERT_RANGE => What::Insert,
+            _ => return Err(EOPNOTSUPP),
+        })
+    }
+}
+
 /// `->fallocate`.
 pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     let keep_size = mode & bindings::RDAX_FALLOC_FL_KEEP_SIZE != 0;
+    let what = What::of(mode & !bindings::RDAX_FALLOC_FL_KEEP_SIZE)?;
     let info = file.inode();
     let end = offset.checked_add(len).ok_or(EFBIG)?;
     let lock = InodeLock::new(info);
     info.sb().check_writable()?;
-    let grown = (!keep_size && end > info.i_size()).then_some(end);
+    let size = info.i_size();
+    let grown = match what {
+        What::Punch | What::Collapse => None,
+        What::Insert => Some(size.checked_add(len).ok_or(EFBIG)?),
+        What::Allocate | What::Zero => Some(end).filter(|&end| !keep_size && end > size),
+    };
     if let Some(size) = grown {
+        let size = i64::try_from(size).map_err(|_| EFBIG)?;
         // SAFETY: the inode is alive and locked.
-        to_result(unsafe { bindings::inode_newsize_ok(info.as_vfs(), i64::try_from(size)?) })?;
-    }
-    let kind = mode & !bindings::RDAX_FALLOC_FL_KEEP_SIZE;
-    if ![
-        0,
-        bindings::RDAX_FALLOC_FL_PUNCH_HOLE,
-        bindings::RDAX_FALLOC_FL_ZERO_RANGE,
-    ]
-    .contains(&kind)
-    {
-        return Err(EOPNOTSUPP);
+        to_result(unsafe { bindings::inode_newsize_ok(info.as_vfs(), size) })?;
     }
     // SAFETY: the file is open and its inode locked.
     to_result(unsafe { bindings::file_modified(file.as_raw()) })?;
-    if kind == bindings::RDAX_FALLOC_FL_PUNCH_HOLE {
-        return punch(lock.exclusive(), offset, end);
-    }
     // Bytes from here on become zero where blocks are there already: all of them, or those that
     // the size did not show.
-    let zero_from = if kind == bindings::RDAX_FALLOC_FL_ZERO_RANGE {
-        offset
-    } else if grown.is_some() {
-        info.i_size().max(offset)
-    } else {
-        end
+    let zero_from = match what {
+        What::Punch => return punch(lock.exclusive(), offset, end),
+        What::Collapse | What::Insert => return shift(lock.exclusive(), offset, len, what),
+        What::Zero => offset,
+        What::Allocate if grown.is_some() => size.max(offset),
+        What::Allocate => end,
     };
     // The cache, too.
     let mut _faults_out = None;
@@ -162,6 +183,41 @@ fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
         );
     }
     Ok(())
+}
+
+/// Takes the `len` bytes at `start` out of the file, or makes room for as many there.
+fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
+    let info = inode.info();
+    let sb = info.sb();
+    // What the volume refuses, before anything is unmapped.
+    let behind = if what == What::Collapse {
+        start + len
+    } else {
+        start
+    };
+    if (start | len) % BLOCK != 0 || behind >= info.i_size() {
+        return Err(EINVAL);
+    }
+    let mut faults_out = if info.is_dax() {
+        InvalidateLock::new(inode)
+    } else {
+        cached::flush_and_drop(inode, start)?
+    };
+    dax::break_layout(&mut faults_out, start / BLOCK, u64::MAX)?;
+    // Private copies of the pages that move go, too.
+    // SAFETY: the inode is alive and locked.
+    unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(start)?) };
+    let now = info.times().ctime;
+    let mut meta = info.meta();
+    let (block, blocks) = (start / BLOCK, len / BLOCK);
+    let result = sb.check(if what == What::Collapse {
+        sb.volume.collapse(&mut meta, block, blocks, now)
+    } else {
+        sb.volume.make_gap(&mut meta, block, blocks, now)
+    });
+    info.set_i_size(meta.size());
+    info.update_blocks(&meta);
+    result
 }
 
 /// Zeroes the bytes `from..to`, which are within one block, if the file has it. Without a fence.

@@ -226,6 +226,25 @@ pub fn drop_range<'a>(inode: Exclusive<'a>, start: u64, end: u64) -> Result<Inva
     Ok(faults_out)
 }
 
+/// Writes back what is in the cache from byte `start` on, and drops it: it is going to be elsewhere
+/// in the file. Faults are kept out as long as the result is held.
+pub fn flush_and_drop<'a>(inode: Exclusive<'a>, start: u64) -> Result<InvalidateLock<'a>> {
+    settle(inode)?;
+    let faults_out = InvalidateLock::new(inode);
+    let from = i64::try_from(start)?;
+    // SAFETY: the inode is alive and locked. A page that was written back is written to again by a
+    // fault only, which waits.
+    unsafe {
+        to_result(bindings::filemap_write_and_wait_range(
+            inode.mapping(),
+            from,
+            i64::MAX,
+        ))?;
+        bindings::truncate_pagecache_range(inode.as_vfs(), from, i64::MAX);
+    }
+    Ok(faults_out)
+}
+
 impl CacheOperations for Cached {
     fn read(info: &InodeInfo, index: u64, bytes: &mut [u8]) -> Result {
         let sb = info.sb();

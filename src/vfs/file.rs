@@ -10,15 +10,20 @@ use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 
 use super::attr::Attributes;
+use super::fiemap::Fiemap;
 use super::inode::InodeInfo;
 use super::lock::SharedInodeLock;
 use super::object::File;
+use super::table::fiemap::FiemapTable;
 use super::table::file::{FileOperations, FileTable, Kiocb, RegularTable};
 use super::table::inode::{AttrTable, InodeTable};
 use super::{allocate, cached, dir, io, ioctl, vm};
 use crate::{bindings, dax};
 
-static INODE: InodeTable = InodeTable::new(AttrTable::<Attributes>::OPERATIONS);
+static INODE: InodeTable = InodeTable::new(bindings::inode_operations {
+    fiemap: Some(FiemapTable::<Fiemap>::fiemap),
+    ..AttrTable::<Attributes>::OPERATIONS
+});
 
 static FILE: FileTable = FileTable::new(bindings::file_operations {
     // Every allocation is durable before a page of it is mapped writable: what MAP_SYNC promises.
@@ -69,15 +74,13 @@ impl FileOperations for Regular {
             if !info.is_dax() {
                 cached::settle_to(info, info.i_size())?;
             }
-            let snapshot = info.snapshot();
-            if offset >= snapshot.size() {
-                return Err(ENXIO);
-            }
+            // Faults fill holes, with nothing of the file but this locked.
+            let meta = info.meta();
             let volume = &sb.volume;
             sb.check(if data {
-                volume.seek_data(&snapshot, offset)
+                volume.seek_data(&meta, offset)
             } else {
-                volume.seek_hole(&snapshot, offset)
+                volume.seek_hole(&meta, offset)
             })?
         };
         let pos = i64::try_from(found.ok_or(ENXIO)?)?;

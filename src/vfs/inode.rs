@@ -170,8 +170,8 @@ impl InodeInfo {
         self.meta.get()
     }
 
-    /// A copy of the volume's view. Valid as long as a lock keeps changes out: for the entries of
-    /// a directory and the blocks of a file that exist, `i_rwsem`, shared or exclusive.
+    /// A copy of the volume's view of a directory. Valid as long as `i_rwsem`, shared or exclusive,
+    /// keeps changes out. (The blocks of a file change under the meta lock alone.)
     pub fn snapshot(&self) -> Inode {
         self.meta().clone()
     }

@@ -7,7 +7,7 @@
 //!   guards, and for each operation table a trait and the C functions that call it.
 //! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
 //! * [`namei`], [`dir`], [`attr`], [`xattr`], [`acl`], [`symlink`], [`file`], [`io`], [`cached`], [`allocate`], [`vm`],
-//!   [`flags`], [`ioctl`], [`export`], [`shutdown`] and [`context`] are the operations.
+//!   [`flags`], [`ioctl`], [`export`], [`fiemap`], [`shutdown`] and [`context`] are the operations.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 
@@ -19,6 +19,7 @@ pub mod context;
 pub mod counters;
 pub mod dir;
 pub mod export;
+pub mod fiemap;
 pub mod file;
 pub mod flags;
 pub mod inode;

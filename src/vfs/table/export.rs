@@ -87,10 +87,15 @@ impl<T: ExportOperations> ExportTable<T> {
             if room < need as c_int {
                 return bindings::fid_type_FILEID_INVALID as c_int;
             }
-            words.cast::<[u32; WORDS]>().write(encode(InodeInfo::from_vfs(inode)));
+            words
+                .cast::<[u32; WORDS]>()
+                .write(encode(InodeInfo::from_vfs(inode)));
             if !parent.is_null() {
                 let parent = InodeInfo::from_vfs(parent);
-                words.add(WORDS).cast::<[u32; WORDS]>().write(encode(parent));
+                words
+                    .add(WORDS)
+                    .cast::<[u32; WORDS]>()
+                    .write(encode(parent));
             }
         }
         kind as c_int

@@ -11,6 +11,7 @@ pub mod acl;
 pub mod cache;
 pub mod context;
 pub mod export;
+pub mod fiemap;
 pub mod file;
 pub mod inode;
 pub mod super_block;

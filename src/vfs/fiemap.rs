@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! FIEMAP: where a file lies on the device.
+
+use kernel::error::code::*;
+use kernel::prelude::*;
+
+use super::cached;
+use super::inode::InodeInfo;
+use super::io::interrupted;
+use super::lock::SharedInodeLock;
+use super::table::fiemap::{FiemapOperations, Request};
+use crate::volume::file::Map;
+use crate::volume::format::{BLOCK, MAX_FILE};
+
+/// The operation on regular files.
+pub struct Fiemap;
+
+impl FiemapOperations for Fiemap {
+    fn fiemap(info: &InodeInfo, request: &Request, start: u64, len: u64) -> Result {
+        let sb = info.sb();
+        sb.check_alive()?;
+        let _blocks_stay = SharedInodeLock::new(info);
+        if !info.is_dax() {
+            cached::settle_to(info, info.i_size())?;
+        }
+        let end = start.saturating_add(len).min(MAX_FILE).div_ceil(BLOCK);
+        let last = (MAX_FILE + 1) / BLOCK;
+        let mut block = start / BLOCK;
+        // An extent is shown once it is known whether another follows it in the file.
+        let mut found = None;
+        while block < last {
+            if interrupted() {
+                return Err(EINTR);
+            }
+            let map = {
+                let meta = info.meta();
+                sb.check(sb.volume.map(&meta, block, u64::MAX))?
+            };
+            let next = match map {
+                Map::Hole { len } => {
+                    block += len;
+                    continue;
+                }
+                Map::Run { block: at, len } => (block, at, len),
+            };
+            if let Some(extent) = found {
+                if request.show(extent, false)? {
+                    return Ok(());
+                }
+            }
+            if next.0 >= end {
+                return Ok(());
+            }
+            found = Some(next);
+            block += next.2;
+        }
+        if let Some(extent) = found {
+            request.show(extent, true)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `->fiemap`.
+
+use core::marker::PhantomData;
+
+use kernel::error::{from_result, to_result};
+use kernel::ffi::c_int;
+use kernel::prelude::*;
+
+use crate::bindings;
+use crate::vfs::inode::InodeInfo;
+use crate::volume::format::BLOCK;
+
+/// What the caller of FIEMAP asks for, and gets.
+pub struct Request(*mut bindings::fiemap_extent_info);
+
+impl Request {
+    /// Tells of the extent of `len` blocks from `block` of the device on that is at `file_block`;
+    /// it is the last of the file if `last`. Copies to user memory. Returns whether the caller has
+    /// no room for more.
+    pub fn show(&self, (file_block, block, len): (u64, u64, u64), last: bool) -> Result<bool> {
+        let flags = if last {
+            bindings::FIEMAP_EXTENT_LAST
+        } else {
+            0
+        };
+        // SAFETY: the request is the VFS's, alive for the call.
+        let full = unsafe {
+            bindings::fiemap_fill_next_extent(
+                self.0,
+                file_block * BLOCK,
+                block * BLOCK,
+                len * BLOCK,
+                flags,
+            )
+        };
+        to_result(full)?;
+        Ok(full != 0)
+    }
+}
+
+/// The operation.
+pub trait FiemapOperations {
+    /// Shows the extents that the bytes `start..start + len` touch, in their order.
+    fn fiemap(info: &InodeInfo, request: &Request, start: u64, len: u64) -> Result;
+}
+
+/// The function for a [`FiemapOperations`].
+pub struct FiemapTable<T>(PhantomData<T>);
+
+impl<T: FiemapOperations> FiemapTable<T> {
+    /// # Safety
+    ///
+    /// `->fiemap`, called by the VFS.
+    pub unsafe extern "C" fn fiemap(
+        inode: *mut bindings::inode,
+        // Opaque there; ours has the fields.
+        request: *mut kernel::bindings::fiemap_extent_info,
+        start: u64,
+        mut len: u64,
+    ) -> c_int {
+        let request = request.cast();
+        from_result(|| {
+            // SAFETY: the inode is alive; the request and the length are ours to use.
+            let info = unsafe {
+                to_result(bindings::fiemap_prep(inode, request, start, &mut len, 0))?;
+                InodeInfo::from_vfs(inode)
+            };
+            T::fiemap(info, &Request(request), start, len).map(|()| 0)
+        })
+    }
+}
