@@ -25,7 +25,7 @@ pub fn mark(mark: Mark) {
     let (kind, number) = match mark {
         Mark::Begins(op) => (1_u64, op as u64),
         Mark::Returned(op) => (2, op as u64),
-        Mark::Failed(op, errno) => (3, (op as u64) << 16 | u64::from(errno)),
+        Mark::Failed(op, errno) => (3, ((op as u64) << 16) | u64::from(errno)),
         Mark::Ready => (4, 0),
         Mark::Ended => (5, 0),
     };

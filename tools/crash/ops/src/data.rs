@@ -6,7 +6,7 @@
 /// The word that operation `op` writes at byte `8 * word` of a file.
 fn word(op: usize, word: u64) -> [u8; 8] {
     // SplitMix64's finish, of a number that is different for each.
-    let mut z = ((op as u64 + 1) << 40 | word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut z = (((op as u64 + 1) << 40) | word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ (z >> 31))

@@ -134,14 +134,11 @@ impl File {
             if kept == 0 {
                 break;
             }
-            if !self.open.contains_key(&n) {
-                self.open.insert(n, vec![self.line(n)]);
-            }
-            if let Some(choices) = self.open.get_mut(&n) {
-                let mut now = choices[choices.len() - 1];
-                now[(to - n * LINE) as usize..][..kept].copy_from_slice(word);
-                choices.push(now);
-            }
+            let line = self.line(n);
+            let choices = self.open.entry(n).or_insert_with(|| vec![line]);
+            let mut now = choices[choices.len() - 1];
+            now[(to - n * LINE) as usize..][..kept].copy_from_slice(word);
+            choices.push(now);
             self.data[to as usize..][..kept].copy_from_slice(word);
         }
     }
