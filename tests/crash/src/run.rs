@@ -57,7 +57,7 @@ impl Runner {
     pub fn run(&mut self, workload: &Workload) -> Result<()> {
         for (number, op) in workload.ops.iter().enumerate() {
             let mut data = vec![0; written(op) as usize];
-            if let Op::Write { at, .. } | Op::Store { at, .. } = *op {
+            if let Op::Write { at, .. } | Op::Store { at, .. } | Op::Scatter { at, .. } = *op {
                 fill(number, at, &mut data);
             }
             mark(Mark::Begins(number));
@@ -172,6 +172,12 @@ impl Runner {
             Op::FsyncOther { path } => self.fsync_by_another(path)?,
             Op::FsyncTwice { path } => return self.fsync_twice(path).map(Some),
             Op::Store { path, at, len } => self.mapping(path, at + len, false)?.store(at, data),
+            Op::Scatter { path, at, len } => {
+                let mapping = self.mapping(path, at + len, false)?;
+                for to in op.scattered() {
+                    mapping.store(to, &data[(to - at) as usize..][..8]);
+                }
+            }
             Op::Load { path, at, len } => self.mapping(path, at + len, false)?.load(at, len),
             Op::MapSync { path } => {
                 self.mapping(path, 0, true)?;
@@ -228,6 +234,8 @@ impl Runner {
 fn written(op: &Op) -> u64 {
     match *op {
         Op::Write { len, .. } | Op::Store { len, .. } => len,
+        // The last word may go past the range.
+        Op::Scatter { len, .. } => len + 8,
         _ => 0,
     }
 }

@@ -415,6 +415,14 @@ impl Tree {
                 self.content_mut(path)?.store(at, &data(at, len));
                 Ok(())
             }
+            Op::Scatter { path, at, len } => {
+                self.check_len(path, at + len)?;
+                let file = self.content_mut(path)?;
+                for at in op.scattered() {
+                    file.store(at, &data(at, 8));
+                }
+                Ok(())
+            }
             Op::Load { path, at, len } => self.check_len(path, at + len),
             Op::MapSync { path } => self.check_len(path, 1),
             Op::Unmap { path } => self.file(path).map(|_| ()),

@@ -76,6 +76,9 @@ pub enum Op {
     /// Stores `len` bytes through a mapping, by 8 bytes each in the order of their addresses; both
     /// numbers are multiples of 8. They may go past the end of the file, in its last page.
     Store { path: Path, at: u64, len: u64 },
+    /// Stores 8 bytes through a mapping at `at`, a multiple of 8, and every 4096 bytes after it, as
+    /// long as that begins in the range.
+    Scatter { path: Path, at: u64, len: u64 },
     /// Loads a byte of each page through a mapping.
     Load { path: Path, at: u64, len: u64 },
     /// Maps the file with `MAP_SYNC`.
@@ -94,6 +97,8 @@ pub enum Op {
     Freeze,
 }
 
+/// Bytes of a page.
+const PAGE: u64 = 4096;
 /// Largest symlink.
 const TARGET_MAX: usize = 4095;
 
@@ -108,6 +113,7 @@ impl Op {
         matches!(
             self,
             Op::Store { .. }
+                | Op::Scatter { .. }
                 | Op::Load { .. }
                 | Op::MapSync { .. }
                 | Op::Flush { .. }
@@ -119,6 +125,15 @@ impl Op {
                 | Op::Age
                 | Op::Freeze
         )
+    }
+
+    /// Where [`Op::Scatter`] stores, if it is one.
+    pub fn scattered(&self) -> impl Iterator<Item = u64> {
+        let (start, end) = match *self {
+            Op::Scatter { at, len, .. } => (at, at + len),
+            _ => (0, 0),
+        };
+        (start..end).step_by(PAGE as usize)
     }
 
     /// The paths it names.
@@ -144,6 +159,7 @@ impl Op {
             | Op::FsyncOther { path }
             | Op::FsyncTwice { path }
             | Op::Store { path, .. }
+            | Op::Scatter { path, .. }
             | Op::Load { path, .. }
             | Op::MapSync { path }
             | Op::Flush { path, .. }
@@ -159,6 +175,7 @@ impl Op {
         match *self {
             Op::Symlink { len, .. } => (1..=TARGET_MAX).contains(&len),
             Op::Store { at, len, .. } => at % 8 == 0 && len % 8 == 0 && len > 0,
+            Op::Scatter { at, len, .. } => at % 8 == 0 && len > 0,
             Op::Write { len, .. }
             | Op::Fallocate { len, .. }
             | Op::Punch { len, .. }
@@ -207,6 +224,7 @@ impl fmt::Display for Op {
             Op::FsyncOther { path } => write!(f, "fsync-other {path}"),
             Op::FsyncTwice { path } => write!(f, "fsync-twice {path}"),
             Op::Store { path, at, len } => write!(f, "store {path} {at}+{len}"),
+            Op::Scatter { path, at, len } => write!(f, "scatter {path} {at}+{len}"),
             Op::Load { path, at, len } => write!(f, "load {path} {at}+{len}"),
             Op::MapSync { path } => write!(f, "map-sync {path}"),
             Op::Flush { path, at, len } => write!(f, "flush {path} {at}+{len}"),

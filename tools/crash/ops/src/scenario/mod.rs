@@ -31,6 +31,14 @@ const fn store(at: u64, len: u64) -> Op {
     }
 }
 
+const fn scatter(at: u64, len: u64) -> Op {
+    Op::Scatter {
+        path: FILE,
+        at,
+        len,
+    }
+}
+
 const fn load(at: u64, len: u64) -> Op {
     Op::Load {
         path: FILE,
