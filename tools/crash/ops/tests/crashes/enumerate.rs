@@ -11,7 +11,7 @@ use std::thread;
 use rdax_crash_ops::{names, workload, Oracle, Workload};
 use rdax_volume::sim::{Bounds, Image};
 
-use crate::explore::{grow, record, verdict};
+use crate::explore::{grow, record, tell, verdict};
 use crate::host::empty;
 
 /// Of so many states, one has its recovery cut off.
@@ -105,7 +105,9 @@ fn explore_all(what: &str, choose: impl Fn(&str) -> bool, last_only: bool, per_f
     });
     let [workloads, states, recoveries] =
         [&counts.workloads, &counts.states, &counts.recoveries].map(|n| n.load(Relaxed));
-    println!("{what}: {states} states of {workloads} workloads, {recoveries} cuts of recoveries");
+    tell(&format!(
+        "{what}: {states} states of {workloads} workloads, {recoveries} cuts of recoveries"
+    ));
     assert!(states > 10 * workloads && workloads > 0);
 }
 

@@ -2,11 +2,18 @@
 
 //! Recording a workload on the volume, and judging its crashes.
 
+use std::io::{self, Write};
+
 use rdax_crash_ops::{recover, see, Content, Oracle, Seen, Violation, Workload};
 use rdax_volume::sim::{Image, Sim, Trace};
 use rdax_volume::volume::format::{Time, BLOCK};
 
 use crate::host::Host;
+
+/// Tells how much was done. The test harness keeps what is printed by tests that pass.
+pub fn tell(line: &str) {
+    writeln!(io::stderr(), "{line}").expect("standard error");
+}
 
 /// Runs `workload`, under record from its first operation on that is not setup; `before` is called
 /// with the memory and the number of each operation from that one on.

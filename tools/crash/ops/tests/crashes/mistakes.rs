@@ -11,7 +11,7 @@ use rdax_volume::mutate::make_mistake;
 use rdax_volume::sim::{Bounds, Crash, Image, Mistake, Sim, Trace};
 use rdax_volume::volume::pmem::Pmem;
 
-use crate::explore::{grow, record, verdict};
+use crate::explore::{grow, record, tell, verdict};
 use crate::host::empty;
 
 const BOUNDS: Bounds = Bounds {
@@ -109,7 +109,7 @@ fn each_named_mistake_is_found() {
                 .map(|violation| (name, violation))
         });
         let (name, violation) = caught.unwrap_or_else(|| panic!("{mistake} is not found"));
-        println!("{mistake:20} {name}: {violation}");
+        tell(&format!("{mistake:20} {name}: {violation}"));
     }
 }
 
@@ -128,7 +128,7 @@ fn record_with(image: &Image, workload: &Workload, mistake: Mistake) -> Option<T
 }
 
 /// Makes a mistake at each place in turn.
-fn sweep(make: fn(u64) -> Mistake) {
+fn sweep(what: &str, make: fn(u64) -> Mistake) {
     let image = empty();
     let mut count = 0;
     for name in SWEPT {
@@ -142,18 +142,18 @@ fn sweep(make: fn(u64) -> Mistake) {
             count += 1;
         }
     }
-    println!("{count} mistakes like {:?}", make(0));
+    tell(&format!("{count} {what}, each found"));
     assert!(count > SWEPT.len());
 }
 
 #[test]
 fn each_fence_left_out_is_found() {
-    sweep(Mistake::Fence);
+    sweep("fences left out", Mistake::Fence);
 }
 
 #[test]
 fn each_write_back_left_out_is_found() {
-    sweep(Mistake::WriteBack);
+    sweep("write-backs left out", Mistake::WriteBack);
 }
 
 /// What is stored before a fence exchanged with what is stored after it, up to the next one.
@@ -181,7 +181,7 @@ fn each_swap_of_stores_is_found() {
             count += 1;
         }
     }
-    println!("{count} swaps");
+    tell(&format!("{count} swaps of stores, each found"));
     assert!(count > SWEPT.len());
 }
 
