@@ -115,7 +115,7 @@ const OPS: &[Op] = &[
     },
     Op::Chmod {
         path: "A",
-        mode: 0o2711,
+        mode: 0o1711,
     },
     Op::Utimes {
         path: "foo",
