@@ -307,7 +307,11 @@ fn log_notes(name: &CStr, notes: &Notes) {
 fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
     let info = sb.info();
     if !fc.is_read_only() {
-        recover_orphans(info)?;
+        match recover_orphans(info) {
+            // Said, and `errors=` followed: what cannot be freed is no reason to serve nothing.
+            Err(e) if e == EUCLEAN || e == EIO => {}
+            result => result?,
+        }
     }
     let root = iget(info, ROOT_INO)?;
     if !root.is(bindings::S_IFDIR) {
