@@ -14,7 +14,7 @@
 //! `&Inode`, exclusive for what logs, until the transaction is committed.
 
 mod known;
-mod leaf;
+pub mod leaf;
 mod split;
 
 use zerocopy::IntoBytes;

@@ -3,9 +3,7 @@
 //! `fsck.rdax`: checks an rdax volume, called directly or by fsck(8).
 //!
 //! Without -p, -a or -y nothing is written: the journal is replayed in memory and what a mount
-//! would find is checked. With one of them the volume is first brought to rest (a damaged
-//! superblock from its twin, the journal, the orphans) and then checked. Other damage is reported;
-//! repairing it is not possible yet, and said so.
+//! would find is checked. With one of them the volume is repaired: `rdax_fsck::repair`.
 
 #![forbid(unsafe_code)]
 
@@ -16,14 +14,13 @@ use std::process::ExitCode;
 use anyhow::{bail, Context, Result};
 use clap::{ArgAction, Parser};
 use rdax_cli::{device, human, progress, signature};
+use rdax_fsck::repair::{self, Level, Line};
 use rdax_volume::image::Image;
 use rdax_volume::overlay::Overlay;
-use rdax_volume::volume::check::{self, Kind, Problem, Summary};
-use rdax_volume::volume::error::Structure;
+use rdax_volume::volume::check::{self, Summary};
 use rdax_volume::volume::format::BLOCK;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{Error, MountOptions, Volume};
-use zerocopy::IntoBytes;
 
 /// Exit codes, as fsck(8) adds them up.
 const CLEAN: u8 = 0;
@@ -32,7 +29,7 @@ const UNCORRECTED: u8 = 4;
 const OPERATIONAL: u8 = 8;
 const USAGE: u8 = 16;
 
-/// Check an rdax volume.
+/// Check and repair an rdax volume.
 ///
 /// Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 the check could not be done,
 /// 16 wrong arguments.
@@ -48,12 +45,12 @@ struct Args {
     #[arg(short = 'n', conflicts_with_all = ["preen", "yes"])]
     no: bool,
 
-    /// Repair what is safe to repair: a damaged superblock, the journal, removed files
+    /// Repair, unless something would have to be given up for that
     #[arg(short = 'p', short_alias = 'a')]
     preen: bool,
 
-    /// The same; there is nothing to ask yet
-    #[arg(short = 'y')]
+    /// Repair everything; damaged files and names are lost, the rest comes to lost+found
+    #[arg(short = 'y', conflicts_with = "preen")]
     yes: bool,
 
     /// Accepted; every check is a full one
@@ -158,82 +155,45 @@ fn check_only(args: &Args, image: &Image) -> Result<u8> {
     Ok(verdict(args, summary, CLEAN, "found"))
 }
 
-/// Brings the volume to rest, then checks it.
+/// Repairs the volume and prints what was found and done.
 fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
     let name = args.device.display();
-    if !restore_super_block(args, image)? {
-        return Ok(UNCORRECTED);
-    }
-    match Volume::mount(image, MountOptions::default()) {
-        Ok(volume) => {
-            let orphans = volume.recover_orphans();
-            if volume.notes().replayed > 0 {
-                println!("{name}: journal replayed");
-            }
-            match orphans {
-                Ok(0) => {}
-                Ok(n) => println!("{name}: {n} removed or truncated files finished"),
-                Err(e) => println!("{name}: removed files not finished: {e}"),
-            }
-        }
-        Err(e) => println!("{name}: journal not replayed: {e}"),
-    }
-    image.fence().map_err(|e| explain(image, e))?;
-    let before = if image.bytes_written() > 0 {
-        CORRECTED
-    } else {
-        CLEAN
+    let mut say = |line: Line| match line {
+        Line::Found(problem) => println!("{name}: {problem}"),
+        Line::Done(text) => println!("{name}: {text}"),
     };
-    let summary = examine(args, image, image)?;
-    Ok(verdict(
-        args,
-        summary,
-        before,
-        "left: cannot repair this yet",
-    ))
-}
-
-/// Writes the valid superblock over the other one where that is damaged or differs. False if
-/// neither can be trusted; that has been said.
-fn restore_super_block(args: &Args, image: &Image) -> Result<bool> {
-    let name = args.device.display();
-    let mut damaged = Vec::new();
-    let found = check::super_block(image, &mut |problem| damaged.push(problem));
-    for problem in &damaged {
-        println!("{name}: {problem}");
-    }
-    let sb = match found {
-        Ok(sb) => sb,
+    match repair::restore_super_blocks(image, &mut say) {
+        Ok(()) => {}
         Err(Error::Corrupt { .. }) => {
-            println!("{name}: both superblocks are damaged: cannot repair this yet");
-            return Ok(false);
+            println!(
+                "{name}: both superblocks are damaged, and what is left of them is not enough"
+            );
+            return Ok(UNCORRECTED);
         }
         Err(e) => return Err(explain(image, e).context(name.to_string())),
-    };
-    for problem in damaged.iter().filter(|problem| is_repairable(problem)) {
-        let from = if problem.at == 0 {
-            "its copy"
-        } else {
-            "the first"
-        };
-        image
-            .store(problem.at, sb.as_bytes())
-            .and_then(|()| image.fence())
-            .map_err(|e| explain(image, e))?;
-        println!(
-            "{name}: superblock at {:#x} restored from {from}",
-            problem.at
-        );
     }
-    Ok(true)
-}
-
-fn is_repairable(problem: &Problem) -> bool {
-    problem.what == Structure::SuperBlock
-        && matches!(
-            problem.kind,
-            Kind::Unreadable | Kind::Checksum | Kind::Magic | Kind::CopiesDiffer
-        )
+    let level = if args.yes { Level::All } else { Level::Safe };
+    let outcome = progress::watch("repairing", image, || {
+        repair::repair(image, level, &mut say)
+    });
+    let outcome = outcome.map_err(|e| explain(image, e).context(name.to_string()))?;
+    image.fence().map_err(|e| explain(image, e))?;
+    let corrected = match image.bytes_written() {
+        0 => CLEAN,
+        _ => CORRECTED,
+    };
+    let before = corrected
+        | if outcome.unfinished {
+            UNCORRECTED
+        } else {
+            CLEAN
+        };
+    let refused = level == Level::Safe && !outcome.left.iter().all(repair::is_safe);
+    let left = match refused {
+        true => "left; not all can be repaired safely: run fsck.rdax -y",
+        false => "left",
+    };
+    Ok(verdict(args, Some(outcome.summary), before, left))
 }
 
 /// Checks what `view` shows and prints each problem.

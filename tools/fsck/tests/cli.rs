@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use assert_cmd::assert::Assert;
 use assert_cmd::Command;
-use predicates::prelude::*;
 use predicates::str::contains;
 use rdax_volume::ram::Ram;
 use rdax_volume::volume::format::{LaneHeader, Time, BLOCK, LANE_BYTES, LANE_COUNT, ROOT_INO};
@@ -129,6 +128,7 @@ fn usage_is_16() {
     for args in [
         &["-n", "-p"][..],
         &["-n", "-y"],
+        &["-p", "-y"],
         &["-x"],
         &["--no-such"],
         &["second"],
@@ -256,7 +256,7 @@ fn both_superblocks_damaged() {
 }
 
 #[test]
-fn damage_that_cannot_be_repaired() {
+fn damage_that_costs_a_file() {
     let bed = Bed::new();
     // Inode 2, the file: in the chunk after the header's slot and the root.
     let ram = volume();
@@ -265,11 +265,36 @@ fn damage_that_cannot_be_repaired() {
     let says = format!("inode 2: inode at {at:#x}: checksum mismatch");
     bed.unchanged(&["-n"], 4)
         .stdout(contains(says.clone()))
-        .stdout(contains("problems found"))
-        .stdout(contains("cannot repair").not());
+        .stdout(contains("problems found"));
     bed.unchanged(&["-p"], 4)
+        .stdout(contains(says.clone()))
+        .stdout(contains("not all can be repaired safely: run fsck.rdax -y"));
+    fsck(&["-y"], &bed.path)
+        .code(1)
         .stdout(contains(says))
-        .stdout(contains("cannot repair this yet"));
+        .stdout(contains("inode 2: cannot be believed, cleared"))
+        .stdout(contains(
+            "inode 1: entry \"file\" removed: inode 2 is not in use",
+        ))
+        .stdout(contains("5 blocks that nothing uses freed"))
+        .stdout(contains("clean; inodes in use: 1"));
+    bed.unchanged(&["-y"], 0);
+}
+
+#[test]
+fn damage_that_costs_nothing() {
+    let bed = Bed::new();
+    let ram = volume();
+    let summary = mount(&ram).geometry().summary_at(1);
+    bed.write(summary, b"?");
+    bed.unchanged(&["-n"], 4)
+        .stdout(contains("block bitmap at"));
+    fsck(&["-p"], &bed.path)
+        .code(1)
+        .stdout(contains("block bitmaps corrected"))
+        .stdout(contains("clean"));
+    bed.unchanged(&["-p"], 0);
+    assert!(bed.bytes()[summary as usize..][..8] == content(&ram)[summary as usize..][..8]);
 }
 
 /// The volume as it was before its file was removed, but for the lanes: they hold the transaction
@@ -331,6 +356,11 @@ fn damaged_journal() {
         .stdout(contains("cannot be mounted: damaged journal lane"))
         .stdout(contains("no valid header"));
     bed.unchanged(&["-p"], 4)
-        .stdout(contains("journal not replayed: damaged journal lane"))
-        .stdout(contains("cannot repair this yet"));
+        .stdout(contains("run fsck.rdax -y"));
+    fsck(&["-y"], &bed.path)
+        .code(1)
+        .stdout(contains("journal lane at"))
+        .stdout(contains("made anew"))
+        .stdout(contains("journal replayed"));
+    bed.unchanged(&["-n"], 0);
 }

@@ -12,6 +12,9 @@ use rdax_volume::volume::Volume;
 
 use super::{list, read};
 
+/// Bytes of a file that are looked at: damage can make it of any size.
+const READ_MAX: u64 = 16 << 20;
+
 /// What an inode contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -43,7 +46,7 @@ pub type Tree = BTreeMap<u64, Seen>;
 /// What can be seen of `inode`.
 pub fn see<P: Pmem>(vol: &Volume<P>, inode: &Inode) -> Result<Seen> {
     let body = match inode.mode() >> 12 {
-        0o10 => Body::File(read(vol, inode, 0, inode.size())?),
+        0o10 => Body::File(read(vol, inode, 0, inode.size().min(READ_MAX))?),
         0o4 => Body::Dir(
             list(vol, inode, 9)?
                 .into_iter()

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reading a damaged volume: what is sound is returned, what is not is left out.
+
+use std::collections::HashSet;
+
+use rdax_volume::env::crc32c;
+use rdax_volume::volume::extent::{unpack, Mapping, KEY_END, MAX_DEPTH};
+use rdax_volume::volume::format::{
+    Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock, BLOCK, CHUNK_BLOCKS,
+    EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS, INODE_CHUNK_MAGIC, LEAF_MAGIC,
+    MAX_FILE, NODE_EXTENTS, NODE_MAGIC, ROOT_EXTENTS, TABLE_INO,
+};
+use rdax_volume::volume::inode;
+use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::super_block::Geometry;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A directory, as the type in its entry says.
+pub const DT_DIR: u8 = 4;
+/// A regular file.
+pub const DT_REG: u8 = 8;
+/// A symlink.
+pub const DT_LNK: u8 = 10;
+
+/// CRC32C of a structure that begins with its checksum.
+pub fn crc(bytes: &[u8]) -> u32 {
+    crc32c(crc32c(0, &[0; 4]), &bytes[4..])
+}
+
+/// `DT_*` of an inode.
+pub fn file_type(raw: &RawInode) -> u8 {
+    (raw.mode.get() >> 12) as u8
+}
+
+/// What is called with the records of a leaf: offset, length, and of a sound one head and name.
+pub type Visit<'v> = dyn FnMut(usize, usize, Option<(Dirent, &[u8])>) + 'v;
+
+/// A sound record of a leaf with a name.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Byte offset in the leaf.
+    pub offset: usize,
+    pub name: Vec<u8>,
+    pub ino: u64,
+    pub cookie: u64,
+}
+
+/// A volume with sound superblocks.
+pub struct Media<'a> {
+    pub pmem: &'a dyn Pmem,
+    pub sb: SuperBlock,
+    pub geo: Geometry,
+    /// Where the inode table lies, as far as that can be told.
+    pub table: Vec<Mapping>,
+}
+
+impl<'a> Media<'a> {
+    pub fn new(pmem: &'a dyn Pmem, sb: SuperBlock, geo: Geometry) -> Self {
+        let mut media = Media {
+            pmem,
+            sb,
+            geo,
+            table: Vec::new(),
+        };
+        if let Some(raw) = media.inode_in(geo.system_inode_at(0), TABLE_INO) {
+            media.table = media.extents(&raw);
+        }
+        media
+    }
+
+    /// `len` bytes at `at`; `None` where they cannot be read.
+    pub fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
+        let end = at.checked_add(len as u64)?;
+        let mut bytes = vec![0; len];
+        (end <= self.pmem.len() && self.pmem.read(at, &mut bytes).is_ok()).then_some(bytes)
+    }
+
+    /// The structure at `at`.
+    pub fn get<T: FromBytes + IntoBytes>(&self, at: u64) -> Option<T> {
+        T::read_from_bytes(&self.bytes(at, size_of::<T>())?).ok()
+    }
+
+    /// The inode `ino` in the slot at `at`, if it is that and sound.
+    pub fn inode_in(&self, at: u64, ino: u64) -> Option<RawInode> {
+        self.get::<RawInode>(at)
+            .filter(|raw| raw.crc.get() == inode::checksum(raw) && raw.ino.get() == ino)
+    }
+
+    /// Byte address of the slot of inode `ino`.
+    pub fn inode_at(&self, ino: u64) -> Option<u64> {
+        let per_block = BLOCK / INODE_BYTES;
+        let key = ino / per_block;
+        let run = self.table.iter().find(|m| m.key <= key && key < m.end())?;
+        Some((run.block + key - run.key) * BLOCK + ino % per_block * INODE_BYTES)
+    }
+
+    /// The inode `ino`, if it is in use and sound, and its byte address.
+    pub fn inode(&self, ino: u64) -> Option<(u64, RawInode)> {
+        let (_, header) = self.chunk(ino / INODES_PER_CHUNK)?;
+        let slot = ino % INODES_PER_CHUNK;
+        let used = (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1 == 1;
+        let at = self.inode_at(ino).filter(|_| used && slot != 0)?;
+        Some((at, self.inode_in(at, ino)?))
+    }
+
+    /// Chunks of the inode table.
+    pub fn chunks(&self) -> u64 {
+        self.table.last().map_or(0, Mapping::end) / INODE_CHUNK_BLOCKS
+    }
+
+    /// The header of a chunk of the inode table, if it is sound, and its byte address.
+    pub fn chunk(&self, index: u64) -> Option<(u64, InodeChunk)> {
+        let at = self.inode_at(index.checked_mul(INODES_PER_CHUNK)?)?;
+        Some((at, self.chunk_in(at).filter(|c| c.index.get() == index)?))
+    }
+
+    /// The header of any chunk at `at`, if it is sound.
+    pub fn chunk_in(&self, at: u64) -> Option<InodeChunk> {
+        self.get::<InodeChunk>(at).filter(|header| {
+            header.magic.get() == INODE_CHUNK_MAGIC && header.crc.get() == crc(header.as_bytes())
+        })
+    }
+
+    /// All inodes in use that are sound.
+    pub fn inodes(&self) -> impl Iterator<Item = (u64, RawInode)> + '_ {
+        (0..self.chunks() * INODES_PER_CHUNK)
+            .filter_map(|ino| self.inode(ino).map(|(_, raw)| (ino, raw)))
+    }
+
+    /// The bitmap of a chunk of blocks.
+    pub fn bitmap(&self, chunk: u64) -> Option<[u8; 64]> {
+        self.get(self.geo.bitmap_at(chunk))
+    }
+
+    /// Whether the bitmaps have `block` in use.
+    pub fn is_used(&self, block: u64) -> bool {
+        let bit = (block % CHUNK_BLOCKS) as usize;
+        self.bitmap(block / CHUNK_BLOCKS)
+            .is_some_and(|bitmap| (bitmap[bit / 8] >> (bit % 8)) & 1 == 1)
+    }
+
+    /// All blocks for files that the bitmaps have in use.
+    pub fn used_blocks(&self) -> impl Iterator<Item = u64> + '_ {
+        let in_chunk = |chunk: u64| {
+            let bitmap = self.bitmap(chunk).unwrap_or([0; 64]);
+            (0..CHUNK_BLOCKS)
+                .filter(move |bit| (bitmap[(bit / 8) as usize] >> (bit % 8)) & 1 == 1)
+                .map(move |bit| chunk * CHUNK_BLOCKS + bit)
+        };
+        let chunks = 0..self.geo.chunks;
+        let blocks = chunks.flat_map(in_chunk);
+        blocks.filter(|&block| self.geo.is_data(block, 1))
+    }
+
+    /// The sound extents of an inode, in order and without overlaps.
+    pub fn extents(&self, raw: &RawInode) -> Vec<Mapping> {
+        let count = usize::from(raw.root_count.get());
+        let mut found = Vec::new();
+        if count <= ROOT_EXTENTS && usize::from(raw.depth) <= MAX_DEPTH {
+            self.walk(
+                raw,
+                &raw.root[..count],
+                raw.depth,
+                &mut found,
+                &mut HashSet::new(),
+            );
+        }
+        found
+    }
+
+    fn walk(
+        &self,
+        raw: &RawInode,
+        entries: &[Extent],
+        height: u8,
+        found: &mut Vec<Mapping>,
+        seen: &mut HashSet<u64>,
+    ) {
+        let directory = file_type(raw) == DT_DIR;
+        for entry in entries {
+            let key = entry.key.get();
+            let from = found.last().map_or(0, Mapping::end);
+            if key < from || key >= KEY_END {
+                continue;
+            }
+            if height > 0 {
+                let block = entry.value.get();
+                if self.geo.is_data(block, 1) && seen.insert(block) {
+                    let node = self.node(raw, block, height - 1);
+                    self.walk(raw, &node, height - 1, found, seen);
+                }
+                continue;
+            }
+            let m = unpack(entry);
+            let most = if directory { 1 } else { EXTENT_MAX };
+            let end = if directory {
+                KEY_END
+            } else {
+                (MAX_FILE + 1) / BLOCK
+            };
+            if (1..=most).contains(&m.len) && m.end() <= end && self.geo.is_data(m.block, m.len) {
+                found.push(m);
+            }
+        }
+    }
+
+    /// The entries of the node in `block`, none if it is not one of the tree of `raw`.
+    fn node(&self, raw: &RawInode, block: u64, level: u8) -> Vec<Extent> {
+        let header = size_of::<NodeHeader>();
+        let Some(bytes) = self.bytes(block * BLOCK, BLOCK as usize) else {
+            return Vec::new();
+        };
+        let Ok((h, _)) = NodeHeader::read_from_prefix(&bytes) else {
+            return Vec::new();
+        };
+        let count = usize::from(h.count.get());
+        let used = header + count * size_of::<Extent>();
+        let sound = h.magic.get() == NODE_MAGIC
+            && count <= NODE_EXTENTS
+            && crc(&bytes[..used]) == h.crc.get()
+            && h.level.get() == u16::from(level)
+            && h.owner == raw.ino
+            && h.generation == raw.generation
+            && h.block.get() == block;
+        let entries = bytes[header..].chunks_exact(size_of::<Extent>());
+        entries
+            .take(if sound { count } else { 0 })
+            .filter_map(|entry| Extent::read_from_bytes(entry).ok())
+            .collect()
+    }
+
+    /// The header of the leaf in `block` and whether it is sound, if it belongs to the directory
+    /// `dir`. Of a damaged one, two of the three fields that say so are enough.
+    pub fn leaf_header(&self, dir: u64, block: u64) -> Option<(LeafHeader, bool)> {
+        let h: LeafHeader = self.get(block * BLOCK)?;
+        let says = [
+            h.magic.get() == LEAF_MAGIC,
+            h.owner.get() == dir,
+            h.block.get() == block,
+        ];
+        let sound = h.crc.get() == crc(h.as_bytes());
+        let fields = says.iter().filter(|holds| **holds).count();
+        (fields == 3 || (fields == 2 && !sound)).then_some((h, sound && fields == 3))
+    }
+
+    /// Calls `each` with every record of the leaf in `block` that can be reached: its offset, its
+    /// length, and, if it is sound, its head and its name. Returns the offset where that ends: the
+    /// end of the leaf, or a record without a possible length.
+    pub fn records(bytes: &[u8], each: &mut Visit<'_>) -> usize {
+        const HEAD: usize = size_of::<Dirent>();
+        let mut offset = size_of::<LeafHeader>();
+        while let Some((head, _)) = bytes
+            .get(offset..)
+            .and_then(|rest| Dirent::read_from_prefix(rest).ok())
+        {
+            let len = usize::from(head.rec_len.get());
+            let name = offset + HEAD..offset + HEAD + usize::from(head.name_len);
+            if len < HEAD || len % 8 != 0 || offset + len > bytes.len() || name.end > offset + len {
+                break;
+            }
+            let sound = crc(&bytes[offset..name.end]) == head.crc.get();
+            each(offset, len, sound.then(|| (head, &bytes[name])));
+            offset += len;
+        }
+        offset
+    }
+
+    /// The sound names in the leaf in `block`.
+    pub fn entries(&self, block: u64) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let bytes = self
+            .bytes(block * BLOCK, BLOCK as usize)
+            .unwrap_or_default();
+        Self::records(&bytes, &mut |offset, _, record| {
+            if let Some((head, name)) = record.filter(|(head, _)| head.ino.get() != 0) {
+                entries.push(Entry {
+                    offset,
+                    name: name.to_vec(),
+                    ino: head.ino.get(),
+                    cookie: head.cookie.get(),
+                });
+            }
+        });
+        entries
+    }
+}

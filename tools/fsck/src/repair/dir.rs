@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directories: leaves mended where they are, or the whole built anew from the names that are sound.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use rdax_volume::env::crc32c;
+use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::dir::{hash, leaf};
+use rdax_volume::volume::error::{Result, Structure};
+use rdax_volume::volume::extent::Mapping;
+use rdax_volume::volume::format::{
+    Dirent, LeafHeader, RawInode, BLOCK, COOKIE_LOW_BITS, KEY_BITS, LEAF_MAGIC,
+};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{is_local, of, Repair};
+use crate::media::{crc, file_type, Media, DT_DIR};
+
+const HEADER: usize = size_of::<LeafHeader>();
+const HEAD: usize = size_of::<Dirent>();
+/// Bytes of records put into a leaf: some room for more is left.
+const FILL: usize = (BLOCK as usize - HEADER) * 3 / 4;
+
+/// A name for a directory that is built.
+#[derive(Clone, Debug)]
+pub(super) struct Name {
+    pub(super) bytes: Vec<u8>,
+    pub(super) ino: u64,
+    pub(super) file_type: u8,
+    /// The one it had; 0 for none.
+    pub(super) cookie: u64,
+}
+
+/// What is to be done to a leaf in place.
+#[derive(Default)]
+struct Change {
+    header: bool,
+    /// Offsets of records that go.
+    remove: BTreeSet<usize>,
+    /// Offsets of records of which the file type is wrong, and the right one.
+    retype: BTreeMap<usize, u8>,
+}
+
+impl Repair<'_, '_> {
+    /// Damaged leaves and entries.
+    pub(super) fn leaves(&mut self, problems: &[Problem]) -> Result<bool> {
+        // Whether its leaves have to be looked for.
+        let mut rebuild: BTreeMap<u64, bool> = BTreeMap::new();
+        let mut leaves: BTreeMap<(u64, u64), Change> = BTreeMap::new();
+        for problem in of(problems, Structure::DirLeaf) {
+            let Some(dir) = problem.ino else { continue };
+            let (block, offset) = (problem.at / BLOCK, (problem.at % BLOCK) as usize);
+            let change = leaves.entry((dir, block)).or_default();
+            match problem.kind {
+                _ if offset == 0 => match self.media.leaf_header(dir, block) {
+                    Some(_) if !matches!(problem.kind, Kind::Unreadable) => change.header = true,
+                    _ => {
+                        rebuild.insert(dir, true);
+                    }
+                },
+                Kind::Cookie { .. } | Kind::CookieTwice { .. } | Kind::WrongLeaf { .. } => {
+                    rebuild.entry(dir).or_default();
+                }
+                Kind::EntryType { inode, .. } => {
+                    change.retype.insert(offset, inode);
+                }
+                Kind::SecondName => {
+                    if !self.keep_second_name(dir, block, offset)? {
+                        change.remove.insert(offset);
+                    }
+                }
+                Kind::BadName | Kind::NameTwice | Kind::NoInode { .. } => {
+                    change.remove.insert(offset);
+                }
+                // Checksum, RecordLength: seen again when the leaf is gone through.
+                _ => {}
+            }
+            if let Some(name) = problem
+                .name
+                .as_ref()
+                .filter(|_| change.remove.contains(&offset))
+            {
+                self.say(format!(
+                    "inode {dir}: entry \"{name}\" removed: {}",
+                    problem.kind
+                ));
+            }
+        }
+        let mut done = false;
+        for ((dir, block), change) in leaves {
+            if !rebuild.contains_key(&dir) && !self.mend_leaf(dir, block, &change)? {
+                rebuild.insert(dir, false);
+            }
+            done = true;
+        }
+        let mut rebuilt = false;
+        for (dir, search) in rebuild {
+            let Some((at, raw)) = self.media.inode(dir) else {
+                continue;
+            };
+            match self.rebuild_directory(dir, at, raw, search, Vec::new()) {
+                Ok(()) => rebuilt = true,
+                Err(e) if is_local(&e) => {
+                    self.say(format!("inode {dir}: not repaired: {e}"));
+                    done = false;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done || rebuilt)
+    }
+
+    /// Of two names of a directory the one stays that it says it is in. True if that is this one, and
+    /// the other was removed.
+    fn keep_second_name(&mut self, dir: u64, block: u64, offset: usize) -> Result<bool> {
+        let entries = self.media.entries(block);
+        let Some(entry) = entries.iter().find(|entry| entry.offset == offset) else {
+            return Ok(false);
+        };
+        let parent = self.media.inode(entry.ino).map(|(_, raw)| raw.parent.get());
+        if parent != Some(dir) || entry.ino == self.media.sb.root_ino.get() {
+            return Ok(false);
+        }
+        let others: Vec<_> = self.names_of(entry.ino);
+        let others = others.into_iter().filter(|&(other, _, _)| other != dir);
+        let mut removed = false;
+        for (other, block, offset) in others.collect::<Vec<_>>() {
+            removed |= self.remove_entry(other, block, offset)?;
+        }
+        Ok(removed)
+    }
+
+    /// All entries for an inode: directory, block of the leaf, offset.
+    pub(super) fn names_of(&self, ino: u64) -> Vec<(u64, u64, usize)> {
+        let mut found = Vec::new();
+        for (dir, raw) in self.media.inodes() {
+            if file_type(&raw) != DT_DIR {
+                continue;
+            }
+            for m in self.media.extents(&raw) {
+                let entries = self.media.entries(m.block).into_iter();
+                let named = entries.filter(|entry| entry.ino == ino);
+                found.extend(named.map(|entry| (dir, m.block, entry.offset)));
+            }
+        }
+        found
+    }
+
+    /// Removes one entry. False if its directory has to be built anew for that, and could not.
+    pub(super) fn remove_entry(&mut self, dir: u64, block: u64, offset: usize) -> Result<bool> {
+        let change = Change {
+            remove: BTreeSet::from([offset]),
+            ..Change::default()
+        };
+        if self.mend_leaf(dir, block, &change)? {
+            return Ok(true);
+        }
+        // The only name of a leaf: its leaf goes.
+        let Some((at, raw)) = self.media.inode(dir) else {
+            return Ok(false);
+        };
+        let mut names = self.names_in(&raw, &[]);
+        let gone = self.media.entries(block);
+        let gone = gone.iter().find(|entry| entry.offset == offset);
+        names.retain(|name| gone.is_none_or(|gone| gone.name != name.bytes));
+        match self.write_directory(at, raw, names) {
+            Ok(()) => Ok(true),
+            Err(e) if is_local(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Changes a leaf in place. False, and nothing is changed, if it would have no name then, and must
+    /// go, or if it cannot be read.
+    fn mend_leaf(&mut self, dir: u64, block: u64, change: &Change) -> Result<bool> {
+        let Some((at, mut bytes)) = self
+            .media
+            .bytes(block * BLOCK, BLOCK as usize)
+            .map(|bytes| (block * BLOCK, bytes))
+        else {
+            return Ok(false);
+        };
+        let Some((_, raw)) = self.media.inode(dir) else {
+            return Ok(true);
+        };
+        let Some(key) = self.key_of(&raw, block) else {
+            return Ok(false);
+        };
+        if change.header {
+            bytes[..HEADER].copy_from_slice(header(dir, key, block).as_bytes());
+            self.say(format!(
+                "inode {dir}: header of the leaf at {at:#x} rebuilt"
+            ));
+        }
+        let (mut live, mut lost, mut edits) = (0, 0, Vec::new());
+        let end = Media::records(&bytes, &mut |offset, len, record| match record {
+            Some((head, _)) if head.ino.get() == 0 => {
+                if head.name_len != 0 || head.file_type != 0 {
+                    edits.push((offset, free_head(len)));
+                }
+            }
+            Some((mut head, name)) if !change.remove.contains(&offset) => {
+                live += 1;
+                if let Some(&right) = change.retype.get(&offset) {
+                    head.file_type = right;
+                    seal(&mut head, name);
+                    edits.push((offset, head));
+                }
+            }
+            sound => {
+                lost += usize::from(sound.is_none());
+                edits.push((offset, free_head(len)));
+            }
+        });
+        if live == 0 && key != 0 {
+            return Ok(false);
+        }
+        if end < bytes.len() {
+            // The rest becomes one free record, which needs room for its head.
+            if bytes.len() - end < HEAD {
+                return Ok(false);
+            }
+            lost += 1;
+            edits.push((end, free_head(bytes.len() - end)));
+        }
+        for (offset, head) in edits {
+            bytes[offset..offset + HEAD].copy_from_slice(head.as_bytes());
+        }
+        if lost > 0 {
+            self.say(format!(
+                "inode {dir}: damaged entries of the leaf at {at:#x} dropped"
+            ));
+        }
+        self.log.commit(&[(at, bytes)])?;
+        Ok(true)
+    }
+
+    /// The key of the leaf in `block`.
+    fn key_of(&self, raw: &RawInode, block: u64) -> Option<u64> {
+        let found = self.media.extents(raw);
+        found.iter().find(|m| m.block == block).map(|m| m.key)
+    }
+
+    /// Builds a directory anew from the sound names in its leaves and `more`. With `search`, leaves
+    /// that its tree does not lead to any more are looked for on the whole device.
+    pub(super) fn rebuild_directory(
+        &mut self,
+        ino: u64,
+        at: u64,
+        raw: RawInode,
+        search: bool,
+        more: Vec<Name>,
+    ) -> Result<()> {
+        let strays = if search {
+            self.stray_leaves(ino)
+        } else {
+            Vec::new()
+        };
+        let mut names = self.names_in(&raw, &strays);
+        let taken: HashSet<Vec<u8>> = names.iter().map(|name| name.bytes.clone()).collect();
+        names.extend(more.into_iter().filter(|name| !taken.contains(&name.bytes)));
+        let count = names.len();
+        self.write_directory(at, raw, names)?;
+        self.say(format!("inode {ino}: directory rebuilt with {count} names"));
+        Ok(())
+    }
+
+    /// The sound names in the leaves of a directory, each once.
+    fn names_in(&self, raw: &RawInode, strays: &[u64]) -> Vec<Name> {
+        let ino = raw.ino.get();
+        let tree = self.media.extents(raw).into_iter().map(|m| m.block);
+        let mut blocks = HashSet::new();
+        let mut names = HashMap::new();
+        for block in tree.chain(strays.iter().copied()) {
+            if !blocks.insert(block) || self.media.leaf_header(ino, block).is_none() {
+                continue;
+            }
+            for entry in self.media.entries(block) {
+                let bad = matches!(&entry.name[..], b"" | b"." | b"..");
+                let inode = self.media.inode(entry.ino);
+                let Some((_, target)) = inode.filter(|_| !bad) else {
+                    continue;
+                };
+                if entry.name.iter().any(|b| matches!(b, b'/' | 0)) {
+                    continue;
+                }
+                names.entry(entry.name.clone()).or_insert(Name {
+                    bytes: entry.name,
+                    ino: entry.ino,
+                    file_type: file_type(&target),
+                    cookie: entry.cookie,
+                });
+            }
+        }
+        names.into_values().collect()
+    }
+
+    /// Blocks in use that hold a sound leaf of `dir`, and are no file's.
+    fn stray_leaves(&self, dir: u64) -> Vec<u64> {
+        let sound = |block: &u64| {
+            let header = self.media.leaf_header(dir, *block);
+            header.is_some_and(|(_, sound)| sound)
+        };
+        let mut found: Vec<u64> = self.media.used_blocks().filter(sound).collect();
+        for (_, raw) in self.media.inodes() {
+            if found.is_empty() {
+                break;
+            }
+            if file_type(&raw) != DT_DIR {
+                for m in self.media.extents(&raw) {
+                    // In order, as they were found.
+                    let from = found.partition_point(|&block| block < m.block);
+                    let to = found.partition_point(|&block| block < m.block + m.len);
+                    found.drain(from..to);
+                }
+            }
+        }
+        found
+    }
+
+    /// Writes the leaves and the tree of a directory with exactly `names` into new blocks, and then
+    /// the inode `raw` with them.
+    fn write_directory(&mut self, at: u64, mut raw: RawInode, names: Vec<Name>) -> Result<()> {
+        let ino = raw.ino.get();
+        let leaves = self.arrange(names);
+        let blocks = self.take_all(leaves.len())?;
+        let mut extents = Vec::new();
+        for ((key, names), block) in leaves.into_iter().zip(blocks) {
+            self.write_leaf(ino, key, block, &names)?;
+            extents.push(Mapping { key, block, len: 1 });
+        }
+        raw.size = U64::new(extents.len() as u64 * BLOCK);
+        self.grow_tree(&mut raw, &extents)?;
+        self.put_inode(at, raw)
+    }
+
+    /// Sorts names into leaves, by their hashes, and gives them cookies: what they had, if that fits.
+    fn arrange(&self, names: Vec<Name>) -> Vec<(u64, Vec<Name>)> {
+        let mut by_hash: BTreeMap<u64, Vec<Name>> = BTreeMap::new();
+        for name in names {
+            let hash = hash(&self.media.sb.hash_key, &name.bytes);
+            by_hash.entry(hash).or_default().push(name);
+        }
+        let mut leaves: Vec<(u64, Vec<Name>)> = vec![(0, Vec::new())];
+        let mut filled = 0;
+        for (hash, mut names) in by_hash {
+            names.sort_by(|a, b| (a.cookie, &a.bytes).cmp(&(b.cookie, &b.bytes)));
+            let mut used = HashSet::new();
+            for name in &mut names {
+                let low = 1 << COOKIE_LOW_BITS;
+                if name.cookie / low != hash || !used.insert(name.cookie) {
+                    let free = (hash * low..(hash + 1) * low).find(|cookie| used.insert(*cookie));
+                    name.cookie = free.unwrap_or(hash * low);
+                }
+            }
+            let room: usize = names.iter().map(|n| leaf::needed(n.bytes.len())).sum();
+            if filled + room > FILL && filled > 0 {
+                leaves.push((hash, Vec::new()));
+                filled = 0;
+            }
+            filled += room;
+            if let Some((_, last)) = leaves.last_mut() {
+                last.extend(names);
+            }
+        }
+        leaves
+    }
+
+    fn write_leaf(&self, dir: u64, key: u64, block: u64, names: &[Name]) -> Result<()> {
+        let place = leaf::Leaf {
+            block,
+            owner: dir,
+            keys: (key, 1 << KEY_BITS),
+        };
+        let mut image = leaf::Image::new(&place)?;
+        for name in names {
+            // Where a record is copied from: a head, and the name.
+            let from = [&[0; HEAD][..], &name.bytes].concat();
+            let record = leaf::Record {
+                offset: 0,
+                len: leaf::needed(name.bytes.len()),
+                name_len: name.bytes.len(),
+                file_type: name.file_type,
+                ino: name.ino,
+                cookie: name.cookie,
+            };
+            image.add(&from, &record);
+        }
+        let (_, used) = image.finish();
+        let mut bytes = used.to_vec();
+        bytes.resize(BLOCK as usize, 0);
+        self.media.pmem.store_nt(block * BLOCK, &bytes)?;
+        self.media.pmem.fence()
+    }
+}
+
+fn header(dir: u64, key: u64, block: u64) -> LeafHeader {
+    let mut header = LeafHeader {
+        crc: U32::ZERO,
+        magic: U32::new(LEAF_MAGIC),
+        owner: U64::new(dir),
+        key: U64::new(key),
+        block: U64::new(block),
+    };
+    header.crc = U32::new(crc(header.as_bytes()));
+    header
+}
+
+fn seal(head: &mut Dirent, name: &[u8]) {
+    head.crc = U32::new(crc32c(crc(head.as_bytes()), name));
+}
+
+fn free_head(len: usize) -> Dirent {
+    let mut head = Dirent::new_zeroed();
+    head.rec_len.set(len as u16);
+    seal(&mut head, &[]);
+    head
+}

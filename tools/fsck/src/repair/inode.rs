@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes and the headers of their chunks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::error::{Result, Structure};
+use rdax_volume::volume::extent::Mapping;
+use rdax_volume::volume::format::{
+    Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
+    INODE_CHUNK_MAGIC, MAX_FILE, ORPHAN_INO, ROOT_INO, TABLE_INO,
+};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{is_local, of, Repair};
+use crate::media::{crc, file_type, DT_DIR, DT_LNK, DT_REG};
+
+/// Mode of a root directory that had to be made anew.
+const ROOT_MODE: u16 = 0o040755;
+
+/// The header of chunk `index` with the slots of `bitmap` in use.
+pub(super) fn chunk_header(index: u64, mut bitmap: [u64; 4]) -> InodeChunk {
+    bitmap[0] |= 1;
+    let free: u32 = bitmap.iter().map(|word| word.count_zeros()).sum();
+    let mut header = InodeChunk {
+        crc: U32::ZERO,
+        magic: U32::new(INODE_CHUNK_MAGIC),
+        index: U64::new(index),
+        bitmap: bitmap.map(U64::new),
+        free: U16::new(free as u16),
+        reserved: [0; 14],
+    };
+    header.crc = U32::new(crc(header.as_bytes()));
+    header
+}
+
+impl Repair<'_, '_> {
+    /// Headers of chunks of the inode table. A damaged one is made from the inodes in its chunk; if
+    /// there is none, the chunk may not be one of the table at all, and gets another place.
+    pub(super) fn inode_chunks(&mut self, problems: &[Problem]) -> Result<bool> {
+        let mut lost = BTreeSet::new();
+        let mut done = false;
+        for problem in of(problems, Structure::InodeChunk) {
+            let table = &self.media.table;
+            let block = problem.at / BLOCK;
+            let run = table
+                .iter()
+                .find(|m| (m.block..m.block + m.len).contains(&block));
+            let Some(index) = run.map(|m| (m.key + block - m.block) / INODE_CHUNK_BLOCKS) else {
+                continue;
+            };
+            let bitmap = match self.media.chunk(index) {
+                Some((_, header)) => header.bitmap.map(U64::get),
+                None => match self.slots_in_use(index) {
+                    [0, 0, 0, 0] => {
+                        lost.insert(index);
+                        continue;
+                    }
+                    bitmap => {
+                        self.say(format!(
+                            "inode chunk header at {:#x}: rebuilt from the inodes in its chunk",
+                            problem.at
+                        ));
+                        bitmap
+                    }
+                },
+            };
+            let header = chunk_header(index, bitmap);
+            self.log
+                .commit(&[(problem.at, header.as_bytes().to_vec())])?;
+            done = true;
+        }
+        if !done && !lost.is_empty() {
+            done = self.rebuild_table(&lost)?;
+        }
+        Ok(done)
+    }
+
+    /// Which inodes of a chunk are in use, told by themselves: sound ones with links, or in the
+    /// orphan file. What was removed has neither.
+    fn slots_in_use(&self, index: u64) -> [u64; 4] {
+        let mut bitmap = [0; 4];
+        let first = index * INODES_PER_CHUNK;
+        for slot in 1..INODES_PER_CHUNK {
+            let at = self.media.inode_at(first + slot);
+            let raw = at.and_then(|at| self.media.inode_in(at, first + slot));
+            if raw.is_some_and(|raw| raw.nlink.get() > 0 || self.is_orphan(&raw)) {
+                bitmap[(slot / 64) as usize] |= 1 << (slot % 64);
+            }
+        }
+        bitmap
+    }
+
+    /// Byte address of a slot of the orphan file.
+    pub(super) fn orphan_at(&self, slot: u64) -> Option<u64> {
+        let size = size_of::<OrphanSlot>() as u64;
+        let per_block = BLOCK / size;
+        let key = slot / per_block;
+        let at = self.media.geo.system_inode_at(1);
+        let file = self.media.extents(&self.media.inode_in(at, ORPHAN_INO)?);
+        let run = file.iter().find(|m| m.key <= key && key < m.end())?;
+        Some((run.block + key - run.key) * BLOCK + slot % per_block * size)
+    }
+
+    fn is_orphan(&self, raw: &RawInode) -> bool {
+        let slot = raw.orphan.get().checked_sub(1);
+        slot.and_then(|slot| self.orphan_at(slot.into()))
+            .and_then(|at| self.media.get::<OrphanSlot>(at))
+            .is_some_and(|slot| slot.ino == raw.ino)
+    }
+
+    /// Inodes that cannot be believed go; fields of the others are set right.
+    pub(super) fn inodes(&mut self, problems: &[Problem]) -> Result<bool> {
+        let mut bad = BTreeSet::new();
+        let mut fields: BTreeMap<u64, Vec<Kind>> = BTreeMap::new();
+        for problem in of(problems, Structure::Inode) {
+            let Some(ino) = problem
+                .ino
+                .filter(|&ino| ino != TABLE_INO && ino != ORPHAN_INO)
+            else {
+                continue;
+            };
+            let symlink = || {
+                let inode = self.media.inode(ino);
+                inode.is_some_and(|(_, raw)| file_type(&raw) == DT_LNK)
+            };
+            match problem.kind {
+                Kind::Checksum
+                | Kind::Unreadable
+                | Kind::Misplaced { .. }
+                | Kind::Mode(_)
+                | Kind::SymlinkTarget
+                | Kind::NoInode { .. } => {
+                    bad.insert(ino);
+                }
+                Kind::Size(_) if symlink() => {
+                    bad.insert(ino);
+                }
+                Kind::Size(_)
+                | Kind::Nanoseconds { .. }
+                | Kind::Blocks { .. }
+                | Kind::DirSize { .. }
+                | Kind::Reserved(_) => fields.entry(ino).or_default().push(problem.kind),
+                _ => {}
+            }
+        }
+        let mut done = false;
+        for &ino in &bad {
+            let result = if ino == ROOT_INO {
+                self.remake_root()
+            } else {
+                self.say(format!("inode {ino}: cannot be believed, cleared"));
+                self.set_used(ino, false)
+            };
+            match result {
+                Ok(()) => done = true,
+                Err(e) if is_local(&e) => self.say(format!("inode {ino}: not repaired: {e}")),
+                Err(e) => return Err(e),
+            }
+        }
+        fields.retain(|ino, _| !bad.contains(ino));
+        for (ino, kinds) in fields {
+            let Some((at, mut raw)) = self.media.inode(ino) else {
+                continue;
+            };
+            for kind in &kinds {
+                self.set_field(&mut raw, kind);
+            }
+            self.say(format!("inode {ino}: fields corrected"));
+            self.put_inode(at, raw)?;
+            done = true;
+        }
+        Ok(done)
+    }
+
+    fn set_field(&self, raw: &mut RawInode, kind: &Kind) {
+        match *kind {
+            Kind::Blocks { counted, .. } => raw.blocks = U64::new(counted),
+            Kind::DirSize { counted, .. } => raw.size = U64::new(counted),
+            Kind::Size(_) if file_type(raw) == DT_REG => {
+                let end = self.media.extents(raw).last().map_or(0, Mapping::end);
+                raw.size = U64::new((end * BLOCK).min(MAX_FILE));
+            }
+            Kind::Size(_) => raw.size = U64::ZERO,
+            Kind::Nanoseconds { time, .. } => match time {
+                "mtime" => raw.mtime_nsec = U32::ZERO,
+                "ctime" => raw.ctime_nsec = U32::ZERO,
+                "atime" => raw.atime_nsec = U32::ZERO,
+                _ => raw.btime_nsec = U32::ZERO,
+            },
+            Kind::Reserved(field) => match field {
+                "reserved0" => raw.reserved0 = [0; 3],
+                "xattr_block" => raw.xattr_block = U64::ZERO,
+                "rdev" => raw.rdev = U32::ZERO,
+                "parent" => raw.parent = U64::ZERO,
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Marks an inode in use or free.
+    fn set_used(&mut self, ino: u64, used: bool) -> Result<()> {
+        let index = ino / INODES_PER_CHUNK;
+        let Some((at, header)) = self.media.chunk(index) else {
+            return Ok(());
+        };
+        let mut bitmap = header.bitmap.map(U64::get);
+        let (word, mask) = ((ino % INODES_PER_CHUNK / 64) as usize, 1 << (ino % 64));
+        bitmap[word] = if used {
+            bitmap[word] | mask
+        } else {
+            bitmap[word] & !mask
+        };
+        let header = chunk_header(index, bitmap);
+        self.log.commit(&[(at, header.as_bytes().to_vec())])
+    }
+
+    /// Makes a root directory of the names in all leaves that say they are its.
+    fn remake_root(&mut self) -> Result<()> {
+        let Some(at) = self.media.inode_at(ROOT_INO) else {
+            return Ok(());
+        };
+        // A sound inode that is no directory has no leaves either.
+        let generation: Option<U32> = self
+            .media
+            .get(at + std::mem::offset_of!(RawInode, generation) as u64);
+        let mut raw = RawInode::new_zeroed();
+        raw.ino = U64::new(ROOT_INO);
+        raw.parent = U64::new(ROOT_INO);
+        raw.mode = U16::new(ROOT_MODE);
+        raw.nlink = U32::new(2);
+        raw.generation = U32::new(generation.map_or(1, |g| g.get().wrapping_add(1).max(1)));
+        raw.root.fill(Extent::default());
+        let made = Time {
+            sec: self.media.sb.made_sec.get(),
+            nsec: 0,
+        };
+        raw.set_atime(made);
+        raw.set_btime(made);
+        raw.set_mtime(made);
+        raw.set_ctime(made);
+        debug_assert_eq!(file_type(&raw), DT_DIR);
+        self.say("root directory: made anew, with the names that could be found".into());
+        self.set_used(ROOT_INO, true)?;
+        self.rebuild_directory(ROOT_INO, at, raw, true, Vec::new())
+    }
+}

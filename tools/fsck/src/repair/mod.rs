@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Repairing a volume: what the checker reports is mended, and the checker asked again, until it is
+//! content or nothing more can be done.
+//!
+//! The checker's problems are worked off by *stages*, what others depend on first: a round does one
+//! stage, so that no mistake is mended that was only a consequence of another. Nothing is guessed:
+//! a structure is rebuilt from what is sound and names it, or it goes, and what it was says a line.
+//!
+//! Every change is a transaction of the volume's own journal ([`log`]), or writes to blocks that
+//! nothing refers to, or replaces one damaged line by a sound one. New blocks are marked before they
+//! are used, old ones freed when nothing else is wrong any more. So a repair that is cut off leaves a
+//! volume that the next one mends, with nothing lost that would not have been.
+
+mod dir;
+mod inode;
+mod links;
+mod log;
+mod safe;
+mod space;
+mod system;
+mod tree;
+
+use std::collections::HashSet;
+
+use rdax_volume::volume::check::{self, Kind, Problem, Summary};
+use rdax_volume::volume::error::{Error, Result, Structure};
+use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::{MountOptions, Volume};
+
+pub use safe::is_safe;
+pub use system::restore_super_blocks;
+
+use crate::media::Media;
+use log::Log;
+
+/// Most rounds: far more than any damage has needed. Each does all of a stage.
+const ROUNDS: usize = 200;
+
+/// What may be repaired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Only if all that is wrong can be computed anew from what is sound ([`is_safe`]).
+    Safe,
+    /// Everything, although names, files or parts of files are given up.
+    All,
+}
+
+/// A line about the repair.
+#[derive(Clone, Debug)]
+pub enum Line {
+    /// What the checker found first.
+    Found(Box<Problem>),
+    /// What was done, or could not be.
+    Done(String),
+}
+
+/// The end of a repair.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the volume holds now.
+    pub summary: Summary,
+    /// What is still wrong with it.
+    pub left: Vec<Problem>,
+    /// Files whose removal or truncation could not be finished.
+    pub unfinished: bool,
+}
+
+/// A repair under way.
+struct Repair<'a, 's> {
+    media: Media<'a>,
+    log: Log<'a>,
+    /// Chunk of blocks where the last free ones were found.
+    cursor: u64,
+    said: &'a mut Said<'s>,
+}
+
+/// Says each thing once.
+struct Said<'a> {
+    say: &'a mut dyn FnMut(Line),
+    done: HashSet<String>,
+}
+
+impl Said<'_> {
+    fn say(&mut self, line: String) {
+        if self.done.insert(line.clone()) {
+            (self.say)(Line::Done(line));
+        }
+    }
+}
+
+/// Repairs the volume on `pmem`, whose superblocks are sound, and tells `say` what it finds and does.
+///
+/// Fails as [`check::check`] does, and where the device cannot be written.
+pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Result<Outcome> {
+    let mut said = Said {
+        say,
+        done: HashSet::new(),
+    };
+    replay(pmem, &mut said);
+    let mut first = true;
+    for _ in 0..ROUNDS {
+        let mut problems = Vec::new();
+        let summary = check::check(pmem, &mut |problem| problems.push(problem))?;
+        if std::mem::take(&mut first) {
+            for problem in &problems {
+                (said.say)(Line::Found(Box::new(problem.clone())));
+            }
+        }
+        if problems.is_empty() {
+            match finish_orphans(pmem, &mut said) {
+                // What was freed is counted and checked as well.
+                Ok(n) if n > 0 => continue,
+                result => {
+                    return Ok(Outcome {
+                        summary,
+                        left: problems,
+                        unfinished: result.is_err(),
+                    })
+                }
+            }
+        }
+        let may = level == Level::All || problems.iter().all(is_safe);
+        if !may || !round(pmem, &problems, &mut said)? {
+            return Ok(Outcome {
+                summary,
+                left: problems,
+                unfinished: false,
+            });
+        }
+    }
+    let mut left = Vec::new();
+    let summary = check::check(pmem, &mut |problem| left.push(problem))?;
+    Ok(Outcome {
+        summary,
+        left,
+        unfinished: false,
+    })
+}
+
+/// Completes what the journal holds, as a mount does. That it fails, the check will say.
+fn replay(pmem: &dyn Pmem, said: &mut Said<'_>) {
+    if let Ok(volume) = Volume::mount(pmem, MountOptions::default()) {
+        if volume.notes().replayed > 0 {
+            said.say("journal replayed".into());
+        }
+    }
+}
+
+/// Finishes the removals and truncations that were under way.
+fn finish_orphans(pmem: &dyn Pmem, said: &mut Said<'_>) -> Result<u64> {
+    let result =
+        Volume::mount(pmem, MountOptions::default()).and_then(|volume| volume.recover_orphans());
+    match result {
+        Ok(0) => {}
+        Ok(n) => said.say(format!("{n} removed or truncated files finished")),
+        Err(e) => said.say(format!("removed files not finished: {e}")),
+    }
+    result
+}
+
+/// Does the first stage that has something to do. False if none has.
+fn round(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<bool> {
+    if heal(pmem, problems, said)? || system::lanes(pmem, problems, said)? {
+        return Ok(true);
+    }
+    let (sb, geo) = rdax_volume::volume::super_block::read_at(pmem, 0)?;
+    let mut repair = Repair {
+        media: Media::new(pmem, sb, geo),
+        log: Log::open(pmem, &geo)?,
+        cursor: 0,
+        said,
+    };
+    stages(&mut repair, problems)
+}
+
+fn stages(repair: &mut Repair<'_, '_>, problems: &[Problem]) -> Result<bool> {
+    for stage in [
+        Repair::super_block,
+        Repair::system_inodes,
+        Repair::inode_chunks,
+        Repair::bitmaps,
+        Repair::inodes,
+        Repair::trees,
+        Repair::leaves,
+        Repair::counters,
+        Repair::orphan_slots,
+        Repair::links,
+        Repair::loops,
+        Repair::unreachable,
+        Repair::leaks,
+    ] {
+        if stage(repair, problems)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Writes the blocks that cannot be read anew, with what of them can be: that is what makes bad media
+/// good. What was there is then damaged, and mended as that.
+fn heal(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<bool> {
+    const PIECE: usize = 256;
+    let mut done = false;
+    let unreadable = |p: &&Problem| matches!(p.kind, Kind::Unreadable | Kind::NoHeader);
+    for problem in problems.iter().filter(unreadable) {
+        // A summary is unreadable if its bitmap is.
+        let mut places = vec![problem.at];
+        if problem.what == Structure::Bitmap {
+            let (_, geo) = rdax_volume::volume::super_block::read_at(pmem, 0)?;
+            places.push(geo.bitmap_at((problem.at - geo.summary_at(0)) / 8));
+        }
+        for at in places {
+            let at = at - at % BLOCK;
+            let mut bytes = vec![0; BLOCK as usize];
+            if pmem.read(at, &mut bytes).is_ok() {
+                continue;
+            }
+            for (offset, piece) in (0..).step_by(PIECE).zip(bytes.chunks_exact_mut(PIECE)) {
+                if pmem.read(at + offset, piece).is_err() {
+                    piece.fill(0);
+                }
+            }
+            pmem.store_nt(at, &bytes)?;
+            pmem.fence()?;
+            pmem.read(at, &mut bytes)?;
+            done = true;
+            said.say(format!(
+                "block at {at:#x}: memory error cleared, its content is lost"
+            ));
+        }
+    }
+    Ok(done)
+}
+
+impl Repair<'_, '_> {
+    fn say(&mut self, line: String) {
+        self.said.say(line);
+    }
+}
+
+/// The problems about structures of one kind.
+fn of(problems: &[Problem], what: Structure) -> impl Iterator<Item = &Problem> {
+    problems.iter().filter(move |problem| problem.what == what)
+}
+
+/// Whether an error only means that this cannot be repaired.
+fn is_local(error: &Error) -> bool {
+    matches!(error, Error::NoSpace | Error::Invalid)
+}

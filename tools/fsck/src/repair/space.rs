@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Bitmaps and counters: corrected, and used to find blocks for what is rebuilt.
+
+use std::collections::BTreeMap;
+
+use rdax_volume::env::crc32c;
+use rdax_volume::volume::alloc::Run;
+use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::error::{Error, Result, Structure};
+use rdax_volume::volume::format::{Summary, CHUNK_BLOCKS};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::IntoBytes;
+
+use super::log::Write;
+use super::{of, Repair};
+
+type Bitmap = [u8; 64];
+
+fn is_set(bitmap: &Bitmap, bit: u64) -> bool {
+    (bitmap[(bit / 8) as usize] >> (bit % 8)) & 1 == 1
+}
+
+fn set(bitmap: &mut Bitmap, bit: u64, used: bool) {
+    let mask = 1 << (bit % 8);
+    let byte = &mut bitmap[(bit / 8) as usize];
+    *byte = if used { *byte | mask } else { *byte & !mask };
+}
+
+/// The summary of `chunk` with `bitmap`.
+fn summary_of(chunk: u64, bitmap: &Bitmap) -> Summary {
+    let free: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
+    let mut summary = Summary {
+        crc: U32::ZERO,
+        free: U16::new(free as u16),
+        reserved: U16::ZERO,
+    };
+    let crc = crc32c(crc32c(0, bitmap), &summary.as_bytes()[4..]);
+    summary.crc = U32::new(crc32c(crc, &chunk.to_le_bytes()));
+    summary
+}
+
+/// Runs of blocks by the chunks they lie in.
+fn by_chunk(chunks: &mut BTreeMap<u64, Vec<Run>>, block: u64, len: u64) {
+    let (mut block, end) = (block, block + len);
+    while block < end {
+        let chunk = block / CHUNK_BLOCKS;
+        let stop = end.min((chunk + 1) * CHUNK_BLOCKS);
+        let len = stop - block;
+        chunks.entry(chunk).or_default().push(Run { block, len });
+        block = stop;
+    }
+}
+
+impl Repair<'_, '_> {
+    /// What is in use is marked so, and every bitmap has its summary. Nothing is freed.
+    pub(super) fn bitmaps(&mut self, problems: &[Problem]) -> Result<bool> {
+        let mut chunks = BTreeMap::new();
+        for problem in of(problems, Structure::Bitmap) {
+            match problem.kind {
+                Kind::MarkedFree { block, len } => by_chunk(&mut chunks, block, len),
+                Kind::Leaked { .. } | Kind::Unreadable => {}
+                _ => {
+                    let chunk = (problem.at - self.media.geo.summary_at(0)) / 8;
+                    chunks.entry(chunk).or_default();
+                }
+            }
+        }
+        self.mark(&chunks, true)?;
+        if !chunks.is_empty() {
+            self.say("block bitmaps corrected: what is in use is marked so".into());
+        }
+        Ok(!chunks.is_empty())
+    }
+
+    /// Frees what nothing uses. Done last: while anything else is wrong, it may be part of that.
+    pub(super) fn leaks(&mut self, problems: &[Problem]) -> Result<bool> {
+        let (mut chunks, mut freed) = (BTreeMap::new(), 0);
+        for problem in problems {
+            match problem.kind {
+                Kind::Leaked { block, len } => {
+                    by_chunk(&mut chunks, block, len);
+                    freed += len;
+                }
+                _ => return Ok(false),
+            }
+        }
+        self.mark(&chunks, false)?;
+        self.say(format!("{freed} blocks that nothing uses freed"));
+        Ok(true)
+    }
+
+    /// Marks blocks in use or free, and writes the summaries of their chunks.
+    fn mark(&mut self, chunks: &BTreeMap<u64, Vec<Run>>, used: bool) -> Result<()> {
+        /// Chunks in a transaction: what each writes fits a lane so many times.
+        const BATCH: usize = 128;
+        let mut writes = Vec::new();
+        for (&chunk, runs) in chunks {
+            let mut bitmap = self.media.bitmap(chunk).unwrap_or([0xff; 64]);
+            for run in runs {
+                for block in run.block..run.end() {
+                    set(&mut bitmap, block % CHUNK_BLOCKS, used);
+                }
+            }
+            let first = chunk * CHUNK_BLOCKS;
+            for block in self.media.geo.blocks.max(first)..first + CHUNK_BLOCKS {
+                set(&mut bitmap, block - first, true);
+            }
+            writes.extend(self.bitmap_writes(chunk, &bitmap));
+            if writes.len() >= 2 * BATCH {
+                self.log.commit(&writes)?;
+                writes.clear();
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.log.commit(&writes)
+    }
+
+    fn bitmap_writes(&self, chunk: u64, bitmap: &Bitmap) -> [Write; 2] {
+        let geo = &self.media.geo;
+        let summary = summary_of(chunk, bitmap);
+        [
+            (geo.bitmap_at(chunk), bitmap.to_vec()),
+            (geo.summary_at(chunk), summary.as_bytes().to_vec()),
+        ]
+    }
+
+    /// Takes up to `want` free blocks in a row, and marks them. They are nobody's until something
+    /// refers to them. Fails with [`Error::NoSpace`].
+    pub(super) fn take(&mut self, want: u64) -> Result<Run> {
+        let chunks = self.media.geo.chunks;
+        for chunk in (self.cursor..chunks).chain(0..self.cursor.min(chunks)) {
+            let Some(mut bitmap) = self.media.bitmap(chunk) else {
+                continue;
+            };
+            let stored: Option<Summary> = self.media.get(self.media.geo.summary_at(chunk));
+            // A damaged bitmap may have anything marked free.
+            let sound = stored
+                .is_some_and(|stored| stored.as_bytes() == summary_of(chunk, &bitmap).as_bytes());
+            let first = (0..CHUNK_BLOCKS).find(|&bit| !is_set(&bitmap, bit));
+            let Some(first) = first.filter(|_| sound) else {
+                continue;
+            };
+            let len = (first..CHUNK_BLOCKS.min(first + want))
+                .take_while(|&bit| !is_set(&bitmap, bit))
+                .count() as u64;
+            for bit in first..first + len {
+                set(&mut bitmap, bit, true);
+            }
+            let writes = self.bitmap_writes(chunk, &bitmap);
+            self.log.commit(&writes)?;
+            self.cursor = chunk;
+            let block = chunk * CHUNK_BLOCKS + first;
+            return Ok(Run { block, len });
+        }
+        Err(Error::NoSpace)
+    }
+
+    /// Takes exactly `count` free blocks, anywhere.
+    pub(super) fn take_all(&mut self, count: usize) -> Result<Vec<u64>> {
+        let mut blocks = Vec::new();
+        while blocks.len() < count {
+            let run = self.take((count - blocks.len()) as u64)?;
+            blocks.extend(run.block..run.end());
+        }
+        Ok(blocks)
+    }
+
+    /// The volume's numbers of free blocks and inodes in use, from the bitmaps.
+    pub(super) fn counters(&mut self, problems: &[Problem]) -> Result<bool> {
+        let (mut free, mut used) = (0, 0);
+        let (mut free_now, mut used_now) = (None, None);
+        for problem in of(problems, Structure::SuperBlock) {
+            match problem.kind {
+                Kind::FreeBlocks { stored, counted } => {
+                    free = i128::from(counted) - stored;
+                    free_now = Some(counted);
+                }
+                Kind::UsedInodes { stored, counted } => {
+                    used = i128::from(counted) - stored;
+                    used_now = Some(counted);
+                }
+                _ => {}
+            }
+        }
+        if free == 0 && used == 0 {
+            return Ok(false);
+        }
+        self.say("numbers of free blocks and of inodes in use corrected".into());
+        let lane = &self.log.counters();
+        let fits = |old: i64, delta: i128| i64::try_from(i128::from(old) + delta).is_ok();
+        if let (Ok(f), Ok(u)) = (i64::try_from(free), i64::try_from(used)) {
+            if fits(lane.0, free) && fits(lane.1, used) {
+                self.log.commit_counted(&[], f, u)?;
+                return Ok(true);
+            }
+        }
+        // No lane can make up for a superblock that is off by so much.
+        let mut sb = self.media.sb.clone();
+        sb.free_blocks = free_now.map_or(sb.free_blocks, U64::new);
+        sb.used_inodes = used_now.map_or(sb.used_inodes, U64::new);
+        self.put_super_block(sb)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extent trees: built anew from the extents that are sound.
+
+use std::collections::BTreeMap;
+
+use rdax_volume::volume::alloc::Run;
+use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::error::{Result, Structure};
+use rdax_volume::volume::extent::{pack, Mapping};
+use rdax_volume::volume::format::{
+    Extent, NodeHeader, RawInode, BLOCK, NODE_EXTENTS, NODE_MAGIC, ORPHAN_INO, ROOT_EXTENTS,
+    TABLE_INO,
+};
+use rdax_volume::volume::inode;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{is_local, Repair};
+use crate::media::{crc, file_type, DT_DIR, DT_LNK, DT_REG};
+
+/// Entries put into a node: some room for more is left.
+const FILL: usize = NODE_EXTENTS * 3 / 4;
+/// Blocks copied at a time.
+const PIECE: u64 = 64;
+
+impl Repair<'_, '_> {
+    /// Files with a damaged tree: what is sound of it stays, and the rest becomes a hole. Blocks that
+    /// another file has, too, are copied, so that both have what they had.
+    pub(super) fn trees(&mut self, problems: &[Problem]) -> Result<bool> {
+        let mut inodes: BTreeMap<u64, Vec<Run>> = BTreeMap::new();
+        for problem in problems {
+            let Some(ino) = problem
+                .ino
+                .filter(|&ino| ino != TABLE_INO && ino != ORPHAN_INO)
+            else {
+                continue;
+            };
+            let of_tree = match problem.kind {
+                Kind::UsedTwice { block, len } => {
+                    inodes.entry(ino).or_default().push(Run { block, len });
+                    continue;
+                }
+                Kind::TreeDepth(_)
+                | Kind::TreeCount(_)
+                | Kind::ExtentOrder { .. }
+                | Kind::ExtentRange { .. }
+                | Kind::ExtentFlags { .. }
+                | Kind::ExtentLength { .. }
+                | Kind::OutsideData { .. }
+                | Kind::NoFirstLeaf => true,
+                _ => problem.what == Structure::ExtentNode,
+            };
+            if of_tree {
+                inodes.entry(ino).or_default();
+            }
+        }
+        let mut done = false;
+        for (ino, twice) in inodes {
+            let Some((at, raw)) = self.media.inode(ino) else {
+                continue;
+            };
+            let result = match file_type(&raw) {
+                DT_DIR => self.rebuild_directory(ino, at, raw, true, Vec::new()),
+                _ => self.rebuild_file(ino, at, raw, &twice),
+            };
+            match result {
+                Ok(()) => done = true,
+                Err(e) if is_local(&e) => self.say(format!("inode {ino}: not repaired: {e}")),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    fn rebuild_file(&mut self, ino: u64, at: u64, mut raw: RawInode, twice: &[Run]) -> Result<()> {
+        if !matches!(file_type(&raw), DT_REG | DT_LNK) {
+            raw.root.fill(Extent::default());
+            (raw.root_count, raw.depth) = (U16::ZERO, 0);
+            raw.blocks = U64::ZERO;
+            self.say(format!("inode {ino}: blocks of a special file dropped"));
+            return self.put_inode(at, raw);
+        }
+        let found = self.media.extents(&raw);
+        let (mut extents, mut copied, mut cut) = (Vec::new(), 0, 0);
+        for m in found {
+            let mut from = m.block;
+            for shared in overlaps(&m, twice) {
+                extents.push(part(&m, from, shared.block));
+                from = shared.end();
+                let key = m.key + (shared.block - m.block);
+                let copies = self.copy(key, shared)?;
+                let len: u64 = copies.iter().map(|m| m.len).sum();
+                copied += len;
+                cut += shared.len - len;
+                extents.extend(copies);
+            }
+            extents.push(part(&m, from, m.block + m.len));
+        }
+        extents.retain(|m| m.len > 0);
+        let kept: u64 = extents.iter().map(|m| m.len).sum();
+        let before = raw.blocks.get();
+        self.grow_tree(&mut raw, &extents)?;
+        self.put_inode(at, raw)?;
+        if copied > 0 {
+            self.say(format!(
+                "inode {ino}: {copied} blocks that another inode has, too, copied"
+            ));
+        }
+        if cut > 0 {
+            self.say(format!(
+                "inode {ino}: {cut} blocks that another inode has cut: no space to copy them"
+            ));
+        }
+        self.say(format!(
+            "inode {ino}: extent tree rebuilt; it had {before} blocks, {kept} with data are left"
+        ));
+        Ok(())
+    }
+
+    /// Copies of the blocks `shared`, which stand for the keys from `key` on; fewer if there is no
+    /// space.
+    fn copy(&mut self, key: u64, shared: Run) -> Result<Vec<Mapping>> {
+        let mut copies = Vec::new();
+        let mut done = 0;
+        while done < shared.len {
+            let run = match self.take((shared.len - done).min(PIECE)) {
+                Ok(run) => run,
+                Err(e) if is_local(&e) => break,
+                Err(e) => return Err(e),
+            };
+            for i in 0..run.len {
+                let from = (shared.block + done + i) * BLOCK;
+                // What cannot be read is zeros from now on.
+                let bytes = self.media.bytes(from, BLOCK as usize);
+                let bytes = bytes.unwrap_or_else(|| vec![0; BLOCK as usize]);
+                self.media.pmem.store_nt((run.block + i) * BLOCK, &bytes)?;
+            }
+            copies.push(Mapping {
+                key: key + done,
+                block: run.block,
+                len: run.len,
+            });
+            done += run.len;
+        }
+        self.media.pmem.fence()?;
+        Ok(copies)
+    }
+
+    /// Gives `raw` a tree of the extents `of`, with nodes in new blocks, and the number of its blocks.
+    /// The inode is not written.
+    pub(super) fn grow_tree(&mut self, raw: &mut RawInode, of: &[Mapping]) -> Result<()> {
+        let mut entries: Vec<Extent> = of.iter().map(|m| pack(*m)).collect();
+        let mut blocks: u64 = of.iter().map(|m| m.len).sum();
+        let mut depth = 0;
+        while entries.len() > ROOT_EXTENTS {
+            let mut above = Vec::new();
+            let nodes = entries.len().div_ceil(FILL);
+            // Evenly, so that none is left with few.
+            for part in entries.chunks(entries.len().div_ceil(nodes)) {
+                let block = self.take(1)?.block;
+                self.write_node(raw, block, depth, part)?;
+                above.push(Extent {
+                    key: part[0].key,
+                    value: U64::new(block),
+                });
+                blocks += 1;
+            }
+            entries = above;
+            depth += 1;
+        }
+        self.media.pmem.fence()?;
+        raw.root.fill(Extent::default());
+        raw.root[..entries.len()].copy_from_slice(&entries);
+        raw.root_count = U16::new(entries.len() as u16);
+        raw.depth = depth;
+        raw.blocks = U64::new(blocks);
+        Ok(())
+    }
+
+    fn write_node(&self, raw: &RawInode, block: u64, level: u8, entries: &[Extent]) -> Result<()> {
+        let mut header = NodeHeader::new_zeroed();
+        header.magic = U16::new(NODE_MAGIC);
+        header.count = U16::new(entries.len() as u16);
+        header.level = U16::new(level.into());
+        header.generation = raw.generation;
+        header.owner = raw.ino;
+        header.block = U64::new(block);
+        let mut bytes = [header.as_bytes(), entries.as_bytes()].concat();
+        header.crc = U32::new(crc(&bytes));
+        bytes[..4].copy_from_slice(header.crc.as_bytes());
+        bytes.resize(BLOCK as usize, 0);
+        self.media.pmem.store_nt(block * BLOCK, &bytes)
+    }
+
+    /// Writes an inode, sealed.
+    pub(super) fn put_inode(&mut self, at: u64, mut raw: RawInode) -> Result<()> {
+        inode::seal(&mut raw);
+        self.log.commit(&[(at, raw.as_bytes().to_vec())])
+    }
+}
+
+/// The blocks of `m` that are in one of `twice`, in order and without overlaps.
+fn overlaps(m: &Mapping, twice: &[Run]) -> Vec<Run> {
+    let mut runs: Vec<Run> = twice
+        .iter()
+        .filter(|run| run.block < m.block + m.len && m.block < run.end())
+        .copied()
+        .collect();
+    runs.sort_by_key(|run| run.block);
+    let mut from = m.block;
+    let mut parts = Vec::new();
+    for run in runs {
+        let block = run.block.max(from);
+        let end = run.end().min(m.block + m.len);
+        if block < end {
+            parts.push(Run {
+                block,
+                len: end - block,
+            });
+            from = end;
+        }
+    }
+    parts
+}
+
+/// The part of `m` on the blocks `from..to`.
+fn part(m: &Mapping, from: u64, to: u64) -> Mapping {
+    Mapping {
+        key: m.key + (from - m.block),
+        block: from,
+        len: to - from,
+    }
+}

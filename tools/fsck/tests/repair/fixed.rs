@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What lies at fixed places: superblocks, lanes, bitmaps, counters, the system inodes.
+
+use rdax_volume::env::crc32c;
+use rdax_volume::volume::error::Structure::{
+    Bitmap, Inode, InodeChunk, Lane, Orphan, SuperBlock as Super,
+};
+use rdax_volume::volume::format::*;
+use zerocopy::little_endian::{U16, U32, U64};
+
+use crate::bed::{Bed, Parts, BYTES};
+use crate::mended::mended;
+
+const COPY: u64 = BYTES - BLOCK;
+
+#[test]
+fn first_super_block() {
+    mended(&[], true, |bed| {
+        bed.put(0, &[0xaa_u8; 512]);
+        (Super, 0)
+    });
+}
+
+#[test]
+fn copy_of_the_super_block() {
+    mended(&[], true, |bed| {
+        bed.put(COPY, &[0_u8; 512]);
+        (Super, COPY)
+    });
+}
+
+#[test]
+fn super_blocks_that_differ() {
+    mended(&[], true, |bed| {
+        bed.one_super_block(COPY, |sb| sb.made_sec += 1);
+        (Super, COPY)
+    });
+}
+
+#[test]
+fn label_of_the_first_super_block() {
+    mended(&[], true, |bed| {
+        bed.put(60, b"?");
+        (Super, 0)
+    });
+}
+
+#[test]
+fn geometry_of_the_first_super_block() {
+    mended(&[], true, |bed| {
+        bed.one_super_block(0, |sb| sb.chunks += 1);
+        (Super, 0)
+    });
+}
+
+#[test]
+fn both_super_blocks_in_different_lines() {
+    let said = mended(&[], true, |bed| {
+        bed.put(60, b"?");
+        bed.put(COPY + 130, b"?");
+        (Super, COPY)
+    });
+    assert!(said.contains("what is left of both"), "{said}");
+}
+
+#[test]
+fn reserved_bytes_of_the_super_blocks() {
+    mended(&[], true, |bed| {
+        bed.super_block(|sb| sb.reserved[7] = 1);
+        (Super, 0)
+    });
+}
+
+#[test]
+fn lane_without_a_header() {
+    for lane in [0, 3] {
+        mended(&[], false, |bed| {
+            bed.put(bed.lane_at(lane), &[0xaa_u8; 128]);
+            (Lane, bed.lane_at(lane))
+        });
+    }
+}
+
+#[test]
+fn transaction_that_cannot_be_replayed() {
+    let said = mended(&[], false, |bed| {
+        // An entry of no kind, whose checksum holds.
+        let body = 7_u64.to_le_bytes();
+        bed.put(bed.lane_at(5) + LANE_BODY, &body);
+        let (slot, _) = bed.last_header(5);
+        bed.lane(5, slot, |header| {
+            header.body_len = U32::new(8);
+            header.body_crc = U32::new(crc32c(0, &body));
+            header.seq += 2;
+            header.retired = U64::ZERO;
+        });
+        (Lane, bed.lane_at(5))
+    });
+    assert!(said.contains("given up"), "{said}");
+}
+
+#[test]
+fn summary() {
+    mended(&[], true, |bed| {
+        bed.put(bed.summary_at(2), &[0x5a_u8; 8]);
+        (Bitmap, bed.summary_at(2))
+    });
+}
+
+#[test]
+fn free_count_of_a_chunk() {
+    mended(&[], true, |bed| {
+        bed.bitmap(1, |_, summary| summary.free += 1);
+        (Bitmap, bed.summary_at(1))
+    });
+}
+
+#[test]
+fn bitmap_lost() {
+    mended(&[], true, |bed| {
+        bed.put(bed.bitmap_at(0), &[0_u8; 64]);
+        (Bitmap, bed.summary_at(0))
+    });
+}
+
+#[test]
+fn block_in_use_marked_free() {
+    mended(&[], true, |bed| {
+        let block = bed.raw("small").root[0].block();
+        bed.mark(block, false);
+        (Bitmap, bed.bitmap_at(0) + block / 8)
+    });
+}
+
+#[test]
+fn leaked_block() {
+    mended(&[], true, |bed| {
+        let block = bed.free_block();
+        bed.mark(block, true);
+        (Bitmap, bed.bitmap_at(0) + block / 8)
+    });
+}
+
+#[test]
+fn counters() {
+    for (free, used) in [
+        (1, 0),
+        (0, 1),
+        (7, u64::MAX),
+        (u64::MAX / 2, 0),
+        (u64::MAX - 9, 5),
+    ] {
+        mended(&[], true, |bed| {
+            bed.super_block(|sb| {
+                sb.free_blocks.set(sb.free_blocks.get().wrapping_add(free));
+                sb.used_inodes.set(sb.used_inodes.get().wrapping_add(used));
+            });
+            (Super, 0)
+        });
+    }
+}
+
+/// Damages the header of the first chunk of the inode table.
+fn chunk(bed: &Bed, damage: impl FnOnce(u64)) -> (rdax_volume::volume::error::Structure, u64) {
+    let at = bed.inode_chunk_at(ROOT_INO, bed.at("/"));
+    damage(at);
+    (InodeChunk, at)
+}
+
+#[test]
+fn inode_chunk_header() {
+    mended(&[], false, |bed| {
+        chunk(bed, |at| bed.put(at, &[0x11_u8; 64]))
+    });
+    mended(&[], false, |bed| chunk(bed, |at| bed.put(at, &[0_u8; 64])));
+    mended(&[], false, |bed| {
+        chunk(bed, |at| bed.inode_chunk(at, |header| header.index += 1))
+    });
+}
+
+#[test]
+fn fields_of_an_inode_chunk_header() {
+    mended(&[], true, |bed| {
+        chunk(bed, |at| bed.inode_chunk(at, |header| header.free += 1))
+    });
+    mended(&[], true, |bed| {
+        chunk(bed, |at| {
+            bed.inode_chunk(at, |header| header.reserved[3] = 1)
+        })
+    });
+    mended(&[], true, |bed| {
+        chunk(bed, |at| {
+            bed.inode_chunk(at, |header| {
+                header.bitmap[0] &= !1;
+                header.free += 1;
+            })
+        })
+    });
+}
+
+#[test]
+fn inode_table() {
+    mended(&[], false, |bed| {
+        bed.put(bed.system_at(0) + 100, &[0x77_u8; 9]);
+        (Inode, bed.system_at(0))
+    });
+    mended(&[], false, |bed| {
+        bed.inode_at(bed.system_at(0), |raw| raw.root[0].key = U64::new(3));
+        (Inode, bed.system_at(0))
+    });
+    mended(&[], false, |bed| {
+        bed.inode_at(bed.system_at(0), |raw| raw.root_count = U16::ZERO);
+        (Inode, bed.system_at(0))
+    });
+}
+
+#[test]
+fn inode_table_leads_elsewhere() {
+    // The second chunk is said to be where it is not; what is there is nobody's table.
+    mended(&[], false, |bed| {
+        let system = bed.system_at(0);
+        let raw: RawInode = bed.get(system);
+        let first = raw.root[0].block();
+        assert!(raw.root_count.get() >= 1 && raw.size.get() >= 2 * 65536);
+        let free = bed.free_block() + 100;
+        bed.inode_at(system, |raw| {
+            raw.root[0] = Parts::of(0, first, 16);
+            raw.root[1] = Parts::of(16, free, 16);
+            raw.root_count = U16::new(2);
+            raw.size = U64::new(2 * 65536);
+            raw.blocks = U64::new(32);
+        });
+        (InodeChunk, free * BLOCK)
+    });
+}
+
+#[test]
+fn orphan_file() {
+    mended(&[], false, |bed| {
+        bed.put(bed.system_at(1) + 100, &[0x77_u8; 9]);
+        (Inode, bed.system_at(1))
+    });
+    mended(&[], false, |bed| {
+        bed.inode_at(bed.system_at(1), |raw| raw.root[0].key = U64::new(1));
+        (Inode, bed.system_at(1))
+    });
+}
+
+#[test]
+fn orphan_slots() {
+    mended(&[], false, |bed| {
+        let at = bed.orphan_slot_at(9);
+        bed.put(at, &[3_u8; 16]);
+        (Orphan, at)
+    });
+    mended(&[], false, |bed| {
+        bed.orphan_slot(3, bed.ino("small"));
+        (Orphan, bed.orphan_slot_at(3))
+    });
+    // The one in use.
+    mended(&[], false, |bed| {
+        let at = bed.orphan_slot_at(0);
+        bed.spoil(at, |slot: &mut OrphanSlot| slot.crc += 1);
+        (Orphan, at)
+    });
+}

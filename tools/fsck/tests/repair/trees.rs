@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extent trees.
+
+use rdax_volume::volume::error::Structure::{DirLeaf, ExtentNode, Inode};
+use rdax_volume::volume::format::BLOCK;
+use zerocopy::little_endian::{U16, U64};
+
+use crate::bed::{Bed, Parts};
+use crate::mended::mended;
+
+type Found = (rdax_volume::volume::error::Structure, u64);
+
+fn node(
+    bed: &Bed,
+    name: &str,
+    change: impl FnOnce(&mut [rdax_volume::volume::format::Extent]),
+) -> Found {
+    let at = bed.node_at(name);
+    bed.node(at, |_, entries| change(entries));
+    (ExtentNode, at)
+}
+
+#[test]
+fn node_of_a_file() {
+    let said = mended(&["file"], false, |bed| {
+        bed.put(bed.node_at("file") + 70, b"?");
+        (ExtentNode, bed.node_at("file"))
+    });
+    assert!(
+        said.contains("it had 21 blocks, 0 with data are left"),
+        "{said}"
+    );
+}
+
+#[test]
+fn node_of_a_directory() {
+    for offset in [0, 4, 70] {
+        let said = mended(&[], false, |bed| {
+            bed.put(bed.node_at("many") + offset, b"?");
+            (ExtentNode, bed.node_at("many"))
+        });
+        assert!(said.contains("directory rebuilt with 500 names"), "{said}");
+        assert!(!said.contains("lost+found"), "{said}");
+    }
+}
+
+#[test]
+fn header_of_a_node() {
+    mended(&["file"], false, |bed| {
+        bed.node(bed.node_at("file"), |header, _| header.level = U16::new(1));
+        (ExtentNode, bed.node_at("file"))
+    });
+}
+
+#[test]
+fn entries_of_a_file() {
+    let cut = |change: &dyn Fn(&mut [rdax_volume::volume::format::Extent])| {
+        mended(&["file"], false, |bed| node(bed, "file", |e| change(e)))
+    };
+    cut(&|e| e[3].key = U64::new(3));
+    cut(&|e| e[4].key = U64::new((1 << 52) | 8));
+    cut(&|e| e[19].key = U64::new(1 << 51));
+    cut(&|e| e[4] = Parts::of(8, e[4].block(), 0));
+    let said = cut(&|e| e[4] = Parts::of(8, 1 << 30, 1));
+    assert!(said.contains("19 with data are left"), "{said}");
+}
+
+#[test]
+fn entries_of_a_directory() {
+    let said = mended(&[], false, |bed| {
+        node(bed, "many", |e| {
+            e[2] = Parts::of(e[2].key.get(), 1 << 30, 1)
+        })
+    });
+    assert!(said.contains("directory rebuilt with 500 names"), "{said}");
+}
+
+#[test]
+fn roots() {
+    for name in ["file", "many"] {
+        mended(&["file"], false, |bed| {
+            bed.inode(name, |raw| raw.root_count = U16::new(9));
+            (Inode, bed.at(name))
+        });
+        mended(&["file"], false, |bed| {
+            bed.inode(name, |raw| raw.depth = 8);
+            (Inode, bed.at(name))
+        });
+    }
+}
+
+#[test]
+fn data_in_two_files() {
+    // The file that had the block keeps its data, whichever comes first.
+    for (damaged, other) in [("twin1", "twin2"), ("twin2", "twin1")] {
+        let said = mended(&[damaged], false, |bed| {
+            let block = bed.raw(other).root[0].block();
+            bed.inode(damaged, |raw| raw.root[0] = Parts::of(0, block, 1));
+            (Inode, bed.at("twin2"))
+        });
+        assert!(
+            said.contains("1 blocks that another inode has, too, copied"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn metadata_in_a_file() {
+    // A file that comes before the others and has their blocks: each keeps what it had.
+    let long = |bed: &Bed| bed.raw("long").root[0].block();
+    mended(&["small"], false, |bed| {
+        let block = long(bed);
+        bed.inode("small", |raw| raw.root[0] = Parts::of(0, block, 1));
+        (Inode, bed.at("long"))
+    });
+    mended(&["small"], false, |bed| {
+        let block = bed.node_at("many") / BLOCK;
+        bed.inode("small", |raw| raw.root[0] = Parts::of(0, block, 1));
+        (Inode, bed.at("many"))
+    });
+    mended(&["small"], false, |bed| {
+        let block = bed.raw("sub").root[0].block();
+        bed.inode("small", |raw| raw.root[0] = Parts::of(0, block, 1));
+        (Inode, bed.at("sub"))
+    });
+}
+
+#[test]
+fn no_first_leaf() {
+    mended(&["dir"], false, |bed| {
+        let block = bed.raw("dir").root[0].block();
+        bed.inode("dir", |raw| raw.root[0] = Parts::of(5, block, 1));
+        (Inode, bed.at("dir"))
+    });
+}
+
+#[test]
+fn leaf_that_is_none() {
+    // The directory's only leaf is somewhere else; the right one is found again.
+    let said = mended(&[], false, |bed| {
+        let free = bed.free_block();
+        bed.mark(free, true);
+        bed.inode("dir", |raw| raw.root[0] = Parts::of(0, free, 1));
+        (DirLeaf, free * BLOCK)
+    });
+    assert!(!said.contains("lost+found"), "{said}");
+}
