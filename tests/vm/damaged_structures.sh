@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# One structure of each kind damaged: the call that needs it fails with EUCLEAN, the log says which
+# structure and where, and everything else is still served. fsck.rdax -y mends it.
+# volume: none
+# timeout: 300
+. "${0%/*}/lib.sh"
+
+name=${PMEM1##*/}
+here=${0%/*}
+at_end umount "$MNT"
+must mkfs.rdax -q -f "$PMEM1"
+must mount -t rdax "$PMEM1" "$MNT"
+echo sound >"$MNT/sound"
+mkdir "$MNT/dir" "$MNT/many"
+touch "$MNT/dir/name"
+python3 - "$MNT" <<'PY'
+import os, sys
+top = sys.argv[1]
+for n in range(400):
+    open(f"{top}/many/{n:040}", "w").close()
+with open(f"{top}/holes", "wb") as file:
+    for n in range(40):
+        os.pwrite(file.fileno(), b"data", 8192 * n)
+PY
+last=$(printf '%s/many/%040d' "$MNT" 399)
+holes=$(stat -c %i "$MNT/holes") dir=$(stat -c %i "$MNT/dir") many=$(stat -c %i "$last")
+must umount "$MNT"
+must dd if="$PMEM1" of=image bs=1M
+
+# needs_cleaning COMMAND...: it fails because of damage.
+needs_cleaning() {
+	local output
+	! output=$("$@" 2>&1) || fail "$* succeeded on a damaged volume"
+	[[ $output == *"Structure needs cleaning"* ]] || fail "$*: $output"
+}
+
+# damaged STRUCTURE INO SAYS COMMAND...: COMMAND meets the damage, and all else goes on.
+damaged() {
+	local structure=$1 ino=$2 says=$3 at
+	shift 3
+	must dd if=image of="$PMEM1" bs=1M conv=fsync
+	at=$(python3 "$here/damage.py" "$PMEM1" one "$structure" "$ino") || fail "no $structure"
+	mark_log
+	must mount -t rdax -o errors=continue "$PMEM1" "$MNT"
+	needs_cleaning "$@"
+	log_says "$name: damaged $says at byte $at.*fsck\.rdax"
+	same "the sound file with a damaged $structure" sound "$(<"$MNT/sound")"
+	must umount "$MNT"
+	mended "$structure"
+}
+
+mended() {
+	local status=0
+	fsck.rdax -n "$PMEM1" >found 2>&1 || status=$?
+	same "fsck.rdax -n of a damaged $1" 4 $status
+	status=0
+	fsck.rdax -y "$PMEM1" >found 2>&1 || status=$?
+	[ $status = 1 ] || fail "fsck.rdax -y of a damaged $1: status $status: $(<found)"
+	must fsck.rdax -n "$PMEM1"
+	must mount -t rdax "$PMEM1" "$MNT"
+	same "the sound file after the repair of a $1" sound "$(<"$MNT/sound")"
+	must umount "$MNT"
+}
+
+damaged inode "$holes" inode stat "$MNT/holes"
+damaged inode-chunk "$many" 'inode chunk header' stat "$last"
+damaged extent-node "$holes" 'extent node' cat "$MNT/holes"
+damaged leaf "$dir" 'directory leaf' ls "$MNT/dir"
+damaged record "$dir" 'directory leaf' stat "$MNT/dir/name"
+damaged bitmap 0 'block bitmap' mkdir "$MNT/new"
+
+# Without a journal or an inode table nothing can be served: it is refused, and says why.
+for structure in lane table; do
+	must dd if=image of="$PMEM1" bs=1M conv=fsync
+	at=$(python3 "$here/damage.py" "$PMEM1" one $structure 0)
+	mark_log
+	mount_refused EUCLEAN -t rdax "$PMEM1" "$MNT"
+	log_says "$name: damaged (journal lane|inode) at byte $at.*fsck\.rdax"
+	mended $structure
+done
+
+# A file that was removed while it was in use when the system stopped, and cannot be freed: that is no
+# reason to serve nothing.
+must dd if=image of="$PMEM1" bs=1M conv=fsync
+must mount -t rdax "$PMEM1" "$MNT"
+python3 - "$MNT" <<'PY'
+import fcntl, os, struct, sys
+os.chdir(sys.argv[1])
+file = open("removed", "w")
+os.unlink("removed")
+# FS_IOC_SHUTDOWN, without a flush.
+fcntl.ioctl(file, 0x8004587D, struct.pack("I", 2))
+PY
+must umount "$MNT"
+at=$(python3 "$here/damage.py" "$PMEM1" one orphan 0) || fail "no orphan"
+for on_error in continue remount-ro; do
+	mark_log
+	must mount -t rdax -o "errors=$on_error" "$PMEM1" "$MNT"
+	log_says "$name: damaged orphan slot at byte $at.*fsck\.rdax"
+	same "the sound file with a damaged orphan slot" sound "$(<"$MNT/sound")"
+	if [ $on_error = continue ]; then
+		must touch "$MNT/new"
+	else
+		! touch "$MNT/newer" 2>/dev/null || fail "written to in spite of errors=remount-ro"
+	fi
+	must umount "$MNT"
+done
+mended orphan
