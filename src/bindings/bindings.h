@@ -67,6 +67,12 @@ void rdax_set_cached_link(struct inode *inode, char *link, int len);
 
 void rdax_cache_no_acl(struct inode *inode);
 void rdax_posix_acl_release(struct posix_acl *acl);
+int rdax_security_inode_init_security(struct inode *inode, struct inode *dir,
+				      const struct qstr *name,
+				      int (*initxattrs)(struct inode *inode,
+							const struct xattr *xattrs,
+							void *data),
+				      void *data);
 
 /* vfs: files and directories */
 const struct qstr *rdax_dentry_name(const struct dentry *dentry);

@@ -10,6 +10,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/security.h>
 #include <linux/set_memory.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
@@ -186,6 +187,14 @@ void rdax_cache_no_acl(struct inode *inode)
 void rdax_posix_acl_release(struct posix_acl *acl)
 {
 	posix_acl_release(acl);
+}
+
+/* An inline function of a kernel without security modules. */
+int rdax_security_inode_init_security(struct inode *inode, struct inode *dir,
+				      const struct qstr *name,
+				      const initxattrs initxattrs, void *data)
+{
+	return security_inode_init_security(inode, dir, name, initxattrs, data);
 }
 
 /* vfs: files and directories */

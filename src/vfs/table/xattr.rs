@@ -207,7 +207,7 @@ pub fn initial_security(
     // SAFETY: the inode is new and the caller's alone; the directory is alive and locked, and so is
     // the name; `collect` is called before this returns.
     let result = unsafe {
-        bindings::security_inode_init_security(
+        bindings::rdax_security_inode_init_security(
             inode,
             dir.as_vfs(),
             bindings::rdax_dentry_name(name.as_raw()),
