@@ -25,7 +25,7 @@ clippy:
 	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
 
-.PHONY: all module tools run shell test host-test vm-test bench
+.PHONY: all module tools run shell test host-test vm-test crash bench
 .PHONY: debug-kernel debug-module test-debug lint doc clean help
 all: module tools
 
@@ -53,6 +53,14 @@ host-test:
 	@scripts/test host
 vm-test: all
 	@scripts/test vm
+
+# Crashes of the running kernel: Documentation/crash-exploration.rst. With MUTATE= the
+# modules are built one by one, on the way.
+BUDGET ?= 10m
+SEED ?= 1
+crash: tools $(if $(MUTATE),,module)
+	@build/bin/rdax-crash $(if $(MUTATE),mutate $(MUTATE),run) --budget $(BUDGET) \
+		--seed $(SEED) $(foreach name,$(WORKLOAD),--workload '$(name)')
 
 # The same tests on a kernel with KASAN, lockdep and so on; its first build takes
 # a while.
@@ -87,6 +95,9 @@ help:
 	@echo '                   (STRESS_SECONDS=20, STRESS_SEED=1)'
 	@echo 'make shell         the same VM with a prompt, rdax mounted'
 	@echo 'make test          all tests (host-test, vm-test: one half)'
+	@echo 'make crash         what crashes may leave of the media, under a model of the CPU cache'
+	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
+	@echo '                   mistakes found); a page, build/crash/crash.html'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
 	@echo 'make bench         what operations cost on rdax, ext4-DAX, XFS-DAX and tmpfs, in'
 	@echo '                   instructions: a table, build/bench/bench.{json,svg}'

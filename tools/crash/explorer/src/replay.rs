@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One state again, of what a run has kept.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use pmem_crash_model::trace::{Trace, Writer};
+use rdax_crash_ops::{workload, Workload};
+
+use crate::explore::{explore, Bounds};
+use crate::report::{Line, Report};
+use crate::vm::Recording;
+use crate::Replay;
+
+/// The workload of that name and seed.
+pub fn find(name: &str, seed: u64) -> Result<Workload> {
+    workload(name, seed).with_context(|| format!("no workload is called {name}"))
+}
+
+/// The file that keeps the recording of a workload.
+fn kept(out: &Path, name: &str, seed: u64) -> PathBuf {
+    out.join(format!("{}.{seed}.trace", name.replace(['/', ':'], "_")))
+}
+
+/// Keeps a recording, and the first content of the memory.
+pub fn keep(out: &Path, workload: &Workload, trace: &Trace, base: &[u8]) -> Result<()> {
+    fs::write(out.join("base"), base)?;
+    let file = File::create(kept(out, &workload.name, workload.seed))?;
+    let mut writer = Writer::new(std::io::BufWriter::new(file), trace.len)?;
+    for event in &trace.events {
+        writer.push(event)?;
+    }
+    Ok(writer.finish()?)
+}
+
+/// Checks one state again and says all about it. False if it may not be.
+pub fn replay(args: &Replay) -> Result<bool> {
+    let read = |name: &str| {
+        let path = args.out.join(name);
+        fs::read(&path).with_context(|| path.display().to_string())
+    };
+    let report: Report = serde_json::from_slice(&read("crash.json")?)?;
+    let path = kept(&args.out, &args.workload, args.seed);
+    let file = File::open(&path).with_context(|| path.display().to_string())?;
+    let run = Recording {
+        trace: Trace::read(file)?,
+        took: Duration::ZERO,
+    };
+    let workload = find(&args.workload, args.seed)?;
+    let bounds = Bounds {
+        per_point: report.per_point,
+        seed: report.seed,
+        only: Some((args.point, args.state)),
+    };
+    let device = report.device.0..report.device.1;
+    let explored = explore(
+        &workload,
+        &run.trace,
+        &read("base")?,
+        device,
+        bounds,
+        &|_| {},
+    )?;
+    let line = Line::new(&workload, &run, &explored, 0.0);
+    print!("{workload}");
+    match line.states {
+        0 => println!("there is no such state"),
+        _ if line.is_good() => println!("nothing is wrong with this state"),
+        _ => print!("{}", line.trouble()),
+    }
+    Ok(line.states > 0 && line.is_good())
+}
