@@ -36,7 +36,7 @@ impl Density {
     /// The pages of the sample, for the chunk number `chunk`.
     pub fn pages(&self, chunk: u64) -> [usize; SAMPLE] {
         // Not those that a program with a regular stride hits, nor in every chunk the same.
-        let mixed = (chunk ^ self.turn << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let mixed = (chunk ^ (self.turn << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         core::array::from_fn(|i| i * STRATUM + (mixed >> (8 * i)) as usize % STRATUM)
     }
 

@@ -60,7 +60,11 @@ pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
     let path = dir.join("mapped");
     let file = whole_file(&path).with_context(|| path.display().to_string())?;
     one_page(meter, &file)?;
-    every_page(meter, &mut map(&file)?, "store to every page + msync, a page")?;
+    every_page(
+        meter,
+        &mut map(&file)?,
+        "store to every page + msync, a page",
+    )?;
     first_touch(meter, &file)?;
     scattered(meter, &file)?;
     drop(file);
