@@ -170,7 +170,7 @@ impl Runner {
             Op::Fsync { path } => fs::fsync(self.open_rw(path)?)?,
             Op::Fdatasync { path } => fs::fdatasync(self.open_rw(path)?)?,
             Op::FsyncOther { path } => self.fsync_by_another(path)?,
-            Op::FsyncTwice { path } => return self.fsync_twice(path).map(Some),
+            Op::FdatasyncTwice { path } => return self.fdatasync_twice(path).map(Some),
             Op::Store { path, at, len } => self.mapping(path, at + len, false)?.store(at, data),
             Op::Scatter { path, at, len } => {
                 let mapping = self.mapping(path, at + len, false)?;
@@ -214,18 +214,18 @@ impl Runner {
     }
 
     /// Starts a thread that syncs, and syncs.
-    fn fsync_twice(&self, path: &str) -> SysResult<JoinHandle<SysResult<()>>> {
+    fn fdatasync_twice(&self, path: &str) -> SysResult<JoinHandle<SysResult<()>>> {
         let file = self.open_rw(path)?;
         let first = file.try_clone().map_err(errno)?;
         let (begins, begun) = mpsc::channel();
         let thread = thread::spawn(move || {
             // The other end waits.
             let _ = begins.send(());
-            fs::fsync(first)
+            fs::fdatasync(first)
         });
         let _ = begun.recv();
         thread::sleep(HEAD_START);
-        fs::fsync(file)?;
+        fs::fdatasync(file)?;
         Ok(thread)
     }
 }

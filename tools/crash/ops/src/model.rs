@@ -405,7 +405,7 @@ impl Tree {
             Op::Fsync { path }
             | Op::Fdatasync { path }
             | Op::FsyncOther { path }
-            | Op::FsyncTwice { path } => {
+            | Op::FdatasyncTwice { path } => {
                 self.file_mut(path)?.sync(0, u64::MAX);
                 Ok(())
             }

@@ -71,8 +71,9 @@ pub enum Op {
     Fdatasync { path: Path },
     /// `fsync` by another process, which opens the file for itself.
     FsyncOther { path: Path },
-    /// `fsync` while one by another thread is under way; the first to return ends the operation.
-    FsyncTwice { path: Path },
+    /// `fdatasync` while one by another thread is under way; the first to return ends the operation.
+    /// (After `fsync` the times would be committed, with fences that complete the other's, too.)
+    FdatasyncTwice { path: Path },
     /// Stores `len` bytes through a mapping, by 8 bytes each in the order of their addresses; both
     /// numbers are multiples of 8. They may go past the end of the file, in its last page.
     Store { path: Path, at: u64, len: u64 },
@@ -120,7 +121,7 @@ impl Op {
                 | Op::Msync { .. }
                 | Op::Unmap { .. }
                 | Op::FsyncOther { .. }
-                | Op::FsyncTwice { .. }
+                | Op::FdatasyncTwice { .. }
                 | Op::Sync
                 | Op::Age
                 | Op::Freeze
@@ -157,7 +158,7 @@ impl Op {
             | Op::Fsync { path }
             | Op::Fdatasync { path }
             | Op::FsyncOther { path }
-            | Op::FsyncTwice { path }
+            | Op::FdatasyncTwice { path }
             | Op::Store { path, .. }
             | Op::Scatter { path, .. }
             | Op::Load { path, .. }
@@ -222,7 +223,7 @@ impl fmt::Display for Op {
             Op::Fsync { path } => write!(f, "fsync {path}"),
             Op::Fdatasync { path } => write!(f, "fdatasync {path}"),
             Op::FsyncOther { path } => write!(f, "fsync-other {path}"),
-            Op::FsyncTwice { path } => write!(f, "fsync-twice {path}"),
+            Op::FdatasyncTwice { path } => write!(f, "fdatasync-twice {path}"),
             Op::Store { path, at, len } => write!(f, "store {path} {at}+{len}"),
             Op::Scatter { path, at, len } => write!(f, "scatter {path} {at}+{len}"),
             Op::Load { path, at, len } => write!(f, "load {path} {at}+{len}"),

@@ -87,7 +87,7 @@ const fn allocate(len: u64) -> Op {
 const FSYNC: Op = Op::Fsync { path: FILE };
 const FDATASYNC: Op = Op::Fdatasync { path: FILE };
 const FSYNC_OTHER: Op = Op::FsyncOther { path: FILE };
-const FSYNC_TWICE: Op = Op::FsyncTwice { path: FILE };
+const FDATASYNC_TWICE: Op = Op::FdatasyncTwice { path: FILE };
 const MAP_SYNC: Op = Op::MapSync { path: FILE };
 const UNMAP: Op = Op::Unmap { path: FILE };
 

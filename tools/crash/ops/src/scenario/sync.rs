@@ -62,14 +62,14 @@ pub const SCENARIOS: &[Scenario] = &[
         ],
     ),
     (
-        "mmap:two-fsyncs",
+        "mmap:two-syncs",
         FILLED,
         &[
             store(192, 64),
             store(2 * PAGE, 64),
-            FSYNC_TWICE,
+            FDATASYNC_TWICE,
             store(192, 64),
-            FSYNC_TWICE,
+            FDATASYNC_TWICE,
         ],
     ),
     (
