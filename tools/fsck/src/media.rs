@@ -7,13 +7,15 @@ use std::collections::HashSet;
 use rdax_volume::env::crc32c;
 use rdax_volume::volume::extent::{unpack, Mapping, KEY_END, MAX_DEPTH};
 use rdax_volume::volume::format::{
-    Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock, BLOCK, CHUNK_BLOCKS,
-    EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS, INODE_CHUNK_MAGIC, LEAF_MAGIC,
-    MAX_FILE, NODE_EXTENTS, NODE_MAGIC, ROOT_EXTENTS, TABLE_INO,
+    Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock, XattrHeader,
+    XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES,
+    INODE_CHUNK_BLOCKS, INODE_CHUNK_MAGIC, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC,
+    ROOT_EXTENTS, TABLE_INO, XATTR_MAGIC, XATTR_VALUE_MAX,
 };
 use rdax_volume::volume::inode;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::super_block::Geometry;
+use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A directory, as the type in its entry says.
@@ -44,6 +46,31 @@ pub struct Entry {
     pub name: Vec<u8>,
     pub ino: u64,
     pub cookie: u64,
+}
+
+/// An extended attribute, as its record has it.
+#[derive(Clone)]
+pub struct Xattr {
+    pub head: XattrRecord,
+    pub name: Vec<u8>,
+    /// The value and its padding, or the words of the runs that hold it.
+    pub body: Vec<u8>,
+}
+
+impl Xattr {
+    /// The runs of blocks that hold the value, as the record says. Not verified.
+    pub fn runs(&self) -> impl Iterator<Item = Mapping> + '_ {
+        let words = if self.head.runs == 0 {
+            &[]
+        } else {
+            &self.body[..]
+        };
+        words.chunks_exact(8).filter_map(|word| {
+            let value = U64::read_from_bytes(word).ok()?;
+            let key = U64::ZERO;
+            Some(unpack(&Extent { key, value }))
+        })
+    }
 }
 
 /// A volume with sound superblocks.
@@ -153,18 +180,99 @@ impl<'a> Media<'a> {
         blocks.filter(|&block| self.geo.is_data(block, 1))
     }
 
+    /// The extended attributes in the block that `raw` names, and whether the last record ends where
+    /// they end. `None` if that block is not sound, or not this inode's.
+    pub fn xattrs(&self, raw: &RawInode) -> Option<(Vec<Xattr>, bool)> {
+        let block = raw.xattr_block.get();
+        if !self.geo.is_data(block, 1) {
+            return None;
+        }
+        let bytes = self.bytes(block * BLOCK, BLOCK as usize)?;
+        let (header, _) = XattrHeader::read_from_prefix(&bytes).ok()?;
+        let bytes = bytes.get(..header.len.get() as usize)?;
+        let records = bytes.get(size_of::<XattrHeader>()..)?;
+        let sound = header.magic.get() == XATTR_MAGIC
+            && header.owner == raw.ino
+            && header.block.get() == block
+            && header.generation == raw.generation
+            && !records.is_empty()
+            && records.len() % 8 == 0
+            && header.crc.get() == crc(bytes);
+        sound.then(|| Self::xattr_records(records))
+    }
+
+    /// The records in `rest`, and whether they end where it ends.
+    fn xattr_records(mut rest: &[u8]) -> (Vec<Xattr>, bool) {
+        let mut found = Vec::new();
+        while let Ok((head, tail)) = XattrRecord::read_from_prefix(rest) {
+            let name_len = usize::from(head.name_len);
+            let body_at = name_len.next_multiple_of(8);
+            let body_len = match usize::from(head.runs) {
+                0 => (head.value_len.get() as usize).next_multiple_of(8),
+                runs => runs * 8,
+            };
+            let (Some(name), Some(body)) =
+                (tail.get(..name_len), tail.get(body_at..body_at + body_len))
+            else {
+                break;
+            };
+            rest = &tail[body_at + body_len..];
+            found.push(Xattr {
+                head,
+                name: name.to_vec(),
+                body: body.to_vec(),
+            });
+        }
+        (found, rest.is_empty())
+    }
+
+    /// The value of an attribute that has blocks of its own, if it is sound.
+    pub fn xattr_value(&self, xattr: &Xattr) -> Option<Vec<u8>> {
+        let len = xattr.head.value_len.get() as usize;
+        let blocks: u64 = xattr.runs().map(|run| run.len).sum();
+        if len > XATTR_VALUE_MAX || blocks != (len as u64).div_ceil(BLOCK) {
+            return None;
+        }
+        let mut value = Vec::new();
+        for run in xattr.runs() {
+            if !self.geo.is_data(run.block, run.len) {
+                return None;
+            }
+            value.extend(self.bytes(run.block * BLOCK, (run.len * BLOCK) as usize)?);
+        }
+        value.truncate(len);
+        (crc32c(0, &value) == xattr.head.value_crc.get()).then_some(value)
+    }
+
+    /// The blocks of the extended attributes of an inode: theirs, and those of large values.
+    pub fn xattr_runs(&self, raw: &RawInode) -> Vec<Mapping> {
+        let mut runs = Vec::new();
+        if let Some((records, _)) = self.xattrs(raw) {
+            let (key, block, len) = (0, raw.xattr_block.get(), 1);
+            runs.push(Mapping { key, block, len });
+            runs.extend(records.iter().flat_map(Xattr::runs));
+        }
+        runs.retain(|run| self.geo.is_data(run.block, run.len));
+        runs
+    }
+
+    /// Blocks of the extents and the nodes of an inode, as far as they are sound.
+    pub fn tree_blocks(&self, raw: &RawInode) -> u64 {
+        let mut nodes = HashSet::new();
+        let extents = self.extents_and_nodes(raw, &mut nodes);
+        extents.iter().map(|m| m.len).sum::<u64>() + nodes.len() as u64
+    }
+
     /// The sound extents of an inode, in order and without overlaps.
     pub fn extents(&self, raw: &RawInode) -> Vec<Mapping> {
+        self.extents_and_nodes(raw, &mut HashSet::new())
+    }
+
+    fn extents_and_nodes(&self, raw: &RawInode, nodes: &mut HashSet<u64>) -> Vec<Mapping> {
         let count = usize::from(raw.root_count.get());
         let mut found = Vec::new();
         if count <= ROOT_EXTENTS && usize::from(raw.depth) <= MAX_DEPTH {
-            self.walk(
-                raw,
-                &raw.root[..count],
-                raw.depth,
-                &mut found,
-                &mut HashSet::new(),
-            );
+            self.walk(raw, &raw.root[..count], raw.depth, &mut found, nodes);
         }
         found
     }

@@ -66,6 +66,13 @@ fn every_structure() {
         &[&at("char"), "mode           0o20600"],
     );
     shows(&bed, &["inode", &number("short")], &["target         file"]);
+    let block = format!("extended attributes in block {}", bed.xattrs_at() / BLOCK);
+    let large = "value_damaged  false";
+    shows(
+        &bed,
+        &["inode", &number("tagged")],
+        &[&block, "name user.small  len 10  value \\x01", large],
+    );
     shows(
         &bed,
         &["inode", "0", "--system"],
@@ -114,6 +121,11 @@ fn damage() {
         &["inode", &bed.ino("small").to_string()],
         &["WRONG", "in_use         false"],
     );
+    let tagged = bed.ino("tagged").to_string();
+    bed.put(bed.value_block() * BLOCK, b"?");
+    shows(&bed, &["inode", &tagged], &["value_damaged  true"]);
+    bed.put(bed.xattrs_at(), b"?");
+    shows(&bed, &["inode", &tagged], &["damaged true"]);
     bed.put(bed.leaf_at("dir") + 40, b"?");
     shows(&bed, &["dir", "/dir"], &["damaged true"]);
     bed.put(bed.node_at("file") + 80, b"?");

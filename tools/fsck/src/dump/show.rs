@@ -175,7 +175,8 @@ pub fn inode(media: &Media<'_>, at: u64) -> Node {
         .field("mtime", time(raw.mtime_sec.get(), raw.mtime_nsec.get()))
         .field("ctime", time(raw.ctime_sec.get(), raw.ctime_nsec.get()))
         .field("atime", time(raw.atime_sec.get(), raw.atime_nsec.get()))
-        .field("btime", time(raw.btime_sec.get(), raw.btime_nsec.get()));
+        .field("btime", time(raw.btime_sec.get(), raw.btime_nsec.get()))
+        .parts(xattrs(media, &raw));
     let size = raw.size.get() as usize;
     if file_type(&raw) == 10 && size <= INLINE_MAX {
         return node.field("target", text(&raw.root.as_bytes()[..size]));
@@ -188,6 +189,43 @@ pub fn inode(media: &Media<'_>, at: u64) -> Node {
                 .iter()
                 .map(|e| extent(e, raw.depth)),
         )
+}
+
+/// The extended attributes in the block that `raw` names.
+fn xattrs(media: &Media<'_>, raw: &RawInode) -> Option<Node> {
+    let block = raw.xattr_block.get();
+    if block == 0 {
+        return None;
+    }
+    let shown = Node::new(format!("extended attributes in block {block}"));
+    let Some((records, whole)) = media.xattrs(raw) else {
+        return Some(shown.field("damaged", true));
+    };
+    let attributes = records.iter().map(|xattr| {
+        let len = xattr.head.value_len.get();
+        let node = Node::new("attribute")
+            .field("name", text(&xattr.name))
+            .field("len", len);
+        if xattr.head.runs == 0 {
+            let value = xattr.body.get(..len as usize).unwrap_or_default();
+            return node.field("value", text(value));
+        }
+        let runs = xattr.runs().map(|run| {
+            Node::new("run")
+                .field("block", run.block)
+                .field("len", run.len)
+        });
+        let damaged = media.xattr_value(xattr).is_none();
+        let crc = hex(xattr.head.value_crc.get().into());
+        node.field("value_crc", crc)
+            .field("value_damaged", damaged)
+            .parts(runs)
+    });
+    let shown = shown.parts(attributes);
+    Some(match whole {
+        true => shown,
+        false => shown.field("broken_off", true),
+    })
 }
 
 fn extent(entry: &Extent, height: u8) -> Node {

@@ -297,7 +297,7 @@ impl Repair<'_, '_> {
         names.into_values().collect()
     }
 
-    /// Blocks in use that hold a sound leaf of `dir`, and are no file's.
+    /// Blocks in use that hold a sound leaf of `dir`, and are no content of a file or an attribute.
     fn stray_leaves(&self, dir: u64) -> Vec<u64> {
         let sound = |block: &u64| {
             let header = self.media.leaf_header(dir, *block);
@@ -308,13 +308,15 @@ impl Repair<'_, '_> {
             if found.is_empty() {
                 break;
             }
+            let mut content = self.media.xattr_runs(&raw);
             if file_type(&raw) != DT_DIR {
-                for m in self.media.extents(&raw) {
-                    // In order, as they were found.
-                    let from = found.partition_point(|&block| block < m.block);
-                    let to = found.partition_point(|&block| block < m.block + m.len);
-                    found.drain(from..to);
-                }
+                content.extend(self.media.extents(&raw));
+            }
+            for m in content {
+                // In order, as they were found.
+                let from = found.partition_point(|&block| block < m.block);
+                let to = found.partition_point(|&block| block < m.block + m.len);
+                found.drain(from..to);
             }
         }
         found

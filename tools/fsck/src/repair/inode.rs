@@ -192,7 +192,6 @@ impl Repair<'_, '_> {
             },
             Kind::Reserved(field) => match field {
                 "reserved0" => raw.reserved0 = [0; 3],
-                "xattr_block" => raw.xattr_block = U64::ZERO,
                 "rdev" => raw.rdev = U32::ZERO,
                 "parent" => raw.parent = U64::ZERO,
                 _ => {}

@@ -20,6 +20,7 @@ mod safe;
 mod space;
 mod system;
 mod tree;
+mod xattr;
 
 use std::collections::HashSet;
 
@@ -182,6 +183,7 @@ fn stages(repair: &mut Repair<'_, '_>, problems: &[Problem]) -> Result<bool> {
         Repair::inode_chunks,
         Repair::bitmaps,
         Repair::inodes,
+        Repair::xattrs,
         Repair::trees,
         Repair::leaves,
         Repair::counters,
@@ -210,6 +212,15 @@ fn heal(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<bo
         if problem.what == Structure::Bitmap {
             let (_, geo) = rdax_volume::volume::super_block::read_at(pmem, 0)?;
             places.push(geo.bitmap_at((problem.at - geo.summary_at(0)) / 8));
+        }
+        // A value has no address of its own in what is reported.
+        if let (Structure::Xattr, Some(ino)) = (problem.what, problem.ino) {
+            let (sb, geo) = rdax_volume::volume::super_block::read_at(pmem, 0)?;
+            let media = Media::new(pmem, sb, geo);
+            let inode = media.inode(ino);
+            let runs = inode.map_or(Vec::new(), |(_, raw)| media.xattr_runs(&raw));
+            let blocks = runs.iter().flat_map(|m| m.block..m.block + m.len);
+            places.extend(blocks.map(|block| block * BLOCK));
         }
         for at in places {
             let at = at - at % BLOCK;

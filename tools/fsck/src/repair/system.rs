@@ -353,6 +353,7 @@ impl Repair<'_, '_> {
         });
         raw.root.fill(Extent::default());
         (raw.root_count, raw.depth) = (U16::ZERO, 0);
+        raw.xattr_block = U64::ZERO;
         raw.size = U64::new(extents.last().map_or(0, Mapping::end) * BLOCK);
         self.grow_tree(&mut raw, extents)?;
         self.put_inode(at, raw)

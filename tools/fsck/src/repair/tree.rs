@@ -33,6 +33,7 @@ impl Repair<'_, '_> {
             let Some(ino) = problem
                 .ino
                 .filter(|&ino| ino != TABLE_INO && ino != ORPHAN_INO)
+                .filter(|_| problem.what != Structure::Xattr)
             else {
                 continue;
             };
@@ -77,7 +78,7 @@ impl Repair<'_, '_> {
         if !matches!(file_type(&raw), DT_REG | DT_LNK) {
             raw.root.fill(Extent::default());
             (raw.root_count, raw.depth) = (U16::ZERO, 0);
-            raw.blocks = U64::ZERO;
+            raw.blocks = U64::new(self.xattr_blocks(&raw));
             self.say(format!("inode {ino}: blocks of a special file dropped"));
             return self.put_inode(at, raw);
         }
@@ -99,7 +100,7 @@ impl Repair<'_, '_> {
         }
         extents.retain(|m| m.len > 0);
         let kept: u64 = extents.iter().map(|m| m.len).sum();
-        let before = raw.blocks.get();
+        let before = raw.blocks.get().saturating_sub(self.xattr_blocks(&raw));
         self.grow_tree(&mut raw, &extents)?;
         self.put_inode(at, raw)?;
         if copied > 0 {
@@ -147,11 +148,11 @@ impl Repair<'_, '_> {
         Ok(copies)
     }
 
-    /// Gives `raw` a tree of the extents `of`, with nodes in new blocks, and the number of its blocks.
-    /// The inode is not written.
+    /// Gives `raw` a tree of the extents `of`, with nodes in new blocks, and the number of its blocks
+    /// and of its extended attributes. The inode is not written.
     pub(super) fn grow_tree(&mut self, raw: &mut RawInode, of: &[Mapping]) -> Result<()> {
         let mut entries: Vec<Extent> = of.iter().map(|m| pack(*m)).collect();
-        let mut blocks: u64 = of.iter().map(|m| m.len).sum();
+        let mut blocks = self.xattr_blocks(raw) + of.iter().map(|m| m.len).sum::<u64>();
         let mut depth = 0;
         while entries.len() > ROOT_EXTENTS {
             let mut above = Vec::new();

@@ -17,3 +17,4 @@ mod media;
 mod mended;
 mod random;
 mod trees;
+mod xattrs;

@@ -118,3 +118,9 @@ fn in_inodes_trees_and_leaves() {
     bad(&[], |bed| bed.leaf_at("/"));
     bad(&[], |bed| bed.leaf_at("sub") + 64);
 }
+
+#[test]
+fn in_extended_attributes() {
+    bad(&["tagged"], |bed| bed.xattrs_at());
+    bad(&["tagged"], |bed| (bed.value_block() + 1) * BLOCK);
+}

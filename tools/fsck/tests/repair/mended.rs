@@ -11,16 +11,21 @@ use rdax_volume::sim::{Bounds, Image, Sim};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::unpack;
 use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::namespace::SetAttr;
 use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::xattr::Must;
 
-use crate::bed::{Bed, BYTES};
+use crate::bed::{mount, Bed, BYTES};
 use crate::common::mount_only;
 use crate::common::tree::{walk, Body, Tree};
 
 /// Crash states looked at for each fence, unless RDAX_CRASH_STATES says otherwise.
 const PER_FENCE: u64 = 3;
 
-/// The bed with data in its files that is nowhere else.
+/// Other inodes with extended attributes than "tagged": of each type, with and without a tree.
+pub const ALSO_TAGGED: [&str; 6] = ["small", "dir", "many", "short", "long", "fifo"];
+
+/// The bed with data in its files that is nowhere else, and more inodes with extended attributes.
 pub fn filled() -> Bed {
     let bed = Bed::new();
     for name in ["file", "small", "twin1", "twin2"] {
@@ -39,6 +44,21 @@ pub fn filled() -> Bed {
             }
         }
     }
+    let vol = mount(&bed.ram);
+    for name in ALSO_TAGGED {
+        let mut inode = vol.iget(bed.ino(name)).unwrap();
+        for (attribute, len) in [("user.a", 20), ("user.b", 9000), ("user.c", 513)] {
+            let value: Vec<u8> = format!("{name} {attribute} ")
+                .bytes()
+                .cycle()
+                .take(len)
+                .collect();
+            let (attribute, set) = (attribute.as_bytes(), SetAttr::default());
+            vol.set_xattr(&mut inode, attribute, Some(&value), Must::BeNew, &set)
+                .unwrap();
+        }
+    }
+    drop(vol);
     bed
 }
 
@@ -107,7 +127,7 @@ pub fn kept(sim: &Sim, before: &Tree, hit: &BTreeSet<u64>) -> Result<(), String>
         };
         let dir = matches!(was.body, Body::Dir(_));
         let same = dir || (was.body == is.body && was.mtime == is.mtime);
-        if was.mode != is.mode || !same {
+        if was.mode != is.mode || was.xattrs != is.xattrs || !same {
             return Err(format!("inode {ino} is not what it was"));
         }
     }

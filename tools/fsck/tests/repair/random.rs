@@ -89,6 +89,13 @@ fn targets(bed: &Bed) -> Vec<Target> {
             continue;
         }
         add(at, INODE_BYTES, &[ino]);
+        let xattrs = raw.xattr_block.get() * BLOCK;
+        if xattrs != 0 {
+            let len = bed.get::<XattrHeader>(xattrs).len.get().into();
+            for _ in 0..4 {
+                add(xattrs, len, &[ino]);
+            }
+        }
         if raw.mode.get() >> 12 == 0o12 && raw.size.get() > INLINE_MAX as u64 {
             continue;
         }

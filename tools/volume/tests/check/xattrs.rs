@@ -23,13 +23,6 @@ fn of_one(bed: &Bed, name: &str, kind: Kind) -> Problem {
     }
 }
 
-/// The first of the two blocks of the large value.
-fn value_block(bed: &Bed) -> u64 {
-    // The first record: head, name of 10 bytes, value of 10; the second: head and name.
-    let at = bed.xattrs_at() + 32 + (16 + 16 + 16) + (16 + 16);
-    bed.get::<U64>(at).get() & ((1 << 40) - 1)
-}
-
 /// How many blocks `found`, which has nothing else, says are leaked.
 fn leaked(found: &[Problem]) -> u64 {
     let len = |p: &Problem| match p.kind {
@@ -134,12 +127,11 @@ fn damaged_records() {
 #[test]
 fn damaged_value() {
     let bed = Bed::new();
-    bed.put(value_block(&bed) * BLOCK + 100, &7u8);
+    bed.put(bed.value_block() * BLOCK + 100, &7u8);
     bed.expect(&[of_one(&bed, "user.large", Kind::Checksum)]);
 
-    let second = |bed: &Bed| bed.xattrs_at() + 32 + (16 + 16 + 16);
     let bed = Bed::new();
-    bed.spoil(second(&bed), |record: &mut XattrRecord| {
+    bed.spoil(bed.second_xattr_at(), |record: &mut XattrRecord| {
         record.value_len = U32::new(9000);
     });
     bed.xattrs(|_, _| ());
@@ -148,7 +140,7 @@ fn damaged_value() {
     // Blocks of somebody else.
     let bed = Bed::new();
     let block = bed.raw("small").root[0].block();
-    bed.put(second(&bed) + 32, &U64::new((2 << 40) | (1 << 39)));
+    bed.put(bed.second_xattr_at() + 32, &U64::new((2 << 40) | (1 << 39)));
     bed.xattrs(|_, _| ());
     let outside = Kind::OutsideData {
         block: 1 << 39,
@@ -158,7 +150,7 @@ fn damaged_value() {
     assert_eq!(found[0], bad(&bed, outside));
     assert_eq!(leaked(&found[1..]), 2);
 
-    bed.put(second(&bed) + 32, &U64::new((1 << 40) | block));
+    bed.put(bed.second_xattr_at() + 32, &U64::new((1 << 40) | block));
     bed.xattrs(|_, _| ());
     let found = bed.problems();
     let twice = Kind::UsedTwice { block, len: 1 };
