@@ -195,20 +195,26 @@ impl Repair<'_, '_> {
     pub(super) fn rebuild_table(&mut self, lost: &BTreeSet<u64>) -> Result<bool> {
         let geo = self.media.geo;
         let at = geo.system_inode_at(0);
+        let old = self.media.inode_in(at, TABLE_INO);
+        let said = old
+            .as_ref()
+            .map_or(0, |raw| raw.size.get() / BLOCK / INODE_CHUNK_BLOCKS);
+        let mapped: u64 = self.media.table.iter().map(|m| m.len).sum();
+        let most = said.max(mapped / INODE_CHUNK_BLOCKS);
         let mut chunks: BTreeMap<u64, u64> = BTreeMap::new();
         for m in self.media.table.clone() {
             let first = m.key.div_ceil(INODE_CHUNK_BLOCKS);
             for index in first..m.end() / INODE_CHUNK_BLOCKS {
                 let block = m.block + index * INODE_CHUNK_BLOCKS - m.key;
-                // A sound header of another chunk says that the key is wrong.
+                // A sound header of another chunk says that the key is wrong. So do the size and the
+                // number of blocks, where there is no header.
                 let header = self.media.chunk_in(block * BLOCK);
-                let other = header.is_some_and(|header| header.index.get() != index);
+                let other = header.map_or(index >= most, |header| header.index.get() != index);
                 if !other && !lost.contains(&index) {
                     chunks.insert(index, block);
                 }
             }
         }
-        let old = self.media.inode_in(at, TABLE_INO);
         let mut candidates: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         for block in self.stray_chunks() {
             if let Some(header) = self.media.chunk_in(block * BLOCK) {
@@ -242,9 +248,6 @@ impl Repair<'_, '_> {
             }
         }
         let last = chunks.last_key_value().map_or(0, |(index, _)| *index);
-        let said = old
-            .as_ref()
-            .map_or(0, |raw| raw.size.get() / BLOCK / INODE_CHUNK_BLOCKS);
         // A size that is too large to be true has no weight.
         let count = if said <= 2 * (last + 1) {
             said.max(last + 1)

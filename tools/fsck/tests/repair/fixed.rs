@@ -216,6 +216,17 @@ fn inode_table() {
 }
 
 #[test]
+fn inode_table_far_too_large() {
+    // An extent that lies far off and is too long: no chunks are where it says.
+    mended(&[], false, |bed| {
+        bed.inode_at(bed.system_at(0), |raw| {
+            raw.root[0] = Parts::of(1 << 30, raw.root[0].block(), 20 * 16);
+        });
+        (Inode, bed.system_at(0))
+    });
+}
+
+#[test]
 fn inode_table_leads_elsewhere() {
     // The second chunk is said to be where it is not; what is there is nobody's table.
     mended(&[], false, |bed| {
