@@ -42,6 +42,7 @@ fn node_of_a_directory() {
         });
         assert!(said.contains("directory rebuilt with 500 names"), "{said}");
         assert!(!said.contains("lost+found"), "{said}");
+        assert!(!said.contains("fields corrected"), "wrong counts: {said}");
     }
 }
 

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use rdax_volume::volume::error::Structure::{self, Inode, Xattr};
+use rdax_volume::volume::error::Structure::{Inode, Xattr};
 use rdax_volume::volume::format::{Extent, XattrHeader, XattrRecord, BLOCK};
 use rdax_volume::volume::pmem::Pmem;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::bed::{Bed, Parts, BYTES};
+use crate::bed::{Bed, Parts};
 use crate::common::mount_only;
 use crate::common::tree::walk;
 use crate::mended::{filled, mend, mended, sim_of};
@@ -178,10 +178,9 @@ fn blocks_of_another() {
         let block = bed.raw("small").xattr_block;
         bed.inode("tagged", |raw| raw.xattr_block = block);
     };
-    let what: Structure = Inode;
     mended(&["tagged"], false, |bed| {
         damage(bed);
-        (what, bed.at("tagged"))
+        (Inode, bed.at("tagged"))
     });
     left(damage, &[]);
 }
@@ -217,7 +216,6 @@ fn content_is_no_directory() {
     bed.expect(&[]);
     bed.put(leaf, &[0x33_u8; BLOCK as usize]);
     let sim = sim_of(&bed);
-    assert_eq!(sim.len(), BYTES);
     let said = mend(&sim).unwrap();
     assert!(said.contains("directory rebuilt with 0 names"), "{said}");
 }
