@@ -71,8 +71,10 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
         }
         sb.counters.pages_written_back.add(pages);
         if mutated!("sync-wait") {
-            // Makes what would be rare certain: another sync comes before the fence.
-            kernel::time::delay::fsleep(kernel::time::Delta::from_millis(50));
+            // Makes what would be rare certain: another sync comes before the fence. (Not by
+            // sleeping: the interrupt of a timer ends with a fence.)
+            // SAFETY: the task is running, and no spinning lock held.
+            (0..100).for_each(|_| unsafe { kernel::bindings::yield_() });
         }
         if mutated!("sync-fence") {
             return Ok(());

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdax_crash_ops::{fill, Op, Rename, Workload};
@@ -26,8 +25,9 @@ use crate::mark::{mark, Mark};
 /// `FIFREEZE` and `FITHAW`.
 const FREEZE: ioctl::Opcode = ioctl::opcode::read_write::<i32>(b'X', 119);
 const THAW: ioctl::Opcode = ioctl::opcode::read_write::<i32>(b'X', 120);
-/// What is given to a thread to get into a system call.
-const HEAD_START: Duration = Duration::from_millis(5);
+/// How often the processor is given to a thread that is to get into a system call. (Not by sleeping:
+/// the interrupt of a timer ends with a fence.)
+const HEAD_START: u32 = 20;
 
 /// A program that runs the operations of one workload.
 pub struct Runner {
@@ -224,7 +224,7 @@ impl Runner {
             fs::fdatasync(first)
         });
         let _ = begun.recv();
-        thread::sleep(HEAD_START);
+        (0..HEAD_START).for_each(|_| thread::yield_now());
         fs::fdatasync(file)?;
         Ok(thread)
     }
