@@ -225,6 +225,16 @@ pub const SCENARIOS: &[Scenario] = &[
         ],
     ),
     (
+        "data:zeroed",
+        FILLED,
+        &[
+            zero(100, 10),
+            zero(PAGE - 3, 6),
+            zero(PAGE, 2 * PAGE),
+            zero(64, 64),
+        ],
+    ),
+    (
         "data:short-and-long",
         FILLED,
         &[

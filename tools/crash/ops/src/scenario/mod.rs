@@ -75,6 +75,14 @@ const fn punch(at: u64, len: u64) -> Op {
     }
 }
 
+const fn zero(at: u64, len: u64) -> Op {
+    Op::Zero {
+        path: FILE,
+        at,
+        len,
+    }
+}
+
 const fn allocate(len: u64) -> Op {
     Op::Fallocate {
         path: FILE,
