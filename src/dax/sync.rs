@@ -131,8 +131,8 @@ fn write_back_chunk(
         state.heat.synced(&PageSet::EMPTY);
     }
     if state.is_huge() {
-        let sample = sample(info, chunk, &state);
-        if !(state.density.end(sample) && whole) {
+        let sample = whole.then(|| sample(info, chunk, &state)).flatten();
+        if !state.density.end(sample) {
             // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
             state.store_small();
         }
