@@ -41,6 +41,17 @@ fn expect_whole(bed: &Bed, kind: Kind) {
     assert_eq!(leaked(&found[1..]), 2);
 }
 
+/// As [`expect_whole`], because `field` says that they are another's.
+#[track_caller]
+fn expect_misplaced(bed: &Bed, field: &'static str, stored: u64, expected: u64) {
+    let kind = Kind::Misplaced {
+        field,
+        stored,
+        expected,
+    };
+    expect_whole(bed, kind);
+}
+
 #[test]
 fn damaged_header() {
     let bed = Bed::new();
@@ -57,42 +68,16 @@ fn damaged_header() {
 
     let bed = Bed::new();
     bed.xattrs(|header, _| header.owner = U64::new(3000));
-    let expected = bed.ino("tagged");
-    let (field, stored) = ("owner", 3000);
-    expect_whole(
-        &bed,
-        Kind::Misplaced {
-            field,
-            stored,
-            expected,
-        },
-    );
+    expect_misplaced(&bed, "owner", 3000, bed.ino("tagged"));
 
     let bed = Bed::new();
-    let expected = bed.xattrs_at() / BLOCK;
     bed.xattrs(|header, _| header.block = U64::new(1));
-    let (field, stored) = ("block", 1);
-    expect_whole(
-        &bed,
-        Kind::Misplaced {
-            field,
-            stored,
-            expected,
-        },
-    );
+    expect_misplaced(&bed, "block", 1, bed.xattrs_at() / BLOCK);
 
     let bed = Bed::new();
     let expected = bed.raw("tagged").generation.get().into();
     bed.xattrs(|header, _| header.generation += 5);
-    let (field, stored) = ("generation", expected + 5);
-    expect_whole(
-        &bed,
-        Kind::Misplaced {
-            field,
-            stored,
-            expected,
-        },
-    );
+    expect_misplaced(&bed, "generation", expected + 5, expected);
 }
 
 #[test]
