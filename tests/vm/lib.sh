@@ -13,6 +13,9 @@
 #   # timeout: SECONDS   instead of 120
 set -euo pipefail
 
+# Where calls.py is.
+export PYTHONPATH=${0%/*} PYTHONDONTWRITEBYTECODE=1
+
 fail() {
 	printf 'FAILED: %s\n' "$*" >&2
 	exit 1

@@ -7,6 +7,7 @@
 
 cat >acl.py <<'END'
 import errno, os, stat, struct, sys
+from calls import fails
 os.chdir(sys.argv[1])
 ACCESS, DEFAULT = 'system.posix_acl_access', 'system.posix_acl_default'
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -21,14 +22,6 @@ def get(name, kind=ACCESS):
 
 def perm(name, tag, kind=ACCESS):
     return [p for t, p, i in get(name, kind) if t == tag][0]
-
-def fails(number, call, *args):
-    try:
-        call(*args)
-    except OSError as e:
-        assert e.errno == number, (errno.errorcode[e.errno], errno.errorcode[number], args)
-    else:
-        raise AssertionError((errno.errorcode[number], args))
 
 def mode(name):
     return stat.S_IMODE(os.lstat(name).st_mode)

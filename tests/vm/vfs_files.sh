@@ -8,23 +8,9 @@
 
 cat >files.py <<'END'
 import ctypes, errno, os, random, resource, signal, sys
+from calls import fails, fallocate, libc
 os.chdir(sys.argv[1])
 KEEP, PUNCH, ZERO = 1, 2, 16
-libc = ctypes.CDLL(None, use_errno=True)
-libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-
-def fallocate(fd, mode, offset, length):
-    if libc.fallocate(fd, mode, offset, length):
-        e = ctypes.get_errno()
-        raise OSError(e, os.strerror(e))
-
-def fails(number, call, *args):
-    try:
-        call(*args)
-    except OSError as e:
-        assert e.errno == number, (errno.errorcode[e.errno], errno.errorcode[number])
-    else:
-        raise AssertionError(errno.errorcode[number])
 
 def content(name):
     with open(name, 'rb') as f:

@@ -10,7 +10,7 @@ import ctypes, errno, fcntl, os, struct, sys, time
 os.chdir(sys.argv[1])
 GET, SET, XGET, XSET = 0x80086601, 0x40086602, 0x801c581f, 0x401c5820
 IMMUTABLE, APPEND, NODUMP, NOATIME, DAX, SYNC = 0x10, 0x20, 0x40, 0x80, 0x2000000, 0x8
-libc = ctypes.CDLL(None, use_errno=True)
+from calls import fails, libc
 
 def get(path):
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -33,14 +33,6 @@ def stat_flags(path):
     # immutable, append, nodump
     assert mask & 0x70 == 0x70
     return attributes & 0x70
-
-def fails(expect, call):
-    try:
-        call()
-    except OSError as error:
-        assert error.errno == expect, error
-    else:
-        raise AssertionError('no error')
 
 def make(path):
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY))

@@ -7,7 +7,7 @@
 
 cat >handles.py <<'END'
 import ctypes, errno, os, pickle, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
+from calls import check, libc
 AT_EMPTY_PATH, AT_HANDLE_CONNECTABLE = 0x1000, 2
 os.chdir(sys.argv[1])
 mnt = os.open('.', os.O_RDONLY | os.O_DIRECTORY)
@@ -15,17 +15,11 @@ mnt = os.open('.', os.O_RDONLY | os.O_DIRECTORY)
 def handle(path, flags=0):
     buf = ctypes.create_string_buffer(struct.pack('<Ii', 128, 0), 8 + 128)
     mount = ctypes.c_int()
-    if libc.name_to_handle_at(-100, path.encode(), buf, ctypes.byref(mount), flags):
-        e = ctypes.get_errno()
-        raise OSError(e, os.strerror(e), path)
+    check(libc.name_to_handle_at(-100, path.encode(), buf, ctypes.byref(mount), flags), path)
     return buf.raw[:8 + struct.unpack_from('<I', buf.raw)[0]]
 
 def by_handle(handle, flags=os.O_RDONLY):
-    fd = libc.open_by_handle_at(mnt, handle, flags)
-    if fd < 0:
-        e = ctypes.get_errno()
-        raise OSError(e, os.strerror(e))
-    return fd
+    return check(libc.open_by_handle_at(mnt, handle, flags))
 
 def ino(handle):
     fd = by_handle(handle)

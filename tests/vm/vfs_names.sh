@@ -12,28 +12,16 @@ remount() {
 links() { stat -c %h "$MNT/$1"; }
 
 cat >names.py <<'END'
-import ctypes, errno, os, stat, sys
+import errno, os, stat, sys
+from calls import check, fails, libc
 os.chdir(sys.argv[1])
-libc = ctypes.CDLL(None, use_errno=True)
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 
 def rename(old, new, flags):
-    if libc.renameat2(-100, old.encode(), -100, new.encode(), flags):
-        e = ctypes.get_errno()
-        raise OSError(e, os.strerror(e), old, None, new)
+    check(libc.renameat2(-100, old.encode(), -100, new.encode(), flags), old, None, new)
 
 def link_open(fd, name):
-    if libc.linkat(-100, b'/proc/self/fd/%d' % fd, -100, name.encode(), 0x400):
-        e = ctypes.get_errno()
-        raise OSError(e, os.strerror(e))
-
-def fails(number, call, *args):
-    try:
-        call(*args)
-    except OSError as e:
-        assert e.errno == number, (errno.errorcode[e.errno], errno.errorcode[number], args)
-    else:
-        raise AssertionError((errno.errorcode[number], args))
+    check(libc.linkat(-100, b'/proc/self/fd/%d' % fd, -100, name.encode(), 0x400))
 
 def write(name, text):
     with open(name, 'w') as f:

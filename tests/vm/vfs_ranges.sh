@@ -8,25 +8,11 @@
 . "${0%/*}/lib.sh"
 
 cat >ranges.py <<'END'
-import ctypes, errno, fcntl, mmap, os, random, struct, sys
+import errno, fcntl, mmap, os, random, struct, sys
+from calls import fails, fallocate
 os.chdir(sys.argv[1])
 KEEP, PUNCH, COLLAPSE, ZERO, INSERT, UNSHARE, WRITE_ZEROES = 1, 2, 8, 16, 32, 64, 128
 B = 4096
-libc = ctypes.CDLL(None, use_errno=True)
-libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-
-def fallocate(fd, mode, offset, length):
-    if libc.fallocate(fd, mode, offset, length):
-        e = ctypes.get_errno()
-        raise OSError(e, os.strerror(e))
-
-def fails(number, call, *args):
-    try:
-        call(*args)
-    except OSError as e:
-        assert e.errno == number, (errno.errorcode[e.errno], errno.errorcode[number], args)
-    else:
-        raise AssertionError((errno.errorcode[number], args))
 
 def fiemap(fd, start=0, length=2**64 - 1, room=64, flags=1):
     """(file block, block, blocks, last) of each extent."""

@@ -13,15 +13,8 @@ used() { df --output=used "$MNT" | tail -n 1 | tr -d ' '; }
 
 cat >xattr.py <<'END'
 import errno, os, stat, sys, time
+from calls import fails, libc
 os.chdir(sys.argv[1])
-
-def fails(number, call, *args, **kw):
-    try:
-        call(*args, **kw)
-    except OSError as e:
-        assert e.errno == number, (errno.errorcode[e.errno], errno.errorcode[number], args)
-    else:
-        raise AssertionError((errno.errorcode[number], args))
 
 def make(name):
     os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -50,7 +43,6 @@ os.removexattr('f', 'user.size')
 assert os.listxattr('f') == ['user.a'] and blocks('f') == 1
 # A buffer that is too small, by the system call itself.
 import ctypes
-libc = ctypes.CDLL(None, use_errno=True)
 buf = ctypes.create_string_buffer(4)
 assert libc.getxattr(b'f', b'user.a', buf, 4) == -1 and ctypes.get_errno() == errno.ERANGE
 assert libc.getxattr(b'f', b'user.a', None, 0) == 5
