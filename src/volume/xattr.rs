@@ -207,8 +207,8 @@ fn blank() -> Result<Vec<u8>> {
     Ok(set)
 }
 
-/// Completes the header of `set`, records of the inode `raw` in block `block`.
-fn seal(set: &mut [u8], raw: &RawInode, block: u64) {
+/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block`.
+pub fn seal(set: &mut [u8], raw: &RawInode, block: u64) {
     let mut header = XattrHeader {
         crc: U32::ZERO,
         magic: U32::new(XATTR_MAGIC),

@@ -36,7 +36,7 @@ pub(super) fn view<T: FromBytes + Immutable>(bytes: &[u8]) -> T {
 }
 
 /// CRC32C of a structure whose first four bytes are its checksum.
-pub(super) fn crc(bytes: &[u8]) -> u32 {
+pub fn crc(bytes: &[u8]) -> u32 {
     crc_at(bytes, 0)
 }
 

@@ -21,6 +21,7 @@ mod media;
 mod problem;
 mod xattr;
 
+pub use media::crc;
 pub use problem::{Kind, Name, Problem};
 
 use super::error::{Result, Structure};

@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use rdax_volume::env::crc32c;
+use rdax_volume::volume::check::crc;
 use rdax_volume::volume::extent::{unpack, Mapping, KEY_END, MAX_DEPTH};
 use rdax_volume::volume::format::{
     Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock, XattrHeader,
@@ -24,11 +25,6 @@ pub const DT_DIR: u8 = 4;
 pub const DT_REG: u8 = 8;
 /// A symlink.
 pub const DT_LNK: u8 = 10;
-
-/// CRC32C of a structure that begins with its checksum.
-pub fn crc(bytes: &[u8]) -> u32 {
-    crc32c(crc32c(0, &[0; 4]), &bytes[4..])
-}
 
 /// `DT_*` of an inode.
 pub fn file_type(raw: &RawInode) -> u8 {

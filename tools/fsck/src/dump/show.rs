@@ -3,8 +3,9 @@
 //! Each structure as a [`Node`]: what it says, its address, and whether it is sound.
 
 use anyhow::{Context, Result};
-use rdax_fsck::media::{crc, file_type, Media, DT_DIR};
+use rdax_fsck::media::{file_type, Media, DT_DIR};
 use rdax_volume::env::{self, crc32c};
+use rdax_volume::volume::check::crc;
 use rdax_volume::volume::extent::unpack;
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::journal::{self, LaneState};

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rdax_volume::env::crc32c;
-use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::check::{crc, Kind, Problem};
 use rdax_volume::volume::dir::{hash, leaf};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
@@ -16,7 +16,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{is_local, of, Repair};
-use crate::media::{crc, file_type, Media, DT_DIR};
+use crate::media::{file_type, Media, DT_DIR};
 
 const HEADER: usize = size_of::<LeafHeader>();
 const HEAD: usize = size_of::<Dirent>();

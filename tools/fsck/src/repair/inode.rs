@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::check::{crc, Kind, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
 use rdax_volume::volume::format::{
@@ -15,7 +15,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{is_local, of, Repair};
-use crate::media::{crc, file_type, DT_DIR, DT_LNK, DT_REG};
+use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
 /// Mode of a root directory that had to be made anew.
 const ROOT_MODE: u16 = 0o040755;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use rdax_volume::volume::alloc::Run;
-use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::check::{crc, Kind, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::{pack, Mapping};
 use rdax_volume::volume::format::{
@@ -17,7 +17,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{is_local, Repair};
-use crate::media::{crc, file_type, DT_DIR, DT_LNK, DT_REG};
+use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
 /// Entries put into a node: some room for more is left.
 const FILL: usize = NODE_EXTENTS * 3 / 4;

@@ -9,14 +9,14 @@ use rdax_volume::volume::check::{Kind, Name, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::{pack, Mapping};
 use rdax_volume::volume::format::{
-    RawInode, XattrHeader, BLOCK, XATTR_INLINE_MAX, XATTR_MAGIC, XATTR_VALUE_MAX,
+    RawInode, XattrHeader, BLOCK, XATTR_INLINE_MAX, XATTR_VALUE_MAX,
 };
-use rdax_volume::volume::inode;
+use rdax_volume::volume::{inode, xattr};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::IntoBytes;
 
 use super::{is_local, Repair};
-use crate::media::{crc, Xattr};
+use crate::media::Xattr;
 
 const HEADER: usize = size_of::<XattrHeader>();
 
@@ -210,17 +210,8 @@ impl Repair<'_, '_> {
         raw.xattr_block = U64::ZERO;
         let mut blocks = self.media.tree_blocks(&raw);
         if !set.bytes.is_empty() {
-            let mut header = XattrHeader {
-                crc: U32::ZERO,
-                magic: U32::new(XATTR_MAGIC),
-                owner: raw.ino,
-                block: U64::new(block),
-                generation: raw.generation,
-                len: U32::new((HEADER + set.bytes.len()) as u32),
-            };
-            let mut bytes = [header.as_bytes(), &set.bytes].concat();
-            header.crc = U32::new(crc(&bytes));
-            bytes[..HEADER].copy_from_slice(header.as_bytes());
+            let mut bytes = [&[0; HEADER], &set.bytes[..]].concat();
+            xattr::seal(&mut bytes, &raw, block);
             if block == old {
                 writes.push((block * BLOCK, bytes));
             } else {
