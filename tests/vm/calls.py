@@ -16,6 +16,18 @@ def check(result, *names):
 def fallocate(fd, mode, offset, length):
     check(libc.fallocate(fd, mode, offset, length))
 
+def as_user(uid, gid, call):
+    """The errno of call as that user, 0 if it succeeds."""
+    pid = os.fork()
+    if pid == 0:
+        os.setgroups([gid]); os.setgid(gid); os.setuid(uid)
+        try:
+            call()
+        except OSError as e:
+            os._exit(e.errno)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
 def fails(number, call, *args, **kw):
     """It fails with the errno `number`."""
     try:

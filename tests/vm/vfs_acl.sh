@@ -7,7 +7,7 @@
 
 cat >acl.py <<'END'
 import errno, os, stat, struct, sys
-from calls import fails
+from calls import as_user, fails
 os.chdir(sys.argv[1])
 ACCESS, DEFAULT = 'system.posix_acl_access', 'system.posix_acl_default'
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 1, 2, 4, 8, 16, 32
@@ -30,17 +30,9 @@ def make(name, m=0o666):
     os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, m))
 
 def may(uid, gid, path, how):
-    pid = os.fork()
-    if pid == 0:
-        os.setgroups([gid]); os.setgid(gid); os.setuid(uid)
-        try:
-            os.close(os.open(path, how))
-        except OSError as e:
-            os._exit(0 if e.errno == errno.EACCES else 2)
-        os._exit(1)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status < 2
-    return status == 1
+    error = as_user(uid, gid, lambda: os.close(os.open(path, how)))
+    assert error in (0, errno.EACCES), errno.errorcode[error]
+    return error == 0
 
 if sys.argv[2] == 'after':
     assert perm('f', USER) == 6 and perm('f', MASK) == 4 and mode('f') == 0o640

@@ -10,6 +10,7 @@ remount() {
 }
 cat >attr.py <<'END'
 import errno, os, stat, sys, time
+from calls import as_user
 os.chdir(sys.argv[1])
 os.umask(0)
 
@@ -18,18 +19,6 @@ def mode(name):
 
 def make(name, m=0o644):
     os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, m))
-
-def as_user(uid, gid, call):
-    """The errno of call as that user, 0 if it succeeds."""
-    pid = os.fork()
-    if pid == 0:
-        os.setgroups([gid]); os.setgid(gid); os.setuid(uid)
-        try:
-            call()
-        except OSError as e:
-            os._exit(e.errno)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 os.chmod('.', 0o777)
 # umask, chmod, chown.
