@@ -11,7 +11,8 @@ MAKEFLAGS += --no-print-directory
 ifdef KDIR
 # Only the module, against the prepared kernel tree KDIR, with the compilers in
 # PATH. It lands in build/RELEASE/rdax.ko; with a mistake, MUTATE=NAME (one of
-# scripts/mutations), in build/mutants/NAME/rdax.ko.
+# scripts/mutations), in build/mutants/NAME/rdax.ko; with SHADOW=1, which finds
+# stores that were not written back, in build/shadow/ instead of build/.
 override KDIR := $(abspath $(KDIR))
 RELEASE := $(shell cat "$(KDIR)/include/config/kernel.release" 2>/dev/null)
 KBUILD = @args=$$(scripts/check-tree "$(KDIR)") && \
@@ -20,7 +21,7 @@ KBUILD = @args=$$(scripts/check-tree "$(KDIR)") && \
 .PHONY: module clippy
 module:
 	@scripts/mutations $(MUTATE) >/dev/null
-	$(KBUILD) MO="$(CURDIR)/build/$(if $(MUTATE),mutants/$(MUTATE),$(RELEASE))" modules
+	$(KBUILD) MO="$(CURDIR)/build/$(if $(SHADOW),shadow/)$(if $(MUTATE),mutants/$(MUTATE),$(RELEASE))" modules
 clippy:
 	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
@@ -68,7 +69,8 @@ debug-kernel:
 	@scripts/debug-kernel >/dev/null
 debug-module: debug-kernel
 	@kernel=$$(scripts/debug-kernel --find) && \
-	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)"
+	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)" SHADOW="$(SHADOW)" \
+		MUTATE="$(MUTATE)"
 test-debug: tools debug-module
 	@tests/run --kernel debug
 

@@ -41,7 +41,7 @@ sleep 1
 kill -0 $unmount 2>/dev/null || fail "unmounting did not wait for the pin"
 touch drain
 wait $pin || fail "the pinned page has changed"
-for _ in {1..50}; do
+for _ in {1..600}; do
 	kill -0 $unmount 2>/dev/null || break
 	sleep 0.1
 done

@@ -85,7 +85,7 @@ rm "$MNT/last"
 must umount -l "$MNT"
 same "size of a detached file" 409600 "$(stat -L -c %s /proc/self/fd/3)"
 exec 3>&-
-for _ in {1..50}; do
+for _ in {1..600}; do
 	[ -e "/sys/fs/rdax/${PMEM##*/}" ] || break
 	sleep 0.1
 done

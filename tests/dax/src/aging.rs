@@ -2,11 +2,11 @@
 
 //! Without a sync call, a store is durable after a while all the same (`dirty_expire_centisecs`).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{filled, Map, Sysctl, PAGE};
+use crate::sys::{filled, wait_until, Map, Sysctl, LONG, PAGE};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -27,14 +27,13 @@ fn quick() -> Result<[Sysctl; 2]> {
 
 /// Waits until `count` more pages were written back since `before`.
 fn written_back(place: &Place, before: u64, count: u64) -> Result<()> {
-    let start = Instant::now();
-    while place.counters.read("pages_written_back")? < before + count {
-        ensure!(
-            start.elapsed() < Duration::from_secs(20),
-            "not written back after 20 s"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let is_written = || {
+        place
+            .counters
+            .read("pages_written_back")
+            .is_ok_and(|now| now >= before + count)
+    };
+    ensure!(wait_until(is_written), "not written back");
     Ok(())
 }
 
@@ -95,7 +94,7 @@ fn never_quiet(place: &Place) -> Result<()> {
     let start = Instant::now();
     let mut value = 0;
     while place.counters.read("pages_written_back")? < before + 3 {
-        ensure!(start.elapsed() < Duration::from_secs(20), "not every round");
+        ensure!(start.elapsed() < LONG, "not every round");
         value = u8::wrapping_add(value, 1);
         map.store(0, value);
     }

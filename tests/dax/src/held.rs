@@ -10,11 +10,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::sys::{check, check_len, wait_until, Map, PAGE};
+use crate::sys::{check, check_len, wait_until, Map, LONG, PAGE};
 
 /// What a page of the device is full of.
 pub const DEVICE_BYTE: u8 = 0x5a;
@@ -118,10 +117,7 @@ impl HeldDevice {
             let size = std::fs::read_to_string("/sys/block/nbd0/size").unwrap_or_default();
             size.trim() == sectors.to_string()
         };
-        ensure!(
-            wait_until(Duration::from_secs(10), is_up),
-            "{DEVICE} did not come up"
-        );
+        ensure!(wait_until(is_up), "{DEVICE} did not come up");
         Ok(HeldDevice {
             file: open(libc::O_DIRECT)?,
             arrived,
@@ -132,8 +128,7 @@ impl HeldDevice {
 
     /// Waits until a read of the page [`HELD`] is under way, and so its target pinned.
     pub fn wait_for_read(&self) -> Result<()> {
-        let limit = Duration::from_secs(60);
-        self.arrived.recv_timeout(limit).context("no read arrived")
+        self.arrived.recv_timeout(LONG).context("no read arrived")
     }
 
     /// Answers the read that [`Self::wait_for_read`] saw.

@@ -316,7 +316,7 @@ fn evict_pinned(place: &Place) -> Result<()> {
     let (reader, writer) = pipe()?;
     vmsplice(&writer, &map, PAGE)?;
     drop((map, first));
-    drop_inodes()?;
+    drop_inodes(&place.counters, 512)?;
     let file = File::options().read(true).write(true).open(&path)?;
     // Nothing was mapped since: truncation has to know of the pin all the same.
     waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))

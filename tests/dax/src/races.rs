@@ -5,7 +5,6 @@
 //! but that the contents are right.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Instant;
 
 use anyhow::{ensure, Result};
 
@@ -64,7 +63,6 @@ fn race(place: &Place, name: &str, against: Against) -> Result<()> {
     let at = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
     let writers = if against == Against::Both { 2 } else { 1 };
-    let start = Instant::now();
     std::thread::scope(|scope| {
         for writer in 0..writers {
             let (map, at, done) = (&map, &at, &done);
@@ -100,7 +98,6 @@ fn race(place: &Place, name: &str, against: Against) -> Result<()> {
         }
         Ok::<(), anyhow::Error>(())
     })?;
-    ensure!(start.elapsed().as_secs() < 100, "too slow to be of use");
     let data = read_at(&file, PAGES * PAGE, 0)?;
     ensure!((0..data.len()).step_by(97).all(|i| data[i] == map.load(i)));
     Ok(())

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::counters::Counters;
+
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
 
@@ -374,18 +376,21 @@ pub fn waits_for_pin(
         ensure!(read_page(&reader)?[0] == value, "the pinned page changed");
         drop((reader, writer));
         ensure!(
-            wait_until(Duration::from_secs(5), || work.is_finished()),
+            wait_until(|| work.is_finished()),
             "it did not go on without the pin"
         );
         work.join().unwrap()
     })
 }
 
-/// Waits until `done` is true, at most `limit`.
-pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
+/// How long something may take that takes a moment on a machine that has nothing else to do.
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Waits until `done` is true; false if it takes too [`LONG`].
+pub fn wait_until(mut done: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !done() {
-        if start.elapsed() > limit {
+        if start.elapsed() > LONG {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -393,20 +398,21 @@ pub fn wait_until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Has the kernel write the times of inodes out, and then drop the inodes that nobody uses. (One
-/// whose times are dirty stays, and so do its pages.)
-pub fn drop_inodes() -> Result<()> {
-    let vm = |name: &str, value: &str| std::fs::write(format!("/proc/sys/vm/{name}"), value);
-    let read = |name: &str| std::fs::read_to_string(format!("/proc/sys/vm/{name}"));
-    let (expire, interval) = (
-        read("dirty_expire_centisecs")?,
-        read("dirty_writeback_centisecs")?,
-    );
-    vm("dirty_expire_centisecs", "1")?;
-    vm("dirty_writeback_centisecs", "10")?;
-    std::thread::sleep(Duration::from_millis(600));
-    vm("dirty_expire_centisecs", expire.trim())?;
-    vm("dirty_writeback_centisecs", interval.trim())?;
-    vm("drop_caches", "2")?;
-    Ok(())
+/// Has the kernel write out all inodes, of which `pages` pages are dirty, and then drop those that
+/// nobody uses. (One whose times are dirty stays, and so do its pages.)
+pub fn drop_inodes(counters: &Counters, pages: u64) -> Result<()> {
+    counters.expect(&[("pages_written_back", pages)], || {
+        let before = counters.read("pages_written_back")?;
+        let is_written = || {
+            counters
+                .read("pages_written_back")
+                .is_ok_and(|now| now >= before + pages)
+        };
+        let _expire = Sysctl::set("dirty_expire_centisecs", "1")?;
+        let _writeback = Sysctl::set("dirty_writeback_centisecs", "10")?;
+        ensure!(wait_until(is_written), "the flusher did not come");
+        // It has the last one in its hands for a moment still.
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(fs::write("/proc/sys/vm/drop_caches", "2")?)
+    })
 }

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Stores that race with syncs, on several processors, on a module that keeps a copy of
+# what is durable (SHADOW=1): unmounting it reports every line that was stored to and
+# never written back. Mistakes that are built into the module have to be reported, too.
+. "${0%/*}/lib.sh"
+
+case $KERNEL in
+stock) target=module release=$(<"$("$TOP/scripts/kernel")/release") ;;
+debug) target=debug-module release=$(<"$("$TOP/scripts/debug-kernel" --find)/release") ;;
+esac
+
+# on MODULE COMMAND: what it prints goes to `log`. Exits with 99 if the kernel reported
+# something, as the module does when lines are missing.
+on() {
+	vm --pmem 512M --timeout 1800 --module "$TOP/build/shadow/$1/rdax.ko" -- "
+		set -e
+		mkfs.rdax -q /dev/pmem0
+		mount -t rdax /dev/pmem0 /mnt/pmem
+		$2
+		umount /mnt/pmem
+		fsck.rdax -n /dev/pmem0" >log 2>&1
+}
+
+make -C "$TOP" "$target" SHADOW=1
+on "$release" "rdax-dax-test races; rdax-dax-test concurrent; rdax-dax-test huge
+	rdax-stress --dir /mnt/pmem --seconds ${STRESS_SECONDS:-60} --seed ${STRESS_SEED:-1}" || {
+	cat log
+	fail "stores were lost, or the kernel reported something else"
+}
+for mistake in write-protect tag; do
+	rm image
+	make -C "$TOP" "$target" SHADOW=1 MUTATE=$mistake
+	status=0
+	on mutants/$mistake "rdax-dax-test races" || status=$?
+	if [ $status != 99 ] || ! grep -q 'lines were not written back' log; then
+		cat log
+		fail "nobody saw the mistake $mistake"
+	fi
+done
