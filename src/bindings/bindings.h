@@ -28,6 +28,7 @@
 #include <linux/xarray.h>
 
 #include <asm/extable.h>
+#include <asm/fpu/api.h>
 
 /* env */
 unsigned int rdax_memalloc_nofs_save(void);
@@ -114,7 +115,7 @@ u64 rdax_bdev_bytes(struct block_device *bdev);
 unsigned long rdax_read_mc(void *to, const void *from, unsigned long len);
 void rdax_pmem_wmb(void);
 void rdax_synchronize_rcu_tasks(void);
-bool rdax_cpu_has_crc32(void);
+bool rdax_cpu_has_aes(void);
 
 /* dax: locks */
 void rdax_sb_start_pagefault(struct super_block *sb);

@@ -377,9 +377,9 @@ void rdax_synchronize_rcu_tasks(void)
 	synchronize_rcu_tasks();
 }
 
-bool rdax_cpu_has_crc32(void)
+bool rdax_cpu_has_aes(void)
 {
-	return boot_cpu_has(X86_FEATURE_XMM4_2);
+	return boot_cpu_has(X86_FEATURE_AES);
 }
 
 /* dax: locks */

@@ -22,7 +22,7 @@ use super::page_set::{PageSet, PAGES};
 /// Syncs of a chunk after which what they found dirty is forgotten.
 pub const EPOCH: u8 = 16;
 /// How many syncs in a row find a hot page as it was, until it is cold.
-pub const PATIENCE: u8 = 4;
+pub const PATIENCE: u8 = 8;
 
 /// What a sync finds out about a hot page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Heat<T> {
     /// And so did another.
     twice: PageSet,
     hot: PageSet,
-    /// How many syncs have left a hot page alone, as two binary digits.
+    /// How many syncs have left a hot page alone, in binary digits, the lowest first.
     left_alone: [PageSet; PATIENCE.ilog2() as usize],
     /// Of the hot pages, as of the last sync that covered them.
     fingerprints: Option<T>,
@@ -58,7 +58,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
             once: PageSet::EMPTY,
             twice: PageSet::EMPTY,
             hot: PageSet::EMPTY,
-            left_alone: [PageSet::EMPTY; 2],
+            left_alone: [PageSet::EMPTY; PATIENCE.ilog2() as usize],
             fingerprints: None,
         }
     }
@@ -98,21 +98,20 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
             return Found::Cold;
         };
         let changed = core::mem::replace(slot, fingerprint) != fingerprint;
-        let [low, high] = &mut self.left_alone;
         if changed {
-            low.remove(page);
-            high.remove(page);
+            for digit in &mut self.left_alone {
+                digit.remove(page);
+            }
             return Found::StoredTo;
         }
-        if low.insert(page) {
-            return Found::LeftAlone;
+        // Counts one more: carries over digits that are one.
+        for digit in &mut self.left_alone {
+            if digit.insert(page) {
+                return Found::LeftAlone;
+            }
+            digit.remove(page);
         }
-        low.remove(page);
-        if high.insert(page) {
-            Found::LeftAlone
-        } else {
-            Found::Cold
-        }
+        Found::Cold
     }
 
     fn slot(&mut self, page: usize) -> Option<&mut u64> {

@@ -71,10 +71,7 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
         }
         sb.counters.pages_written_back.add(pages);
         if mutated!("sync-wait") {
-            // Makes what would be rare certain: another sync comes before the fence. (Not by
-            // sleeping: the interrupt of a timer ends with a fence.)
-            // SAFETY: the task is running, and no spinning lock held.
-            (0..100).for_each(|_| unsafe { kernel::bindings::yield_() });
+            linger();
         }
         if mutated!("sync-fence") {
             return Ok(());
@@ -85,6 +82,13 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
         stores_are_lost(info);
         EIO
     })
+}
+
+/// Lets others run where a mistake was made: what would be rare becomes certain. (Not by sleeping:
+/// the interrupt of a timer ends with a fence.)
+fn linger() {
+    // SAFETY: the task is running, and no spinning lock held.
+    (0..100).for_each(|_| unsafe { kernel::bindings::yield_() });
 }
 
 /// Stores to the file did not reach the media: every open file learns of it at its next sync, once.
@@ -116,14 +120,21 @@ fn write_back_chunk(
     let mut pages = keep_hot(info, &mut state, &mut cold, writable && hot == Hot::Keep);
     info.sb().counters.hot_pages.add(pages as u64);
     if !cold.pages().is_empty() {
+        let start_write_back = |pages: &PageSet| {
+            for run in state.runs(pages) {
+                pmem.write_back_blocks(run.block, run.len as u64);
+            }
+        };
+        if mutated!("write-back-early") {
+            start_write_back(cold.pages());
+            linger();
+        }
         if writable && !mutated!("write-protect") {
             write_protect(info, chunk, &state, cold.pages());
         }
         let taken = tracker.take(sync, chunk, cold.write_protected());
-        for run in state.runs(taken.pages()) {
-            if !mutated!("sync-write-back") {
-                pmem.write_back_blocks(run.block, run.len as u64);
-            }
+        if !mutated!("sync-write-back") && !mutated!("write-back-early") {
+            start_write_back(taken.pages());
         }
         state.heat.synced(taken.pages());
         pages += taken.written_back();
@@ -155,27 +166,31 @@ fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay:
     };
     let mut kept = 0;
     let mut stored_to = false;
-    let mut from = 0;
-    while let Some(page) = state.heat.hot().next_in(from, dirty.pages()) {
-        from = page + 1;
-        let block = state.block(page);
-        let found = match pmem.fingerprint(block) {
-            Some(fingerprint) => state.heat.compare(page, fingerprint),
-            // Where the media cannot be read, there is no telling; who needs it finds out.
-            None => Found::Cold,
-        };
-        stored_to |= found == Found::StoredTo;
-        if found != Found::Cold && may_stay {
-            kept += write_back(dirty.keep(page), block);
-        } else {
-            state.heat.cool(&PageSet::range(page, page));
+    let mut next = state.heat.hot().next_in(0, dirty.pages());
+    if next.is_some() {
+        // Nothing below sleeps.
+        let mut fingerprints = pmem.fingerprints();
+        while let Some(page) = next {
+            let block = state.block(page);
+            let found = match fingerprints.of(block) {
+                Some(fingerprint) => state.heat.compare(page, fingerprint),
+                // Where the media cannot be read, there is no telling; who needs it finds out.
+                None => Found::Cold,
+            };
+            stored_to |= found == Found::StoredTo;
+            if found != Found::Cold && may_stay {
+                kept += write_back(dirty.keep(page), block);
+            } else {
+                state.heat.cool(&PageSet::range(page, page));
+            }
+            next = state.heat.hot().next_in(page + 1, dirty.pages());
         }
     }
     if stored_to {
         // Under the chunk lock: another sync that finds no more change may rely on it.
         info.touch_data();
     }
-    from = match may_stay && !state.is_huge() {
+    let mut from = match may_stay && !state.is_huge() {
         true => 0,
         false => PAGES,
     };
@@ -188,7 +203,8 @@ fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay:
             }
         }
         let block = state.block(page);
-        if let Some(fingerprint) = pmem.fingerprint(block) {
+        let fingerprint = pmem.fingerprints().of(block);
+        if let Some(fingerprint) = fingerprint {
             state.heat.add(page, fingerprint);
             kept += write_back(dirty.keep(page), block);
         }
@@ -198,10 +214,10 @@ fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay:
 
 /// The fingerprints of the pages that tell whether a huge chunk is stored to all over.
 pub(super) fn sample(info: &InodeInfo, chunk: &Chunk, state: &State) -> Option<[u64; SAMPLE]> {
-    let pmem = info.sb().volume.pmem();
+    let mut fingerprints = info.sb().volume.pmem().fingerprints();
     let mut sample = [0; SAMPLE];
     for (slot, page) in sample.iter_mut().zip(state.density.pages(chunk.index())) {
-        *slot = pmem.fingerprint(state.block(page))?;
+        *slot = fingerprints.of(state.block(page))?;
     }
     Some(sample)
 }

@@ -1,22 +1,75 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A hash of a page, to see whether it changed: four CRC-32C over every fourth word, mixed.
+//! A hash of a page, to see whether it changed: four chains of AES rounds, each of which takes in
+//! every fourth 16 bytes as its next round key; at the end they become one.
 //!
-//! A CRC sees every change within 32 bits, such as a counter's, and misses others with a
-//! probability of 2^-32 for each of the four that is concerned. The instruction for it takes a word
-//! at a time and needs no vector registers.
+//! A round is one instruction for 16 bytes, and what it has taken in goes through a round more for
+//! each 64 bytes that follow. Two contents of a page that were not made for it have the same
+//! fingerprint with a probability of 2^-64. (It is no cryptographic hash: the rounds have no secret.)
+//!
+//! The instruction needs vector registers, and to take them from user space takes about as long as
+//! one page: so a sync takes them once for all its pages, see [`Fingerprints`].
 
 use core::arch::asm;
 
+use super::{DirectMap, PAGE};
 use crate::bindings;
 
-/// Bytes in a page.
-const PAGE: usize = 4096;
+/// Pages between two looks whether another task wants the processor: some 100 microseconds, with
+/// the write-back of each.
+const BATCH: u32 = 32;
 
-/// Whether the CPU has the instruction (SSE4.2: all that have NVDIMMs do).
+/// Whether the CPU has the instruction (AES-NI: all that have NVDIMMs do).
 pub(super) fn is_supported() -> bool {
     // SAFETY: reads what was found out at boot.
-    unsafe { bindings::rdax_cpu_has_crc32() }
+    unsafe { bindings::rdax_cpu_has_aes() }
+}
+
+/// Takes the fingerprints of pages. While it lives, the task has the vector registers: it must not
+/// sleep.
+pub struct Fingerprints<'a> {
+    map: &'a DirectMap,
+    /// How many were taken since the last look for others.
+    taken: u32,
+}
+
+impl<'a> Fingerprints<'a> {
+    pub(super) fn new(map: &'a DirectMap) -> Self {
+        Self::begin();
+        Fingerprints { map, taken: 0 }
+    }
+
+    /// A hash of the content of `block`, which changes if the content does. `None` if the media or
+    /// the CPU does not allow it.
+    pub fn of(&mut self, block: u64) -> Option<u64> {
+        if self.taken == BATCH {
+            self.taken = 0;
+            Self::end();
+            Self::begin();
+        }
+        self.taken += 1;
+        let at = self.map.at(block * PAGE, PAGE).ok()?;
+        // SAFETY: `at()` checked that the page is inside the mapping; the registers are the task's,
+        // and the CPU was asked for the instruction.
+        unsafe { self.map.fingerprints.then(|| of_page(at))? }
+    }
+
+    fn begin() {
+        // Nothing is calculated in floating point, so no state of that needs to be set up.
+        // SAFETY: called by tasks only, with interrupts on, and never while one of these lives.
+        unsafe { bindings::kernel_fpu_begin_mask(0) };
+    }
+
+    fn end() {
+        // SAFETY: the task has the registers: each `end` comes after a `begin`.
+        unsafe { bindings::kernel_fpu_end() };
+    }
+}
+
+impl Drop for Fingerprints<'_> {
+    fn drop(&mut self) {
+        Self::end();
+    }
 }
 
 /// The fingerprint of the page at `page`. `None` if the media cannot be read: a machine check is
@@ -24,18 +77,19 @@ pub(super) fn is_supported() -> bool {
 ///
 /// # Safety
 ///
-/// `page` is valid for reads of a page; its content may change at any time. The CPU has the
-/// instruction.
-pub(super) unsafe fn of_page(page: *const u8) -> Option<u64> {
-    let (mut a, mut b, mut c, mut d) = (1u64, 2u64, 3u64, 4u64);
+/// `page` is aligned and valid for reads of a page; its content may change at any time. The CPU has
+/// AES-NI, and the task the vector registers.
+unsafe fn of_page(page: *const u8) -> Option<u64> {
     let mut failed = 0u32;
-    // SAFETY: reads one page at `page`, which the caller vouches for. Each load has an entry in the
-    // exception table (struct exception_table_entry; type EX_TYPE_DEFAULT_MCE_SAFE): should it
-    // fail, execution goes on at 3, from any iteration, with the registers as they are.
+    let hash: u64;
+    // SAFETY: reads one page at `page`, which the caller vouches for; the registers are the task's.
+    // Each load has an entry in the exception table (struct exception_table_entry; type
+    // EX_TYPE_DEFAULT_MCE_SAFE): should it fail, execution goes on at 3, from any iteration, with the
+    // registers as they are.
     unsafe {
         asm!(
-            ".macro rdax_crc crc, offset",
-            "9: crc32 \\crc, qword ptr [{page} + \\offset]",
+            ".macro rdax_aes state, offset",
+            "9: aesenc \\state, xmmword ptr [{page} + \\offset]",
             ".pushsection __ex_table, \"a\"",
             ".balign 4",
             ".long 9b - .",
@@ -43,35 +97,43 @@ pub(super) unsafe fn of_page(page: *const u8) -> Option<u64> {
             ".long {mce_safe}",
             ".popsection",
             ".endm",
+            "pxor xmm0, xmm0",
+            "pxor xmm1, xmm1",
+            "pxor xmm2, xmm2",
+            "pxor xmm3, xmm3",
             "2:",
-            ".irp offset, 0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448, 480",
-            "rdax_crc {a}, \\offset",
-            "rdax_crc {b}, \\offset + 8",
-            "rdax_crc {c}, \\offset + 16",
-            "rdax_crc {d}, \\offset + 24",
+            ".irp offset, 0, 64, 128, 192, 256, 320, 384, 448",
+            "rdax_aes xmm0, \\offset",
+            "rdax_aes xmm1, \\offset + 16",
+            "rdax_aes xmm2, \\offset + 32",
+            "rdax_aes xmm3, \\offset + 48",
             ".endr",
             "add {page}, 512",
             "dec {left:e}",
             "jnz 2b",
+            // Each chain goes through two rounds at least after it was taken in.
+            "aesenc xmm0, xmm1",
+            "aesenc xmm2, xmm3",
+            "aesenc xmm0, xmm2",
+            "aesenc xmm0, xmm1",
+            "aesenc xmm0, xmm3",
             "jmp 4f",
             "3:",
             "mov {failed:e}, 1",
             "4:",
-            ".purgem rdax_crc",
+            "movq {hash}, xmm0",
+            ".purgem rdax_aes",
             page = inout(reg) page => _,
             left = inout(reg) PAGE / 512 => _,
-            a = inout(reg) a,
-            b = inout(reg) b,
-            c = inout(reg) c,
-            d = inout(reg) d,
             failed = inout(reg) failed,
+            hash = lateout(reg) hash,
             mce_safe = const bindings::RDAX_EX_TYPE_DEFAULT_MCE_SAFE,
+            out("xmm0") _,
+            out("xmm1") _,
+            out("xmm2") _,
+            out("xmm3") _,
             options(nostack, readonly),
         );
     }
-    // Odd factors, so that equal changes in two of the sums do not cancel out.
-    let mixed = (a | b << 32)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add((c | d << 32).wrapping_mul(0xc2b2_ae3d_27d4_eb4f));
-    (failed == 0).then_some(mixed)
+    (failed == 0).then_some(hash)
 }

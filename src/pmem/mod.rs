@@ -47,6 +47,8 @@ mod poison;
 #[cfg(rdax_shadow)]
 mod shadow;
 
+pub use fingerprint::Fingerprints;
+
 /// Bytes in a page, which is a block of the volume.
 const PAGE: u64 = 4096;
 
@@ -294,22 +296,33 @@ impl DirectMap {
     }
 
     /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path.
+    #[inline]
     pub fn write_back_blocks(&self, block: u64, nr: u64) {
         self.becomes_durable(block * PAGE, nr * PAGE);
         self.write_back_good(block * PAGE, nr * PAGE);
     }
 
-    /// A hash of the content of `block`, which changes if the content does. `None` if the media or
-    /// the CPU does not allow it.
-    pub fn fingerprint(&self, block: u64) -> Option<u64> {
-        let at = self.at(block * PAGE, PAGE).ok()?;
-        // SAFETY: `at()` checked that the page is inside the mapping; the CPU was asked.
-        unsafe { self.fingerprints.then(|| fingerprint::of_page(at))? }
+    /// To see whether pages change. The caller must not sleep until it is dropped.
+    pub fn fingerprints(&self) -> Fingerprints<'_> {
+        Fingerprints::new(self)
     }
 
     /// Starts the write-back of the lines of `len` bytes at `at`, but of bad blocks: what was stored
     /// there is lost, and has been reported.
-    fn write_back_good(&self, mut at: u64, len: u64) {
+    #[inline]
+    fn write_back_good(&self, at: u64, len: u64) {
+        if self.has_poison() {
+            return self.write_back_around(at, len);
+        }
+        if let Ok(from) = self.at(at, len) {
+            // SAFETY: `at()` checked that the range is inside the mapping.
+            unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };
+        }
+    }
+
+    /// As [`DirectMap::write_back_good`], where some blocks are bad.
+    #[cold]
+    fn write_back_around(&self, mut at: u64, len: u64) {
         let end = at.saturating_add(len);
         while at < end {
             let good = self.readable(at, end - at);

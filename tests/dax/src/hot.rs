@@ -77,7 +77,7 @@ fn no_fault(place: &Place) -> Result<()> {
 }
 
 /// Syncs in a row that find a hot page left alone and keep it hot.
-pub const PATIENCE: usize = 3;
+pub const PATIENCE: usize = 7;
 
 fn cools_down(place: &Place) -> Result<()> {
     let (file, map) = hot(place, 4)?;

@@ -132,7 +132,11 @@ pub const SCENARIOS: &[Scenario] = &[
             FSYNC,
             store(0, 64),
             FSYNC,
-            // Four syncs in a row find it as it was, and the last one write-protects it.
+            // Eight syncs in a row find it as it was, and the last one write-protects it.
+            FSYNC,
+            FSYNC,
+            FSYNC,
+            FSYNC,
             FSYNC,
             FSYNC,
             FSYNC,
