@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scenes with mappings of 2 MiB.
+
+use crate::machine::{File, Machine};
+use crate::memory::NR;
+use crate::mistakes::Mistake;
+use crate::scenes::{join, run};
+
+/// Both mappings are aligned.
+const ALIGNED: [bool; 2] = [true, true];
+/// The second mapping has entries of pages only.
+const ONE_ALIGNED: [bool; 2] = [true, false];
+
+/// Writers in two mappings of 2 MiB, syncs of a page and of all.
+pub fn huge_stores_and_syncs(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+            m.store(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.sync(1, 1);
+        }),
+        run(&m, |m| {
+            m.store(0, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// A page of 2 MiB was synced: the next store takes the folio apart, with the rest dirty, while
+/// others store, read, sync and unmap.
+pub fn huge_splits(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    m.store(0, 0);
+    m.store(1, 1);
+    m.sync(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.zap(1, 1);
+            m.fault(1, 0, false);
+        }),
+        run(&m, |m| m.sync(1, 1)),
+    ]);
+    m.sync_file();
+}
+
+/// DMA into a page of 2 MiB while syncs run and a store wants small pages.
+pub fn huge_dma(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ONE_ALIGNED);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.dma(0, 1);
+            m.sync(1, 1);
+        }),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.sync(1, 1);
+            m.store(0, 0);
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// Dirty pages are unmapped, and become a folio when they are read, while they are stored to,
+/// synced and pinned.
+pub fn huge_joins(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ONE_ALIGNED);
+    m.store(1, 0);
+    m.store(1, 1);
+    join(vec![
+        run(&m, |m| {
+            m.map_anew(1);
+            m.fault(0, 0, false);
+            m.fault(0, 1, false);
+        }),
+        run(&m, |m| {
+            m.sync(0, 0);
+            m.dma(1, 1);
+        }),
+        run(&m, |m| {
+            m.fault(0, 1, false);
+            m.store(0, 0);
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// A part of 2 MiB is cut off while they are stored to, pinned and synced.
+pub fn huge_truncation(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| m.dma(0, 1)),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| m.truncate(1)),
+    ]);
+    m.sync_file();
+    m.truncate(0);
+}
+
+/// A hole of 2 MiB: read by pages, filled by a store to 2 MiB or by fallocate.
+pub fn huge_holes(mistake: Mistake) {
+    let m = Machine::new(mistake, File::HugeHole, ONE_ALIGNED);
+    join(vec![
+        run(&m, |m| m.fault(1, 0, false)),
+        run(&m, |m| m.fill_hole()),
+        run(&m, |m| {
+            m.store(0, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.assert_no_zeroes(0..NR);
+}
+
+/// 2 MiB are stored to all over, while other stores come first and last: the sync finds out.
+pub fn stored_all_over(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    join(vec![
+        run(&m, |m| m.store(0, 0)),
+        run(&m, |m| (0..NR).for_each(|page| m.store(0, page))),
+        run(&m, |m| m.store(1, 0)),
+    ]);
+    m.sync_file();
+    assert!(
+        m.chunk.lock().unwrap().may_map_huge(true),
+        "stored to all over, and not noticed"
+    );
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scenes with mappings of pages.
+
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::Arc;
+use shuttle::thread;
+
+use crate::machine::{File, Machine};
+use crate::mistakes::Mistake;
+
+/// One scene: what its threads do.
+pub type Scene = fn(Mistake);
+
+pub fn join(threads: Vec<thread::JoinHandle<()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+pub fn run(
+    machine: &Arc<Machine>,
+    f: impl FnOnce(&Machine) + Send + 'static,
+) -> thread::JoinHandle<()> {
+    let machine = machine.clone();
+    thread::spawn(move || f(&machine))
+}
+
+fn machine(mistake: Mistake, file: File) -> Arc<Machine> {
+    Machine::new(mistake, file, [false; 2])
+}
+
+/// Writers in two mappings, two syncs, of one page and of both.
+pub fn stores_and_syncs(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.store(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.store(1, 1);
+            m.sync_file();
+        }),
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// A page that became hot is stored to, left alone, and unmapped while syncs run.
+pub fn hot_pages(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    for _ in 0..3 {
+        m.store(0, 0);
+        m.sync(0, 0);
+    }
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+            m.store(0, 0);
+            m.sync_file();
+        }),
+        run(&m, |m| {
+            m.sync_file();
+            m.store(1, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| m.sync_all()),
+    ]);
+    m.sync_file();
+}
+
+/// A page is tagged outside of a fault while syncs run, and unmapped while dirty.
+pub fn zaps_and_dma(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| {
+            m.dma(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.zap(1, 0);
+            m.store(1, 1);
+            m.sync_file();
+        }),
+        run(&m, |m| {
+            m.sync(0, 0);
+            m.zap(0, 0);
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// The first writable mapping appears while a sync of pages dirtied by an earlier one runs.
+pub fn late_mapping(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.store(0, 0);
+    m.zap(0, 0);
+    m.writable.store(0, SeqCst);
+    join(vec![
+        run(&m, |m| m.sync(0, 0)),
+        run(&m, |m| {
+            m.writable.store(1, SeqCst);
+            m.store(1, 0);
+            m.store(1, 0);
+            m.sync(0, 0);
+        }),
+    ]);
+}
+
+/// Truncation against writers, pins and syncs.
+pub fn truncation(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| m.dma(0, 0)),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.sync_file();
+        }),
+        run(&m, |m| m.truncate(0)),
+    ]);
+    m.sync_file();
+}
+
+/// Holes: read, filled by a write fault of one mapping and by write(2).
+pub fn holes(mistake: Mistake) {
+    let m = machine(mistake, File::Hole);
+    join(vec![
+        run(&m, |m| m.fault(0, 0, false)),
+        run(&m, |m| m.write_hole(0)),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.sync_file();
+        }),
+    ]);
+}

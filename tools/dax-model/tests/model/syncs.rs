@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! fsync and msync, as in `src/dax/sync.rs`, with the windows of `tracker.rs`.
+
+use dax_model::chunk::{Run, Snapshot, Window};
+use dax_model::density::SAMPLE;
+use dax_model::heat::Found;
+use dax_model::page_set::{PageSet, PAGES};
+use shuttle::sync::atomic::Ordering::SeqCst;
+
+use crate::machine::{Chunk, Machine, LAST};
+use crate::memory::NR;
+use crate::mistakes::Mistake;
+
+fn one(page: usize) -> PageSet {
+    PageSet::range(page, page)
+}
+
+fn without(pages: &PageSet, gone: &PageSet) -> PageSet {
+    let mut rest = *pages;
+    rest.remove_all(gone);
+    rest
+}
+
+/// What is on its way to the media: a block, and its content.
+type UnderWay = Vec<(u64, u64)>;
+
+impl Machine {
+    /// clwb of a run: the content of now is there with the next fence.
+    fn write_back(&self, run: Run, under_way: &mut UnderWay) {
+        let pages = run.page..(run.page + run.len).min(NR);
+        for block in pages.map(|page| run.block + (page - run.page) as u64) {
+            let mut device = self.device.lock().unwrap();
+            let content = device.block(block);
+            assert!(!content.free, "a freed block written back");
+            under_way.push((block, content.cache));
+        }
+    }
+
+    fn fence(&self, under_way: UnderWay) {
+        for (block, value) in under_way {
+            let mut device = self.device.lock().unwrap();
+            let media = &mut device.block(block).media;
+            *media = value.max(*media);
+        }
+    }
+
+    /// `sync_range` of the pages `first..=last`, and whether it kept its promise.
+    pub fn sync(&self, first: usize, last: usize) {
+        let wanted: Vec<(usize, u64, u64)> = {
+            let extents = self.extents.lock().unwrap();
+            let mut device = self.device.lock().unwrap();
+            (first..NR.min(last + 1))
+                .filter_map(|page| Some((page, extents[page]?)))
+                .map(|(page, block)| (page, block, device.block(block).complete))
+                .collect()
+        };
+        self.sync_steps(first, last, true);
+        let extents = self.extents.lock().unwrap();
+        let mut device = self.device.lock().unwrap();
+        for (page, block, value) in wanted {
+            if extents[page] == Some(block) {
+                let media = device.block(block).media;
+                assert!(
+                    media >= value,
+                    "page {page}: {value} stored, {media} durable"
+                );
+            }
+        }
+    }
+
+    /// fsync.
+    pub fn sync_file(&self) {
+        self.sync(0, LAST);
+    }
+
+    /// `sync_all` of `dirty.rs`: hot pages are write-protected, too.
+    pub fn sync_all(&self) {
+        self.sync_steps(0, LAST, false);
+    }
+
+    /// The fingerprint of a page: what is in the cache. Those without a block in the model are stored
+    /// to together with one that has: each half of the chunk with one.
+    fn fingerprint(&self, chunk: &Chunk, page: usize) -> u64 {
+        let page = if page < NR { page } else { page * NR / PAGES };
+        let block = chunk.block(page);
+        self.device.lock().unwrap().block(block).cache
+    }
+
+    /// `sample`.
+    pub fn sample(&self, chunk: &Chunk) -> [u64; SAMPLE] {
+        let pages = chunk.density.pages(0);
+        pages.map(|page| self.fingerprint(chunk, page))
+    }
+
+    /// `keep_hot`, without the write-back: returns the pages that stay.
+    fn keep_hot(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> PageSet {
+        let mut kept = PageSet::EMPTY;
+        let mut from = 0;
+        while let Some(page) = chunk.heat.hot().next_in(from, dirty.pages()) {
+            from = page + 1;
+            let fingerprint = self.fingerprint(chunk, page);
+            if chunk.heat.compare(page, fingerprint) != Found::Cold && may_stay {
+                assert_eq!(dirty.keep(page).written_back(), 1);
+                kept.insert(page);
+            } else {
+                chunk.heat.cool(&one(page));
+            }
+        }
+        from = if may_stay && !chunk.is_huge() {
+            0
+        } else {
+            PAGES
+        };
+        while let Some(page) = chunk.heat.warm().next_in(from, dirty.pages()) {
+            from = page + 1;
+            if chunk.heat.needs_table() {
+                chunk.heat.set_table(Box::new([0; PAGES]));
+            }
+            let fingerprint = self.fingerprint(chunk, page);
+            chunk.heat.add(page, fingerprint);
+            assert_eq!(dirty.keep(page).written_back(), 1);
+            kept.insert(page);
+        }
+        kept
+    }
+
+    /// `write_back`, the fence, and the wait for others.
+    pub fn sync_steps(&self, first: usize, last: usize, keep: bool) {
+        let early = self.writable.load(SeqCst) > 0;
+        let windows = !self.is(Mistake::NoWindow);
+        if !self.mark.load(SeqCst) {
+            if windows {
+                self.wait_for_others(first, last, None);
+            }
+            return;
+        }
+        let seq = {
+            let mut t = self.tags.lock().unwrap();
+            let window = Window {
+                seq: t.next_seq,
+                first: first as u64,
+                end: first as u64,
+            };
+            t.next_seq += 1;
+            t.windows.push(window);
+            window.seq
+        };
+        let mut under_way = Vec::new();
+        let writable = || match self.mistake() {
+            Mistake::WritableCheckedEarly => early,
+            _ => self.writable.load(SeqCst) > 0,
+        };
+        self.write_back_chunk(first, last, seq, writable, keep, &mut under_way);
+        self.fence(under_way);
+        if windows {
+            self.wait_for_others(first, last, Some(seq));
+        }
+    }
+
+    /// `write_back_chunk`.
+    fn write_back_chunk(
+        &self,
+        first: usize,
+        last: usize,
+        seq: u64,
+        writable: impl FnOnce() -> bool,
+        keep: bool,
+        under_way: &mut UnderWay,
+    ) {
+        let range = PageSet::range(first, last);
+        let mut chunk = self.chunk.lock().unwrap();
+        let was_hot = *chunk.heat.hot();
+        let seen = self.tags.lock().unwrap().tags.dirty_in(&range);
+        if seen.pages().is_empty() {
+            return;
+        }
+        let runs: Vec<_> = chunk.runs(seen.pages()).collect();
+        let mut flush = |runs: &[Run]| {
+            for run in runs {
+                self.write_back(*run, under_way);
+            }
+        };
+        if self.is(Mistake::FlushBeforeProtect) {
+            flush(&runs);
+        }
+        let writable = writable();
+        let whole = *seen.pages() == PageSet::ALL;
+        let mut cold = seen;
+        let stay = self.keep_hot(&mut chunk, &mut cold, writable && keep);
+        let (hot, cold) = match self.mistake() {
+            Mistake::TakeHot => (PageSet::EMPTY, seen),
+            Mistake::TakeFolio if chunk.is_huge() => {
+                let all = self.tags.lock().unwrap().tags.dirty_in(&PageSet::ALL);
+                (stay, all)
+            }
+            _ => (stay, cold),
+        };
+        let runs: Vec<_> = match self.mistake() {
+            Mistake::TrustHot => chunk.runs(&without(seen.pages(), &hot)).collect(),
+            _ => runs,
+        };
+        let open = match self.mistake() {
+            Mistake::TakeHot => stay,
+            Mistake::CoolUnprotected => was_hot,
+            _ => hot,
+        };
+        let protect = match chunk.is_huge() {
+            true => PageSet::ALL,
+            false => without(seen.pages(), &open),
+        };
+        if writable && !self.is(Mistake::TakeBeforeProtect) {
+            self.write_protect(&protect);
+        }
+        let (taken, clear) = {
+            let mut t = self.tags.lock().unwrap();
+            for w in t.windows.iter_mut().filter(|w| w.seq == seq) {
+                w.end = last as u64 + 1;
+            }
+            let (taken, clear) = t.tags.take(cold.write_protected());
+            if clear && !self.is(Mistake::ClearMarkLate) {
+                self.mark.store(false, SeqCst);
+            }
+            (taken, clear)
+        };
+        if clear && self.is(Mistake::ClearMarkLate) {
+            self.mark.store(false, SeqCst);
+        }
+        if !self.is(Mistake::FlushBeforeProtect) {
+            flush(&runs);
+        }
+        if writable && self.is(Mistake::TakeBeforeProtect) {
+            self.write_protect(taken.pages());
+        }
+        chunk.heat.synced(taken.pages());
+        taken.written_back();
+        if chunk.is_huge() {
+            let sample = whole.then(|| self.sample(&chunk));
+            if !chunk.density.end(sample) {
+                chunk.store_small();
+            }
+        } else if whole {
+            chunk.store_whole();
+        }
+    }
+
+    /// Ends the own window, then waits for the fences of those that were begun before.
+    fn wait_for_others(&self, first: usize, last: usize, own: Option<u64>) {
+        let mut t = self.tags.lock().unwrap();
+        t.windows.retain(|w| Some(w.seq) != own);
+        self.fenced.notify_all();
+        let now = t.next_seq;
+        while t
+            .windows
+            .iter()
+            .any(|w| w.covers(now, first as u64, last as u64))
+        {
+            t = self.fenced.wait(t).unwrap();
+        }
+    }
+}
