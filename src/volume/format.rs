@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The media format, version 1: every structure with its fields, units and limits.
+//! The media format, version 2: every structure with its fields, units and limits.
 //!
 //! Little-endian throughout. Addresses named `at` are bytes from the start of the device, block
 //! numbers count 4 KiB blocks from there. Every structure carries a CRC32C computed with its `crc`
@@ -42,7 +42,7 @@ pub const MAGIC: [u8; 8] = *b"rdax\x00pm\x01";
 /// What `statfs` reports as the type of the file system ("rdax").
 pub const STATFS_MAGIC: u64 = 0x7264_6178;
 /// The version this code writes and the newest it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Incompatible features this code knows: none yet.
 pub const INCOMPAT_KNOWN: u64 = 0;
@@ -112,7 +112,7 @@ pub const LANE_BODY: u64 = 128;
 /// that a torn header leaves the other with the counters.
 ///
 /// A transaction is committed once its header and body are durable; it is replayed at mount unless
-/// `retired == seq`.
+/// `retired` is the word of `seq`.
 #[derive(Clone, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct LaneHeader {
@@ -132,7 +132,10 @@ pub struct LaneHeader {
     pub used_inodes: I64,
     /// Zero.
     pub reserved: [u8; 16],
-    /// `seq` once the transaction is durable in place: eight bytes, never torn, outside `crc`.
+    /// The word of the last transaction of this slot that is durable in place: this one, or until
+    /// then the one two before it. Outside `crc`, since it changes alone: eight bytes are never torn.
+    /// It has a checksum of its own (`journal::retired_word`), so that no damaged bit makes the word of
+    /// one transaction that of another.
     pub retired: U64,
 }
 
@@ -304,7 +307,7 @@ pub const INLINE_MAX: usize = 128;
 /// and the number of blocks (high 24 bits, 1 to [`EXTENT_MAX`]). For a directory, `key` is the
 /// first hash of a leaf block and the number of blocks is 1. In an index node: `key` is the
 /// smallest key below and `value` the block of the child.
-/// The high 12 bits of `key` are flags: zero in version 1.
+/// The high 12 bits of `key` are flags: zero in version 2.
 #[derive(
     Clone,
     Copy,

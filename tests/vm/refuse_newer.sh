@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# A newer format and unknown features are refused; where only writing is impossible, a read-only
+# Another version of the format and unknown features are refused; where only writing is impossible, a read-only
 # mount works, and writes nothing either.
 # volume: none
 . "${0%/*}/lib.sh"
 
-for change in version=2 version=0xffffffff incompat=1 incompat=0x8000000000000000; do
+for change in version=1 version=3 version=0xffffffff incompat=1 incompat=0x8000000000000000; do
 	must mkfs.rdax -q -f "$PMEM1"
 	must python3 "${0%/*}/superblock.py" "$PMEM1" both "$change"
 	remember "$PMEM1"

@@ -27,6 +27,12 @@ unchanged "$PMEM1" "clean"
 must blockdev --setrw "$PMEM1"
 cat >unretire.py <<'END'
 import struct, sys
+from superblock import crc32c
+
+def unretired_word(seq):
+    before = struct.pack("<q", seq - 2)
+    return before[:4] + struct.pack("<I", crc32c(before))
+
 with open(sys.argv[1], "r+b", buffering=0) as device:
     block, lanes, size = struct.unpack_from("<QII", device.read(512), 104)
     for lane in range(lanes):
@@ -37,7 +43,7 @@ with open(sys.argv[1], "r+b", buffering=0) as device:
         seq, which = max((struct.unpack_from("<Q", headers, 64 * i + 16)[0], i) for i in (0, 1))
         if seq > 1:
             device.seek(at + 64 * which + 56)
-            device.write(struct.pack("<Q", seq - 1))
+            device.write(unretired_word(seq))
 END
 must python3 unretire.py "$PMEM1"
 remember "$PMEM1"

@@ -165,8 +165,18 @@ pub(super) struct LaneTotals {
     complete: bool,
 }
 
+/// The word of transaction `seq` in `retired`.
+fn word(seq: u64) -> u64 {
+    (seq << 32 >> 32) | (u64::from(crc32c(0, &seq.to_le_bytes())) << 32)
+}
+
+fn is_retired(header: &LaneHeader) -> bool {
+    header.retired.get() == word(header.seq.get())
+}
+
 impl Checker<'_> {
-    /// Checks the headers of all lanes: one must be valid, and nothing may be left to replay.
+    /// Checks the headers of all lanes: one must be valid, and nothing may be left to replay. If one
+    /// does not say whether its transaction is retired, no counters are known.
     pub(super) fn check_lanes(&mut self) -> Result<LaneTotals> {
         let mut totals = LaneTotals {
             free_blocks: 0,
@@ -181,16 +191,14 @@ impl Checker<'_> {
                     totals.free_blocks += i128::from(free_blocks);
                     totals.used_inodes += i128::from(used_inodes);
                 }
-                None => {
-                    self.problem(Structure::Lane, at, None, Kind::NoHeader);
-                    totals.complete = false;
-                }
+                None => totals.complete = false,
             }
         }
         Ok(totals)
     }
 
-    /// Counters of the lane at `at`: those of its last committed transaction.
+    /// Counters of the lane at `at`: those of its last committed transaction. `None` if nothing
+    /// tells what they are, which has been reported.
     fn lane(&mut self, at: u64, lane: u32) -> Result<Option<(i64, i64)>> {
         let mut newest: [Option<LaneHeader>; 2] = [None, None];
         for (slot, found) in newest.iter_mut().enumerate() {
@@ -202,9 +210,23 @@ impl Checker<'_> {
             });
         }
         newest.sort_by_key(|header| header.as_ref().map(|header| header.seq.get()));
+        let mut known = true;
+        for header in newest.iter().flatten() {
+            let seq = header.seq.get();
+            if !is_retired(header) && header.retired.get() != word(seq.wrapping_sub(2)) {
+                self.problem(Structure::Lane, at, None, Kind::Retired { seq });
+                known = false;
+            }
+        }
+        if !known {
+            return Ok(None);
+        }
         let [older, newer] = newest;
-        let Some(newer) = newer else { return Ok(None) };
-        if newer.retired.get() != newer.seq.get() {
+        let Some(newer) = newer else {
+            self.problem(Structure::Lane, at, None, Kind::NoHeader);
+            return Ok(None);
+        };
+        if !is_retired(&newer) {
             if self.body_holds(at, &newer)? {
                 self.problem(
                     Structure::Lane,
@@ -217,12 +239,15 @@ impl Checker<'_> {
             } else {
                 // Never committed: the transaction before it is the last, and is in place, or the
                 // body would not have been written over.
-                return Ok(older
-                    .filter(|older| {
-                        older.retired.get() == older.seq.get()
-                            && older.seq.get().checked_add(1) == Some(newer.seq.get())
-                    })
-                    .map(|older| (older.free_blocks.get(), older.used_inodes.get())));
+                let before = older.filter(|older| {
+                    is_retired(older) && older.seq.get().checked_add(1) == Some(newer.seq.get())
+                });
+                if before.is_none() {
+                    self.problem(Structure::Lane, at, None, Kind::NoHeader);
+                }
+                return Ok(
+                    before.map(|before| (before.free_blocks.get(), before.used_inodes.get()))
+                );
             }
         }
         Ok(Some((newer.free_blocks.get(), newer.used_inodes.get())))

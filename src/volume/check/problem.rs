@@ -96,6 +96,11 @@ pub enum Kind {
         /// Its sequence number.
         seq: u64,
     },
+    /// A header of the lane says neither that its transaction is retired nor that it is not.
+    Retired {
+        /// Its sequence number.
+        seq: u64,
+    },
 
     /// A count of free things in a chunk is not the number of clear bits beside it.
     FreeCount {
@@ -327,6 +332,9 @@ impl fmt::Display for Kind {
                     f,
                     "journal not replayed: transaction {seq} is committed, not retired"
                 )
+            }
+            Kind::Retired { seq } => {
+                write!(f, "nothing says whether transaction {seq} is retired")
             }
             Kind::FreeCount { stored, counted } => {
                 write!(f, "free count is {stored}, {counted} are free")

@@ -149,6 +149,20 @@ fn checksum(header: &LaneHeader) -> u32 {
     crc32c(CRC_OF_CRC, covered)
 }
 
+/// What `retired` of a header says once transaction `seq` is retired: the low half of the number,
+/// and a checksum of all of it above. The words of a transaction and of the one two before it, which a
+/// header has until then, differ in sixteen bits at least.
+pub fn retired_word(seq: u64) -> U64 {
+    let sum = crc32c(0, &seq.to_le_bytes());
+    U64::new((u64::from(sum) << 32) | (seq & u64::from(u32::MAX)))
+}
+
+/// What it says before that: the slot's transaction before `seq` is retired. (That of transaction 1
+/// is none, and has a word all the same.)
+pub fn unretired_word(seq: u64) -> U64 {
+    retired_word(seq.wrapping_sub(2))
+}
+
 /// Writes lane `index` as one whose transaction 0 is retired and empty: for mkfs.
 pub(super) fn format<P: Pmem, S>(
     dirty: &mut Dirty<'_, P, S>,
@@ -156,15 +170,26 @@ pub(super) fn format<P: Pmem, S>(
     index: u32,
 ) -> Result<()> {
     let at = geo.lane_at(index);
+    // The rest first: a header of an older volume must not outlive the new one.
+    dirty.zero(at + LANE_BODY, LANE_BYTES - LANE_BODY)?;
+    dirty.store(header_at(at, 1), no_header(1).as_bytes())?;
     let mut header = LaneHeader {
         lane: U32::new(index),
+        retired: retired_word(0),
         ..LaneHeader::default()
     };
     header.crc = U32::new(checksum(&header));
-    // The rest first: a header of an older volume must not outlive the new one.
-    let start = header_at(at, 1);
-    dirty.zero(start, at + LANE_BYTES - start)?;
     dirty.store(header_at(at, 0), header.as_bytes())
+}
+
+/// What the slot of transaction `seq` holds if it has no header.
+pub fn no_header(seq: u64) -> LaneHeader {
+    LaneHeader {
+        // Not the checksum of a header of zeros.
+        crc: U32::ZERO,
+        retired: unretired_word(seq),
+        ..LaneHeader::default()
+    }
 }
 
 /// The header of transaction `seq`.
@@ -179,7 +204,7 @@ fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader
         free_blocks: I64::new(free_blocks),
         used_inodes: I64::new(used_inodes),
         reserved: [0; 16],
-        retired: U64::ZERO,
+        retired: unretired_word(seq),
     };
     header.crc = U32::new(checksum(&header));
     header
@@ -188,5 +213,5 @@ fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader
 /// Stores `seq` as retired.
 fn retire<P: Pmem, S>(dirty: &mut Dirty<'_, P, S>, at: u64, seq: u64) -> Result<()> {
     let field = header_at(at, seq) + offset_of!(LaneHeader, retired) as u64;
-    dirty.store(field, &seq.to_le_bytes())
+    dirty.store(field, retired_word(seq).as_bytes())
 }

@@ -2,11 +2,10 @@
 
 //! What mount makes of the lanes.
 
-use zerocopy::little_endian::U32;
 use zerocopy::IntoBytes;
 
 use super::entry::{Entry, Word, WORD};
-use super::{checksum, header_at, retire, BODY_MAX};
+use super::{checksum, header_at, no_header, retire, retired_word, unretired_word, BODY_MAX};
 use crate::env::{crc32c, Vec};
 use crate::volume::error::{Error, Result, Structure};
 use crate::volume::format::{LaneHeader, LANE_BODY};
@@ -68,7 +67,8 @@ fn read_header<P: Pmem + ?Sized>(
 /// Reads lane `index`: the header that counts, and what is to be done. If the last transaction must
 /// be replayed, `body` has its entries. Writes nothing.
 ///
-/// Fails with [`Error::Corrupt`] if neither header is one.
+/// Fails with [`Error::Corrupt`] if neither header is one, or nothing says whether the last
+/// transaction is retired.
 pub fn inspect<P: Pmem + ?Sized>(
     pmem: &P,
     geo: &Geometry,
@@ -85,8 +85,12 @@ pub fn inspect<P: Pmem + ?Sized>(
         (Some(only), None) | (None, Some(only)) => (only, None),
         (None, None) => return Err(corrupt(at)),
     };
-    if last.retired == last.seq {
+    let seq = last.seq.get();
+    if last.retired == retired_word(seq) {
         return Ok((last, LaneState::Retired));
+    }
+    if last.retired != unretired_word(seq) {
+        return Err(corrupt(at));
     }
     // CAST: at most BODY_MAX.
     for _ in 0..last.body_len.get() as usize / WORD {
@@ -100,8 +104,8 @@ pub fn inspect<P: Pmem + ?Sized>(
     // The lane's body was free for the last transaction because the one before was retired.
     match before {
         Some(before)
-            if before.retired == before.seq
-                && before.seq.get().checked_add(1) == Some(last.seq.get()) =>
+            if before.retired == retired_word(before.seq.get())
+                && before.seq.get().checked_add(1) == Some(seq) =>
         {
             Ok((before, LaneState::Torn))
         }
@@ -178,11 +182,6 @@ fn close<P: Pmem>(pmem: &P, at: u64, seq: u64, _replayed: Durable<Replayed>) -> 
 /// it could match a body that a later transaction of the same number leaves half written.
 fn cancel<P: Pmem>(pmem: &P, at: u64, seq: u64) -> Result<()> {
     let mut dirty: Dirty<'_, P, Closed> = Dirty::new(pmem);
-    let header = LaneHeader {
-        // Not the checksum of a header of zeros.
-        crc: U32::ZERO,
-        ..LaneHeader::default()
-    };
-    dirty.store(header_at(at, seq), header.as_bytes())?;
+    dirty.store(header_at(at, seq), no_header(seq).as_bytes())?;
     dirty.write_back().fence().map(|_| ())
 }

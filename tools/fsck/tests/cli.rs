@@ -10,12 +10,15 @@ use assert_cmd::assert::Assert;
 use assert_cmd::Command;
 use predicates::str::contains;
 use rdax_volume::ram::Ram;
-use rdax_volume::volume::format::{LaneHeader, Time, BLOCK, LANE_BYTES, LANE_COUNT, ROOT_INO};
+use rdax_volume::volume::format::{
+    LaneHeader, Time, BLOCK, LANE_BYTES, LANE_COUNT, ROOT_INO, VERSION,
+};
+use rdax_volume::volume::journal::unretired_word;
 use rdax_volume::volume::namespace::NewInode;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{mkfs, MountOptions, Volume};
 use tempfile::TempDir;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 const SIZE: u64 = 16 << 20;
 const COPY: u64 = SIZE - BLOCK;
@@ -181,7 +184,7 @@ fn newer_format() {
     let ram = volume();
     let sb: [u8; 512] = content(&ram)[..512].try_into().unwrap();
     let mut newer = sb;
-    newer[12] = 2;
+    newer[12..16].copy_from_slice(&(VERSION + 1).to_le_bytes());
     newer[8..12].fill(0);
     let crc = rdax_volume::env::crc32c(0, &newer);
     newer[8..12].copy_from_slice(&crc.to_le_bytes());
@@ -322,8 +325,8 @@ fn journal_not_replayed() -> Bed {
             let header = LaneHeader::read_from_bytes(&bytes[at + slot..at + slot + 64]).unwrap();
             (header.seq.get(), at + slot)
         });
-        let (_, newest) = headers.into_iter().max().unwrap();
-        bytes[newest + 56..newest + 64].fill(0);
+        let (seq, newest) = headers.into_iter().max().unwrap();
+        bytes[newest + 56..newest + 64].copy_from_slice(unretired_word(seq).as_bytes());
         changed += 1;
     }
     assert_eq!(changed, 1);

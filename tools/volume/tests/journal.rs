@@ -4,18 +4,19 @@
 
 mod media;
 
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use media::{bytes, ensure, made, mount, try_used_blocks, try_used_inodes, SMALL};
 use proptest::prelude::*;
 use rdax_volume::env::fail_allocations_after;
-use rdax_volume::sim::{Bounds, Mistake, Sim, Trace};
+use rdax_volume::sim::{Bounds, Image, Mistake, Sim, Trace};
 use rdax_volume::volume::alloc::{Run, Want};
 use rdax_volume::volume::error::{Error, Structure};
-use rdax_volume::volume::format::{RawInode, BLOCK, LANE_BODY, LANE_COUNT, ROOT_INO};
+use rdax_volume::volume::format::{LaneHeader, RawInode, BLOCK, LANE_BODY, LANE_COUNT, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
-use rdax_volume::volume::journal::{Tx, BODY_MAX};
-use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::journal::{retired_word, unretired_word, Tx, BODY_MAX};
+use rdax_volume::volume::pmem::{read_struct, Pmem};
 use rdax_volume::volume::{MountOptions, Volume};
 use zerocopy::IntoBytes;
 
@@ -709,6 +710,60 @@ fn a_fence_that_fails_stops_the_volume_unless_nothing_has_happened() {
         let vol = mount(bench.vol.pmem().clone());
         let after = State::of(&vol, bench.field).unwrap();
         assert_eq!(after.inodes.len(), before.inodes.len() + 1);
+    }
+}
+
+/// A transaction that is in place is not replayed over what came after it, and one that has to be is
+/// not forgotten, whichever bit of `retired` is damaged, in whichever header.
+#[test]
+fn damaged_retired_words_are_noticed() {
+    let mut bench = Bench::new();
+    create_twice(&mut bench, None);
+    let trace = bench.sim().take_trace();
+    let bounds = Bounds {
+        per_fence: 8,
+        seed: 3,
+    };
+    let lanes = (0..LANE_COUNT).map(|i| bench.vol.geometry().lane_at(i));
+    let seq = |at| {
+        read_struct::<LaneHeader, _>(bench.sim(), at)
+            .unwrap()
+            .seq
+            .get()
+    };
+    let lane = lanes.max_by_key(|at| seq(*at)).unwrap();
+    let (mut refused, mut kept) = (0, 0);
+    let mut damage = |content: Image| {
+        let state = recovered(&Sim::from_image(SMALL, content.clone()), bench.field);
+        for bit in (0..64).chain(512..576) {
+            let sim = Sim::from_image(SMALL, content.clone());
+            let at = lane + offset_of!(LaneHeader, retired) as u64 + bit / 8;
+            let mut byte = [0];
+            sim.read(at, &mut byte).unwrap();
+            sim.store(at, &[byte[0] ^ (1 << (bit % 8))]).unwrap();
+            if Volume::mount(&sim, MountOptions::default()).is_err() {
+                refused += 1;
+                continue;
+            }
+            assert!(recovered(&sim, bench.field) == state, "bit {bit}");
+            kept += 1;
+        }
+    };
+    trace.for_each_crash(bounds, |crash| damage(crash.sim.content()));
+    damage(bench.sim().content());
+    // The last header's word is needed, the other one's rarely.
+    assert!(refused > 0 && kept > 0, "{refused} refused, {kept} kept");
+}
+
+/// The words of a transaction and of the one two before differ in few ways, which are all tried.
+#[test]
+fn retired_words_differ_in_many_bits() {
+    // The checksum of a difference is the difference of the checksums; and to take 2 from a number
+    // changes all bits from 1 up to the lowest of these that is set.
+    for bit in 1..64 {
+        let seq = 1 << bit;
+        let differ = (retired_word(seq) ^ unretired_word(seq)).get();
+        assert!(differ.count_ones() >= 16, "2^{bit}: {differ:#x}");
     }
 }
 

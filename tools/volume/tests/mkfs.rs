@@ -10,7 +10,7 @@ use media::{bytes, format, free_blocks, made, mount, used_inodes, NOW, SMALL};
 use rdax_volume::sim::{Bounds, Sim};
 use rdax_volume::volume::check;
 use rdax_volume::volume::error::{Error, Structure};
-use rdax_volume::volume::format::{BLOCK, CHUNK_BLOCKS, ROOT_INO};
+use rdax_volume::volume::format::{BLOCK, CHUNK_BLOCKS, ROOT_INO, VERSION};
 use rdax_volume::volume::mkfs::{self, Options};
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::MountOptions;
@@ -199,11 +199,9 @@ fn bad_superblocks_are_refused() {
     );
     // A newer version, and features.
     let sim = made(SMALL);
-    change(&sim, 12, &[2], true);
-    assert_eq!(
-        refused(&sim, true),
-        Error::Unsupported { bits: 2, ro: false }
-    );
+    change(&sim, 12, &(VERSION + 1).to_le_bytes(), true);
+    let bits = u64::from(VERSION) + 1;
+    assert_eq!(refused(&sim, true), Error::Unsupported { bits, ro: false });
     let sim = made(SMALL);
     change(&sim, 32, &[4], true);
     assert_eq!(

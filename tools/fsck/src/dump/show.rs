@@ -8,7 +8,7 @@ use rdax_volume::env::{self, crc32c};
 use rdax_volume::volume::check::crc;
 use rdax_volume::volume::extent::unpack;
 use rdax_volume::volume::format::*;
-use rdax_volume::volume::journal::{self, LaneState};
+use rdax_volume::volume::journal::{self, retired_word, unretired_word, LaneState};
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{inode as volume_inode, super_block};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -97,6 +97,16 @@ pub fn journal(media: &Media<'_>) -> Node {
     Node::new("journal").parts(lanes)
 }
 
+/// What a header says of its transaction.
+fn retired(h: &LaneHeader) -> String {
+    let seq = h.seq.get();
+    match h.retired {
+        word if word == retired_word(seq) => "yes".to_owned(),
+        word if word == unretired_word(seq) => "no".to_owned(),
+        word => format!("{:#x}, which says neither", word.get()),
+    }
+}
+
 fn header(media: &Media<'_>, at: u64) -> Node {
     let title = format!("header at {at:#x}");
     let Some(h) = media.get::<LaneHeader>(at) else {
@@ -105,7 +115,7 @@ fn header(media: &Media<'_>, at: u64) -> Node {
     Node::new(title)
         .checksum(h.crc.get(), crc(&h.as_bytes()[..56]))
         .field("seq", h.seq.get())
-        .field("retired", h.retired.get())
+        .field("retired", retired(&h))
         .field("lane", h.lane.get())
         .field("body_len", h.body_len.get())
         .field("body_crc", hex(h.body_crc.get().into()))

@@ -11,7 +11,9 @@ use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::format::{
     LaneHeader, ENTRY_COUNT_BITS, ENTRY_KIND_BITS, ENTRY_WRITE, LANE_BODY,
 };
-use rdax_volume::volume::journal::{self, Applied, LaneState, Logged, Retired, BODY_MAX};
+use rdax_volume::volume::journal::{
+    self, no_header, retired_word, Applied, LaneState, Logged, Retired, BODY_MAX,
+};
 use rdax_volume::volume::persist::{Dirty, Durable};
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::super_block::Geometry;
@@ -71,7 +73,7 @@ impl<'a> Log<'a> {
             seq: U64::new(seq),
             free_blocks: I64::new(self.header.free_blocks.get().wrapping_add(free)),
             used_inodes: I64::new(self.header.used_inodes.get().wrapping_add(used)),
-            ..LaneHeader::default()
+            ..no_header(seq)
         };
         let covered = &header.as_bytes()[..std::mem::offset_of!(LaneHeader, retired)];
         header.crc = U32::new(crc32c(0, covered));
@@ -107,11 +109,17 @@ impl<'a> Log<'a> {
     }
 
     fn retire(&self, seq: u64, _applied: Durable<Applied>) -> Result<Durable<Retired>> {
-        let mut dirty = Dirty::new(&self.pmem);
-        let at = self.header_at(seq) + std::mem::offset_of!(LaneHeader, retired) as u64;
-        dirty.store(at, &seq.to_le_bytes())?;
-        dirty.write_back().fence()
+        retire(self.pmem, self.at, seq)
     }
+}
+
+/// Retires transaction `seq` of the lane at byte `at`.
+fn retire(pmem: &dyn Pmem, at: u64, seq: u64) -> Result<Durable<Retired>> {
+    let slot = at + (seq & 1) * size_of::<LaneHeader>() as u64;
+    let mut dirty = Dirty::new(&pmem);
+    let at = slot + std::mem::offset_of!(LaneHeader, retired) as u64;
+    dirty.store(at, retired_word(seq).as_bytes())?;
+    dirty.write_back().fence()
 }
 
 /// Makes the lane `index` one without a transaction. Its counters are lost.
@@ -119,6 +127,7 @@ pub fn reset_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
     let at = geo.lane_at(index);
     let mut header = LaneHeader {
         lane: U32::new(index),
+        retired: retired_word(0),
         ..LaneHeader::default()
     };
     let covered = &header.as_bytes()[..std::mem::offset_of!(LaneHeader, retired)];
@@ -126,7 +135,7 @@ pub fn reset_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
     // The other one first, so that it cannot be taken for a newer one.
     let size = size_of::<LaneHeader>();
     for (at, bytes) in [
-        (at + size as u64, &vec![0; size][..]),
+        (at + size as u64, no_header(1).as_bytes()),
         (at, header.as_bytes()),
     ] {
         let mut dirty: Dirty<'_, _, Retired> = Dirty::new(&pmem);
@@ -136,14 +145,7 @@ pub fn reset_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
     Ok(())
 }
 
-/// Marks the last transaction of the lane `index` as done, although it is not known to be.
-pub fn give_up_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
-    let (header, _) = journal::inspect(pmem, geo, index, &mut env::Vec::new())?;
-    let seq = header.seq.get();
-    let field = std::mem::offset_of!(LaneHeader, retired) as u64;
-    let at = geo.lane_at(index) + (seq & 1) * size_of::<LaneHeader>() as u64 + field;
-    let mut dirty: Dirty<'_, _, Retired> = Dirty::new(&pmem);
-    dirty.store(at, &seq.to_le_bytes())?;
-    let _: Durable<Retired> = dirty.write_back().fence()?;
-    Ok(())
+/// Marks transaction `seq` of the lane at byte `at` as done, although it is not known to be.
+pub fn give_up(pmem: &dyn Pmem, at: u64, seq: u64) -> Result<()> {
+    retire(pmem, at, seq).map(|_| ())
 }

@@ -20,7 +20,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::inode::chunk_header;
-use super::log::{give_up_lane, reset_lane};
+use super::log::{give_up, reset_lane};
 use super::{is_local, of, Line, Repair, Said};
 
 /// A superblock is in place.
@@ -122,12 +122,23 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
     let (_, geo) = super_block::read_at(pmem, 0)?;
     let index = |problem: &Problem| ((problem.at - geo.lane_at(0)) / LANE_BYTES) as u32;
     let mut done = false;
-    for problem in of(problems, Structure::Lane).filter(|p| p.kind == Kind::NoHeader) {
-        reset_lane(pmem, &geo, index(problem))?;
-        said.say(format!(
-            "journal lane at {:#x}: made anew; what was in it is lost",
-            problem.at
-        ));
+    for problem in of(problems, Structure::Lane) {
+        let at = problem.at;
+        match problem.kind {
+            Kind::NoHeader => {
+                reset_lane(pmem, &geo, index(problem))?;
+                said.say(format!(
+                    "journal lane at {at:#x}: made anew; what was in it is lost"
+                ));
+            }
+            Kind::Retired { seq } => {
+                give_up(pmem, at, seq)?;
+                said.say(format!(
+                    "journal lane at {at:#x}: transaction {seq} may not be in place, given up"
+                ));
+            }
+            _ => continue,
+        }
         done = true;
     }
     if done {
@@ -139,7 +150,7 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
         match journal::inspect(pmem, &geo, lane, &mut env::Vec::new())? {
             (_, LaneState::Retired) => continue,
             (header, LaneState::Logged) => {
-                give_up_lane(pmem, &geo, lane)?;
+                give_up(pmem, at, header.seq.get())?;
                 said.say(format!(
                     "journal lane at {at:#x}: transaction {} cannot be replayed, given up",
                     header.seq

@@ -7,6 +7,7 @@ use rdax_volume::volume::error::Structure::{
     Bitmap, Inode, InodeChunk, Lane, Orphan, SuperBlock as Super,
 };
 use rdax_volume::volume::format::*;
+use rdax_volume::volume::journal::unretired_word;
 use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::bed::{Bed, Parts, BYTES};
@@ -93,8 +94,18 @@ fn transaction_that_cannot_be_replayed() {
             header.body_len = U32::new(8);
             header.body_crc = U32::new(crc32c(0, &body));
             header.seq += 2;
-            header.retired = U64::ZERO;
+            header.retired = unretired_word(header.seq.get());
         });
+        (Lane, bed.lane_at(5))
+    });
+    assert!(said.contains("given up"), "{said}");
+}
+
+#[test]
+fn transaction_that_may_not_be_in_place() {
+    let said = mended(&[], false, |bed| {
+        let (slot, _) = bed.last_header(5);
+        bed.lane(5, slot, |header| header.retired ^= U64::new(1 << 33));
         (Lane, bed.lane_at(5))
     });
     assert!(said.contains("given up"), "{said}");

@@ -62,10 +62,8 @@ fn targets(bed: &Bed) -> Vec<Target> {
     add(0, 512, &[]);
     add(BYTES - BLOCK, 512, &[]);
     for lane in 0..u64::from(LANE_COUNT) {
-        // Not `retired`, eight bytes outside the checksum: a bit of it can make an old transaction
-        // one that has to be replayed.
-        add(bed.lane_at(lane), 56, &[]);
-        add(bed.lane_at(lane) + 64, 56, &[]);
+        add(bed.lane_at(lane), 64, &[]);
+        add(bed.lane_at(lane) + 64, 64, &[]);
         add(bed.lane_at(lane) + LANE_BODY, 256, &[]);
     }
     for chunk in 0..BYTES / BLOCK / CHUNK_BLOCKS {

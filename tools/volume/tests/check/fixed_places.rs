@@ -5,6 +5,7 @@
 use rdax_volume::volume::check::{check, Kind, Problem};
 use rdax_volume::volume::error::Structure::{Lane, SuperBlock};
 use rdax_volume::volume::format::{BLOCK, MIN_BYTES};
+use rdax_volume::volume::journal::unretired_word;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{format, Error};
 use zerocopy::little_endian::{I64, U32, U64};
@@ -83,9 +84,9 @@ fn no_volume() {
 #[test]
 fn newer_formats_are_refused() {
     let bed = Bed::new();
-    bed.super_block(|sb| sb.version = U32::new(2));
+    bed.super_block(|sb| sb.version = U32::new(format::VERSION + 1));
     let newer = |bits| (Error::Unsupported { bits, ro: false }, vec![]);
-    assert_eq!(failure(&bed), newer(2));
+    assert_eq!(failure(&bed), newer(u64::from(format::VERSION) + 1));
     let bed = Bed::new();
     bed.super_block(|sb| sb.incompat = U64::new(4));
     assert_eq!(failure(&bed), newer(4));
@@ -189,8 +190,26 @@ fn journal_not_replayed() {
     let bed = Bed::new();
     let (lane, slot, header) = used_lane(&bed);
     let seq = header.seq.get();
-    bed.lane(lane, slot, |header| header.retired = U64::new(seq - 2));
+    bed.lane(lane, slot, |header| header.retired = unretired_word(seq));
     bed.expect(&[problem(Lane, bed.lane_at(lane), Kind::NotReplayed { seq })]);
+}
+
+/// No bit of `retired` makes a transaction that is in place one to be replayed, be the header the
+/// last one or that before.
+#[test]
+fn damaged_retired_word() {
+    let bed = Bed::new();
+    let (lane, slot, header) = used_lane(&bed);
+    let seq = header.seq.get();
+    for (slot, seq) in [(slot, seq), (1 - slot, seq - 1)] {
+        for bit in 0..64 {
+            let flip = |header: &mut format::LaneHeader| header.retired ^= U64::new(1 << bit);
+            bed.lane(lane, slot, flip);
+            bed.expect(&[problem(Lane, bed.lane_at(lane), Kind::Retired { seq })]);
+            bed.lane(lane, slot, flip);
+        }
+    }
+    bed.expect(&[]);
 }
 
 #[test]
@@ -203,6 +222,7 @@ fn torn_transaction_is_none() {
         seq: U64::new(seq),
         body_len: U32::new(64),
         body_crc: U32::new(0x1234_5678),
+        retired: unretired_word(seq),
         free_blocks: I64::new(-1000),
         ..header.clone()
     };
@@ -210,7 +230,9 @@ fn torn_transaction_is_none() {
     bed.lane(lane, 1 - slot, |_| {});
     bed.expect(&[]);
     // The same with a transaction before it that was not retired cannot be.
-    bed.lane(lane, slot, |header| header.retired = U64::ZERO);
+    bed.lane(lane, slot, |header| {
+        header.retired = unretired_word(header.seq.get());
+    });
     bed.expect(&[problem(Lane, bed.lane_at(lane), Kind::NoHeader)]);
 }
 
