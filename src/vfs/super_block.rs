@@ -198,6 +198,7 @@ in_messages!(VolumeError, OpenError);
 fn refuse(fc: &Context, name: &CStr, error: VolumeError) -> Error {
     let mend = match error {
         VolumeError::NotRdax => "make one with mkfs.rdax",
+        VolumeError::Version { .. } => "use the rdax that it was made with",
         VolumeError::Unsupported { ro: true, .. } => "or use a newer rdax",
         VolumeError::Unsupported { ro: false, .. } => "use a newer rdax",
         VolumeError::Corrupt { .. } | VolumeError::Media { .. } => "run fsck.rdax",

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use super::format::VERSION;
 use crate::env::NoMemory;
 
 /// Which structure a check failed on. Printed in front of its byte address.
@@ -89,10 +90,15 @@ pub enum Error {
     WriteProtected,
     /// The device holds no rdax volume (EINVAL).
     NotRdax,
-    /// A newer format or an unknown incompatible feature (EINVAL); `ro` is true where a read-only
-    /// mount would be possible (EROFS).
+    /// Another version of the format (EINVAL).
+    Version {
+        /// That of the volume.
+        found: u32,
+    },
+    /// An unknown incompatible feature (EINVAL); `ro` is true where a read-only mount would be
+    /// possible (EROFS).
     Unsupported {
-        /// The feature bits that are not known, or the version.
+        /// The feature bits that are not known.
         bits: u64,
         /// Only read-only-compatible features are unknown.
         ro: bool,
@@ -124,7 +130,7 @@ impl Error {
             Error::Media { .. } => 5,
             Error::NoMemory => 12,
             Error::Exists => 17,
-            Error::Invalid | Error::NotRdax | Error::TooSmall { .. } => 22,
+            Error::Invalid | Error::NotRdax | Error::TooSmall { .. } | Error::Version { .. } => 22,
             Error::Unsupported { ro, .. } => {
                 if ro {
                     30
@@ -165,6 +171,10 @@ impl fmt::Display for Error {
                 f.write_str("device is write-protected, and its journal has to be recovered")
             }
             Error::NotRdax => f.write_str("no rdax volume found"),
+            Error::Version { found } => write!(
+                f,
+                "format version {found} is not supported, only {VERSION} is"
+            ),
             Error::Unsupported { bits, ro } => write!(
                 f,
                 "format feature bits {bits:#x} are not supported{}",

@@ -182,9 +182,8 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
     }
     // The version says how to read what follows, the features whether that is safe.
     if sb.version.get() != VERSION {
-        return Err(Error::Unsupported {
-            bits: u64::from(sb.version.get()),
-            ro: false,
+        return Err(Error::Version {
+            found: sb.version.get(),
         });
     }
     let unknown = sb.incompat.get() & !INCOMPAT_KNOWN;

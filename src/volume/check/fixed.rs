@@ -82,10 +82,7 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
     };
     let version = sb.version.get();
     if version != VERSION {
-        return Err(Error::Unsupported {
-            bits: version.into(),
-            ro: false,
-        });
+        return Err(Error::Version { found: version });
     }
     // A feature that only forbids writing to old code is still no structure this code can judge.
     let unknown = (sb.incompat.get() & !INCOMPAT_KNOWN) | (sb.ro_compat.get() & !RO_COMPAT_KNOWN);

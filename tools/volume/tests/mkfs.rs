@@ -200,8 +200,8 @@ fn bad_superblocks_are_refused() {
     // A newer version, and features.
     let sim = made(SMALL);
     change(&sim, 12, &(VERSION + 1).to_le_bytes(), true);
-    let bits = u64::from(VERSION) + 1;
-    assert_eq!(refused(&sim, true), Error::Unsupported { bits, ro: false });
+    let found = VERSION + 1;
+    assert_eq!(refused(&sim, true), Error::Version { found });
     let sim = made(SMALL);
     change(&sim, 32, &[4], true);
     assert_eq!(
