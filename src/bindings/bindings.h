@@ -124,6 +124,9 @@ void rdax_filemap_invalidate_lock_shared(struct address_space *mapping);
 void rdax_filemap_invalidate_unlock_shared(struct address_space *mapping);
 bool rdax_mapping_writably_mapped(const struct address_space *mapping);
 
+/* dax: work */
+void rdax_init_delayed_work(struct delayed_work *work, work_func_t func);
+
 /* dax: the tree of chunks */
 void rdax_xa_init(struct xarray *xa);
 bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark);

@@ -87,6 +87,13 @@ void rdax_sb_end_intwrite(struct super_block *sb)
 	sb_end_intwrite(sb);
 }
 
+/* dax: work */
+
+void rdax_init_delayed_work(struct delayed_work *work, work_func_t func)
+{
+	INIT_DELAYED_WORK(work, func);
+}
+
 /* vfs: inodes */
 
 struct inode *rdax_alloc_inode_sb(struct super_block *sb, struct kmem_cache *cache)

@@ -19,10 +19,8 @@ use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::barrier::{smp_mb, Full};
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
-use super::layout::Pin;
 use super::sync::{self, Hot};
 use super::tracker::Tracker;
-use crate::env::Vec;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::super_block::SbInfo;
 
@@ -138,9 +136,6 @@ pub struct DirtyInodes {
     /// One `sync_all` at a time.
     #[pin]
     serial: Mutex<()>,
-    /// Pages that were pinned when their inode was evicted.
-    #[pin]
-    pub(super) pins: Mutex<Vec<Pin>>,
 }
 
 impl DirtyInodes {
@@ -158,7 +153,6 @@ impl DirtyInodes {
             changed <- new_condvar!("rdax_dirty_changed"),
             fenced <- new_condvar!("rdax_fenced"),
             serial <- new_mutex!((), "rdax_sync_all"),
-            pins <- new_mutex!(Vec::new(), "rdax_pins"),
         })
     }
 

@@ -16,6 +16,7 @@ use kernel::sync::rcu;
 use super::layout::{self, unmap};
 use super::page::Page;
 use super::page_set::PageSet;
+use super::pins;
 use super::sync;
 use super::tracker::split;
 use crate::bindings;
@@ -68,7 +69,7 @@ unsafe extern "C" fn notify_failure(
             let _faults = InvalidateLock::new(info);
             layout::detach(info);
         });
-        layout::wait_for_pins(sb);
+        pins::wait_for_all(sb);
         return 0;
     }
     for block in pmem.blocks_at(offset, len) {

@@ -13,14 +13,13 @@ use kernel::prelude::*;
 use super::chunk::Run;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
+use super::pins::{self, Pinned};
 use super::sync::{self, Hot};
-use super::tag;
-use super::tracker::{split, table_for, Chunk, State};
+use super::tracker::{split, Chunk, State};
 use crate::bindings;
-use crate::env::nofs;
+use crate::env::Vec;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::InvalidateLock;
-use crate::vfs::super_block::SbInfo;
 
 /// Takes the pages `first..=last` from the file. The caller holds `i_rwsem` exclusively, and `lock`
 /// proves that faults are kept out; while a pinned page is waited for, they are let in.
@@ -147,20 +146,17 @@ pub(super) fn unmap_zeroes(info: &InodeInfo, chunk: &Chunk, state: &mut State, p
 }
 
 /// The last user of the inode is gone: its pages no longer belong to it, and what they hold is
-/// durable, unless the file has no name left. Returns whether its blocks may be freed now: not if
-/// a page of them is still pinned.
+/// durable, unless the file has no name left. Returns whether its blocks may be freed now: if a page
+/// of them is still pinned, [`pins`] sees to that.
 ///
-/// Does not wait for pins: the task that evicts may be the one that holds them. Whoever unmounts
-/// calls [`wait_for_pins`] later.
+/// Does not wait for pins: the task that evicts may be the one that holds them.
 #[must_use]
 pub fn evict(info: &InodeInfo) -> bool {
     let tracker = &info.tracker;
     let sb = info.sb();
-    let idle = match sb.volume.pmem().access() {
-        Some(_access) => give_up_pages(info),
-        // With the device, its struct pages are gone.
-        None => false,
-    };
+    // With the device, its struct pages are gone.
+    let access = sb.volume.pmem().access();
+    let pinned = access.is_some().then(|| give_up_pages(info));
     // From here on nothing tags a page: no mapping exists, and pinned pages lead nowhere.
     // SAFETY: the inode is alive, and nobody else uses it.
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
@@ -181,96 +177,30 @@ pub fn evict(info: &InodeInfo) -> bool {
     // SAFETY: no fault, sync or break of the layout is under way or can begin: they need a
     // reference to the inode, or `leave` waited for them.
     unsafe { tracker.free_chunks() };
-    idle
+    pinned.is_some_and(|pinned| pins::leave(info, unlinked, pinned))
 }
 
-/// Takes all pages from an inode that nobody uses any more. Returns whether all were idle.
-fn give_up_pages(info: &InodeInfo) -> bool {
+/// Takes all pages from an inode that nobody uses any more. Returns those that are pinned.
+fn give_up_pages(info: &InodeInfo) -> Vec<Pinned> {
     let sb = info.sb();
-    let mut idle = true;
+    let mut pinned = Vec::new();
     for chunk in info.tracker.chunks(0, u64::MAX, false) {
         let state = chunk.lock();
         for (nth, block) in pages_of(&state, state.present()) {
-            let page = Page::of_block(sb.volume.pmem(), block);
-            if page.dissociate() {
+            if Page::of_block(sb.volume.pmem(), block).dissociate() {
                 continue;
             }
-            idle = false;
-            let pin = Pin {
-                ino: info.ino(),
+            let page = Pinned {
                 page: chunk.first_page() + nth as u64,
                 block,
             };
-            if sb.dirty.pins.lock().push(pin).is_err() {
-                let _ = page.wait_idle(false);
-                page.reset();
+            if pinned.push(page).is_err() {
+                // Without a place to remember it there is no other way.
+                pins::wait_for(sb, &page);
             }
         }
     }
-    idle
-}
-
-/// A page that was pinned when its inode was evicted, and belongs to nobody since; or the first one
-/// of a huge folio.
-#[derive(Clone, Copy)]
-pub struct Pin {
-    ino: u64,
-    page: u64,
-    block: u64,
-}
-
-/// Gives pages that were pinned when the inode was evicted back to it, so that truncation finds
-/// them. Called before others see the inode.
-pub fn adopt_pins(info: &InodeInfo) -> Result {
-    let take = || {
-        let mut pins = info.sb().dirty.pins.lock();
-        let at = pins.iter().position(|pin| pin.ino == info.ino())?;
-        let pin = *pins.get(at)?;
-        pins.swap_remove(at);
-        Some(pin)
-    };
-    while let Some(pin) = take() {
-        if let Err(error) = adopt(info, &pin) {
-            // There was room for it.
-            let _ = info.sb().dirty.pins.lock().push(pin);
-            return Err(error);
-        }
-    }
-    Ok(())
-}
-
-fn adopt(info: &InodeInfo, pin: &Pin) -> Result {
-    let (index, nth) = split(pin.page);
-    let chunk = info.tracker.make_chunk(index)?;
-    let mut state = chunk.lock();
-    let page = Page::of_block(info.sb().volume.pmem(), pin.block);
-    // Whoever has it pinned may have stored to it.
-    let mut stored_to = Some(nth);
-    if page.is_huge() {
-        page.adopt_huge(info.mapping(), pin.page);
-        let _ = state.map_huge(pin.block);
-        stored_to = None;
-    } else {
-        let table = nofs(|| table_for(&state, nth, pin.block))?;
-        let _ = state.map_block(nth, pin.block, table);
-        page.associate(info.mapping(), pin.page);
-    }
-    tag(info, chunk, stored_to);
-    Ok(())
-}
-
-/// Waits until every page that was pinned when its inode was evicted is idle, as the next user of
-/// the device must find it. Called when all inodes are gone, before the device is given up; and
-/// when the device is being removed.
-pub fn wait_for_pins(sb: &SbInfo) {
-    loop {
-        let Some(pin) = sb.dirty.pins.lock().pop() else {
-            break;
-        };
-        let page = Page::of_block(sb.volume.pmem(), pin.block);
-        let _ = page.wait_idle(false);
-        page.reset();
-    }
+    pinned
 }
 
 /// Takes the entries for pages `first..=last` out of all page tables. Private copies stay.

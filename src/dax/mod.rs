@@ -14,7 +14,7 @@
 //! * [`chunk`], [`heat`] and [`page_set`] are pure: the state machine, which is model-checked on
 //!   the host.
 //! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
-//! * [`fault`], [`sync`], [`layout`] and [`failure`] are the edge to the memory manager.
+//! * [`fault`], [`sync`], [`layout`], [`pins`] and [`failure`] are the edge to the memory manager.
 //!
 //! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
@@ -29,13 +29,15 @@ mod heat;
 mod layout;
 pub mod page;
 mod page_set;
+pub mod pins;
 mod sync;
 mod tracker;
 
 pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
 pub use failure::{holder_operations, unmap_all};
-pub use layout::{adopt_pins, break_layout, evict, hole_filled, wait_for_pins};
+pub use layout::{break_layout, evict, hole_filled};
+pub use pins::Pins;
 pub use sync::sync_range;
 pub use tracker::Tracker;
 

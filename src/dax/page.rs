@@ -173,6 +173,12 @@ impl Page {
         false
     }
 
+    /// Forgets that a pin dirtied it while it belonged to nobody.
+    pub fn clear_dirty(self) {
+        // SAFETY: by the invariant.
+        unsafe { bindings::rdax_page_test_clear_dirty(self.folio().cast()) };
+    }
+
     /// Makes the page, which is idle, an ordinary one that belongs to nobody; of a huge folio, all
     /// pages.
     pub fn reset(self) {

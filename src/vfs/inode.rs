@@ -264,10 +264,10 @@ impl InodeInfo {
             (*vfs).__bindgen_anon_1.__i_nlink == 0
         };
         let sb = self.sb();
-        // One that stays behind, after an error or because somebody still has a page of it
-        // pinned, is in the orphan file: the next mount frees it.
+        // One that stays behind is in the orphan file: if somebody still has a page of it pinned, until
+        // that is over; after an error, for the next mount.
         if unlinked && idle && sb.check_writable().is_ok() {
-            let _write = InternalWrite::new(self);
+            let _write = InternalWrite::new(sb);
             let mut meta = self.meta();
             if !meta.is_blank() {
                 let ino = meta.ino();
@@ -333,11 +333,19 @@ pub fn iget(sb: &SbInfo, ino: u64) -> Result<InodeRef> {
     let read = {
         let mut meta = info.meta();
         sb.check(sb.volume.iget_into(ino, &mut meta))
+            // Out of memory and without a name: it waits for a pin to end.
+            .and_then(|()| {
+                if meta.nlink() > 0 {
+                    Ok(())
+                } else {
+                    Err(ESTALE)
+                }
+            })
             .and_then(|()| symlink::Target::read(sb, &meta))
     };
     let read = read.and_then(|target| {
         info.fill(target);
-        dax::adopt_pins(info)
+        dax::pins::adopt(info)
     });
     match read {
         Ok(()) => {

@@ -8,6 +8,7 @@
 use core::ops::Deref;
 
 use super::inode::InodeInfo;
+use super::super_block::SbInfo;
 use crate::bindings;
 
 /// Proof that the current task holds the `i_rwsem` of an inode exclusively.
@@ -128,10 +129,10 @@ impl Drop for InvalidateLock<'_> {
 pub struct InternalWrite(*mut bindings::super_block);
 
 impl InternalWrite {
-    /// Waits until the file system of `info` is not frozen.
-    pub fn new(info: &InodeInfo) -> Self {
-        let sb = info.sb().as_raw();
-        // SAFETY: the super block outlives its inodes; `drop` matches.
+    /// Waits until the file system is not frozen.
+    pub fn new(sb: &SbInfo) -> Self {
+        let sb = sb.as_raw();
+        // SAFETY: the super block outlives what is kept beside it; `drop` matches.
         unsafe { bindings::rdax_sb_start_intwrite(sb) };
         InternalWrite(sb)
     }
@@ -139,7 +140,37 @@ impl InternalWrite {
 
 impl Drop for InternalWrite {
     fn drop(&mut self) {
-        // SAFETY: started in `new`; the caller's inode kept the super block alive until here.
+        // SAFETY: started in `new`; the caller kept the super block alive until here.
         unsafe { bindings::rdax_sb_end_intwrite(self.0) };
+    }
+}
+
+/// Holds the `s_umount` of a super block shared: the mount does not end meanwhile, is not frozen, and
+/// does not become read-only or writable.
+pub struct MountLock(*mut bindings::super_block);
+
+impl MountLock {
+    /// Takes the lock, unless somebody is at one of these, or about to be.
+    pub fn try_new(sb: &SbInfo) -> Option<Self> {
+        let sb = sb.as_raw();
+        // SAFETY: the super block outlives what is kept beside it; `drop` matches.
+        let taken = unsafe { bindings::down_read_trylock(&raw mut (*sb).s_umount) } != 0;
+        taken.then_some(MountLock(sb))
+    }
+
+    /// Whether the file system is writable and not frozen.
+    pub fn may_change(&self) -> bool {
+        // SAFETY: both change under the lock alone.
+        unsafe {
+            (*self.0).s_flags & bindings::RDAX_SB_RDONLY == 0
+                && i64::from((*self.0).s_writers.frozen) == i64::from(bindings::SB_UNFROZEN)
+        }
+    }
+}
+
+impl Drop for MountLock {
+    fn drop(&mut self) {
+        // SAFETY: taken in `try_new`; the caller kept the super block alive until here.
+        unsafe { bindings::up_read(&raw mut (*self.0).s_umount) };
     }
 }

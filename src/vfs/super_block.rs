@@ -47,6 +47,11 @@ pub struct SbInfo {
     /// The inodes with pages that may be dirty.
     #[pin]
     pub dirty: dax::DirtyInodes,
+    /// The pages that were pinned when their inode left memory.
+    #[pin]
+    pub pins: dax::Pins,
+    /// The orphans that the last mount left are recovered: those there are now are this one's.
+    orphans_recovered: Atomic<bool>,
     on_error: Atomic<i32>,
     dax: Atomic<i32>,
     state: StateCell,
@@ -242,6 +247,8 @@ fn mount(fc: &Context, options: Options, sb: &SuperBlock) -> Result<Pin<KBox<SbI
             volume,
             counters: Counters::new(),
             dirty <- dax::DirtyInodes::new(),
+            pins <- dax::Pins::new(),
+            orphans_recovered: Atomic::new(false),
             on_error: Atomic::new(options.on_error as i32),
             dax: Atomic::new(options.dax as i32),
             state: StateCell::new(),
@@ -310,7 +317,7 @@ fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
     if !fc.is_read_only() {
         match recover_orphans(info) {
             // Said, and `errors=` followed: what cannot be freed is no reason to serve nothing.
-            Err(e) if e == EUCLEAN || e == EIO => {}
+            Err(e) if e == EUCLEAN || e == EIO => info.orphans_recovered.store(true, Relaxed),
             result => result?,
         }
     }
@@ -336,10 +343,14 @@ fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
 
 /// Frees what files without a name left behind, before the first change after a mount.
 fn recover_orphans(info: &SbInfo) -> Result {
+    if info.orphans_recovered.load(Relaxed) {
+        return Ok(());
+    }
     let freed = info.check(info.volume.recover_orphans())?;
     if freed > 0 {
         pr_info!("{}: freed {freed} inodes without a name\n", info.name());
     }
+    info.orphans_recovered.store(true, Relaxed);
     Ok(())
 }
 
@@ -397,7 +408,7 @@ impl SuperOperations for RdaxSuper {
     fn sync(sb: &SuperBlock) -> Result {
         sb.info().check_alive()?;
         // Metadata is durable as it is; mapped stores are not.
-        dax::sync_all(sb.info())
+        dax::sync_all(sb.info()).and(dax::pins::settle(sb.info()))
     }
 
     fn show_options(sb: &SuperBlock, seq: &SeqFile) -> Result {
@@ -408,7 +419,7 @@ impl SuperOperations for RdaxSuper {
     }
 
     unsafe fn put(sb: &SuperBlock) {
-        dax::wait_for_pins(sb.info());
+        dax::pins::finish(sb.info());
         // SAFETY: by the caller nobody uses it any more; `fill` made the box.
         unsafe {
             let info = core::mem::replace(&mut (*sb.as_raw()).s_fs_info, null_mut());

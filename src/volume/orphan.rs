@@ -271,6 +271,11 @@ impl<P: Pmem> Volume<P> {
         first_error.map(|()| count)
     }
 
+    /// Frees the inode `ino`, which has no name and is in the orphan file, and which nobody uses.
+    pub fn free_orphan(&self, ino: u64) -> Result<()> {
+        self.free_inode(&mut self.iget(ino)?)
+    }
+
     fn recover_orphan(&self, slot: u32, at: u64) -> Result<()> {
         let entry: OrphanSlot = read_struct(&self.pmem, at)?;
         let ino = entry.ino.get();

@@ -19,10 +19,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("read-only, once nothing is mapped to be written", read_only),
 ];
 
-const FIFREEZE: libc::c_ulong = 0xc004_5877;
-const FITHAW: libc::c_ulong = 0xc004_5878;
+pub const FIFREEZE: libc::c_ulong = 0xc004_5877;
+pub const FITHAW: libc::c_ulong = 0xc004_5878;
 
-fn ioctl(dir: &File, request: libc::c_ulong) -> Result<()> {
+pub fn ioctl(dir: &File, request: libc::c_ulong) -> Result<()> {
     // SAFETY: the two requests take no argument.
     check(unsafe { libc::ioctl(dir.as_raw_fd(), request, 0) })?;
     Ok(())
@@ -59,7 +59,7 @@ fn writer(place: &Place) -> Result<()> {
 }
 
 /// Remounts what is mounted on the directory, read-only or not.
-fn remount(place: &Place, read_only: bool) -> Result<()> {
+pub fn remount(place: &Place, read_only: bool) -> Result<()> {
     let dir = CString::new(place.dir.as_os_str().as_bytes())?;
     let flags = libc::MS_REMOUNT | if read_only { libc::MS_RDONLY } else { 0 };
     let none = std::ptr::null();

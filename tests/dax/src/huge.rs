@@ -7,8 +7,7 @@ use std::fs::File;
 use anyhow::{ensure, Result};
 
 use crate::sys::{
-    create, drop_inodes, fallocate, free_blocks, pipe, read_at, vmsplice, waits_for_pin, write_at,
-    Map, PAGE,
+    create, fallocate, free_blocks, pipe, read_at, vmsplice, waits_for_pin, write_at, Map, PAGE,
 };
 use crate::times::moved;
 use crate::{Place, Scenario};
@@ -31,10 +30,6 @@ pub const SCENARIOS: &[Scenario] = &[
     ("truncation in the middle of 2 MiB", truncate),
     ("a pinned page of 2 MiB", pinned),
     (
-        "a pinned page of 2 MiB of a file that leaves memory",
-        evict_pinned,
-    ),
-    (
         "a hole that is written from one end to the other",
         sequential_hole,
     ),
@@ -42,11 +37,11 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Bytes in a huge page, and pages.
-const HUGE: usize = 2 << 20;
+pub const HUGE: usize = 2 << 20;
 const PAGES: u64 = 512;
 
 /// A file with `pieces` times 2 MiB of blocks, each page beginning with the number of its piece + 1.
-fn file(place: &Place, pieces: usize) -> Result<File> {
+pub fn file(place: &Place, pieces: usize) -> Result<File> {
     let file = create(&place.fresh("huge"))?;
     fallocate(&file, 0, 0, (pieces * HUGE) as u64)?;
     for page in 0..pieces * PAGES as usize {
@@ -305,20 +300,6 @@ fn pinned(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("fences", 1)], || Ok(file.sync_data()?))?;
-    waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))
-}
-
-fn evict_pinned(place: &Place) -> Result<()> {
-    let path = place.dir.join("huge");
-    let first = file(place, 1)?;
-    let map = Map::shared(&first, HUGE)?;
-    map.store(PAGE, 33);
-    let (reader, writer) = pipe()?;
-    vmsplice(&writer, &map, PAGE)?;
-    drop((map, first));
-    drop_inodes(&place.counters, 512)?;
-    let file = File::options().read(true).write(true).open(&path)?;
-    // Nothing was mapped since: truncation has to know of the pin all the same.
     waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Truncation, punching and unlinking against pages that are mapped or pinned: no block gets a new
-//! owner before its last user is gone.
+//! owner before its last user is gone. (Pins that outlive the inode are in `pins`.)
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,8 +12,8 @@ use anyhow::{ensure, Result};
 
 use crate::held::{read_held, HeldDevice};
 use crate::sys::{
-    check, create, dies_of_sigbus, drop_inodes, fallocate, filled, free_blocks, pipe, read_at,
-    read_page, vmsplice, wait_until, waits_for_pin, write_at, End, Map, PAGE,
+    check, create, dies_of_sigbus, fallocate, filled, free_blocks, pipe, read_at, vmsplice,
+    wait_until, waits_for_pin, write_at, End, Map, PAGE,
 };
 use crate::{Place, Scenario};
 
@@ -27,11 +27,6 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ("punching waits for a pinned page", punch_pinned),
     ("truncation waits for O_DIRECT into its page", truncate_dma),
-    (
-        "a pinned page of an unlinked file keeps its block",
-        unlink_pinned,
-    ),
-    ("a pinned page of a file that leaves memory", evict_pinned),
     ("unlink while mapped", unlink_mapped),
 ];
 
@@ -88,16 +83,16 @@ fn zero_range(place: &Place) -> Result<()> {
 }
 
 /// A file of four pages, mapped. Page 1 is dirty, begins with 33, and is pinned by a pipe.
-struct Pinned {
-    path: PathBuf,
-    file: File,
-    map: Map,
-    reader: OwnedFd,
-    writer: OwnedFd,
+pub struct Pinned {
+    pub path: PathBuf,
+    pub file: File,
+    pub map: Map,
+    pub reader: OwnedFd,
+    pub writer: OwnedFd,
 }
 
 impl Pinned {
-    fn new(place: &Place) -> Result<Self> {
+    pub fn new(place: &Place) -> Result<Self> {
         let path = place.fresh("a");
         let file = filled(&path, 4)?;
         let map = Map::shared(&file, 4 * PAGE)?;
@@ -210,7 +205,7 @@ fn truncate_dma(place: &Place) -> Result<()> {
 extern "C" fn nothing(_: i32) {}
 
 /// Takes every free block and fills it with `value`.
-fn fill_free(place: &Place, value: u8) -> Result<File> {
+pub fn fill_free(place: &Place, value: u8) -> Result<File> {
     let file = create(&place.fresh("fill"))?;
     let buffer = vec![value; 1 << 20];
     let mut at = 0;
@@ -222,45 +217,6 @@ fn fill_free(place: &Place, value: u8) -> Result<File> {
         }
     }
     Ok(file)
-}
-
-fn unlink_pinned(place: &Place) -> Result<()> {
-    let Pinned {
-        path,
-        file,
-        map,
-        reader,
-        writer: _writer,
-    } = Pinned::new(place)?;
-    std::fs::remove_file(&path)?;
-    // This does not wait for the pin, or the test would hang.
-    drop((map, file));
-    drop(fill_free(place, 0xee)?);
-    std::fs::remove_file(place.dir.join("fill"))?;
-    let page = read_page(&reader)?;
-    ensure!(
-        page[0] == 33 && page[1] == 2,
-        "the pinned block was given to another file"
-    );
-    Ok(())
-}
-
-fn evict_pinned(place: &Place) -> Result<()> {
-    let Pinned {
-        path,
-        file,
-        map,
-        reader,
-        writer,
-    } = Pinned::new(place)?;
-    drop((map, file));
-    drop_inodes(&place.counters, 1)?;
-    // The file again: its page is mapped while the old pin lasts, and truncation waits for it.
-    let file = File::options().read(true).write(true).open(&path)?;
-    let map = Map::shared(&file, 4 * PAGE)?;
-    ensure!(map.load(PAGE) == 33);
-    map.store(PAGE, 44);
-    waits_for_pin((reader, writer), 44, || Ok(file.set_len(0)?), || Ok(()))
 }
 
 fn unlink_mapped(place: &Place) -> Result<()> {

@@ -19,6 +19,7 @@ mod holes;
 mod hot;
 mod huge;
 mod layout;
+mod pins;
 mod private;
 mod races;
 mod sync;
@@ -54,7 +55,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 15] = [
+const GROUPS: [(&str, &[Scenario]); 16] = [
     ("sync", sync::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
@@ -67,6 +68,7 @@ const GROUPS: [(&str, &[Scenario]); 15] = [
     ("private", private::SCENARIOS),
     ("eof", eof::SCENARIOS),
     ("layout", layout::SCENARIOS),
+    ("pins", pins::SCENARIOS),
     ("freeze", freeze::SCENARIOS),
     ("concurrent", concurrent::SCENARIOS),
     ("races", races::SCENARIOS),

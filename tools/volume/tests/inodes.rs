@@ -313,6 +313,21 @@ fn orphans_are_freed_at_mount_and_the_file_grows() {
 }
 
 #[test]
+fn an_orphan_is_freed_by_its_number() {
+    let vol = mount(made(SMALL));
+    let used = vol.statfs().inodes_used;
+    let files: Vec<Inode> = (0..2).map(|n| vol.tmpfile(&new_file(n)).unwrap()).collect();
+    let ino = files[0].ino();
+    drop(files);
+    vol.free_orphan(ino).unwrap();
+    assert_eq!(vol.iget(ino).err(), Some(Error::Stale));
+    assert_eq!(vol.free_orphan(ino), Err(Error::Stale));
+    assert_eq!(vol.free_orphan(ROOT_INO), Err(Error::Invalid));
+    assert_eq!(vol.statfs().inodes_used, used + 1);
+    assert_eq!(vol.recover_orphans(), Ok(1));
+}
+
+#[test]
 fn a_damaged_orphan_does_not_keep_the_others() {
     let sim = made(SMALL);
     let vol = mount(sim.clone());

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pages that are pinned when their inode leaves memory.
+//!
+//! The last close of a file must not wait for pins (O_DIRECT, vmsplice): the task may hold them
+//! itself. So eviction takes such pages from the inode and leaves them here. They belong to nobody
+//! until
+//!
+//! * the inode comes to memory again: [`adopt`] gives them back to it; or
+//! * the last pin of each is gone. What was stored to one meanwhile is written back; and when all of
+//!   an inode that has no name left are idle, its blocks are freed.
+//!
+//! The kernel tells nobody but a waiter that a page of a device is idle, so a thread of the kernel
+//! looks once a second while there is something to look at; [`settle`], at a sync, looks, too.
+//!
+//! Guarantee: no block is freed that is pinned, and none stays behind for a pin that is gone. An inode
+//! without a name is in the orphan file until it is freed, for the next mount to find after a crash.
+
+use kernel::bindings::{delayed_work, work_struct, wq_misc_consts_WORK_CPU_UNBOUND};
+use kernel::container_of;
+use kernel::prelude::*;
+use kernel::sync::{new_mutex, Mutex};
+use kernel::time::msecs_to_jiffies;
+use kernel::types::Opaque;
+
+use super::page::Page;
+use super::page_set::PAGES;
+use super::tag;
+use super::tracker::{split, table_for};
+use crate::bindings;
+use crate::env::{nofs, Vec};
+use crate::vfs::inode::InodeInfo;
+use crate::vfs::lock::{InternalWrite, MountLock};
+use crate::vfs::super_block::SbInfo;
+use crate::volume::pmem::Pmem;
+
+/// How often is looked, in milliseconds.
+const INTERVAL: u32 = 1000;
+
+/// A page that was pinned when its inode was evicted; or the first one of a huge folio.
+#[derive(Clone, Copy)]
+pub(super) struct Pinned {
+    /// Where it was in the file.
+    pub page: u64,
+    /// Where it is on the device.
+    pub block: u64,
+}
+
+/// What an inode has left behind.
+struct Left {
+    ino: u64,
+    /// It has no name: it is to be freed when no page is left.
+    unlinked: bool,
+    pages: Vec<Pinned>,
+}
+
+/// What the evicted inodes of one mount have left behind.
+#[pin_data]
+pub struct Pins {
+    #[pin]
+    left: Mutex<Vec<Left>>,
+    /// Looks for pages that are idle.
+    #[pin]
+    work: Opaque<delayed_work>,
+}
+
+impl Pins {
+    /// None.
+    pub fn new() -> impl PinInit<Self> {
+        pin_init!(Pins {
+            left <- new_mutex!(Vec::new(), "rdax_pins"),
+            // SAFETY: initialises the work in its place, where it stays.
+            work <- Opaque::ffi_init(|slot| unsafe {
+                bindings::rdax_init_delayed_work(slot, Some(look));
+            }),
+        })
+    }
+
+    /// Has a thread of the kernel look, after a while.
+    fn look_later(&self) {
+        // SAFETY: the work is initialised; `finish` cancels it before it goes away.
+        unsafe {
+            bindings::queue_delayed_work_on(
+                wq_misc_consts_WORK_CPU_UNBOUND as i32,
+                bindings::system_dfl_wq,
+                self.work.get(),
+                msecs_to_jiffies(INTERVAL),
+            );
+        }
+    }
+}
+
+/// Takes over what an inode leaves that is being evicted: `pages` belong to nobody any more. Returns
+/// whether there is nothing to wait for.
+pub(super) fn leave(info: &InodeInfo, unlinked: bool, pages: Vec<Pinned>) -> bool {
+    if pages.is_empty() {
+        return true;
+    }
+    let sb = info.sb();
+    let left = Left {
+        ino: info.ino(),
+        unlinked,
+        pages,
+    };
+    let mut all = sb.pins.left.lock();
+    if all.reserve(1).is_err() {
+        drop(all);
+        // Without a place to remember them there is no other way.
+        left.pages.iter().for_each(|page| wait_for(sb, page));
+        return true;
+    }
+    // There is room.
+    let _ = all.push(left);
+    drop(all);
+    sb.pins.look_later();
+    false
+}
+
+/// Waits for the last pin of a page, and makes it an ordinary one.
+pub(super) fn wait_for(sb: &SbInfo, pinned: &Pinned) {
+    let page = Page::of_block(sb.volume.pmem(), pinned.block);
+    let _ = page.wait_idle(false);
+    page.reset();
+}
+
+/// Gives the pages that were pinned when the inode was evicted back to it, so that truncation finds
+/// them. Called before others see the inode.
+pub fn adopt(info: &InodeInfo) -> Result {
+    let sb = info.sb();
+    let mut all = sb.pins.left.lock();
+    let Some(at) = all.iter().position(|left| left.ino == info.ino()) else {
+        return Ok(());
+    };
+    if let Some(left) = all.get_mut(at) {
+        while let Some(pinned) = left.pages.pop() {
+            // Reclaim must not evict inodes: they leave pages here.
+            if let Err(error) = nofs(|| adopt_page(info, &pinned)) {
+                // There was room for it.
+                let _ = left.pages.push(pinned);
+                return Err(error);
+            }
+        }
+    }
+    all.swap_remove(at);
+    Ok(())
+}
+
+fn adopt_page(info: &InodeInfo, pinned: &Pinned) -> Result {
+    let (index, nth) = split(pinned.page);
+    let chunk = info.tracker.make_chunk(index)?;
+    let mut state = chunk.lock();
+    let page = Page::of_block(info.sb().volume.pmem(), pinned.block);
+    // Whoever has it pinned may have stored to it.
+    let mut stored_to = Some(nth);
+    if page.is_huge() {
+        page.adopt_huge(info.mapping(), pinned.page);
+        let _ = state.map_huge(pinned.block);
+        stored_to = None;
+    } else {
+        let table = table_for(&state, nth, pinned.block)?;
+        let _ = state.map_block(nth, pinned.block, table);
+        page.associate(info.mapping(), pinned.page);
+    }
+    tag(info, chunk, stored_to);
+    Ok(())
+}
+
+/// Lets go of the pages that are idle by now. What was stored to those of files with a name is
+/// durable then; fails with `EIO` if the device does. May sleep.
+pub fn settle(sb: &SbInfo) -> Result {
+    let mut all = sb.pins.left.lock();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let pmem = sb.volume.pmem();
+    let Some(_access) = pmem.access() else {
+        return Ok(());
+    };
+    let mut written = 0;
+    for left in all.iter_mut() {
+        let mut i = 0;
+        while let Some(pinned) = left.pages.get(i) {
+            let page = Page::of_block(pmem, pinned.block);
+            if !page.is_idle() {
+                i += 1;
+                continue;
+            }
+            if !left.unlinked {
+                let nr = if page.is_huge() { PAGES as u64 } else { 1 };
+                page.clear_dirty();
+                pmem.write_back_blocks(pinned.block, nr);
+                written += nr;
+            }
+            page.reset();
+            left.pages.swap_remove(i);
+        }
+    }
+    sb.counters.pages_written_back.add(written);
+    // With the lock held: an inode that comes to memory now has nothing dirty.
+    let result = match written {
+        0 => Ok(()),
+        // Reclaim must not evict inodes: they leave pages here.
+        _ => nofs(|| pmem.fence()),
+    };
+    let mut i = 0;
+    while let Some(left) = all.get(i) {
+        if left.pages.is_empty() && !left.unlinked {
+            all.swap_remove(i);
+        } else {
+            i += 1;
+        }
+    }
+    result.map_err(|_| {
+        pr_err!("{}: stores by way of pins are lost\n", sb.name());
+        EIO
+    })
+}
+
+/// Frees the inodes without a name of which no page is pinned any more, if the volume may be
+/// written: else the next mount frees them. The file system is not frozen. May sleep.
+fn free(sb: &SbInfo) {
+    loop {
+        let ino = {
+            let mut all = sb.pins.left.lock();
+            let idle = |left: &Left| left.unlinked && left.pages.is_empty();
+            let Some(at) = all.iter().position(idle) else {
+                return;
+            };
+            let ino = all.get(at).map(|left| left.ino);
+            all.swap_remove(at);
+            ino
+        };
+        if sb.check_writable().is_err() {
+            continue;
+        }
+        let _write = InternalWrite::new(sb);
+        if let Some(Err(error)) = ino.map(|ino| sb.check(sb.volume.free_orphan(ino))) {
+            pr_err!(
+                "{}: an unlinked inode was not freed: {error:?}\n",
+                sb.name()
+            );
+        }
+    }
+}
+
+/// What [`Pins::look_later`] has done.
+///
+/// # Safety
+///
+/// Called by the kernel's work queues with the work of a [`Pins`].
+unsafe extern "C" fn look(work: *mut work_struct) {
+    // SAFETY: the work is part of the `Pins` of a mount, which waits for it before it ends.
+    let sb = unsafe {
+        let work = container_of!(work, delayed_work, work);
+        let pins = container_of!(Opaque::cast_from(work), Pins, work);
+        &*container_of!(pins, SbInfo, pins)
+    };
+    // A mount that is ending looks for itself. One that is read-only, or frozen, stays as it is.
+    if let Some(mount) = MountLock::try_new(sb) {
+        if mount.may_change() && settle(sb).is_ok() {
+            free(sb);
+        }
+    }
+    if !sb.pins.left.lock().is_empty() {
+        sb.pins.look_later();
+    }
+}
+
+/// Waits until every page that was pinned when its inode was evicted is idle, as the next user of
+/// the device must find it. Called when the device is being removed.
+pub fn wait_for_all(sb: &SbInfo) {
+    loop {
+        // Not to be held while waiting.
+        let Some(left) = sb.pins.left.lock().pop() else {
+            break;
+        };
+        left.pages.iter().for_each(|page| wait_for(sb, page));
+    }
+}
+
+/// The end of a mount, when all inodes are gone: waits for every pin.
+pub fn finish(sb: &SbInfo) {
+    // SAFETY: the work is initialised. It does not wait for what the caller holds.
+    unsafe { bindings::cancel_delayed_work_sync(sb.pins.work.get()) };
+    let pinned = || {
+        let all = sb.pins.left.lock();
+        all.iter().find_map(|left| left.pages.first().copied())
+    };
+    while let (Some(pinned), Some(_access)) = (pinned(), sb.volume.pmem().access()) {
+        let _ = Page::of_block(sb.volume.pmem(), pinned.block).wait_idle(false);
+        // It has said so if stores are lost.
+        let _ = settle(sb);
+    }
+    if !sb.super_block().is_read_only() {
+        free(sb);
+    }
+}
