@@ -46,7 +46,7 @@ struct Args {
     #[arg(short = 'U', long, value_name = "UUID")]
     uuid: Option<Uuid>,
 
-    /// Size of an image file, as 64M or 2G; it is made or grown to that
+    /// Size of the volume, as 64M or 2G; an image file is made or grown to that
     #[arg(short, long, value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
 
@@ -125,7 +125,7 @@ fn run(args: &Args) -> Result<()> {
     }
 
     let image = match image {
-        Some(image) if there == size => image,
+        Some(image) if there == size || matches!(target, Target::Block) => image,
         grown => {
             drop(grown);
             OpenOptions::new()
@@ -139,7 +139,7 @@ fn run(args: &Args) -> Result<()> {
         }
     };
     // What was found may have been cut off.
-    found.retain(|signature| signature.at + signature.magic.len() as u64 <= size);
+    found.retain(|signature| signature.at + signature.magic.len() as u64 <= image.len());
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
     let options = mkfs::Options {
@@ -147,7 +147,7 @@ fn run(args: &Args) -> Result<()> {
         label: &args.label,
         hash_key,
         now: now(),
-        bytes: None,
+        bytes: Some(size),
     };
     progress::watch("formatting", &image, || {
         signature::wipe(&image, &found)?;
@@ -171,10 +171,9 @@ fn volume_size(args: &Args, target: Target, there: u64) -> Result<u64> {
     let name = args.device.display();
     let size = match (args.size, target) {
         (None, _) => there,
-        (Some(size), Target::Block) if size / BLOCK != there / BLOCK => {
-            bail!("{name} has {there} bytes and a volume fills its device; -s is for image files")
+        (Some(size), Target::Block) if size > there => {
+            bail!("{name} has {there} bytes, fewer than {size}")
         }
-        (Some(_), Target::Block) => there,
         (Some(size), Target::File) if size < there && !args.force => {
             bail!("{name} has {there} bytes, more than {size}; use -f to cut it, or remove it")
         }
