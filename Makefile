@@ -27,7 +27,7 @@ clippy:
 else
 
 .PHONY: all module tools run shell test host-test vm-test crash bench
-.PHONY: debug-kernel debug-module test-debug lint doc clean help
+.PHONY: debug-kernel debug-module test-debug xfstests pjdfstest lint doc clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -74,6 +74,13 @@ debug-module: debug-kernel
 test-debug: tools debug-module
 	@tests/run --kernel debug
 
+# The test suites of others: Documentation/xfstests.rst.
+FS ?= rdax
+xfstests: all
+	@tests/xfstests/run --fs "$(FS)" "$(XFSTESTS)" $(TESTS)
+pjdfstest: all
+	@tests/pjdfstest/run --fs "$(FS)"
+
 # Instructions, counted: what else runs on this machine does not matter.
 BENCH_FS ?= rdax ext4 xfs tmpfs
 bench: all
@@ -101,6 +108,10 @@ help:
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
 	@echo '                   mistakes found); a page, build/crash/crash.html'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
+	@echo 'make xfstests XFSTESTS=DIR'
+	@echo '                   an xfstests tree that you have built, in the VM (TESTS="-g quick",'
+	@echo '                   FS=rdax: or ext4, xfs)'
+	@echo 'make pjdfstest     the POSIX test suite pjdfstest (FS=rdax)'
 	@echo 'make bench         what operations cost on rdax, ext4-DAX, XFS-DAX and tmpfs, in'
 	@echo '                   instructions: a table, build/bench/bench.{json,svg}'
 	@echo '                   (BENCH_FS="rdax xfs": only these)'
