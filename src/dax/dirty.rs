@@ -21,6 +21,7 @@ use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLoc
 
 use super::sync::{self, Hot};
 use super::tracker::Tracker;
+use crate::mutate::mutated;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::super_block::SbInfo;
 
@@ -262,6 +263,9 @@ fn info_of(tracker: &Tracker) -> &InodeInfo {
 /// freeze, remount and unmount. Waits for evictions of dirty inodes that are under way. Returns the
 /// first error, after all inodes had their turn. May sleep.
 pub fn sync_all(sb: &SbInfo) -> Result {
+    if mutated!("sync-all") {
+        return Ok(());
+    }
     let dirty = &sb.dirty;
     let _serial = dirty.serial.lock();
     let limit = dirty.list.lock().next_seq;
@@ -277,7 +281,7 @@ pub fn sync_all(sb: &SbInfo) -> Result {
 pub fn sync_inode(info: &InodeInfo) -> Result {
     let sb = info.sb();
     // Nothing was tagged since it was taken out, or whoever took it out is at it.
-    if !sb.dirty.take(&info.tracker) {
+    if mutated!("age") || !sb.dirty.take(&info.tracker) {
         return Ok(());
     }
     sync_taken(sb, &info.tracker)

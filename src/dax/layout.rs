@@ -18,6 +18,7 @@ use super::sync::{self, Hot};
 use super::tracker::{split, Chunk, State};
 use crate::bindings;
 use crate::env::Vec;
+use crate::mutate::mutated;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::InvalidateLock;
 
@@ -161,6 +162,9 @@ pub fn evict(info: &InodeInfo) -> bool {
     // SAFETY: the inode is alive, and nobody else uses it.
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
     let result = sb.dirty.leave(tracker, || {
+        if mutated!("evict-write-back") {
+            return Ok(());
+        }
         // The shadow wants to see everything durable in the end.
         if (unlinked && !cfg!(rdax_shadow)) || tracker.is_quiet() || sb.check_alive().is_err() {
             return Ok(());

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context, Result};
 use rdax_crash_ops::{fill, Op, Rename, Workload};
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps,
+    AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
 };
 use rustix::io::{Errno, Result as SysResult};
 use rustix::{fs, ioctl, process};
@@ -57,9 +57,11 @@ impl Runner {
     pub fn run(&mut self, workload: &Workload) -> Result<()> {
         for (number, op) in workload.ops.iter().enumerate() {
             let mut data = vec![0; written(op) as usize];
-            if let Op::Write { at, .. } | Op::Store { at, .. } | Op::Scatter { at, .. } = *op {
-                fill(number, at, &mut data);
-            }
+            let at = match *op {
+                Op::Write { at, .. } | Op::Store { at, .. } | Op::Scatter { at, .. } => at,
+                _ => 0,
+            };
+            fill(number, at, &mut data);
             mark(Mark::Begins(number));
             let result = self.perform(op, &data);
             match result {
@@ -82,6 +84,11 @@ impl Runner {
 
     fn open_rw(&self, path: &str) -> SysResult<File> {
         self.open(path, OFlags::RDWR)
+    }
+
+    /// A file or a directory, for its attributes.
+    fn open_any(&self, path: &str) -> SysResult<File> {
+        self.open(path, OFlags::RDONLY)
     }
 
     /// The mapping of the file at `path`, made if there is none that reaches to `end`.
@@ -167,6 +174,10 @@ impl Runner {
                 };
                 fs::utimensat(dir, path, &times, AtFlags::empty())?;
             }
+            Op::Setxattr { path, name, .. } => {
+                fs::fsetxattr(self.open_any(path)?, name, data, XattrFlags::empty())?;
+            }
+            Op::Removexattr { path, name } => fs::fremovexattr(self.open_any(path)?, name)?,
             Op::Fsync { path } => fs::fsync(self.open_rw(path)?)?,
             Op::Fdatasync { path } => fs::fdatasync(self.open_rw(path)?)?,
             Op::FsyncOther { path } => self.fsync_by_another(path)?,
@@ -190,6 +201,7 @@ impl Runner {
             }
             Op::Sync => fs::syncfs(dir)?,
             Op::Age => age::wait().map_err(errno)?,
+            Op::Evict => std::fs::write("/proc/sys/vm/drop_caches", "2").map_err(errno)?,
             Op::Freeze => {
                 // SAFETY: the two requests take no argument.
                 unsafe {
@@ -230,10 +242,11 @@ impl Runner {
     }
 }
 
-/// Bytes that an operation writes or stores.
+/// Bytes that an operation writes or stores, or gives to an attribute.
 fn written(op: &Op) -> u64 {
     match *op {
         Op::Write { len, .. } | Op::Store { len, .. } => len,
+        Op::Setxattr { len, .. } => len as u64,
         // The last word may go past the range.
         Op::Scatter { len, .. } => len + 8,
         _ => 0,

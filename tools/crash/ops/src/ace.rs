@@ -32,6 +32,14 @@ const fn allocate(path: Path, at: u64, len: u64, keep_size: bool) -> Op {
     }
 }
 
+const fn setxattr(path: Path, name: &'static str, len: usize) -> Op {
+    Op::Setxattr { path, name, len }
+}
+
+const fn removexattr(path: Path, name: &'static str) -> Op {
+    Op::Removexattr { path, name }
+}
+
 /// The operations.
 const OPS: &[Op] = &[
     Op::Creat { path: "foo" },
@@ -121,6 +129,12 @@ const OPS: &[Op] = &[
         path: "foo",
         mtime: 1_000_000_007,
     },
+    // Values in the block of the attributes, and one with blocks of its own.
+    setxattr("foo", "user.a", 20),
+    setxattr("foo", "user.b", 5000),
+    setxattr("A", "user.a", 300),
+    removexattr("foo", "user.a"),
+    removexattr("foo", "user.b"),
     Op::Fsync { path: "foo" },
     Op::Fdatasync { path: "A/foo" },
     Op::Store {
@@ -174,6 +188,7 @@ fn remedy(refused: Refused) -> Option<Vec<Op>> {
             })
         }
         Refused::TooShort(path) => Some(vec![fill(path)]),
+        Refused::NoXattr(path, name) => Some(vec![setxattr(path, name, 1000)]),
         Refused::Exists | Refused::NotEmpty | Refused::Senseless => None,
     }
 }

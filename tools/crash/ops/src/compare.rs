@@ -64,6 +64,17 @@ fn compare_node(
     if let Some(mtime) = node.mtime.filter(|t| partly.is_none() && *t != entry.mtime) {
         attribute(format!("mtime {}, not {mtime}", entry.mtime));
     }
+    for (name, value) in &entry.xattrs {
+        match node.xattrs.get(name.as_str()) {
+            Some(right) if right == value => {}
+            Some(_) => attribute(format!("another value of {name}")),
+            None => attribute(format!("{name} should not be there")),
+        }
+    }
+    let is_missing = |name: &&&str| !entry.xattrs.contains_key(**name);
+    for name in node.xattrs.keys().filter(is_missing) {
+        attribute(format!("{name} should be there"));
+    }
     match (&entry.content, &node.body) {
         (Content::File(bytes), Body::File(file)) => {
             let may_be_beyond = file.beyond || partly.is_some_and(|p| p.new.beyond);

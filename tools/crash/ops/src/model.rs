@@ -47,6 +47,8 @@ pub struct Node {
     pub mode: u16,
     /// Seconds of the last change, if they were set.
     pub mtime: Option<i64>,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<&'static str, Vec<u8>>,
 }
 
 /// Why an operation cannot be.
@@ -56,6 +58,8 @@ pub enum Refused {
     Missing(Path),
     /// The file is shorter than that.
     TooShort(Path),
+    /// It has no such attribute.
+    NoXattr(Path, &'static str),
     /// The name is taken.
     Exists,
     /// A directory is not empty.
@@ -184,6 +188,15 @@ impl Tree {
         }
     }
 
+    /// What `path` stands for, to change its extended attributes: only files and directories have
+    /// any.
+    fn xattrs_mut(&mut self, path: Path) -> Result<&mut BTreeMap<&'static str, Vec<u8>>, Refused> {
+        match self.get(path)?.body {
+            Body::File(_) | Body::Dir => Ok(&mut self.node_mut(path)?.xattrs),
+            _ => Err(Refused::Senseless),
+        }
+    }
+
     /// The file at `path`, to change it.
     fn file_mut(&mut self, path: Path) -> Result<&mut File, Refused> {
         match &mut self.node_mut(path)?.body {
@@ -247,9 +260,13 @@ impl Tree {
         self.check_free(path)?;
         self.touch_parent(path)?;
         self.names.insert(path.to_owned(), self.next);
-        let mtime = None;
-        let node = Arc::new(Node { body, mode, mtime });
-        self.nodes.insert(self.next, node);
+        let node = Node {
+            body,
+            mode,
+            mtime: None,
+            xattrs: BTreeMap::new(),
+        };
+        self.nodes.insert(self.next, Arc::new(node));
         self.next += 1;
         Ok(())
     }
@@ -402,6 +419,15 @@ impl Tree {
                 self.own_mut(path)?.mtime = Some(mtime);
                 Ok(())
             }
+            Op::Setxattr { path, name, len } => {
+                let value = data(0, len as u64);
+                self.xattrs_mut(path)?.insert(name, value);
+                Ok(())
+            }
+            Op::Removexattr { path, name } => match self.xattrs_mut(path)?.remove(name) {
+                Some(_) => Ok(()),
+                None => Err(Refused::NoXattr(path, name)),
+            },
             Op::Fsync { path }
             | Op::Fdatasync { path }
             | Op::FsyncOther { path }
@@ -426,6 +452,7 @@ impl Tree {
             Op::Load { path, at, len } => self.check_len(path, at + len),
             Op::MapSync { path } => self.check_len(path, 1),
             Op::Unmap { path } => self.file(path).map(|_| ()),
+            Op::Evict => Ok(()),
             Op::Flush { path, at, len } => {
                 self.check_len(path, at + len)?;
                 self.file_mut(path)?.sync(at, at + len);

@@ -65,6 +65,14 @@ pub enum Op {
     Chmod { path: Path, mode: u16 },
     /// `utimensat`: sets both times, in seconds.
     Utimes { path: Path, mtime: i64 },
+    /// `setxattr` with `len` bytes, whether the attribute is there or not.
+    Setxattr {
+        path: Path,
+        name: &'static str,
+        len: usize,
+    },
+    /// `removexattr`.
+    Removexattr { path: Path, name: &'static str },
     /// `fsync`.
     Fsync { path: Path },
     /// `fdatasync`.
@@ -96,6 +104,8 @@ pub enum Op {
     Age,
     /// `FIFREEZE` and `FITHAW`.
     Freeze,
+    /// Drops the inodes that nobody uses from the kernel's memory.
+    Evict,
 }
 
 /// Bytes of a page.
@@ -125,6 +135,7 @@ impl Op {
                 | Op::Sync
                 | Op::Age
                 | Op::Freeze
+                | Op::Evict
         )
     }
 
@@ -155,6 +166,8 @@ impl Op {
             | Op::Zero { path, .. }
             | Op::Chmod { path, .. }
             | Op::Utimes { path, .. }
+            | Op::Setxattr { path, .. }
+            | Op::Removexattr { path, .. }
             | Op::Fsync { path }
             | Op::Fdatasync { path }
             | Op::FsyncOther { path }
@@ -166,7 +179,7 @@ impl Op {
             | Op::Flush { path, .. }
             | Op::Msync { path, .. }
             | Op::Unmap { path } => (Some(path), None),
-            Op::Sync | Op::Age | Op::Freeze => (None, None),
+            Op::Sync | Op::Age | Op::Freeze | Op::Evict => (None, None),
         };
         first.into_iter().chain(second)
     }
@@ -220,6 +233,8 @@ impl fmt::Display for Op {
             Op::Zero { path, at, len } => write!(f, "zero {path} {at}+{len}"),
             Op::Chmod { path, mode } => write!(f, "chmod {path} {mode:o}"),
             Op::Utimes { path, mtime } => write!(f, "utimes {path} {mtime}"),
+            Op::Setxattr { path, name, len } => write!(f, "setxattr {path} {name} {len}"),
+            Op::Removexattr { path, name } => write!(f, "removexattr {path} {name}"),
             Op::Fsync { path } => write!(f, "fsync {path}"),
             Op::Fdatasync { path } => write!(f, "fdatasync {path}"),
             Op::FsyncOther { path } => write!(f, "fsync-other {path}"),
@@ -234,6 +249,7 @@ impl fmt::Display for Op {
             Op::Sync => f.write_str("sync"),
             Op::Age => f.write_str("age"),
             Op::Freeze => f.write_str("freeze"),
+            Op::Evict => f.write_str("evict"),
         }
     }
 }

@@ -14,6 +14,7 @@ const SIZE: u64 = 40000;
 
 const FILES: &[Path] = &["foo", "bar", "A/foo", "A/bar", "B/foo", "A/C/foo"];
 const DIRS: &[Path] = &["A", "B", "A/C", "B/C"];
+const XATTRS: &[&str] = &["user.a", "user.b"];
 
 /// What a random workload is made of: each kind of operation gets a number of lots.
 struct Mix {
@@ -102,7 +103,19 @@ fn any(random: &mut Rng) -> Path {
 
 fn name_op(random: &mut Rng) -> Op {
     let path = one(random, FILES);
-    match random.u8(..16) {
+    match random.u8(..18) {
+        16 => Op::Setxattr {
+            path: any(random),
+            name: one(random, XATTRS),
+            len: match random.bool() {
+                true => random.usize(1..500),
+                false => random.usize(500..9000),
+            },
+        },
+        17 => Op::Removexattr {
+            path: any(random),
+            name: one(random, XATTRS),
+        },
         0..=3 => Op::Creat { path },
         4 | 5 => Op::Mkdir {
             path: one(random, DIRS),

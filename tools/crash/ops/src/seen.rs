@@ -38,6 +38,8 @@ pub struct Entry {
     pub mode: u16,
     /// Seconds of the last change of the content.
     pub mtime: i64,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
     /// What is in it.
     pub content: Content,
     /// A file has blocks beyond its end.
@@ -98,9 +100,22 @@ fn see_inode<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<Entry> {
         ino: inode.ino(),
         mode: inode.mode() & 0o7777,
         mtime: inode.mtime().sec,
+        xattrs: see_xattrs(volume, inode)?,
         content,
         beyond,
     })
+}
+
+fn see_xattrs<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut names = Vec::new();
+    volume.list_xattrs(inode, &mut |name| names.push(name.to_owned()))?;
+    let mut xattrs = BTreeMap::new();
+    for name in names {
+        let mut value = vec![0; volume.get_xattr(inode, &name, &mut [])?];
+        volume.get_xattr(inode, &name, &mut value)?;
+        xattrs.insert(String::from_utf8_lossy(&name).into_owned(), value);
+    }
+    Ok(xattrs)
 }
 
 /// The bytes of a file.

@@ -253,6 +253,11 @@ pub const SCENARIOS: &[Scenario] = &[
         &[store(0, 64), UNMAP, Op::Age],
     ),
     (
+        "mmap:evicted",
+        FILLED,
+        &[store(0, 64), UNMAP, Op::Evict, FSYNC, store(64, 64), FSYNC],
+    ),
+    (
         "mmap:frozen",
         FILLED,
         &[store(0, 64), store(2 * PAGE, 64), Op::Freeze, store(0, 64)],

@@ -14,6 +14,7 @@ use rdax_volume::volume::format::{Time, BLOCK, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::namespace::{self, NewInode, SetAttr};
 use rdax_volume::volume::pmem::Pmem;
+use rdax_volume::volume::xattr::Must;
 use rdax_volume::volume::{mkfs, MountOptions, Volume};
 
 /// Bytes of the volumes: as few as can be.
@@ -171,9 +172,29 @@ impl Host {
                 };
                 self.volume.touch(&mut self.at(path)?, set, set, now)
             }
+            Op::Setxattr { path, name, len } => {
+                let mut value = vec![0; len];
+                fill(number, 0, &mut value);
+                self.set_xattr(path, name, Some(&value), now)
+            }
+            Op::Removexattr { path, name } => self.set_xattr(path, name, None, now),
             Op::Fsync { .. } | Op::Fdatasync { .. } => Ok(()),
             _ => panic!("{op} needs a kernel"),
         }
+    }
+
+    fn set_xattr(&self, path: &str, name: &str, value: Option<&[u8]>, now: Time) -> Result<()> {
+        let set = SetAttr {
+            ctime: Some(now),
+            ..SetAttr::default()
+        };
+        let must = match value {
+            Some(_) => Must::Whatever,
+            None => Must::Exist,
+        };
+        let inode = &mut self.at(path)?;
+        self.volume
+            .set_xattr(inode, name.as_bytes(), value, must, &set)
     }
 
     fn make(&self, path: &str, mode: u16, rdev: u32, now: Time) -> Result<()> {
