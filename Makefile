@@ -59,9 +59,10 @@ vm-test: all
 # modules are built one by one, on the way.
 BUDGET ?= 10m
 SEED ?= 1
+CRASH_FS ?= rdax
 crash: tools $(if $(MUTATE),,module)
 	@build/bin/rdax-crash $(if $(MUTATE),mutate $(MUTATE),run) --budget $(BUDGET) \
-		--seed $(SEED) $(foreach name,$(WORKLOAD),--workload '$(name)')
+		--fs $(CRASH_FS) --seed $(SEED) $(foreach name,$(WORKLOAD),--workload '$(name)')
 
 # The same tests on a kernel with KASAN, lockdep and so on; its first build takes
 # a while.
@@ -106,7 +107,8 @@ help:
 	@echo 'make test          all tests (host-test, vm-test: one half)'
 	@echo 'make crash         what crashes may leave of the media, under a model of the CPU cache'
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
-	@echo '                   mistakes found); a page, build/crash/crash.html'
+	@echo '                   mistakes found; CRASH_FS=ext4 or xfs: some states, mounted by the'
+	@echo '                   kernel); a page, build/crash/crash.html'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
 	@echo 'make xfstests XFSTESTS=DIR'
 	@echo '                   an xfstests tree that you have built, in the VM (TESTS="-g quick",'

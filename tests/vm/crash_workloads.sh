@@ -21,4 +21,18 @@ while read -r name; do
 		count=$((count + 1))
 	done
 done <chosen
+
+for name in $(rdax-crash-guest clients); do
+	must mkfs.rdax -q -f "$PMEM"
+	must mount -t rdax "$PMEM" "$MNT"
+	must rdax-crash-guest run --dir "$MNT" "$name" 3
+	must cp -r "$MNT" files
+	# To open it changes it, and one transaction less is another table.
+	! rdax-crash-guest check-client --dir files "$name" 3 --finished 23 2>/dev/null ||
+		fail "$name: the check takes one transaction too many for right"
+	must rdax-crash-guest check-client --dir "$MNT" "$name" 3 --finished 24
+	rm -r files
+	must umount "$MNT"
+	count=$((count + 1))
+done
 echo "$count workloads"

@@ -7,18 +7,21 @@
 //! all of them.
 
 mod age;
+mod client;
 mod mapping;
 mod mark;
 mod run;
 
-use std::fs::{File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{ensure, Context, Result};
 use clap::{Parser, Subcommand};
-use rdax_crash_ops::{names, recover, workload, Oracle, Workload};
+use rdax_crash_ops::client::Client;
+use rdax_crash_ops::{names, recover, workload, Oracle, Synced, Violation, Workload};
 use rdax_volume::image::Image;
 
 use crate::mark::{mark, Mark};
@@ -36,6 +39,8 @@ struct Args {
 enum Command {
     /// List the names of all workloads
     Names,
+    /// List the names of the clients
+    Clients,
     /// Show the operations of a workload
     Show(Choice),
     /// Run a workload on an empty file system, with marks
@@ -57,6 +62,26 @@ enum Command {
         #[command(flatten)]
         choice: Choice,
     },
+    /// Check the files of a mounted file system: what the syncs of a workload have covered
+    CheckFiles {
+        /// Where it is mounted
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
+        crash: Crash,
+    },
+    /// Open the database of a client, and compare it with what its transactions have made of it
+    CheckClient {
+        /// Where its files are
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        #[command(flatten)]
+        choice: Choice,
+        #[command(flatten)]
+        crash: Crash,
+    },
     /// Open a file and fsync it
     #[command(hide = true)]
     Fsync { path: PathBuf },
@@ -64,11 +89,22 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Choice {
-    /// Name of the workload
+    /// Name of the workload, or of a client of the file system
     name: String,
-    /// Seed; only those called random: depend on it
+    /// Seed; only clients and those called random: depend on it
     #[arg(default_value_t = 1)]
     seed: u64,
+}
+
+/// When a crash was.
+#[derive(clap::Args)]
+struct Crash {
+    /// Operations that had returned
+    #[arg(long, value_name = "N")]
+    finished: usize,
+    /// Another one had begun
+    #[arg(long)]
+    in_flight: bool,
 }
 
 impl Choice {
@@ -96,6 +132,12 @@ fn execute(command: Command) -> Result<()> {
             }
             Ok(())
         }
+        Command::Clients => {
+            for name in Client::names() {
+                println!("{name}");
+            }
+            Ok(())
+        }
         Command::Show(choice) => {
             print!("{}", choice.workload()?);
             Ok(())
@@ -111,9 +153,20 @@ fn execute(command: Command) -> Result<()> {
                 (Some(file), _) => chosen(&file)?,
                 (None, choice) => choice.context("run needs a name, or --choose")?,
             };
-            runner.run(&choice.workload()?)
+            match Client::find(&choice.name) {
+                Some(client) => client::run(client, choice.seed, &dir),
+                None => runner.run(&choice.workload()?),
+            }
         }
         Command::Check { device, choice } => check(&device, &choice.workload()?),
+        Command::CheckFiles { dir, choice, crash } => {
+            let oracle = Synced::new(&choice.workload()?);
+            said(&oracle.check(&files(&dir)?, crash.finished, crash.in_flight))
+        }
+        Command::CheckClient { dir, choice, crash } => {
+            let client = Client::find(&choice.name).context("there is no such client")?;
+            client::check(client, choice.seed, &dir, crash.finished, crash.in_flight)
+        }
         Command::Fsync { path } => {
             let file = OpenOptions::new().write(true).open(&path);
             Ok(file.and_then(|file| file.sync_all())?)
@@ -141,10 +194,34 @@ fn check(device: &Path, workload: &Workload) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(device);
     let image = file.and_then(Image::new).with_context(context)?;
     let volume = recover(image).map_err(|violation| anyhow::anyhow!("{violation}"))?;
-    let found = Oracle::new(workload).check(&volume, workload.ops.len(), false);
-    for violation in &found {
-        eprintln!("{}: {violation}", workload.name);
+    said(&Oracle::new(workload).check(&volume, workload.ops.len(), false))
+}
+
+/// Says what was found. Fails if it is something.
+fn said(found: &[Violation]) -> Result<()> {
+    for violation in found {
+        eprintln!("{violation}");
     }
     ensure!(found.is_empty(), "{} violations", found.len());
     Ok(())
+}
+
+/// The bytes of all regular files below `dir`, by their paths from there.
+fn files(dir: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    let mut todo = vec![PathBuf::new()];
+    while let Some(path) = todo.pop() {
+        for entry in fs::read_dir(dir.join(&path))? {
+            let entry = entry?;
+            let path = path.join(entry.file_name());
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                todo.push(path);
+            } else if kind.is_file() {
+                let name = path.to_string_lossy().into_owned();
+                files.insert(name, fs::read(entry.path())?);
+            }
+        }
+    }
+    Ok(files)
 }

@@ -1,28 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The replay of a recording, and the crashes looked at on the way.
-//!
-//! Between two fences nothing becomes durable for certain, and nothing that might have reached the
-//! media earlier is excluded later. So the states that a crash right before a fence may leave
-//! include those of a crash at any earlier moment since the fence before, and it is enough to look
-//! before each fence, and before each mark, since there the oracle's knowledge changes.
+//! The states that crashes may leave of rdax, each recovered with the module's own code and judged.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::ops::Range;
 
-use anyhow::{bail, ensure, Result};
+use anyhow::Result;
 use pmem_crash_model::media::{change, line, Content, Media};
 use pmem_crash_model::states::{self, Line, Random};
-use pmem_crash_model::trace::{Event, Trace};
-use rdax_crash_ops::{recover, Oracle, Violation, Workload};
+use rdax_crash_ops::{recover, Violation};
 
 use crate::image::{Image, Scratch};
-
-/// Marks of the guest's program: an operation begins, has succeeded, has failed.
-const BEGINS: u64 = 1;
-const SUCCEEDED: u64 = 2;
-const FAILED: u64 = 3;
+use crate::subject::Judge;
+use crate::walk::{durable, image, lines, walk, Moment, Open, Recorded};
 
 /// How much is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +28,7 @@ pub struct Bounds {
 /// A moment at which crashes were looked at.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// Fences before it.
-    pub fences: usize,
-    /// Operations that had returned.
-    pub finished: usize,
-    /// Another one had begun.
-    pub in_flight: bool,
+    pub moment: Moment,
     /// Lines that a crash may leave in several contents.
     pub open: usize,
     /// Different states that were checked and had not been before.
@@ -71,9 +56,8 @@ pub struct Found {
 pub struct Sample {
     /// The device.
     pub image: Vec<u8>,
-    /// Operations that had returned, and whether another one had begun.
-    pub finished: usize,
-    pub in_flight: bool,
+    /// When the crash was.
+    pub moment: Moment,
 }
 
 /// What became of one recording.
@@ -91,192 +75,127 @@ const FOUND_MAX: usize = 3;
 
 /// One replay.
 struct Explorer<'a> {
-    oracle: Oracle,
-    setup: usize,
-    device: Range<u64>,
+    judge: &'a dyn Judge,
+    recorded: &'a Recorded<'a>,
     bounds: Bounds,
     /// Told of each number of states checked.
     progress: &'a (dyn Fn(usize) + Sync),
-    media: Media,
     scratch: RefCell<Scratch>,
     /// States that were checked: their sums, and what had been done.
     seen: HashSet<(u128, usize, bool)>,
-    fences: usize,
-    finished: usize,
-    in_flight: bool,
-    /// Something happened since the last point.
-    dirty: bool,
     explored: Explored,
 }
 
-/// Looks at the states that crashes may leave while `workload` runs as `trace` recorded it, from
-/// the content `base` of the watched memory, in which the device has the bytes `device`.
+/// The memory at one moment, as the explorer's methods need it.
+struct View<'a> {
+    moment: Moment,
+    media: &'a Media,
+    open: &'a Open,
+}
+
+/// Looks at the states that crashes may leave while what was `recorded` runs.
 ///
-/// Fails if the recording is not one of that workload, or one of its operations failed.
+/// Fails if the recording does not have all the operations, or one of them failed.
 pub fn explore(
-    workload: &Workload,
-    trace: &Trace,
-    base: &[u8],
-    device: Range<u64>,
+    judge: &dyn Judge,
+    recorded: &Recorded,
     bounds: Bounds,
     progress: &(dyn Fn(usize) + Sync),
 ) -> Result<Explored> {
+    let device = recorded.device.clone();
     let mut explorer = Explorer {
-        oracle: Oracle::new(workload),
-        setup: workload.setup,
-        scratch: RefCell::new(Scratch::new((device.end - device.start) as usize)),
-        device,
+        judge,
+        recorded,
         bounds,
         progress,
-        media: Media::new(base.to_vec()),
+        scratch: RefCell::new(Scratch::new((device.end - device.start) as usize)),
         seen: HashSet::new(),
-        fences: 0,
-        finished: 0,
-        in_flight: false,
-        dirty: true,
         explored: Explored::default(),
     };
-    for event in &trace.events {
-        if matches!(event, Event::Fence | Event::Mark { .. }) {
-            explorer.point();
-        }
-        explorer.step(event)?;
-    }
-    let (finished, ops) = (explorer.finished, workload.ops.len());
-    ensure!(
-        finished == ops,
-        "only {finished} of {ops} operations are in the recording"
-    );
-    Ok(explorer.explored)
-}
-
-impl Explorer<'_> {
-    fn step(&mut self, event: &Event) -> Result<()> {
-        self.media.replay(event);
-        match *event {
-            Event::Store { .. } => self.dirty = true,
-            Event::WriteBack { .. } => {}
-            Event::Fence => self.fences += 1,
-            Event::Mark { kind, number } => match kind {
-                BEGINS => {
-                    ensure!(
-                        number as usize == self.finished,
-                        "operation {number} begins too soon"
-                    );
-                    self.in_flight = true;
-                }
-                SUCCEEDED => {
-                    ensure!(
-                        number as usize == self.finished,
-                        "operation {number} ends too soon"
-                    );
-                    self.finished += 1;
-                    self.in_flight = false;
-                    self.dirty = true;
-                }
-                FAILED => bail!(
-                    "operation {} failed: errno {}",
-                    number >> 16,
-                    number & 0xffff
-                ),
-                _ => {}
-            },
-        }
-        Ok(())
-    }
-
-    /// Looks at the crashes at this moment.
-    fn point(&mut self) {
-        // That an operation has begun allows more, and excludes nothing.
-        if !self.dirty || self.finished < self.setup {
-            return;
-        }
-        self.dirty = false;
-        let number = self.explored.points.len();
+    walk(recorded, &mut |moment, media, open| {
         let mut point = Point {
-            fences: self.fences,
-            finished: self.finished,
-            in_flight: self.in_flight,
-            open: 0,
+            moment,
+            open: open.len(),
             states: 0,
             violations: 0,
         };
-        if self.bounds.only.is_none_or(|(only, _)| only == number) {
-            let mut open = self.media.open();
-            open.retain(|(at, _)| self.device.contains(at));
-            point.open = open.len();
-            self.look(number, &open, &mut point);
+        if bounds.only.is_none_or(|(only, _)| only == moment.number) {
+            let view = View {
+                moment,
+                media,
+                open,
+            };
+            explorer.look(&view, &mut point);
         }
-        self.explored.points.push(point);
+        explorer.explored.points.push(point);
+    })?;
+    Ok(explorer.explored)
+}
+
+/// The newest content of each line.
+fn newest(open: &Open) -> Vec<usize> {
+    open.iter()
+        .map(|(_, contents)| contents.len() - 1)
+        .collect()
+}
+
+impl Explorer<'_> {
+    /// The volume's image in which the open lines have the contents `picks`.
+    fn image<'i>(&'i self, view: &View<'i>, picks: &[usize]) -> Image<'i> {
+        let device = &self.recorded.device;
+        let base = durable(view.media, device);
+        Image::new(base, &self.scratch, lines(device, view.open, picks))
     }
 
-    fn base(&self) -> &[u8] {
-        &self.media.durable()[self.device.start as usize..self.device.end as usize]
-    }
-
-    /// What is wrong with the state in which `open` has the contents `picks`.
-    fn check(&self, open: &[(u64, Vec<Content>)], picks: &[usize]) -> Vec<Violation> {
-        let lines = self.lines(open, picks);
-        let image = Image::new(self.base(), &self.scratch, lines);
-        match recover(&image) {
-            Ok(volume) => self.oracle.check(&volume, self.finished, self.in_flight),
+    /// What is wrong with the state `picks`.
+    fn check(&self, view: &View, picks: &[usize]) -> Vec<Violation> {
+        let Moment {
+            finished,
+            in_flight,
+            ..
+        } = view.moment;
+        match recover(self.image(view, picks)) {
+            Ok(volume) => self.judge.check(&volume, finished, in_flight),
             Err(violation) => vec![violation],
         }
     }
 
-    /// The lines of the device that are not as they are on the media, in the state `picks`.
-    fn lines<'l>(
-        &self,
-        open: &'l [(u64, Vec<Content>)],
-        picks: &'l [usize],
-    ) -> impl Iterator<Item = (u64, &'l Content)> {
-        let start = self.device.start;
-        let changed = open.iter().zip(picks).filter(|(_, pick)| **pick > 0);
-        changed.map(move |((at, contents), pick)| (at - start, &contents[*pick]))
-    }
-
-    /// The device in the state `picks`.
-    fn whole(&self, open: &[(u64, Vec<Content>)], picks: &[usize]) -> Vec<u8> {
-        let mut whole = self.base().to_vec();
-        for (at, content) in self.lines(open, picks) {
-            whole[at as usize..][..content.len()].copy_from_slice(content);
-        }
-        whole
-    }
-
-    /// Which of the lines mounting reads, with none of `open` on the media or with all of them.
-    fn deciding(&self, open: &[(u64, Vec<Content>)]) -> Vec<Line> {
-        let newest: Vec<usize> = open
-            .iter()
-            .map(|(_, contents)| contents.len() - 1)
-            .collect();
-        let none = vec![0; open.len()];
-        let reads = [none, newest].map(|picks| {
-            let image = Image::new(self.base(), &self.scratch, self.lines(open, &picks));
+    /// Which of the lines mounting reads, with none of the open ones on the media or with all.
+    fn deciding(&self, view: &View) -> Vec<Line> {
+        let none = vec![0; view.open.len()];
+        let reads = [none, newest(view.open)].map(|picks| {
+            let image = self.image(view, &picks);
             image.watch();
             // What it reads is of interest even if it fails then.
             let _ = recover(&image);
             image.watched()
         });
-        let lines = open.iter().map(|(at, contents)| Line {
+        let start = self.recorded.device.start;
+        let lines = view.open.iter().map(|(at, contents)| Line {
             contents: contents.len(),
-            decides: reads.iter().any(|read| read(at - self.device.start)),
+            decides: reads.iter().any(|read| read(at - start)),
         });
         lines.collect()
     }
 
-    fn look(&mut self, number: usize, open: &[(u64, Vec<Content>)], point: &mut Point) {
-        let lines = self.deciding(open);
+    fn look(&mut self, view: &View, point: &mut Point) {
+        let View {
+            moment,
+            media,
+            open,
+        } = *view;
+        let lines = self.deciding(view);
         let deltas: Vec<Vec<u128>> = open
             .iter()
             .map(|(at, contents)| {
-                let durable = line(self.media.durable(), *at);
+                let durable = line(media.durable(), *at);
                 contents
                     .iter()
-                    .map(|new| change(*at, durable, new))
+                    .map(|new: &Content| change(*at, durable, new))
                     .collect()
             })
             .collect();
+        let number = moment.number;
         let mut random = Random::new(self.bounds.seed.wrapping_add((number as u64) << 32));
         // Of n points each is taken with the same chance.
         if random.below(number + 1) == 0 {
@@ -285,9 +204,8 @@ impl Explorer<'_> {
                 .map(|line| random.below(line.contents))
                 .collect();
             self.explored.sample = Some(Sample {
-                image: self.whole(open, &picks),
-                finished: self.finished,
-                in_flight: self.in_flight,
+                image: image(media, &self.recorded.device, open, &picks),
+                moment,
             });
         }
         let mut seen = std::mem::take(&mut self.seen);
@@ -299,10 +217,10 @@ impl Explorer<'_> {
                 .iter()
                 .zip(&deltas)
                 .map(|(pick, deltas)| deltas[*pick]);
-            let sum = changes.fold(self.media.sum(), u128::wrapping_add);
+            let sum = changes.fold(media.sum(), u128::wrapping_add);
             let wanted = match self.bounds.only {
                 Some((_, only)) => only == this,
-                None => seen.insert((sum, self.finished, self.in_flight)),
+                None => seen.insert((sum, moment.finished, moment.in_flight)),
             };
             if !wanted {
                 return;
@@ -313,7 +231,7 @@ impl Explorer<'_> {
                 (self.progress)(unreported);
                 unreported = 0;
             }
-            let violations = self.check(open, picks);
+            let violations = self.check(view, picks);
             if !violations.is_empty() {
                 point.violations += 1;
                 bad.get_or_insert_with(|| (this, picks.to_vec()));
@@ -322,40 +240,34 @@ impl Explorer<'_> {
         (self.progress)(unreported);
         self.seen = seen;
         if let Some((state, picks)) = bad.filter(|_| self.explored.found.len() < FOUND_MAX) {
-            let found = self.found((number, state), open, picks);
+            let found = self.found((number, state), view, picks);
             self.explored.found.push(found);
         }
     }
 
     /// Works a state out that may not be: gives it what can be given without making it good.
-    fn found(
-        &self,
-        (point, state): (usize, usize),
-        open: &[(u64, Vec<Content>)],
-        mut picks: Vec<usize>,
-    ) -> Found {
+    fn found(&self, (point, state): (usize, usize), view: &View, mut picks: Vec<usize>) -> Found {
+        let newest = newest(view.open);
         for i in 0..picks.len() {
-            let had = std::mem::replace(&mut picks[i], open[i].1.len() - 1);
-            if had != picks[i] && self.check(open, &picks).is_empty() {
+            let had = std::mem::replace(&mut picks[i], newest[i]);
+            if had != picks[i] && self.check(view, &picks).is_empty() {
                 picks[i] = had;
             }
         }
-        let missing = open
+        let device = &self.recorded.device;
+        let missing = view
+            .open
             .iter()
             .zip(&picks)
-            .map(|((at, contents), pick)| (at - self.device.start, contents.len(), *pick));
-        let newest: Vec<usize> = open
-            .iter()
-            .map(|(_, contents)| contents.len() - 1)
-            .collect();
+            .map(|((at, contents), pick)| (at - device.start, contents.len(), *pick));
         Found {
             point,
             state,
-            violations: self.check(open, &picks),
+            violations: self.check(view, &picks),
             missing: missing
                 .filter(|(_, contents, pick)| pick + 1 < *contents)
                 .collect(),
-            whole: self.whole(open, &newest),
+            whole: image(view.media, device, view.open, &newest),
         }
     }
 }

@@ -6,15 +6,20 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
+mod cost;
 mod explore;
 mod image;
 mod mutate;
 mod names;
 mod page;
+mod peer;
 mod replay;
 mod report;
 mod run;
+mod subject;
 mod vm;
+mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +40,12 @@ enum What {
     Run(Run),
     /// Build the module with mistakes, one at a time, and see whether each is found
     Mutate(Mutate),
+    /// Measure what recording costs
+    Cost {
+        /// The checkout, with the module and the tools built
+        #[arg(long, default_value = ".")]
+        top: PathBuf,
+    },
     /// Check one state again, of a recording that a run has kept
     Replay(Replay),
 }
@@ -53,6 +64,12 @@ struct Run {
     /// The checkout, with the module and the tools built
     #[arg(long, default_value = ".")]
     top: PathBuf,
+    /// The file system; of ext4 and xfs, whose crashes only the kernel recovers, few states
+    #[arg(long, value_enum, default_value = "rdax")]
+    fs: vm::FileSystem,
+    /// Of ext4 and xfs, so many states of each workload are mounted
+    #[arg(long, default_value_t = 12)]
+    mounted: usize,
     /// This module instead of the one built there
     #[arg(long)]
     module: Option<PathBuf>,
@@ -81,6 +98,9 @@ struct Run {
 
 #[derive(Args)]
 struct Replay {
+    /// The checkout, with the tools built
+    #[arg(long, default_value = ".")]
+    top: PathBuf,
     /// Where the report of the run is
     #[arg(long, default_value = "build/crash")]
     out: PathBuf,
@@ -98,6 +118,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().what {
         What::Run(args) => run::run(&args),
         What::Mutate(args) => mutate::mutate(&args),
+        What::Cost { top } => cost::cost(&top),
         What::Replay(args) => replay::replay(&args),
     };
     match result {

@@ -39,10 +39,10 @@ impl Names {
                 .or_else(|| block(volume, at))
                 .unwrap_or_else(|| format!("byte {} of block {}, free", at % BLOCK, at / BLOCK))
         });
-        format!(
-            "{at:#x} ({})",
-            name.as_deref().unwrap_or("the volume cannot be mounted")
-        )
+        match name {
+            Some(name) => format!("{at:#x} ({name})"),
+            None => format!("{at:#x}"),
+        }
     }
 }
 

@@ -60,7 +60,7 @@ pub fn page(report: &Report) -> String {
         escape(&report.summary())
     );
     for line in &report.workloads {
-        let trouble = line.trouble();
+        let trouble = line.trouble(report.fs);
         if !trouble.is_empty() {
             let _ = writeln!(html, "<pre>{}</pre>", escape(&trouble));
         }

@@ -8,17 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use pmem_crash_model::trace::{Trace, Writer};
-use rdax_crash_ops::{workload, Workload};
 
 use crate::explore::{explore, Bounds};
 use crate::report::{Line, Report};
+use crate::subject::Subject;
 use crate::vm::Recording;
+use crate::walk::Recorded;
 use crate::Replay;
-
-/// The workload of that name and seed.
-pub fn find(name: &str, seed: u64) -> Result<Workload> {
-    workload(name, seed).with_context(|| format!("no workload is called {name}"))
-}
 
 /// The file that keeps the recording of a workload.
 fn kept(out: &Path, name: &str, seed: u64) -> PathBuf {
@@ -26,9 +22,9 @@ fn kept(out: &Path, name: &str, seed: u64) -> PathBuf {
 }
 
 /// Keeps a recording, and the first content of the memory.
-pub fn keep(out: &Path, workload: &Workload, trace: &Trace, base: &[u8]) -> Result<()> {
+pub fn keep(out: &Path, subject: &Subject, trace: &Trace, base: &[u8]) -> Result<()> {
     fs::write(out.join("base"), base)?;
-    let file = File::create(kept(out, &workload.name, workload.seed))?;
+    let file = File::create(kept(out, &subject.name, subject.seed))?;
     let mut writer = Writer::new(std::io::BufWriter::new(file), trace.len)?;
     for event in &trace.events {
         writer.push(event)?;
@@ -48,28 +44,31 @@ pub fn replay(args: &Replay) -> Result<bool> {
     let run = Recording {
         trace: Trace::read(file)?,
         took: Duration::ZERO,
+        processor: Duration::ZERO,
     };
-    let workload = find(&args.workload, args.seed)?;
+    let subject = Subject::find(&args.workload, args.seed)?;
     let bounds = Bounds {
         per_point: report.per_point,
         seed: report.seed,
         only: Some((args.point, args.state)),
     };
-    let device = report.device.0..report.device.1;
-    let explored = explore(
-        &workload,
-        &run.trace,
-        &read("base")?,
-        device,
-        bounds,
-        &|_| {},
-    )?;
-    let line = Line::new(&workload, &run, &explored, 0.0);
-    print!("{workload}");
+    let recorded = Recorded {
+        trace: &run.trace,
+        base: &read("base")?,
+        device: report.device.0..report.device.1,
+        operations: subject.ops.len(),
+        setup: subject.setup,
+    };
+    let judge = subject.judge(&args.top)?;
+    let explored = explore(&*judge, &recorded, bounds, &|_| {})?;
+    let line = Line::new(&subject, &run, &explored, 0.0);
+    for (n, op) in subject.ops.iter().enumerate() {
+        println!("{n:3} {op}");
+    }
     match line.states {
         0 => println!("there is no such state"),
         _ if line.is_good() => println!("nothing is wrong with this state"),
-        _ => print!("{}", line.trouble()),
+        _ => print!("{}", line.trouble(report.fs)),
     }
     Ok(line.states > 0 && line.is_good())
 }

@@ -5,16 +5,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use rdax_crash_ops::Workload;
 use serde::{Deserialize, Serialize};
 
-use crate::explore::{Explored, Found, Point};
+use crate::explore::{Explored, Found};
 use crate::names::Names;
-use crate::vm::Recording;
+use crate::subject::Subject;
+use crate::vm::{FileSystem, Recording};
+use crate::walk::Moment;
 
 /// A whole run.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
+    pub fs: FileSystem,
     pub seed: u64,
     pub per_point: usize,
     /// Where the device begins and ends on the NVDIMM, in bytes.
@@ -72,21 +74,21 @@ pub struct Violation {
 }
 
 /// In words: when the crash of `point` was.
-fn when(workload: &Workload, point: &Point) -> String {
+fn when(subject: &Subject, moment: &Moment) -> String {
     let op = |n: usize| {
-        workload
+        subject
             .ops
             .get(n)
             .map_or("the end".to_owned(), |op| format!("{n} {op}"))
     };
-    match (point.in_flight, point.finished) {
-        (true, n) => format!("during operation {}, after {} fences", op(n), point.fences),
+    match (moment.in_flight, moment.finished) {
+        (true, n) => format!("during operation {}, after {} fences", op(n), moment.fences),
         (false, 0) => format!("before operation {}", op(0)),
         (false, n) => format!("after operation {} had returned", op(n - 1)),
     }
 }
 
-fn violation(workload: &Workload, explored: &Explored, found: &Found) -> Violation {
+fn violation(subject: &Subject, explored: &Explored, found: &Found) -> Violation {
     let names = Names::new(&found.whole);
     let missing = found.missing.iter().map(|(at, contents, pick)| {
         let name = names.line(*at);
@@ -95,7 +97,7 @@ fn violation(workload: &Workload, explored: &Explored, found: &Found) -> Violati
     Violation {
         point: found.point,
         state: found.state,
-        when: when(workload, &explored.points[found.point]),
+        when: when(subject, &explored.points[found.point].moment),
         what: found.violations.iter().map(ToString::to_string).collect(),
         kind: found
             .violations
@@ -108,11 +110,11 @@ fn violation(workload: &Workload, explored: &Explored, found: &Found) -> Violati
 
 impl Line {
     /// Of a workload that could not be run or recorded.
-    pub fn failed(workload: &Workload, why: String) -> Self {
+    pub fn failed(subject: &Subject, why: String) -> Self {
         Line {
-            name: workload.name.clone(),
-            seed: workload.seed,
-            operations: workload.ops.len(),
+            name: subject.name.clone(),
+            seed: subject.seed,
+            operations: subject.ops.len(),
             events: 0,
             failed: Some(why),
             vm_seconds: 0.0,
@@ -125,10 +127,10 @@ impl Line {
     }
 
     /// Of one that was explored.
-    pub fn new(workload: &Workload, run: &Recording, explored: &Explored, seconds: f64) -> Self {
+    pub fn new(subject: &Subject, run: &Recording, explored: &Explored, seconds: f64) -> Self {
         let points = explored.points.iter().map(|point| PointLine {
-            fences: point.fences,
-            operation: when(workload, point),
+            fences: point.moment.fences,
+            operation: when(subject, &point.moment),
             open: point.open,
             states: point.states,
             violations: point.violations,
@@ -143,9 +145,9 @@ impl Line {
             violations: explored
                 .found
                 .iter()
-                .map(|f| violation(workload, explored, f))
+                .map(|f| violation(subject, explored, f))
                 .collect(),
-            ..Line::failed(workload, String::new())
+            ..Line::failed(subject, String::new())
         }
     }
 
@@ -155,7 +157,7 @@ impl Line {
     }
 
     /// What is wrong, with what it takes to see it again; nothing if all is well.
-    pub fn trouble(&self) -> String {
+    pub fn trouble(&self, fs: FileSystem) -> String {
         let mut text = String::new();
         if let Some(why) = &self.failed {
             let _ = writeln!(text, "FAIL {} (seed {}): {why}", self.name, self.seed);
@@ -180,10 +182,18 @@ impl Line {
             if v.missing.len() > 16 {
                 let _ = writeln!(text, "    and {} more", v.missing.len() - 16);
             }
+            let (name, seed) = (&self.name, self.seed);
+            let anew = match fs {
+                FileSystem::Rdax => {
+                    let again = format!("'{name}' {seed} {} {}", v.point, v.state);
+                    let _ = writeln!(text, "  again: build/bin/rdax-crash replay {again}");
+                    String::new()
+                }
+                other => format!(" CRASH_FS={}", other.name()),
+            };
             let _ = writeln!(
                 text,
-                "  again: build/bin/rdax-crash replay '{}' {} {} {}\n  anew: make crash WORKLOAD='{}' SEED={}",
-                self.name, self.seed, v.point, v.state, self.name, self.seed
+                "  anew: make crash WORKLOAD='{name}' SEED={seed}{anew}"
             );
         }
         text
@@ -248,13 +258,17 @@ impl Report {
         }
         let _ = write!(
             text,
-            "{} states of {} workloads in {:.0} s, seed {}; {} states by the kernel, too{}\n\
+            "{}: {} states of {} workloads in {:.0} s, seed {}; {} states by the kernel{}\n\
              {} passed, {} failed",
+            self.fs.name(),
             all.states,
             all.workloads,
             self.seconds,
             self.seed,
-            self.workloads.iter().filter(|line| line.kernel).count(),
+            match self.fs {
+                FileSystem::Rdax => self.workloads.iter().filter(|line| line.kernel).count(),
+                _ => all.states,
+            },
             match self.not_reached {
                 0 => String::new(),
                 n => format!("; no time for {n} workloads"),

@@ -2,6 +2,7 @@
 
 //! A run: workload after workload, on all processors, until the time is over.
 
+use std::cell::RefCell;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,24 +10,36 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use pmem_crash_model::trace::{Event, Trace};
 use rayon::prelude::*;
-use rdax_crash_ops::{names, recover, Oracle, Workload};
-use rdax_volume::ram::Ram;
-use rdax_volume::volume::pmem::Pmem;
+use rdax_crash_ops::recover;
 
-use crate::explore::{explore, Bounds, Sample};
+use crate::explore::{explore, Bounds, Explored, Sample};
+use crate::image::{Image, Scratch};
 use crate::page::page;
-use crate::replay::{find, keep};
+use crate::peer;
+use crate::replay::keep;
 use crate::report::{Line, Report};
-use crate::vm::Machine;
+use crate::subject::{all_names, Judge, Subject};
+use crate::vm::{FileSystem, Machine};
+use crate::walk::Recorded;
 use crate::Run;
 
 /// Recordings of so many workloads with violations are kept.
 const KEPT_MAX: usize = 10;
 
+/// What other file systems run, by the beginnings of the names.
+const PEERS: &[&str] = &["mmap:", "data:", "random:mmap", "random:data"];
+/// What is recorded to leave something out.
+const MISTAKEN: &str = "mmap:msync";
+
 /// The names that are asked for, in an order in which those come first that find most.
 fn chosen(args: &Run) -> Result<Vec<String>> {
-    let mut all = names();
+    let mut all = all_names();
+    if args.fs != FileSystem::Rdax {
+        // Those about data: names are durable when others want them to be.
+        all.retain(|name| PEERS.iter().any(|beginning| name.starts_with(beginning)));
+    }
     if !args.workload.is_empty() {
         all.retain(|name| {
             args.workload
@@ -58,7 +71,7 @@ fn workloads(args: &Run) -> Result<Box<dyn Iterator<Item = (String, u64)> + Send
     let chosen = chosen(args)?;
     let random: Vec<String> = chosen
         .iter()
-        .filter(|n| n.starts_with("random:"))
+        .filter(|name| Subject::is_seeded(name))
         .cloned()
         .collect();
     let seed = args.seed;
@@ -97,66 +110,88 @@ struct Shared<'a> {
 
 impl Shared<'_> {
     fn one(&self, name: &str, seed: u64) -> Result<Line> {
-        let workload = find(name, seed)?;
-        let line = self.explore(&workload);
-        Ok(line.unwrap_or_else(|e| Line::failed(&workload, format!("{e:#}"))))
+        let subject = Subject::find(name, seed)?;
+        let line = self.explore(&subject);
+        Ok(line.unwrap_or_else(|e| Line::failed(&subject, format!("{e:#}"))))
     }
 
-    fn explore(&self, workload: &Workload) -> Result<Line> {
-        let command = format!(
-            "rdax-crash-guest run --dir /mnt/pmem {} {}",
-            workload.name, workload.seed
-        );
-        let run = self.machine.record(&command)?;
-        let machine = &self.machine;
+    fn explore(&self, subject: &Subject) -> Result<Line> {
+        let run = self.machine.record(&subject.command())?;
         let start = thread_seconds();
+        if self.args.fs != FileSystem::Rdax {
+            let explored = self.explore_peer(subject, &run.trace)?;
+            return Ok(Line::new(
+                subject,
+                &run,
+                &explored,
+                thread_seconds() - start,
+            ));
+        }
         let bounds = Bounds {
             per_point: self.args.per_point,
             seed: self.args.seed,
             only: None,
         };
+        let judge = subject.judge(&self.args.top)?;
+        let recorded = self.recorded(subject, &run.trace);
         let progress = |states| self.progress(states);
-        let device = machine.device.clone();
-        let explored = explore(
-            workload,
-            &run.trace,
-            &machine.base,
-            device,
-            bounds,
-            &progress,
-        )?;
-        let mut line = Line::new(workload, &run, &explored, thread_seconds() - start);
+        let explored = explore(&*judge, &recorded, bounds, &progress)?;
+        let mut line = Line::new(subject, &run, &explored, thread_seconds() - start);
         let nth = self.started.fetch_add(1, Ordering::Relaxed);
         let bare = self
             .bare
             .as_ref()
             .filter(|_| nth % self.args.kernel_every == 0);
         if !line.is_good() && self.bad.load(Ordering::Relaxed) < KEPT_MAX {
-            keep(&self.args.out, workload, &run.trace, &machine.base)?;
+            keep(&self.args.out, subject, &run.trace, &self.machine.base)?;
         }
         if let (true, Some(bare), Some(sample)) = (line.is_good(), bare, explored.sample) {
-            self.compare(bare, workload, &sample)?;
+            compare(bare, &*judge, &sample)?;
             line.kernel = true;
         }
         Ok(line)
     }
 
-    /// Fails unless what the kernel makes of the crash `sample` of `workload` is allowed, too.
-    fn compare(&self, bare: &Machine, workload: &Workload, sample: &Sample) -> Result<()> {
-        let image = bare
-            .mount(&sample.image)
-            .context("the kernel and a crash image")?;
-        let ram = Ram::new(image.len() as u64);
-        ram.store(0, &image).map_err(|e| anyhow!("{e}"))?;
-        let volume = recover(ram).map_err(|violation| anyhow!("after the kernel: {violation}"))?;
-        let oracle = Oracle::new(workload);
-        match oracle
-            .check(&volume, sample.finished, sample.in_flight)
-            .first()
-        {
-            Some(violation) => bail!("after the kernel has recovered it: {violation}"),
-            None => Ok(()),
+    fn recorded<'r>(&'r self, subject: &Subject, trace: &'r Trace) -> Recorded<'r> {
+        Recorded {
+            trace,
+            base: &self.machine.base,
+            device: self.machine.device.clone(),
+            operations: subject.ops.len(),
+            setup: subject.setup,
         }
+    }
+
+    fn explore_peer(&self, subject: &Subject, trace: &Trace) -> Result<Explored> {
+        let bounds = peer::Bounds {
+            states: self.args.mounted,
+            seed: self.args.seed,
+        };
+        let recorded = self.recorded(subject, trace);
+        let bare = self.bare.as_ref().context("no VM to mount with")?;
+        let progress = |states| self.progress(states);
+        peer::explore(subject, &recorded, self.args.fs, bare, bounds, &progress)
+    }
+
+    /// Fails unless it is noticed that a recording has none of the write-backs that were made: what
+    /// finds nothing on another file system must be able to.
+    fn leave_out_write_backs(&self) -> Result<()> {
+        let subject = Subject::find(MISTAKEN, self.args.seed)?;
+        let mut trace = self.machine.record(&subject.command())?.trace;
+        trace
+            .events
+            .retain(|event| !matches!(event, Event::WriteBack { .. }));
+        let explored = self.explore_peer(&subject, &trace)?;
+        let states: usize = explored.points.iter().map(|point| point.states).sum();
+        let bad = explored.found.len();
+        ensure!(
+            bad > 0,
+            "that a recording of {MISTAKEN} has no write-backs is not noticed"
+        );
+        self.bar.suspend(|| {
+            println!("{MISTAKEN} with its write-backs left out: {bad} of {states} states are wrong")
+        });
+        Ok(())
     }
 
     fn progress(&self, states: usize) {
@@ -172,7 +207,8 @@ impl Shared<'_> {
         if !line.is_good() {
             self.bad.fetch_add(1, Ordering::Relaxed);
             if !self.args.until_found {
-                self.bar.suspend(|| print!("{}", line.trouble()));
+                self.bar
+                    .suspend(|| print!("{}", line.trouble(self.args.fs)));
             }
             let found = self.args.until_found && !line.violations.is_empty();
             self.stop.fetch_or(found, Ordering::Relaxed);
@@ -182,6 +218,21 @@ impl Shared<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(line);
+    }
+}
+
+/// Fails unless what the kernel makes of the crash `sample` is allowed, too.
+fn compare(bare: &Machine, judge: &dyn Judge, sample: &Sample) -> Result<()> {
+    let image = bare
+        .try_image(&sample.image, FileSystem::Rdax.mount())?
+        .map_err(|said| anyhow!("the kernel cannot mount a crash image: {said}"))?;
+    let scratch = RefCell::new(Scratch::new(image.len()));
+    let image = Image::new(&image, &scratch, []);
+    let volume = recover(image).map_err(|violation| anyhow!("after the kernel: {violation}"))?;
+    let found = judge.check(&volume, sample.moment.finished, sample.moment.in_flight);
+    match found.first() {
+        Some(violation) => bail!("after the kernel has recovered it: {violation}"),
+        None => Ok(()),
     }
 }
 
@@ -196,8 +247,9 @@ pub fn run(args: &Run) -> Result<bool> {
 pub fn explore_all(args: &Run) -> Result<Report> {
     fs::create_dir_all(&args.out)?;
     let top = args.top.canonicalize()?;
-    let boot = |mounted| Machine::boot(&top, args.module.as_deref(), mounted);
-    let wanted = args.kernel_every > 0;
+    let boot = |mounted| Machine::boot(&top, args.module.as_deref(), args.fs, mounted);
+    let peer = args.fs != FileSystem::Rdax;
+    let wanted = args.kernel_every > 0 || peer;
     let (machine, bare) = rayon::join(|| boot(true), || wanted.then(|| boot(false)).transpose());
     let shared = Shared {
         args,
@@ -214,6 +266,9 @@ pub fn explore_all(args: &Run) -> Result<Report> {
         start: Instant::now(),
     };
     shared.bar.enable_steady_tick(Duration::from_millis(200));
+    if peer {
+        shared.leave_out_write_backs()?;
+    }
     workloads(args)?
         .take_while(|_| {
             !shared.stop.load(Ordering::Relaxed) && shared.start.elapsed() < args.budget
@@ -232,6 +287,7 @@ pub fn explore_all(args: &Run) -> Result<Report> {
         chosen(args)?.len()
     };
     let mut report = Report {
+        fs: args.fs,
         seed: args.seed,
         per_point: args.per_point,
         device: (device.start, device.end),

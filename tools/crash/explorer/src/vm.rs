@@ -15,15 +15,17 @@ use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::format::BLOCK;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{MountOptions, Volume};
+use serde::{Deserialize, Serialize};
 
-/// Bytes of the NVDIMM, as qemu/vm takes them: the least it can have.
+/// Bytes of the NVDIMM, as qemu/vm takes them: the least it can have, and what XFS needs.
 const PMEM: &str = "32M";
+const PMEM_XFS: &str = "64M";
 /// What the guest runs: see the file.
 const GUEST: &str = include_str!("guest.sh");
 /// What free blocks are full of.
 const OLD: u8 = 0xee;
 /// A workload that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// What the kernel says when something is wrong.
 const REPORTS: [&str; 6] = [
     "WARNING: ",
@@ -33,6 +35,35 @@ const REPORTS: [&str; 6] = [
     "general protection fault",
     "panicked at",
 ];
+
+/// A file system that can be explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileSystem {
+    Rdax,
+    Ext4,
+    Xfs,
+}
+
+impl FileSystem {
+    /// As `mount -t` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileSystem::Rdax => "rdax",
+            FileSystem::Ext4 => "ext4",
+            FileSystem::Xfs => "xfs",
+        }
+    }
+
+    /// What the guest runs to mount the device.
+    pub fn mount(self) -> &'static str {
+        match self {
+            FileSystem::Rdax => "mount -t rdax /dev/pmem0 /mnt/pmem",
+            FileSystem::Ext4 => "mount -t ext4 -o dax=always /dev/pmem0 /mnt/pmem",
+            FileSystem::Xfs => "mount -t xfs -o dax=always /dev/pmem0 /mnt/pmem",
+        }
+    }
+}
 
 /// A saved VM in which the file system is mounted and nothing has happened yet.
 pub struct Machine {
@@ -54,6 +85,8 @@ pub struct Recording {
     pub trace: Trace,
     /// How long the VM took.
     pub took: Duration,
+    /// Processor time that QEMU had.
+    pub processor: Duration,
 }
 
 /// A process that does not outlive its owner.
@@ -65,6 +98,17 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Processor time that process `id` had so far.
+fn processor_time(id: u32) -> Option<Duration> {
+    // What sysconf(_SC_CLK_TCK) is on every Linux.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The name, in parentheses, may have spaces. After it, the 12th and 13th are the times.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    Some(TICK * (ticks()? + ticks()?))
 }
 
 /// A number in hexadecimal, as sysfs prints it.
@@ -89,19 +133,31 @@ fn soil(device: &mut [u8]) -> rdax_volume::volume::Result<()> {
 
 impl Machine {
     /// Boots a VM from the checkout `top`, with `module` instead of the one built there if it is
-    /// given, and saves it: with a new file system mounted, or with none on the device.
-    pub fn boot(top: &Path, module: Option<&Path>, mounted: bool) -> Result<Self> {
+    /// given, and saves it: with a new `fs` mounted, or with nothing on the device and all that it
+    /// takes to mount one.
+    pub fn boot(top: &Path, module: Option<&Path>, fs: FileSystem, mounted: bool) -> Result<Self> {
+        let ours = fs == FileSystem::Rdax;
+        let pmem = match fs {
+            FileSystem::Xfs => PMEM_XFS,
+            _ => PMEM,
+        };
         let dir = tempfile::Builder::new().prefix("rdax-crash.").tempdir()?;
         let mut vm = Command::new(top.join("qemu/vm"));
         vm.args([
-            "--icount", "--pmem", PMEM, "--mem", "512M", "--append", "nokaslr",
+            "--icount", "--pmem", pmem, "--mem", "512M", "--append", "nokaslr",
         ]);
-        vm.args(["--fs", if mounted { "rdax" } else { "none" }]);
-        vm.args(["--timeout", "300", "--snapshot"]).arg(dir.path());
+        vm.args(["--fs", if mounted && ours { "rdax" } else { "none" }]);
+        vm.args(["--timeout", "900", "--snapshot"]).arg(dir.path());
         if let Some(module) = module {
             vm.arg("--module").arg(module);
         }
-        let status = vm.arg("--").arg(GUEST).stdin(Stdio::null()).status()?;
+        // The others are made by the guest, on a device that is full of old bytes.
+        let peer = match ours {
+            true => String::new(),
+            false => format!("peer={} mounted={mounted}\n", fs.name()),
+        };
+        vm.arg("--").arg(peer + GUEST);
+        let status = vm.stdin(Stdio::null()).status()?;
         ensure!(
             status.success(),
             "the VM cannot be booted and saved: qemu/vm: {status}"
@@ -123,7 +179,7 @@ impl Machine {
             device.end <= base.len() as u64,
             "a device beyond its NVDIMM: {job}"
         );
-        if mounted {
+        if mounted && ours {
             soil(&mut base[device.start as usize..device.end as usize])
                 .map_err(|e| anyhow!("the new file system: {e}"))?;
         }
@@ -138,8 +194,14 @@ impl Machine {
     }
 
     /// Resumes the VM and runs `command` in it, until QEMU ends; with `more` options of QEMU. What
-    /// it has written is in the directory that is returned, with the name of each port.
-    fn resume(&self, pmem: &[u8], command: &str, more: &[&str]) -> Result<tempfile::TempDir> {
+    /// it has written is in the directory that is returned, with the name of each port; and the
+    /// processor time that QEMU had.
+    fn resume(
+        &self,
+        pmem: &[u8],
+        command: &str,
+        more: &[&str],
+    ) -> Result<(tempfile::TempDir, Duration)> {
         let start = Instant::now();
         let dir = tempfile::Builder::new()
             .prefix("rdax-crash-run.")
@@ -167,7 +229,10 @@ impl Machine {
             .spawn()
             .context("QEMU")?;
         let mut child = Process(child);
+        let mut processor = Duration::ZERO;
         let status = loop {
+            // Up to now: it is gone once it has ended.
+            processor = processor_time(child.0.id()).unwrap_or(processor);
             if let Some(status) = child.0.try_wait()? {
                 break status;
             }
@@ -181,7 +246,16 @@ impl Machine {
             bail!("the kernel reported: {line}");
         }
         ensure!(status.success(), "QEMU: {status}: {}", said("qemu.log"));
-        Ok(dir)
+        Ok((dir, processor))
+    }
+
+    /// Runs `command` without recording it. Returns the processor time that QEMU had.
+    pub fn run(&self, command: &str) -> Result<Duration> {
+        let (dir, processor) = self.resume(&self.base, command, &[])?;
+        let said = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+        let good = said("status").trim_end() == "0";
+        ensure!(good, "{command}: {}", said("stderr"));
+        Ok(processor)
     }
 
     /// Runs `command`, which ends with the mark that ends the recording, and returns what was
@@ -194,7 +268,7 @@ impl Machine {
             self.region,
             self.base.len(),
         );
-        let dir = self.resume(&self.base, command, &["-plugin", &plugin])?;
+        let (dir, processor) = self.resume(&self.base, command, &["-plugin", &plugin])?;
         let stderr = fs::read_to_string(dir.path().join("stderr"))?;
         let trace = File::open(dir.path().join("trace"))?;
         let trace = Trace::read(trace).with_context(|| stderr.trim_end().to_owned())?;
@@ -202,23 +276,22 @@ impl Machine {
         Ok(Recording {
             trace,
             took: start.elapsed(),
+            processor,
         })
     }
 
-    /// Has the kernel mount and unmount the device with the content `image`. Returns the content
-    /// after that.
-    pub fn mount(&self, image: &[u8]) -> Result<Vec<u8>> {
+    /// Runs `command`, which mounts the device, with the content `image` on it. Returns what the
+    /// device has when it was unmounted; if the command failed, what it said.
+    pub fn try_image(&self, image: &[u8], command: &str) -> Result<Result<Vec<u8>, String>> {
         let mut pmem = self.base.clone();
         let device = self.device.start as usize..self.device.end as usize;
         pmem[device.clone()].copy_from_slice(image);
-        let dir = self.resume(&pmem, "mount -t rdax /dev/pmem0 /mnt/pmem", &[])?;
+        let (dir, _) = self.resume(&pmem, command, &[])?;
         let said = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
-        ensure!(
-            said("status").trim_end() == "0",
-            "mount: {}",
-            said("stderr")
-        );
-        Ok(fs::read(dir.path().join("pmem0"))?[device].to_vec())
+        if said("status").trim_end() != "0" {
+            return Ok(Err(said("stderr")));
+        }
+        Ok(Ok(fs::read(dir.path().join("pmem0"))?[device].to_vec()))
     }
 
     /// Fails unless the stores of `trace` make of the first content the `last` one.

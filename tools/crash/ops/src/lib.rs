@@ -48,6 +48,7 @@
 #![forbid(unsafe_code)]
 
 mod ace;
+pub mod client;
 mod compare;
 mod data;
 mod model;
@@ -56,13 +57,15 @@ mod oracle;
 mod random;
 mod scenario;
 mod seen;
+mod synced;
 mod violation;
 mod workload;
 
 pub use data::fill;
 pub use model::{Refused, Tree};
 pub use op::{Op, Rename};
-pub use oracle::{recover, Oracle};
+pub use oracle::{check_volume, recover, Oracle};
 pub use seen::{see, Content, Entry, Seen};
+pub use synced::Synced;
 pub use violation::{Kind, Violation};
 pub use workload::{names, workload, Workload};

@@ -174,6 +174,14 @@ impl Tree {
         }
     }
 
+    /// The content of file `id`. `None` if it is not there, or no file.
+    pub fn content(&self, id: Id) -> Option<&[u8]> {
+        match &self.nodes.get(&id)?.body {
+            Body::File(file) => Some(&file.data),
+            _ => None,
+        }
+    }
+
     fn node_mut(&mut self, path: Path) -> Result<&mut Node, Refused> {
         let id = self.id(path)?;
         let node = self.nodes.get_mut(&id).ok_or(Refused::Missing(path))?;

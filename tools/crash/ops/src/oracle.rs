@@ -39,16 +39,9 @@ impl Oracle {
     ///
     /// If an operation of the workload cannot succeed.
     pub fn new(workload: &Workload) -> Self {
-        let mut tree = Tree::default();
-        let mut trees = vec![tree.clone()];
-        for (number, op) in workload.ops.iter().enumerate() {
-            let applied = tree.apply(number, op);
-            assert!(applied.is_ok(), "{}: {op}: {applied:?}", workload.name);
-            trees.push(tree.clone());
-        }
         Oracle {
             ops: workload.ops.clone(),
-            trees,
+            trees: workload.trees(),
         }
     }
 
@@ -62,7 +55,7 @@ impl Oracle {
         finished: usize,
         in_flight: bool,
     ) -> Vec<Violation> {
-        let mut found = self.check_volume(volume);
+        let mut found = check_volume(volume);
         match see(volume) {
             Ok(seen) => found.extend(self.check_seen(&seen, finished, in_flight)),
             Err(e) => found.push(Violation::new(Kind::Unreadable, format!("tree: {e}"))),
@@ -93,28 +86,6 @@ impl Oracle {
         found
     }
 
-    /// What the checker says, and whether the counts are right.
-    fn check_volume<P: Pmem>(&self, volume: &Volume<P>) -> Vec<Violation> {
-        let mut found = Vec::new();
-        let mut report = |problem| found.push(Violation::new(Kind::Checker, problem));
-        match check(volume.pmem(), &mut report) {
-            Ok(summary) => {
-                let stat = volume.statfs();
-                let counts = [
-                    ("free blocks", stat.free, summary.free_blocks),
-                    ("inodes in use", stat.inodes_used, summary.inodes),
-                    ("orphans", summary.orphans, 0),
-                ];
-                for (what, is, right) in counts.into_iter().filter(|(_, is, right)| is != right) {
-                    let text = format!("{is} {what}, not {right}");
-                    found.push(Violation::new(Kind::Space, text));
-                }
-            }
-            Err(e) => found.push(Violation::new(Kind::Checker, e)),
-        }
-        found
-    }
-
     /// Says of wrong bytes what they are.
     fn explain(&self, seen: &Seen, violation: &mut Violation) {
         let (Some(path), Some(range)) = (&violation.path, &violation.range) else {
@@ -141,6 +112,28 @@ impl Oracle {
             _ => None,
         })
     }
+}
+
+/// What the checker says of `volume`, as [`recover`] opened it, and whether the counts are right.
+pub fn check_volume<P: Pmem>(volume: &Volume<P>) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut report = |problem| found.push(Violation::new(Kind::Checker, problem));
+    match check(volume.pmem(), &mut report) {
+        Ok(summary) => {
+            let stat = volume.statfs();
+            let counts = [
+                ("free blocks", stat.free, summary.free_blocks),
+                ("inodes in use", stat.inodes_used, summary.inodes),
+                ("orphans", summary.orphans, 0),
+            ];
+            for (what, is, right) in counts.into_iter().filter(|(_, is, right)| is != right) {
+                let text = format!("{is} {what}, not {right}");
+                found.push(Violation::new(Kind::Space, text));
+            }
+        }
+        Err(e) => found.push(Violation::new(Kind::Checker, e)),
+    }
+    found
 }
 
 /// How `seen` differs from `old` with one file on its way to `new`, if `op` need not happen wholly.

@@ -16,7 +16,7 @@ pub enum Kind {
     Unexpected,
     /// Names stand for one inode that should not, or do not although they should.
     Links,
-    /// Type, mode, target or a time is wrong.
+    /// Type, mode, target, a time or an extended attribute is wrong.
     Attributes,
     /// A file has another size.
     Size,
@@ -28,6 +28,8 @@ pub enum Kind {
     Checker,
     /// The counts of free blocks or inodes are wrong, or something is in use that nothing reaches.
     Space,
+    /// A database is not as it should be.
+    Database,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Kind::Beyond => "beyond",
             Kind::Checker => "checker",
             Kind::Space => "space",
+            Kind::Database => "database",
         }
     }
 
@@ -67,7 +70,8 @@ pub struct Violation {
 }
 
 impl Violation {
-    pub(crate) fn new(kind: Kind, text: impl fmt::Display) -> Self {
+    /// About the volume as a whole.
+    pub fn new(kind: Kind, text: impl fmt::Display) -> Self {
         Violation {
             kind,
             path: None,

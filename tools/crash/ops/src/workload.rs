@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::model::Tree;
 use crate::op::Op;
 use crate::{ace, random, scenario};
 
@@ -25,6 +26,22 @@ impl Workload {
     /// Whether it needs mappings, or a kernel's write-back: the volume alone has neither.
     pub fn is_mapped(&self) -> bool {
         self.ops.iter().any(Op::is_mapped)
+    }
+
+    /// The tree before each operation, and after the last.
+    ///
+    /// # Panics
+    ///
+    /// If an operation cannot succeed.
+    pub(crate) fn trees(&self) -> Vec<Tree> {
+        let mut tree = Tree::default();
+        let mut trees = vec![tree.clone()];
+        for (number, op) in self.ops.iter().enumerate() {
+            let applied = tree.apply(number, op);
+            assert!(applied.is_ok(), "{}: {op}: {applied:?}", self.name);
+            trees.push(tree.clone());
+        }
+        trees
     }
 }
 

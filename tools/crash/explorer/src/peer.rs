@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Other file systems, which only their own kernel code can recover: of the states that crashes may
+//! leave a few are chosen, and each is mounted and looked at in the VM.
+
+use std::collections::BTreeSet;
+
+use anyhow::{ensure, Context, Result};
+use pmem_crash_model::media::Media;
+use pmem_crash_model::states::{self, Line, Random};
+use rdax_crash_ops::{Kind, Violation};
+
+use crate::explore::{Explored, Found, Point};
+use crate::subject::Subject;
+use crate::vm::{FileSystem, Machine};
+use crate::walk::{image, walk, Moment, Open, Recorded};
+
+/// States that are made at each moment, to choose from.
+const PER_POINT: usize = 40;
+
+/// How much is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// States of one recording.
+    pub states: usize,
+    /// Chooses them.
+    pub seed: u64,
+}
+
+/// The states at one moment, always the same for the same seed.
+fn each_state(moment: Moment, open: &Open, seed: u64, visit: &mut dyn FnMut(&[usize])) {
+    let lines: Vec<Line> = open
+        .iter()
+        .map(|(_, contents)| Line {
+            contents: contents.len(),
+            decides: false,
+        })
+        .collect();
+    let mut random = Random::new(seed.wrapping_add((moment.number as u64) << 32));
+    states::each(&lines, PER_POINT, &mut random, visit);
+}
+
+/// Chooses states: the number of the moment, and of the state there.
+fn choose(recorded: &Recorded, bounds: Bounds) -> Result<BTreeSet<(usize, usize)>> {
+    let mut counts = Vec::new();
+    walk(recorded, &mut |moment, _, open| {
+        let mut count = 0;
+        each_state(moment, open, bounds.seed, &mut |_| count += 1);
+        counts.push(count);
+    })?;
+    ensure!(!counts.is_empty(), "no moment to look at");
+    let mut random = Random::new(bounds.seed);
+    let all: usize = counts.iter().sum();
+    let mut chosen = BTreeSet::new();
+    // Moments have the same chance: most of the states are of those where much is open, which is not
+    // where most is promised.
+    while chosen.len() < bounds.states.min(all / 2 + 1) {
+        let point = random.below(counts.len());
+        chosen.insert((point, random.below(counts[point])));
+    }
+    Ok(chosen)
+}
+
+/// Has `machine` mount states of what was `recorded` of `subject`, and compares what it finds with
+/// what every file system promises.
+pub fn explore(
+    subject: &Subject,
+    recorded: &Recorded,
+    fs: FileSystem,
+    machine: &Machine,
+    bounds: Bounds,
+    progress: &(dyn Fn(usize) + Sync),
+) -> Result<Explored> {
+    let chosen = choose(recorded, bounds)?;
+    let mut explored = Explored::default();
+    let mut failed = None;
+    walk(recorded, &mut |moment, media, open| {
+        let mut point = Point {
+            moment,
+            open: open.len(),
+            states: 0,
+            violations: 0,
+        };
+        let mut state = 0;
+        each_state(moment, open, bounds.seed, &mut |picks| {
+            let wanted = chosen.contains(&(moment.number, state)) && failed.is_none();
+            state += 1;
+            if !wanted {
+                return;
+            }
+            let check = || one(subject, recorded, fs, machine, (moment, media, open), picks);
+            match check() {
+                Ok(None) => {}
+                Ok(Some(said)) => {
+                    point.violations += 1;
+                    let found = found(recorded, (moment, media, open), picks, state - 1, &said);
+                    explored.found.push(found);
+                }
+                Err(e) => failed = Some(e),
+            }
+            point.states += 1;
+            progress(1);
+        });
+        explored.points.push(point);
+    })?;
+    match failed {
+        Some(e) => Err(e),
+        None => Ok(explored),
+    }
+}
+
+/// What is wrong with the state `picks`.
+fn one(
+    subject: &Subject,
+    recorded: &Recorded,
+    fs: FileSystem,
+    machine: &Machine,
+    (moment, media, open): (Moment, &Media, &Open),
+    picks: &[usize],
+) -> Result<Option<String>> {
+    let in_flight = if moment.in_flight { "--in-flight" } else { "" };
+    let command = format!(
+        "{} && rdax-crash-guest check-files --dir /mnt/pmem {} {} --finished {} {in_flight}",
+        fs.mount(),
+        subject.name,
+        subject.seed,
+        moment.finished,
+    );
+    let image = image(media, &recorded.device, open, picks);
+    let said = machine.try_image(&image, &command);
+    Ok(said.context("a crash image")?.err())
+}
+
+fn found(
+    recorded: &Recorded,
+    (moment, media, open): (Moment, &Media, &Open),
+    picks: &[usize],
+    state: usize,
+    said: &str,
+) -> Found {
+    let missing = open
+        .iter()
+        .zip(picks)
+        .map(|((at, contents), pick)| (at - recorded.device.start, contents.len(), *pick));
+    Found {
+        point: moment.number,
+        state,
+        violations: said
+            .lines()
+            .map(|line| Violation::new(Kind::Data, line))
+            .collect(),
+        missing: missing
+            .filter(|(_, contents, pick)| pick + 1 < *contents)
+            .collect(),
+        whole: image(media, &recorded.device, open, picks),
+    }
+}
