@@ -143,6 +143,7 @@ void rdax_page_get(struct page *page);
 void rdax_page_put(struct page *page);
 bool rdax_folio_is_huge(const struct folio *folio);
 int rdax_folio_ref_count(const struct folio *folio);
+bool rdax_folio_is_held(const struct folio *folio);
 void rdax_folio_lock(struct folio *folio);
 void rdax_folio_unlock(struct folio *folio);
 int rdax_folio_wait_idle(struct folio *folio, bool interruptible);

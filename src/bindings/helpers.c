@@ -487,6 +487,18 @@ int rdax_folio_ref_count(const struct folio *folio)
 	return folio_ref_count(folio);
 }
 
+/*
+ * Whether somebody refers to the folio besides page tables. No entry is made meanwhile, so what is
+ * counted first is not less than what there is when the other is counted.
+ */
+bool rdax_folio_is_held(const struct folio *folio)
+{
+	int refs = folio_ref_count(folio);
+
+	smp_rmb();
+	return refs > folio_mapcount(folio);
+}
+
 void rdax_folio_lock(struct folio *folio)
 {
 	folio_lock(folio);

@@ -70,6 +70,14 @@ impl Page {
         unsafe { bindings::rdax_folio_ref_count(self.folio()) == 0 }
     }
 
+    /// Whether somebody refers to it, or another page of its folio, besides page tables: by a pin; or
+    /// because an entry was taken out of a page table, and a CPU may still have it in its TLB. Called
+    /// under the chunk lock: no entry is made meanwhile.
+    pub fn is_held(self) -> bool {
+        // SAFETY: by the invariant.
+        unsafe { bindings::rdax_folio_is_held(self.folio()) }
+    }
+
     /// Waits until it is idle. If `interruptible`, fails with `ERESTARTSYS` when a signal comes, and
     /// gives up after a moment: it may have been mapped again, and the caller has to unmap it anew.
     pub fn wait_idle(self, interruptible: bool) -> Result {

@@ -19,6 +19,8 @@ use kernel::prelude::*;
 use super::chunk::{Kept, Snapshot};
 use super::density::SAMPLE;
 use super::heat::Found;
+use super::layout::unmap;
+use super::page::Page;
 use super::page_set::{PageSet, PAGES};
 use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
@@ -132,6 +134,7 @@ fn write_back_chunk(
         if writable && !mutated!("write-protect") {
             write_protect(info, chunk, &state, cold.pages());
         }
+        flush_zapped(info, chunk, &state);
         let taken = tracker.take(sync, chunk, cold.write_protected());
         if !mutated!("sync-write-back") && !mutated!("write-back-early") {
             start_write_back(taken.pages());
@@ -220,6 +223,17 @@ pub(super) fn sample(info: &InodeInfo, chunk: &Chunk, state: &State) -> Option<[
         *slot = fingerprints.of(state.block(page))?;
     }
     Some(sample)
+}
+
+/// Sees to it that no CPU stores to a huge chunk, which is write-protected, by an entry that it still
+/// has in its TLB. Where 2 MiB are zapped, the memory manager flushes that after it has unlocked the
+/// page table; it holds a reference to the folio until then, as a pin does. Unmapping flushes it for
+/// whoever is at it.
+fn flush_zapped(info: &InodeInfo, chunk: &Chunk, state: &State) {
+    let pmem = info.sb().volume.pmem();
+    if state.is_huge() && Page::of_block(pmem, state.block(0)).is_held() {
+        unmap(info.mapping(), chunk.first_page(), chunk.last_page());
+    }
 }
 
 /// Write-protects all shared mappings of `pages`.

@@ -29,6 +29,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("punching a page out of 2 MiB", punch),
     ("truncation in the middle of 2 MiB", truncate),
     ("a pinned page of 2 MiB", pinned),
+    ("2 MiB that somebody holds are unmapped by a sync", held),
     (
         "a hole that is written from one end to the other",
         sequential_hole,
@@ -301,6 +302,30 @@ fn pinned(place: &Place) -> Result<()> {
         .counters
         .expect(&[("fences", 1)], || Ok(file.sync_data()?))?;
     waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))
+}
+
+/// It may be a CPU that stores by an entry that another thread has zapped just now: a pin looks the
+/// same, and stays.
+fn held(place: &Place) -> Result<()> {
+    let file = file(place, 2)?;
+    let map = Map::shared(&file, 2 * HUGE)?;
+    map.store(PAGE, 33);
+    map.store(HUGE + PAGE, 34);
+    let (_reader, writer) = pipe()?;
+    vmsplice(&writer, &map, HUGE + PAGE)?;
+    file.sync_data()?;
+    let load = |at, value| {
+        ensure!(map.load(at) == value);
+        Ok(())
+    };
+    place
+        .counters
+        .expect(&[("huge_faults", 0), ("read_faults", 0)], || load(PAGE, 33))?;
+    place
+        .counters
+        .expect(&[("huge_faults", 1), ("read_faults", 0)], || {
+            load(HUGE + PAGE, 34)
+        })
 }
 
 fn sequential_hole(place: &Place) -> Result<()> {

@@ -55,6 +55,25 @@ pub fn huge_splits(mistake: Mistake) {
     m.sync_file();
 }
 
+/// A mapping of 2 MiB is discarded while another thread stores through it, and others sync.
+pub fn huge_zaps(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| m.discard(0)),
+        run(&m, |m| {
+            m.store(0, 1);
+            m.store(0, 1);
+            m.sync(1, 1);
+        }),
+        run(&m, |m| {
+            m.sync_file();
+            m.discard(0);
+        }),
+    ]);
+    m.sync_file();
+}
+
 /// DMA into a page of 2 MiB while syncs run and a store wants small pages.
 pub fn huge_dma(mistake: Mistake) {
     let m = Machine::new(mistake, File::Huge, ONE_ALIGNED);

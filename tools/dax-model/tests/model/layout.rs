@@ -17,7 +17,7 @@ impl Machine {
         }
         let first = chunk.block(0);
         let idle = match self.mistake() {
-            Mistake::SplitMapped => self.is_unpinned(first),
+            Mistake::SplitMapped => self.is_free(first),
             Mistake::SplitPinned => true,
             _ => self.is_idle(first),
         };
@@ -47,13 +47,13 @@ impl Machine {
                 pages.map(|page| chunk.block(page)).collect()
             };
             let mut device = self.device.lock().unwrap();
-            if self.is(Mistake::FreePinned) || !busy.iter().any(|b| device.is_pinned(*b)) {
+            if self.is(Mistake::FreePinned) || !busy.iter().any(|b| device.is_held(*b)) {
                 break;
             }
             drop(device);
             drop(invalidate);
             device = self.device.lock().unwrap();
-            while busy.iter().any(|b| device.is_pinned(*b)) {
+            while busy.iter().any(|b| device.is_held(*b)) {
                 device = self.idle.wait(device).unwrap();
             }
             drop(device);

@@ -52,10 +52,12 @@ pub struct Machine {
     pub writable: AtomicU64,
     /// The page table of each mapping.
     pub maps: [Mutex<Pmd>; 2],
+    /// A folio of 2 MiB that a CPU may still store to, by an entry of the mapping that was zapped.
+    tlbs: [Mutex<Option<u64>>; 2],
     /// Whether the mapping is aligned, so that 2 MiB can be mapped in one piece.
     pub aligned: [bool; 2],
     pub device: Mutex<Device>,
-    /// Notified when a pin ends.
+    /// Notified when a pin ends, or a TLB is flushed.
     pub idle: Condvar,
 }
 
@@ -85,6 +87,7 @@ impl Machine {
             mark: AtomicBool::new(false),
             writable: AtomicU64::new(2),
             maps: [0, 1].map(|_| Mutex::new(Pmd::None)),
+            tlbs: [0, 1].map(|_| Mutex::new(None)),
             aligned,
             device: Mutex::new(device),
             idle: Condvar::new(),
@@ -151,10 +154,27 @@ impl Machine {
     }
 
     /// Takes the entries for `pages` out of one page table, and one for all of them. One that is
-    /// writable is dirty.
+    /// writable is dirty. One of 2 MiB that goes as a whole is flushed from the TLB only when the page
+    /// table is unlocked again; up to then the folio has a reference.
     fn zap_pages(&self, map: usize, pages: &PageSet) {
         let mut pmd = self.maps[map].lock().unwrap();
+        let first = pmd.writable(0);
+        let stale = first.filter(|_| *pages == PageSet::ALL && matches!(*pmd, Pmd::Huge { .. }));
+        if let Some(first) = stale {
+            self.device.lock().unwrap().zapped(first);
+            *self.tlbs[map].lock().unwrap() = Some(first);
+        }
         self.zap_huge(&mut pmd);
+        if *pages == PageSet::ALL {
+            drop(pmd);
+            // Also what another thread has zapped, and not flushed yet.
+            *self.tlbs[map].lock().unwrap() = None;
+            if let Some(first) = stale {
+                self.device.lock().unwrap().flushed(first);
+                self.idle.notify_all();
+            }
+            pmd = self.maps[map].lock().unwrap();
+        }
         for page in (0..NR).filter(|page| pages.contains(*page)) {
             let Pmd::Table(ptes) = &mut *pmd else {
                 return;
@@ -176,6 +196,11 @@ impl Machine {
     /// `madvise(MADV_DONTNEED)` of one page in one mapping.
     pub fn zap(&self, map: usize, page: usize) {
         self.zap_pages(map, &PageSet::range(page, page));
+    }
+
+    /// `madvise(MADV_DONTNEED)` of one mapping.
+    pub fn discard(&self, map: usize) {
+        self.zap_pages(map, &PageSet::ALL);
     }
 
     /// `munmap`, and `mmap` again.
@@ -204,16 +229,24 @@ impl Machine {
 
     /// A store instruction: retried until no fault stops it.
     pub fn store(&self, map: usize, page: usize) {
+        let store = |block: u64| {
+            let mut device = self.device.lock().unwrap();
+            let block = device.block(block);
+            assert!(!block.free, "a store to a freed block");
+            block.cache += 1;
+            block.complete = block.cache;
+        };
         loop {
+            if self.has_chunk {
+                let tlb = self.tlbs[map].lock().unwrap();
+                if let Some(first) = *tlb {
+                    return store(first + page as u64);
+                }
+            }
             {
                 let pmd = self.maps[map].lock().unwrap();
                 if let Some(block) = pmd.writable(page) {
-                    let mut device = self.device.lock().unwrap();
-                    let block = device.block(block);
-                    assert!(!block.free, "a store to a freed block");
-                    block.cache += 1;
-                    block.complete = block.cache;
-                    return;
+                    return store(block);
                 }
             }
             self.fault(map, page, true);
@@ -255,15 +288,15 @@ impl Machine {
         !self.maps.iter().any(leads)
     }
 
-    /// Whether nobody has one of those pages pinned.
-    pub fn is_unpinned(&self, first: u64) -> bool {
+    /// Whether nobody holds one of those pages but by an entry.
+    pub fn is_free(&self, first: u64) -> bool {
         let device = self.device.lock().unwrap();
-        (first..first + NR as u64).all(|block| !device.is_pinned(block))
+        (first..first + NR as u64).all(|block| !device.is_held(block))
     }
 
     /// Whether the reference count of all of them is 0.
     pub fn is_idle(&self, first: u64) -> bool {
-        self.is_unmapped(first) && self.is_unpinned(first)
+        self.is_unmapped(first) && self.is_free(first)
     }
 
     /// `Page::make_huge` of the 2 MiB at `first`, and `Page::reset`.

@@ -32,12 +32,12 @@ mod syncs;
 
 use huge_scenes::{
     huge_dma, huge_holes, huge_joins, huge_splits, huge_stores_and_syncs, huge_truncation,
-    stored_all_over,
+    huge_zaps, stored_all_over,
 };
 use mistakes::Mistake;
 use scenes::{holes, hot_pages, late_mapping, stores_and_syncs, truncation, zaps_and_dma, Scene};
 
-const SCENES: [Scene; 13] = [
+const SCENES: [Scene; 14] = [
     stores_and_syncs,
     hot_pages,
     zaps_and_dma,
@@ -46,6 +46,7 @@ const SCENES: [Scene; 13] = [
     holes,
     huge_stores_and_syncs,
     huge_splits,
+    huge_zaps,
     huge_dma,
     huge_joins,
     huge_truncation,
@@ -54,7 +55,7 @@ const SCENES: [Scene; 13] = [
 ];
 
 /// Which scene finds each mistake.
-const MISTAKES: [(Mistake, Scene); 32] = [
+const MISTAKES: [(Mistake, Scene); 33] = [
     (Mistake::FlushBeforeProtect, stores_and_syncs),
     (Mistake::TakeBeforeProtect, stores_and_syncs),
     (Mistake::TagAfterInsert, stores_and_syncs),
@@ -77,6 +78,7 @@ const MISTAKES: [(Mistake, Scene); 32] = [
     (Mistake::TakeFolio, huge_stores_and_syncs),
     (Mistake::SplitMapped, huge_splits),
     (Mistake::SplitDropsTags, huge_splits),
+    (Mistake::TakeHeld, huge_zaps),
     (Mistake::SplitPinned, huge_dma),
     (Mistake::DmaTagsFirst, huge_dma),
     (Mistake::JoinMapped, huge_joins),

@@ -90,6 +90,8 @@ struct Region {
     used: usize,
     /// Its pages are one folio.
     folio: bool,
+    /// References to that by entries that were zapped, and are not flushed from the TLB yet.
+    zapped: u32,
 }
 
 /// The device.
@@ -130,11 +132,22 @@ impl Device {
         self.0[region(block)].folio
     }
 
-    /// Whether somebody has the page of `block`, or another one of its folio, pinned.
-    pub fn is_pinned(&self, block: u64) -> bool {
+    /// Whether somebody has the page of `block`, or another one of its folio, pinned, or is about to
+    /// give up an entry for it.
+    pub fn is_held(&self, block: u64) -> bool {
         let region = &self.0[region(block)];
         let nth = block as usize % PAGES;
         let pages = if region.folio { 0..NR } else { nth..nth + 1 };
-        region.blocks[pages].iter().any(|block| block.pins > 0)
+        region.zapped > 0 || region.blocks[pages].iter().any(|block| block.pins > 0)
+    }
+
+    /// An entry of the folio at `first` was zapped.
+    pub fn zapped(&mut self, first: u64) {
+        self.0[region(first)].zapped += 1;
+    }
+
+    /// And no CPU has it in its TLB any more.
+    pub fn flushed(&mut self, first: u64) {
+        self.0[region(first)].zapped -= 1;
     }
 }

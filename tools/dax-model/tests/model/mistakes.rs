@@ -46,6 +46,9 @@ pub enum Mistake {
     ProtectPagesOnly,
     /// A sync of a range makes all pages of a huge chunk clean.
     TakeFolio,
+    /// A sync makes pages of a folio clean that a CPU may still store to, by an entry that is being
+    /// zapped.
+    TakeHeld,
     /// A page is mapped without a look at whether its 2 MiB have become mapped in one piece.
     PageUnderHuge,
     /// A folio is taken apart that is still mapped.

@@ -212,6 +212,12 @@ impl Machine {
         if writable && !self.is(Mistake::TakeBeforeProtect) {
             self.write_protect(&protect);
         }
+        if chunk.is_huge() && !self.is(Mistake::TakeHeld) {
+            let held = self.device.lock().unwrap().is_held(chunk.block(0));
+            if held {
+                self.unmap(&PageSet::ALL);
+            }
+        }
         let (taken, clear) = {
             let mut t = self.tags.lock().unwrap();
             for w in t.windows.iter_mut().filter(|w| w.seq == seq) {
