@@ -127,7 +127,8 @@ fn write_back_chunk(
                 pmem.write_back_blocks(run.block, run.len as u64);
             }
         };
-        if mutated!("write-back-early") {
+        let early = mutated!("write-back-early");
+        if early {
             start_write_back(cold.pages());
             linger();
         }
@@ -136,7 +137,7 @@ fn write_back_chunk(
         }
         flush_zapped(info, chunk, &state);
         let taken = tracker.take(sync, chunk, cold.write_protected());
-        if !mutated!("sync-write-back") && !mutated!("write-back-early") {
+        if !early && !mutated!("sync-write-back") {
             start_write_back(taken.pages());
         }
         state.heat.synced(taken.pages());
