@@ -104,7 +104,7 @@ bool rdax_printk_ratelimit(void);
 
 /* pmem */
 bool rdax_bdev_has_dax(struct block_device *bdev);
-bool rdax_bdev_has_badblocks(struct block_device *bdev);
+const int *rdax_bdev_badblocks(struct block_device *bdev);
 bool rdax_bdev_read_only(struct block_device *bdev);
 u64 rdax_bdev_bytes(struct block_device *bdev);
 /*

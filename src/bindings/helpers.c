@@ -321,12 +321,16 @@ bool rdax_bdev_has_dax(struct block_device *bdev)
 	return blk_queue_dax(bdev->bd_disk->queue);
 }
 
-/* Whether the driver knows of bad blocks anywhere on the device. */
-bool rdax_bdev_has_badblocks(struct block_device *bdev)
+/*
+ * Where the driver counts the ranges of bad blocks that it knows of; it does so
+ * until the device is removed.
+ */
+const int *rdax_bdev_badblocks(struct block_device *bdev)
 {
+	static const int none;
 	struct badblocks *bb = bdev->bd_disk->bb;
 
-	return bb && READ_ONCE(bb->count);
+	return bb ? &bb->count : &none;
 }
 
 bool rdax_bdev_read_only(struct block_device *bdev)

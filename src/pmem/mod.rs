@@ -58,7 +58,8 @@ const PAGE: u64 = 4096;
 ///
 /// `base` points to `bytes` bytes of the device, mapped linearly and writable as long as the device
 /// is bound to its driver; `first_pfn` is the physical page of its first byte. `dax_dev` is held
-/// with `holder`; `bdev` outlives this (the super block holds it).
+/// with `holder`; `bdev` outlives this (the super block holds it). `bad_blocks` can be read as long as
+/// the device is not gone.
 pub struct DirectMap {
     dax_dev: *mut bindings::dax_device,
     bdev: *mut kernel_bindings::block_device,
@@ -72,6 +73,8 @@ pub struct DirectMap {
     fingerprints: bool,
     /// A [`Reach`].
     reach: Atomic<i32>,
+    /// How many ranges of blocks the driver knows to be bad.
+    bad_blocks: *const i32,
     /// What is durable, in test builds.
     #[cfg(rdax_shadow)]
     shadow: Option<shadow::Shadow>,
@@ -167,6 +170,8 @@ impl DirectMap {
             synchronous: unsafe { bindings::dax_synchronous(dax_dev) },
             fingerprints: fingerprint::is_supported(),
             reach: Atomic::new(Reach::Open as i32),
+            // SAFETY: `bdev` is open.
+            bad_blocks: unsafe { bindings::rdax_bdev_badblocks(bdev) },
             #[cfg(rdax_shadow)]
             shadow: None,
             journal_lines: Atomic::new(0),
@@ -429,11 +434,62 @@ impl DirectMap {
         if self.is_closed() {
             return Err(volume::Error::Media { at });
         }
-        match at.checked_add(len) {
-            // Inside the mapping, so that the sum does not wrap.
-            Some(end) if end <= self.bytes => Ok(self.base.wrapping_add(at as usize)),
-            _ => Err(volume::Error::Invalid),
+        self.inside(at, len).ok_or(volume::Error::Invalid)
+    }
+
+    /// The address of the `len` bytes at `at`, if they are inside the device.
+    #[inline(always)]
+    fn inside(&self, at: u64, len: u64) -> Option<*mut u8> {
+        let end = at.checked_add(len)?;
+        // Inside the mapping, so that the sum does not wrap.
+        (end <= self.bytes).then_some(self.base.wrapping_add(at as usize))
+    }
+
+    /// The address of the `len` bytes at `at`, of which none is known to be bad.
+    #[inline(always)]
+    fn good_at(&self, at: u64, len: u64) -> volume::Result<*mut u8> {
+        match self.inside(at, len) {
+            Some(address) if self.is_sound() => Ok(address),
+            _ => self.good_at_closely(at, len),
         }
+    }
+
+    /// As [`DirectMap::good_at`], where something may stand in the way.
+    #[cold]
+    fn good_at_closely(&self, at: u64, len: u64) -> volume::Result<*mut u8> {
+        let address = self.at(at, len)?;
+        self.check_good(at, len)?;
+        Ok(address)
+    }
+}
+
+/// Stores `bytes` at `to`, word by word: memcpy() may store byte by byte, and an aligned word must not
+/// be torn.
+///
+/// # Safety
+///
+/// `to` is good for writes of as many bytes.
+#[inline(always)]
+unsafe fn store_words(mut to: *mut u8, bytes: &[u8]) {
+    let (head, rest) = bytes.split_at(to.align_offset(8).min(bytes.len()));
+    let words = rest.chunks_exact(8);
+    let tail = words.remainder();
+    for byte in head {
+        // SAFETY: by the caller, as below.
+        unsafe { to.write_volatile(*byte) };
+        to = to.wrapping_add(1);
+    }
+    for word in words {
+        let mut value = [0; 8];
+        value.copy_from_slice(word);
+        // SAFETY: as above, and aligned after the head.
+        unsafe { to.cast::<u64>().write_volatile(u64::from_ne_bytes(value)) };
+        to = to.wrapping_add(8);
+    }
+    for byte in tail {
+        // SAFETY: as above.
+        unsafe { to.write_volatile(*byte) };
+        to = to.wrapping_add(1);
     }
 }
 
@@ -466,9 +522,8 @@ impl Pmem for DirectMap {
 
     fn read(&self, at: u64, buf: &mut [u8]) -> volume::Result<()> {
         let len = buf.len();
-        let from = self.at(at, len as u64)?;
-        self.check_good(at, len as u64)?;
-        // SAFETY: `at()` checked that the source is inside the mapping; the destination is a slice.
+        let from = self.good_at(at, len as u64)?;
+        // SAFETY: `good_at()` checked that the source is inside the mapping; the destination is a slice.
         // A machine check on the source ends the copy.
         match unsafe { bindings::rdax_read_mc(buf.as_mut_ptr().cast(), from.cast(), len) } {
             0 => Ok(()),
@@ -479,37 +534,15 @@ impl Pmem for DirectMap {
     }
 
     fn store(&self, at: u64, bytes: &[u8]) -> volume::Result<()> {
-        let to = self.at(at, bytes.len() as u64)?;
-        self.check_good(at, bytes.len() as u64)?;
-        // Word by word: memcpy() may store byte by byte, and an aligned word must not be torn.
-        let (head, rest) = bytes.split_at(to.align_offset(8).min(bytes.len()));
-        let words = rest.chunks_exact(8);
-        let tail = words.remainder();
-        let mut to = to;
-        for byte in head {
-            // SAFETY: inside the mapping, see `at()`.
-            unsafe { to.write_volatile(*byte) };
-            to = to.wrapping_add(1);
-        }
-        for word in words {
-            let mut value = [0; 8];
-            value.copy_from_slice(word);
-            // SAFETY: inside the mapping, and aligned after the head.
-            unsafe { to.cast::<u64>().write_volatile(u64::from_ne_bytes(value)) };
-            to = to.wrapping_add(8);
-        }
-        for byte in tail {
-            // SAFETY: inside the mapping.
-            unsafe { to.write_volatile(*byte) };
-            to = to.wrapping_add(1);
-        }
+        let to = self.good_at(at, bytes.len() as u64)?;
+        // SAFETY: `good_at()` checked the destination.
+        unsafe { store_words(to, bytes) };
         Ok(())
     }
 
     fn store_nt(&self, at: u64, bytes: &[u8]) -> volume::Result<()> {
-        let to = self.at(at, bytes.len() as u64)?;
-        self.check_good(at, bytes.len() as u64)?;
-        // SAFETY: `at()` checked the destination; the source is a slice.
+        let to = self.good_at(at, bytes.len() as u64)?;
+        // SAFETY: `good_at()` checked the destination; the source is a slice.
         unsafe {
             kernel_bindings::__memcpy_flushcache(to.cast(), bytes.as_ptr().cast(), bytes.len());
         }
@@ -538,11 +571,17 @@ impl Pmem for DirectMap {
             return;
         }
         self.becomes_durable(at, len);
-        if self.at(at, len).is_ok() {
+        let Some(from) = self.inside(at, len) else {
+            return;
+        };
+        if self.is_sound() {
+            // SAFETY: `inside()` checked the range.
+            unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };
+        } else {
             self.write_back_good(at, len);
-            let lines = (at + len - 1) / LINE - at / LINE + 1;
-            self.journal_lines.fetch_add(lines, Relaxed);
         }
+        let lines = (at + len - 1) / LINE - at / LINE + 1;
+        self.journal_lines.add(lines, Relaxed);
     }
 
     fn heal(&self, at: u64, len: u64) -> volume::Result<()> {
@@ -554,7 +593,7 @@ impl Pmem for DirectMap {
     }
 
     fn fence(&self) -> volume::Result<()> {
-        self.fences.fetch_add(1, Relaxed);
+        self.fences.add(1u64, Relaxed);
         if !mutated!("fence") {
             // SAFETY: a barrier.
             unsafe { bindings::rdax_pmem_wmb() };

@@ -4,8 +4,8 @@
 //!
 //! Two keep account of it: the struct page of the block, which is flagged when an error is reported
 //! to the file system, and the driver's list of bad blocks, which a scrub of the device may extend
-//! at any time. As long as neither knows of an error anywhere, [`DirectMap::has_poison`] says so
-//! after two loads, and nothing more is asked.
+//! at any time. As long as neither knows of an error anywhere, [`DirectMap::is_sound`] says so after
+//! three loads, and nothing more is asked.
 //!
 //! A bad block may be missing in the kernel's map, so that a store to it, or the write-back of its
 //! lines, would be an oops; only copies that expect machine checks may load from it. So whoever
@@ -16,14 +16,14 @@ use core::ops::Range;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
-use kernel::sync::atomic::{AtomicFlag, Relaxed};
+use kernel::sync::atomic::{Atomic, Relaxed};
 
-use super::{nt, DirectMap, PAGE};
+use super::{nt, DirectMap, Reach, PAGE};
 use crate::bindings;
 use crate::volume;
 
-/// Whether a struct page was ever flagged: flags outlive mounts.
-static FLAGGED: AtomicFlag = AtomicFlag::new(false);
+/// Not 0 if a struct page was ever flagged: flags outlive mounts.
+static FLAGGED: Atomic<i32> = Atomic::new(0);
 
 /// The blocks that `len` bytes at `at` touch.
 pub(super) fn blocks(at: u64, len: u64) -> Range<u64> {
@@ -31,22 +31,24 @@ pub(super) fn blocks(at: u64, len: u64) -> Range<u64> {
 }
 
 impl DirectMap {
-    /// Whether any block may be bad.
-    #[inline]
-    pub(super) fn has_poison(&self) -> bool {
-        if self.is_closed() {
-            // So is the list.
-            return false;
+    /// Whether the device is open, and no block of it known to be bad.
+    #[inline(always)]
+    pub(super) fn is_sound(&self) -> bool {
+        // Not by `Atomic::load`, which is a call: every access to the media asks this.
+        // SAFETY: the first two are atomics, loaded whole like the kernel's READ_ONCE(). The driver's
+        // count is there as long as the device is, which is open when it is read.
+        unsafe {
+            self.reach.as_ptr().read_volatile() == Reach::Open as i32
+                && FLAGGED.as_ptr().read_volatile() == 0
+                && self.bad_blocks.read_volatile() == 0
         }
-        // SAFETY: the super block holds the device, which is not gone.
-        FLAGGED.load(Relaxed) || unsafe { bindings::rdax_bdev_has_badblocks(self.bdev) }
     }
 
     /// The media under `block`, which is inside the device, was reported as bad.
     pub fn set_poisoned(&self, block: u64) {
         // SAFETY: the device has struct pages, or it would have no DAX.
         unsafe { bindings::rdax_page_set_poisoned(self.page(block)) };
-        FLAGGED.store(true, Relaxed);
+        FLAGGED.store(1, Relaxed);
     }
 
     /// Whether one of the `nr` blocks from `block` on is known to be bad.
@@ -58,7 +60,17 @@ impl DirectMap {
     /// The first of `blocks` that is known to be bad.
     #[inline]
     pub(super) fn first_bad(&self, blocks: Range<u64>) -> Option<u64> {
-        if !self.has_poison() {
+        if self.is_sound() {
+            return None;
+        }
+        self.search_bad(blocks)
+    }
+
+    /// As [`DirectMap::first_bad`], where there may be one.
+    #[cold]
+    fn search_bad(&self, blocks: Range<u64>) -> Option<u64> {
+        if self.is_closed() {
+            // So are the flags and the list.
             return None;
         }
         (blocks.start..blocks.end.min(self.bytes / PAGE))
