@@ -5,7 +5,6 @@
 //! The volume keeps them; the VFS decides who may. An inode without any says so by itself, so that
 //! nothing is read to learn it: `has_xattrs()`, and for ACLs the kernel's cache.
 
-use kernel::alloc::flags::GFP_KERNEL;
 use kernel::prelude::*;
 
 use super::inode::InodeInfo;
@@ -13,6 +12,7 @@ use super::lock::Exclusive;
 use super::object::Dentry;
 use super::table::xattr::{initial_security, Handlers, XattrOperations, XattrTable};
 use crate::bindings;
+use crate::env::Vec;
 use crate::volume::namespace::SetAttr;
 use crate::volume::xattr::{Must, Xattr};
 
@@ -63,17 +63,17 @@ impl XattrOperations for Xattrs {
 
 /// The attributes that a new inode begins with.
 #[derive(Default)]
-pub struct Initial(KVec<(KVec<u8>, KVec<u8>)>);
+pub struct Initial(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Initial {
     /// Adds one.
     pub fn add(&mut self, name: &[&[u8]], value: &[u8]) -> Result {
-        let (mut whole, mut bytes) = (KVec::new(), KVec::new());
+        let (mut whole, mut bytes) = (Vec::new(), Vec::new());
         for part in name {
-            whole.extend_from_slice(part, GFP_KERNEL)?;
+            whole.extend_from_slice(part)?;
         }
-        bytes.extend_from_slice(value, GFP_KERNEL)?;
-        Ok(self.0.push((whole, bytes), GFP_KERNEL)?)
+        bytes.extend_from_slice(value)?;
+        Ok(self.0.push((whole, bytes))?)
     }
 
     /// Adds those of the security modules, for `inode`, which is to be `name` in `dir`.
@@ -89,10 +89,10 @@ impl Initial {
     }
 
     /// The same for the volume.
-    pub fn as_xattrs(&self) -> Result<KVec<Xattr<'_>>> {
-        let mut xattrs = KVec::new();
-        for (name, value) in &self.0 {
-            xattrs.push((&name[..], &value[..]), GFP_KERNEL)?;
+    pub fn as_xattrs(&self) -> Result<Vec<Xattr<'_>>> {
+        let mut xattrs = Vec::new();
+        for (name, value) in self.0.iter() {
+            xattrs.push((&name[..], &value[..]))?;
         }
         Ok(xattrs)
     }

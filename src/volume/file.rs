@@ -454,7 +454,8 @@ impl<P: Pmem> Volume<P> {
         let media = Media::of(self);
         let mut to = KEY_END;
         loop {
-            let before = inode.before::<WHOLE>();
+            // The last transaction leaves the slot as it is: it is free then.
+            let before = (inode.raw.depth > 0).then(|| inode.before::<WHOLE>());
             let mut tx = self.begin()?;
             match extent::cut(&mut tx, &media, &mut inode.raw, inode.at, 0, to)? {
                 Some(end) => to = end,
@@ -464,7 +465,8 @@ impl<P: Pmem> Volume<P> {
                     return tx.commit();
                 }
             }
-            inode.log_change(&mut tx, &before)?;
+            // A root alone is cut at once.
+            inode.log_change(&mut tx, &before.ok_or(Error::Invalid)?)?;
             tx.commit()?;
         }
     }

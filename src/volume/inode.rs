@@ -80,7 +80,8 @@ pub(super) struct Before<const N: usize>([u8; N]);
 
 impl Inode {
     /// No inode: what [`Volume::create`](super::Volume::create) and
-    /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.)
+    /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.) What
+    /// its `raw` holds does not matter.
     #[inline(always)]
     pub fn blank() -> Self {
         Inode {
@@ -89,6 +90,13 @@ impl Inode {
             nodes: Nodes::default(),
             leaves: Leaves::default(),
         }
+    }
+
+    /// Makes it blank.
+    pub fn reset(&mut self) {
+        self.at = 0;
+        self.nodes = Nodes::default();
+        self.leaves = Leaves::default();
     }
 
     /// Whether it is none.
@@ -108,11 +116,10 @@ impl Inode {
 
     /// Remembers the first `N` bytes of the inode, which are about to change and nothing else, for
     /// [`Inode::log_change`] and [`Inode::restore`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn before<const N: usize>(&self) -> Before<N> {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.raw.as_bytes()[..N]);
-        Before(bytes)
+        const { assert!(N <= WHOLE) };
+        Before(*self.raw.as_bytes().first_chunk().unwrap_or(&[0; N]))
     }
 
     /// Seals the inode and logs how it differs from what it was before.

@@ -124,6 +124,12 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
         self.unfenced = true;
     }
 
+    /// Whether nothing was stored.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        !self.unfenced
+    }
+
     /// Writes back what is not yet.
     #[inline]
     pub fn write_back(self) -> WrittenBack<'p, P, S> {

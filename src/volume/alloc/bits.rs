@@ -31,12 +31,13 @@ impl Mask {
         let from = run.block.clamp(base, base + CHUNK_BLOCKS) - base;
         let to = run.end().clamp(base, base + CHUNK_BLOCKS) - base;
         let mut mask = [0; WORDS];
-        for (word, first) in mask.iter_mut().zip((0..CHUNK_BLOCKS).step_by(64)) {
-            let from = from.clamp(first, first + 64) - first;
-            let to = to.clamp(first, first + 64) - first;
-            if from < to {
-                *word = (u64::MAX >> (64 - (to - from))) << from;
+        let mut at = from;
+        while at < to {
+            let end = to.min((at / 64 + 1) * 64);
+            if let Some(word) = mask.get_mut((at / 64) as usize) {
+                *word = (u64::MAX >> (64 - (end - at))) << (at % 64);
             }
+            at = end;
         }
         Mask(mask)
     }

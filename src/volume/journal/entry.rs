@@ -2,10 +2,10 @@
 
 //! The entries of a transaction's body: written, read, and applied in place.
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::BODY_MAX;
-use crate::env::Vec;
+use crate::env::{NoMemory, Vec};
 use crate::volume::alloc::{bits, Run};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{
@@ -36,51 +36,100 @@ pub(super) enum Entry<'a> {
     Inode { header: u64, slot: u64, used: bool },
 }
 
-/// Makes sure that `words` more fit the log. Fails with [`Error::Invalid`] if they do not.
-pub(super) fn need(body: &[Word], words: usize) -> Result<()> {
-    if words * WORD > BODY_MAX - size_of_val(body) {
-        return Err(Error::Invalid);
-    }
-    Ok(())
-}
-
 /// The head of an entry.
 fn head(kind: u64, count: u64, place: u64) -> Word {
     Word::new(kind | (count << ENTRY_KIND_BITS) | (place << PLACE_SHIFT))
 }
 
-/// Appends an entry that writes `words` words at `at`, which follow by [`bytes`]. They fit, and `at`
-/// is a multiple of 8 inside the volume.
-pub(super) fn write(body: &mut Vec<Word>, at: u64, words: usize) -> Result<()> {
-    Ok(body.push(head(ENTRY_WRITE, words as u64, at / WORD as u64))?)
+/// The body of a transaction being built: its entries, one after the other.
+///
+/// What adds an entry fails with [`Error::Invalid`] if it does not fit.
+pub(super) struct Body {
+    /// As many as a lane has room for.
+    words: Vec<Word>,
+    /// How many of them are in use.
+    len: usize,
 }
 
-/// Appends `bytes`, a whole number of words.
-pub(super) fn bytes(body: &mut Vec<Word>, bytes: &[u8]) -> Result<()> {
-    let words = <[Word]>::ref_from_bytes(bytes).map_err(|_| Error::Invalid)?;
-    Ok(body.extend_from_slice(words)?)
-}
+impl Body {
+    /// One without an entry.
+    pub(super) fn new() -> Result<Self, NoMemory> {
+        let mut words = Vec::with_capacity(BODY_MAX / WORD)?;
+        for _ in 0..BODY_MAX / WORD {
+            words.push(Word::ZERO)?;
+        }
+        Ok(Body { words, len: 0 })
+    }
 
-/// Appends an entry that marks `run` in use or free. It fits.
-pub(super) fn blocks(body: &mut Vec<Word>, run: Run, used: bool) -> Result<()> {
-    let kind = if used { ENTRY_ALLOC } else { ENTRY_FREE };
-    body.push(head(kind, 0, run.block))?;
-    Ok(body.push(Word::new(run.len))?)
-}
+    /// The entries so far.
+    #[inline]
+    pub(super) fn words(&self) -> &[Word] {
+        self.words.get(..self.len).unwrap_or(&[])
+    }
 
-/// Appends an entry that marks `slot` of the inode chunk whose header is at byte `at` in use or
-/// free. It fits.
-pub(super) fn inode(body: &mut Vec<Word>, at: u64, slot: u64, used: bool) -> Result<()> {
-    let kind = if used {
-        ENTRY_INODE_ALLOC
-    } else {
-        ENTRY_INODE_FREE
-    };
-    Ok(body.push(head(kind, slot, at / WORD as u64))?)
+    /// Bytes that still fit.
+    pub(super) fn room(&self) -> usize {
+        (self.words.len() - self.len) * WORD
+    }
+
+    /// Fails unless `words` more fit.
+    #[inline]
+    pub(super) fn need(&self, words: usize) -> Result<()> {
+        if words > self.words.len() - self.len {
+            return Err(Error::Invalid);
+        }
+        Ok(())
+    }
+
+    /// Takes all entries out.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// The next `n` words, to be filled in.
+    #[inline]
+    fn take(&mut self, n: usize) -> Result<&mut [Word]> {
+        let end = self.len + n;
+        let words = self.words.get_mut(self.len..end).ok_or(Error::Invalid)?;
+        self.len = end;
+        Ok(words)
+    }
+
+    /// Adds the head of an entry that writes `words` words at `at`, which follow by [`Body::extend`].
+    /// `at` is a multiple of 8 inside the volume.
+    #[inline]
+    pub(super) fn write(&mut self, at: u64, words: usize) -> Result<()> {
+        self.need(1 + words)?;
+        self.extend(&[head(ENTRY_WRITE, words as u64, at / WORD as u64)])
+    }
+
+    /// Adds `words` of an entry whose head was added.
+    #[inline]
+    pub(super) fn extend(&mut self, words: &[Word]) -> Result<()> {
+        self.take(words.len())?.copy_from_slice(words);
+        Ok(())
+    }
+
+    /// Adds an entry that marks `run` in use or free.
+    pub(super) fn blocks(&mut self, run: Run, used: bool) -> Result<()> {
+        let kind = if used { ENTRY_ALLOC } else { ENTRY_FREE };
+        self.extend(&[head(kind, 0, run.block), Word::new(run.len)])
+    }
+
+    /// Adds an entry that marks `slot` of the inode chunk whose header is at byte `at` in use or free.
+    pub(super) fn inode(&mut self, at: u64, slot: u64, used: bool) -> Result<()> {
+        let kind = if used {
+            ENTRY_INODE_ALLOC
+        } else {
+            ENTRY_INODE_FREE
+        };
+        self.extend(&[head(kind, slot, at / WORD as u64)])
+    }
 }
 
 impl Entry<'_> {
-    /// Takes the first entry off `body`. None if it is no entry, or names a place that it must not.
+    /// Takes the first entry off `body`. `None` if it is no entry, or names a place that it must not.
+    #[inline(always)]
     pub(super) fn parse<'a>(body: &mut &'a [Word], geo: &Geometry) -> Option<Entry<'a>> {
         let (head, rest) = body.split_first()?;
         let head = head.get();

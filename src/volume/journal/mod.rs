@@ -43,7 +43,7 @@ use super::super_block::Geometry;
 use super::Volume;
 use crate::env::{cpu, crc32c, Guard, Lock, NoMemory, Vec};
 
-use entry::{Word, WORD};
+use entry::Body;
 
 pub use recovery::{inspect, LaneState};
 pub(super) use recovery::{recover, Recovered};
@@ -82,8 +82,8 @@ struct Lane {
     /// Counters of its header: changes by all transactions so far.
     free_blocks: i64,
     used_inodes: i64,
-    /// The entries so far. Has room for [`BODY_MAX`] bytes.
-    body: Vec<Word>,
+    /// The entries so far.
+    body: Body,
     pending: Vec<Pending>,
 }
 
@@ -103,7 +103,7 @@ impl Journal {
                 seq: r.seq,
                 free_blocks: r.free_blocks,
                 used_inodes: r.used_inodes,
-                body: Vec::with_capacity(BODY_MAX / WORD)?,
+                body: Body::new()?,
                 pending: Vec::new(),
             })?)?;
         }
@@ -194,7 +194,7 @@ pub fn no_header(seq: u64) -> LaneHeader {
 
 /// The header of transaction `seq`.
 fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader {
-    let body = lane.body.as_bytes();
+    let body = lane.body.words().as_bytes();
     let mut header = LaneHeader {
         crc: U32::ZERO,
         body_len: U32::new(body.len() as u32),

@@ -3,12 +3,11 @@
 //! A transaction: what it collects, and how it is committed.
 
 use core::mem::offset_of;
-use core::ops::Range;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::entry::{self, Entry, Word, WORD};
-use super::{header_at, retire, seal, Applied, Lane, Logged, Pending, Prepared, Retired, BODY_MAX};
+use super::entry::{Entry, Word, WORD};
+use super::{header_at, retire, seal, Applied, Lane, Logged, Pending, Prepared, Retired};
 use crate::env::Guard;
 use crate::volume::alloc::{Reservation, Run, Want};
 use crate::volume::error::{Error, Result};
@@ -16,9 +15,16 @@ use crate::volume::format::{RawInode, LANE_BODY};
 use crate::volume::inode::{self, Inode};
 use crate::volume::orphan::OrphanReservation;
 use crate::volume::persist::{Dirty, Durable, WrittenBack};
-use crate::volume::pmem::{Pmem, LINE};
+use crate::volume::pmem::{read_struct, Pmem, LINE};
 use crate::volume::table::InodeReservation;
 use crate::volume::Volume;
+
+/// Where the root of the extent tree lies in an inode.
+const ROOT_AT: usize = offset_of!(RawInode, root);
+/// Words of a line.
+const LINE_WORDS: usize = LINE as usize / WORD;
+/// Lines of the root.
+const ROOT_LINES: usize = (size_of::<RawInode>() - ROOT_AT) / LINE as usize;
 
 /// A transaction being built. Dropped instead of committed, it leaves no trace.
 ///
@@ -32,6 +38,12 @@ pub struct Tx<'v, P: Pmem> {
     /// Change of the number of free blocks, and of inodes in use.
     free_blocks: i64,
     used_inodes: i64,
+}
+
+/// `bytes` as words: their number is a multiple of 8, else the error is [`Error::Invalid`].
+#[inline]
+fn words(bytes: &[u8]) -> Result<&[Word]> {
+    <[Word]>::ref_from_bytes(bytes).map_err(|_| Error::Invalid)
 }
 
 impl<'v, P: Pmem> Tx<'v, P> {
@@ -49,13 +61,13 @@ impl<'v, P: Pmem> Tx<'v, P> {
     /// Bytes that still fit in the log. A write takes 8 bytes more than its own; an allocation or a
     /// free takes 16.
     pub fn room(&self) -> usize {
-        BODY_MAX - size_of_val::<[Word]>(&self.lane.body)
+        self.lane.body.room()
     }
 
     /// Fails with [`Error::Invalid`] unless an entry of `words` words fits, and makes sure that it
     /// can be remembered: after that, neither fails.
     fn need(&mut self, words: usize) -> Result<()> {
-        entry::need(&self.lane.body, words)?;
+        self.lane.body.need(words)?;
         Ok(self.lane.pending.reserve(1)?)
     }
 
@@ -81,20 +93,20 @@ impl<'v, P: Pmem> Tx<'v, P> {
     /// Fails with [`Error::Invalid`] if the log has no room, or the place lies outside the volume.
     pub fn write(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         self.write_at(at, bytes.len())?;
-        entry::bytes(&mut self.lane.body, bytes)
+        self.lane.body.extend(words(bytes)?)
     }
 
     /// Logs that `head`, `name` with zeros up to a multiple of 8, and `tail` are to be written at
     /// `at`, one after the other: the name of a directory. For the rest as [`Tx::write`].
     pub fn write_name(&mut self, at: u64, head: &[u8], name: &[u8], tail: &[u8]) -> Result<()> {
-        let (words, rest) = name.split_at(name.len() - name.len() % WORD);
+        let (whole, rest) = name.split_at(name.len() - name.len() % WORD);
         let mut last = [0; WORD];
         last[..rest.len()].copy_from_slice(rest);
         let last = if rest.is_empty() { &[] } else { &last[..] };
-        let parts = [head, words, last, tail];
+        let parts = [head, whole, last, tail];
         self.write_at(at, parts.iter().map(|part| part.len()).sum())?;
         for part in parts {
-            entry::bytes(&mut self.lane.body, part)?;
+            self.lane.body.extend(words(part)?)?;
         }
         Ok(())
     }
@@ -106,8 +118,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         }
         // What is committed has to be applied: this is the time to find out that it cannot be.
         self.vol.pmem().check_storable(at, len as u64)?;
-        entry::need(&self.lane.body, 1 + len / WORD)?;
-        entry::write(&mut self.lane.body, at, len / WORD)
+        self.lane.body.write(at, len / WORD)
     }
 
     /// Logs those words by which `new` differs from `old`, the content of the media at `at`. `at`
@@ -116,37 +127,27 @@ impl<'v, P: Pmem> Tx<'v, P> {
         if at % WORD as u64 != 0 || old.len() % WORD != 0 || old.len() != new.len() {
             return Err(Error::Invalid);
         }
-        let words = <[Word]>::ref_from_bytes(old).ok();
-        let (Some(old), Ok(new)) = (words, <[Word]>::ref_from_bytes(new)) else {
-            return Err(Error::Invalid);
+        let (old, new) = (words(old)?, words(new)?);
+        let differs = |i: usize| match (old.get(i), new.get(i)) {
+            (Some(old), Some(new)) => old.get() != new.get(),
+            _ => false,
         };
-        // An equal word between two that differ is logged too: a head of its own takes as much.
-        let mut run = 0..0;
-        for (i, (old, now)) in old.iter().zip(new).enumerate() {
-            if old.get() == now.get() {
-                continue;
+        let mut next = 0;
+        while let Some(start) = (next..new.len()).find(|i| differs(*i)) {
+            let mut end = start + 1;
+            next = end;
+            // An equal word between two that differ is logged too: a head of its own takes as much.
+            while next < new.len() && next <= end + 1 {
+                if differs(next) {
+                    end = next + 1;
+                }
+                next += 1;
             }
-            if i > run.end + 1 {
-                self.write_words(at, new, run)?;
-                run = i..i;
-            } else if run.is_empty() {
-                run.start = i;
-            }
-            run.end = i + 1;
+            let run = new.get(start..end).unwrap_or(&[]);
+            self.write_at(at + (start * WORD) as u64, size_of_val(run))?;
+            self.lane.body.extend(run)?;
         }
-        self.write_words(at, new, run)
-    }
-
-    /// Logs that the words `run` of `words`, which begin at `at`, are to be written.
-    fn write_words(&mut self, at: u64, words: &[Word], run: Range<usize>) -> Result<()> {
-        match words.get(run.clone()) {
-            Some([]) | None => Ok(()),
-            Some(words) => {
-                let len = size_of_val(words);
-                self.write_at(at + (run.start * WORD) as u64, len)?;
-                Ok(self.lane.body.extend_from_slice(words)?)
-            }
-        }
+        Ok(())
     }
 
     /// Allocates a run of blocks; it may be shorter than asked for. See [`Volume::reserve`].
@@ -160,7 +161,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         self.need(2)?;
         let run = reservation.into_run();
         self.free_blocks -= run.len as i64;
-        entry::blocks(&mut self.lane.body, run, true)?;
+        self.lane.body.blocks(run, true)?;
         self.lane.pending.push(Pending::Alloc(run))?;
         Ok(run)
     }
@@ -179,7 +180,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
                 .groups
                 .begin_free(&self.vol.pmem, &self.vol.geo, run)?;
             self.free_blocks += run.len as i64;
-            entry::blocks(&mut self.lane.body, run, false)?;
+            self.lane.body.blocks(run, false)?;
             self.lane.pending.push(Pending::Free(run))?;
             left = Run {
                 block: run.end(),
@@ -205,21 +206,18 @@ impl<'v, P: Pmem> Tx<'v, P> {
         inode.at = at;
         let (header, slot) = inode.slot();
         self.used_inodes += 1;
-        entry::inode(&mut self.lane.body, header, slot, true)?;
+        self.lane.body.inode(header, slot, true)?;
         self.lane.pending.push(Pending::InodeAlloc(ino))?;
         // The last two lines of most inodes hold what a free slot holds: zeros. What a slot holds
         // is durable, since each transaction fences what it has stored, dropped or not.
-        let (lines, root) = inode.raw.as_bytes().split_at(offset_of!(RawInode, root));
+        let (lines, root) = inode.raw.as_bytes().split_at(ROOT_AT);
         self.prepared.store(at, lines)?;
-        let mut line = [0; LINE as usize];
-        let root_at = at + lines.len() as u64;
-        for (at, bytes) in (root_at..)
-            .step_by(line.len())
-            .zip(root.chunks_exact(line.len()))
-        {
-            self.vol.pmem.read(at, &mut line)?;
-            if line != bytes {
-                self.prepared.store(at, bytes)?;
+        let at = at + ROOT_AT as u64;
+        let there: [[Word; LINE_WORDS]; ROOT_LINES] = read_struct(&self.vol.pmem, at)?;
+        let wanted = words(root)?.chunks_exact(LINE_WORDS);
+        for ((at, there), wanted) in (at..).step_by(LINE as usize).zip(&there).zip(wanted) {
+            if there.iter().zip(wanted).any(|(a, b)| a.get() != b.get()) {
+                self.prepared.store(at, wanted.as_bytes())?;
             }
         }
         Ok(())
@@ -246,7 +244,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         self.vol.table.begin_free(inode.ino())?;
         let (header, slot) = inode.slot();
         self.used_inodes -= 1;
-        entry::inode(&mut self.lane.body, header, slot, false)?;
+        self.lane.body.inode(header, slot, false)?;
         Ok(self.lane.pending.push(Pending::InodeFree(inode.ino()))?)
     }
 
@@ -286,7 +284,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
     pub fn commit(mut self) -> Result<()> {
         self.vol.check_failed()?;
         let prepared = self.prepared.take().write_back().fence()?;
-        if self.lane.body.is_empty() {
+        if self.lane.body.words().is_empty() {
             return Ok(());
         }
         self.commit_log(prepared).inspect_err(|_| {
@@ -314,19 +312,19 @@ impl<'v, P: Pmem> Tx<'v, P> {
         let header = seal(&self.lane, seq, free_blocks, used_inodes);
         let mut dirty = Dirty::new(&self.vol.pmem);
         dirty.store(header_at(self.lane.at, seq), header.as_bytes())?;
-        dirty.store(self.lane.at + LANE_BODY, self.lane.body.as_bytes())?;
+        dirty.store(self.lane.at + LANE_BODY, self.lane.body.words().as_bytes())?;
         Ok(dirty.write_back())
     }
 
     fn apply(&mut self, _logged: Durable<Logged>) -> Result<WrittenBack<'v, P, Applied>> {
         let vol = self.vol;
         let mut dirty = Dirty::new(&vol.pmem);
-        let mut body: &[Word] = &self.lane.body;
+        let mut body = self.lane.body.words();
         while !body.is_empty() {
             let entry = Entry::parse(&mut body, &vol.geo).ok_or(Error::Invalid)?;
-            let mut apply = || entry.apply(&mut dirty, &vol.pmem, &vol.geo);
+            let apply = || entry.apply(&mut dirty, &vol.pmem, &vol.geo);
             match entry {
-                Entry::Write { .. } => apply()?,
+                Entry::Write { at, words } => dirty.store(at, words.as_bytes())?,
                 Entry::Blocks { run, .. } => vol.groups.locked(run.block, apply)?,
                 Entry::Inode { .. } => vol.table.locked(apply)?,
             }
@@ -382,7 +380,9 @@ impl<P: Pmem> Drop for Tx<'_, P> {
         let vol = self.vol;
         // What is in the cache of a slot must be on the media too: `create_inode` relies on it. If
         // the fence fails, so will the next one.
-        let _ = self.prepared.take().write_back().fence();
+        if !self.prepared.is_empty() {
+            let _ = self.prepared.take().write_back().fence();
+        }
         self.lane.body.clear();
         while let Some(pending) = self.lane.pending.pop() {
             match pending {

@@ -12,14 +12,16 @@
 mod attr;
 mod rename;
 
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::IntoBytes;
 
 use super::alloc::Want;
 use super::dir::{self, DirEntryRef, Entry, Name, Slot};
 use super::error::{Error, Result, Structure};
 use super::extent::{self, Mapping, Media};
-use super::format::{RawInode, Time, BLOCK, INLINE_MAX, LINK_MAX, ROOT_INO, SYMLINK_MAX};
+use super::format::{
+    Extent, RawInode, Time, BLOCK, INLINE_MAX, LINK_MAX, ROOT_EXTENTS, ROOT_INO, SYMLINK_MAX,
+};
 use super::inode::{Before, Inode, FIELDS, LINE, WHOLE};
 use super::journal::Tx;
 use super::orphan::OrphanReservation;
@@ -137,19 +139,40 @@ fn add_links(raw: &mut RawInode, delta: i32) -> Result<()> {
 }
 
 impl NewInode {
-    /// Makes `raw`, all zero, the inode: without a number and a link.
+    /// Makes `raw` the inode: without a number, a link and content.
     fn fill(&self, raw: &mut RawInode) -> Result<()> {
         if (TYPES >> (self.mode >> TYPE_SHIFT)) & 1 == 0 {
             return Err(Error::Invalid);
         }
-        raw.mode = U16::new(self.mode);
-        raw.uid = U32::new(self.uid);
-        raw.gid = U32::new(self.gid);
-        raw.rdev = U32::new(self.rdev);
-        raw.attrs = U32::new(self.attrs);
-        raw.set_atime(self.now);
-        raw.set_btime(self.now);
-        changed(raw, self.now);
+        let (sec, nsec) = (I64::new(self.now.sec), U32::new(self.now.nsec));
+        *raw = RawInode {
+            crc: U32::ZERO,
+            mode: U16::new(self.mode),
+            root_count: U16::ZERO,
+            size: U64::ZERO,
+            blocks: U64::ZERO,
+            mtime_sec: sec,
+            ctime_sec: sec,
+            mtime_nsec: nsec,
+            ctime_nsec: nsec,
+            nlink: U32::ZERO,
+            attrs: U32::new(self.attrs),
+            generation: U32::ZERO,
+            depth: 0,
+            reserved0: [0; 3],
+            ino: U64::ZERO,
+            parent: U64::ZERO,
+            atime_sec: sec,
+            btime_sec: sec,
+            atime_nsec: nsec,
+            btime_nsec: nsec,
+            uid: U32::new(self.uid),
+            gid: U32::new(self.gid),
+            rdev: U32::new(self.rdev),
+            orphan: U32::ZERO,
+            xattr_block: U64::ZERO,
+            root: [Extent::default(); ROOT_EXTENTS],
+        };
         Ok(())
     }
 }
@@ -190,18 +213,19 @@ fn put_content<P: Pmem>(
     Ok(())
 }
 
+/// What was found of a name, which must stand for inode `ino`. (By reference: entries are large.)
+fn entry(found: &Result<Option<Entry>>, ino: u64) -> Result<&Entry> {
+    match found {
+        Ok(Some(entry)) if entry.ino == ino => Ok(entry),
+        Ok(Some(_)) => Err(Error::Invalid),
+        Ok(None) => Err(Error::NotFound),
+        Err(error) => Err(*error),
+    }
+}
+
 impl<P: Pmem> Volume<P> {
     fn name<'a>(&self, bytes: &'a [u8]) -> Result<Name<'a>> {
         Name::new(&self.super_block().hash_key, bytes)
-    }
-
-    /// The entry of `name` in `dir`, which must stand for inode `ino`.
-    fn entry(&self, dir: &mut Inode, name: &Name<'_>, ino: u64) -> Result<Entry> {
-        match dir::find(&Media::of(self), dir, name)? {
-            Some(entry) if entry.ino == ino => Ok(entry),
-            Some(_) => Err(Error::Invalid),
-            None => Err(Error::NotFound),
-        }
     }
 
     /// Looks a name up. `None` if the directory does not have it.
@@ -287,12 +311,13 @@ impl<P: Pmem> Volume<P> {
         if directory && dir.nlink() >= LINK_MAX {
             return Err(Error::TooManyLinks);
         }
-        let place = dir::prepare(self, dir, &name)?;
+        let place = dir::prepare(self, dir, &name);
+        let place = place.as_ref().map_err(|error| *error)?;
         let slot = self.reserve_inode()?;
         let before = dir.before();
-        let result = self.add_at(dir, &before, &place, slot, what, inode);
+        let result = self.add_at(dir, &before, place, slot, what, inode);
         match result {
-            Ok(()) => dir::inserted(dir, &place),
+            Ok(()) => dir::inserted(dir, place),
             Err(_) => {
                 dir.restore(&before);
                 inode.at = 0;
@@ -389,13 +414,13 @@ impl<P: Pmem> Volume<P> {
             return Err(Error::Invalid);
         }
         let place = dir::prepare(self, dir, &name)?;
-        let before = (dir.before(), target.before());
-        let result = self.link_at(dir, &place, target, &before, now);
+        let (dir_before, before) = (dir.before::<LINE>(), target.before());
+        let result = self.link_at(dir, &place, target, (&dir_before, &before), now);
         match result {
             Ok(()) => dir::inserted(dir, &place),
             Err(_) => {
-                dir.restore(&before.0);
-                target.restore(&before.1);
+                dir.restore(&dir_before);
+                target.restore(&before);
             }
         }
         result
@@ -406,7 +431,7 @@ impl<P: Pmem> Volume<P> {
         dir: &mut Inode,
         place: &Slot<'_>,
         target: &mut Inode,
-        before: &(Before<LINE>, Before<FIELDS>),
+        (dir_before, before): (&Before<LINE>, &Before<FIELDS>),
         now: Time,
     ) -> Result<()> {
         changed(&mut dir.raw, now);
@@ -418,8 +443,8 @@ impl<P: Pmem> Volume<P> {
         if unnamed {
             tx.detach_orphan(&mut target.raw)?;
         }
-        dir.log_change(&mut tx, &before.0)?;
-        target.log_change(&mut tx, &before.1)?;
+        dir.log_change(&mut tx, dir_before)?;
+        target.log_change(&mut tx, before)?;
         tx.commit()
     }
 
@@ -452,11 +477,12 @@ impl<P: Pmem> Volume<P> {
     fn remove(&self, dir: &mut Inode, name: &[u8], target: &mut Inode, now: Time) -> Result<()> {
         check_dir(dir)?;
         let name = self.name(name)?;
-        let entry = self.entry(dir, &name, target.ino())?;
+        let found = dir::find(&Media::of(self), dir, &name);
+        let entry = entry(&found, target.ino())?;
         // A leaf that goes is taken out of the root.
-        match dir::takes_leaf(&entry, None) {
-            false => self.remove_entry::<LINE>(dir, &entry, target, now),
-            true => self.remove_entry::<WHOLE>(dir, &entry, target, now),
+        match dir::takes_leaf(entry, None) {
+            false => self.remove_entry::<LINE>(dir, entry, target, now),
+            true => self.remove_entry::<WHOLE>(dir, entry, target, now),
         }
     }
 
@@ -468,13 +494,13 @@ impl<P: Pmem> Volume<P> {
         target: &mut Inode,
         now: Time,
     ) -> Result<()> {
-        let before = (dir.before::<N>(), target.before::<FIELDS>());
-        let result = self.remove_at(dir, entry, target, &before, now);
+        let (dir_before, before) = (dir.before::<N>(), target.before());
+        let result = self.remove_at(dir, entry, target, (&dir_before, &before), now);
         match result {
             Ok(()) => dir::removed(dir, entry),
             Err(_) => {
-                dir.restore(&before.0);
-                target.restore(&before.1);
+                dir.restore(&dir_before);
+                target.restore(&before);
             }
         }
         result
@@ -485,7 +511,7 @@ impl<P: Pmem> Volume<P> {
         dir: &mut Inode,
         entry: &Entry,
         target: &mut Inode,
-        before: &(Before<N>, Before<FIELDS>),
+        (dir_before, before): (&Before<N>, &Before<FIELDS>),
         now: Time,
     ) -> Result<()> {
         let orphan = self.drop_link(target, now)?;
@@ -498,8 +524,8 @@ impl<P: Pmem> Volume<P> {
         if let Some(orphan) = orphan {
             tx.attach_orphan(orphan, &mut target.raw)?;
         }
-        dir.log_change(&mut tx, &before.0)?;
-        target.log_change(&mut tx, &before.1)?;
+        dir.log_change(&mut tx, dir_before)?;
+        target.log_change(&mut tx, before)?;
         tx.commit()
     }
 

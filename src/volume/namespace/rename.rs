@@ -4,7 +4,7 @@
 
 use zerocopy::little_endian::U32;
 
-use super::{add_links, changed, check_alive, corrupt, file_type, is_dir, number, NewInode};
+use super::{add_links, changed, check_alive, corrupt, entry, file_type, is_dir, number, NewInode};
 use crate::volume::dir::{self, Entry, Name, Slot};
 use crate::volume::error::{Error, Result};
 use crate::volume::extent::Media;
@@ -128,14 +128,14 @@ struct Left<'v, 'a, P: Pmem> {
 }
 
 /// The names that a rename concerns, found.
-struct Places<'n> {
-    from: Entry,
+struct Places<'a> {
+    from: &'a Entry,
     /// The new name, of the target directory.
-    dst_name: Name<'n>,
+    dst_name: Name<'a>,
     /// Where it goes if it is free.
-    free: Option<Slot<'n>>,
+    free: Option<&'a Slot<'a>>,
     /// What has it if it is not.
-    over: Option<Entry>,
+    over: Option<&'a Entry>,
 }
 
 impl Places<'_> {
@@ -221,19 +221,23 @@ impl<P: Pmem> Volume<P> {
             Some(_) => None,
             None => Some(dir::prepare(self, r.dst_mut(), &dst_name)?),
         };
-        let from = self.entry(r.src_dir, &src_name, r.moved.ino())?;
-        let over = match r.replaced.as_deref().map(Inode::ino) {
-            Some(ino) => Some(self.entry(r.dst_mut(), &dst_name, ino)?),
+        let media = Media::of(self);
+        let from = dir::find(&media, r.src_dir, &src_name);
+        let from = entry(&from, r.moved.ino())?;
+        let replaced = r.replaced.as_deref().map(Inode::ino);
+        let over = replaced.map(|ino| (dir::find(&media, r.dst_mut(), &dst_name), ino));
+        let over = match &over {
+            Some((found, ino)) => Some(entry(found, *ino)?),
             None => None,
         };
         let places = Places {
             from,
             dst_name,
-            free,
+            free: free.as_ref(),
             over,
         };
         // A leaf that goes is taken out of the root.
-        match left.is_none() && dir::takes_leaf(&places.from, places.keep(&r)) {
+        match left.is_none() && dir::takes_leaf(places.from, places.keep(&r)) {
             false => self.rename_between::<LINE>(r, &places, left),
             true => self.rename_between::<WHOLE>(r, &places, left),
         }
@@ -252,11 +256,11 @@ impl<P: Pmem> Volume<P> {
         let result = self.rename_at(&mut r, places, &before, left);
         match result {
             Ok(()) => {
-                if let Some(place) = &places.free {
+                if let Some(place) = places.free {
                     dir::inserted(r.dst_mut(), place);
                 }
                 if goes {
-                    dir::removed(r.src_dir, &places.from);
+                    dir::removed(r.src_dir, places.from);
                 }
             }
             Err(_) => before.restore(&mut r),
@@ -285,18 +289,18 @@ impl<P: Pmem> Volume<P> {
         let media = Media::of(self);
         let mut tx = self.begin()?;
         let (ino, kind) = (r.moved.ino(), file_type(&r.moved.raw));
-        if let Some(place) = &places.free {
+        if let Some(place) = places.free {
             dir::insert(&mut tx, place, ino, kind)?;
         }
-        if let Some(entry) = &places.over {
+        if let Some(entry) = places.over {
             dir::replace(&mut tx, &media, entry, ino, kind)?;
         }
         match left {
-            None => dir::remove(&mut tx, &media, r.src_dir, &places.from, places.keep(r))?,
+            None => dir::remove(&mut tx, &media, r.src_dir, places.from, places.keep(r))?,
             Some(left) => {
                 let raw = &mut left.inode.raw;
                 xattr::create(&mut tx, raw, left.xattrs)?;
-                dir::replace(&mut tx, &media, &places.from, raw.ino.get(), file_type(raw))?;
+                dir::replace(&mut tx, &media, places.from, raw.ino.get(), file_type(raw))?;
                 tx.create_inode_at(left.slot, left.inode)?;
             }
         }
@@ -312,10 +316,13 @@ impl<P: Pmem> Volume<P> {
         let src_name = self.name(r.src_name)?;
         let dst_name = self.name(r.dst_name)?;
         let other = r.replaced.as_deref().ok_or(Error::Invalid)?.ino();
-        let from = self.entry(r.src_dir, &src_name, r.moved.ino())?;
-        let to = self.entry(r.dst_mut(), &dst_name, other)?;
+        let media = Media::of(self);
+        let from = dir::find(&media, r.src_dir, &src_name);
+        let from = entry(&from, r.moved.ino())?;
+        let to = dir::find(&media, r.dst_mut(), &dst_name);
+        let to = entry(&to, other)?;
         let before = Unchanged::new(&r);
-        let result = self.exchange_at(&mut r, [&from, &to], &before);
+        let result = self.exchange_at(&mut r, [from, to], &before);
         if result.is_err() {
             before.restore(&mut r);
         }
