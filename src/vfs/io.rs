@@ -24,6 +24,7 @@ use super::inode::InodeInfo;
 use super::lock::{Exclusive, InodeLock, SharedInodeLock};
 use super::table::file::Kiocb;
 use crate::mutate::mutated;
+use crate::volume::alloc::Want;
 use crate::volume::error::Error as VolumeError;
 use crate::volume::file::Map;
 use crate::volume::format::{Time, BLOCK};
@@ -229,18 +230,19 @@ impl<'a> Writer<'a> {
                 return Err(EINTR);
             }
             let want = PIECE.min(from.len() as u64);
-            let map = {
+            let (first, nr) = (self.pos / BLOCK, blocks(self.pos, want));
+            // Where it is stored: in the blocks of the file, or in others for a hole.
+            let (len, place) = {
                 let meta = info.meta();
-                sb.check(
-                    sb.volume
-                        .map(&meta, self.pos / BLOCK, blocks(self.pos, want)),
-                )?
+                match sb.check(sb.volume.map(&meta, first, nr))? {
+                    Map::Run { block, len } => (len, Ok(block)),
+                    Map::Hole { len } => (len, Err(sb.check(sb.volume.want(&meta, first, len))?)),
+                }
             };
-            let (Map::Run { len, .. } | Map::Hole { len }) = map;
             let want = want.min(len * BLOCK - self.pos % BLOCK);
-            match map {
-                Map::Run { block, .. } => self.overwrite(from, block, want)?,
-                Map::Hole { .. } => self.fill(from, want)?,
+            match place {
+                Ok(block) => self.overwrite(from, block, want)?,
+                Err(wanted) => self.fill(from, want, wanted)?,
             }
         }
         Ok(())
@@ -275,19 +277,11 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes up to `want` bytes to a hole.
-    fn fill(&mut self, from: &mut IovIterSource<'_>, want: u64) -> Result {
+    /// Writes up to `want` bytes to a hole, into blocks as `wanted`.
+    fn fill(&mut self, from: &mut IovIterSource<'_>, want: u64, wanted: Want) -> Result {
         let info = self.inode.info();
         let sb = info.sb();
         let (first, head) = (self.pos / BLOCK, self.pos % BLOCK);
-        let wanted = {
-            let meta = info.meta();
-            match sb.volume.want(&meta, first, blocks(self.pos, want)) {
-                // A fault came first: look again.
-                Err(VolumeError::Exists) => return Ok(()),
-                wanted => sb.check(wanted)?,
-            }
-        };
         let mut reserved = sb.check(sb.volume.reserve(wanted))?;
         let run = reserved.run();
         let pmem = sb.volume.pmem();
