@@ -129,6 +129,7 @@ void rdax_init_delayed_work(struct delayed_work *work, work_func_t func);
 
 /* dax: the tree of chunks */
 void rdax_xa_init(struct xarray *xa);
+bool rdax_xa_empty(const struct xarray *xa);
 bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark);
 
 /* dax: pages */

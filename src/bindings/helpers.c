@@ -427,6 +427,11 @@ void rdax_xa_init(struct xarray *xa)
 	xa_init(xa);
 }
 
+bool rdax_xa_empty(const struct xarray *xa)
+{
+	return xa_empty(xa);
+}
+
 bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark)
 {
 	return xa_marked(xa, mark);

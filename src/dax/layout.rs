@@ -129,7 +129,7 @@ pub(super) fn detach(info: &InodeInfo) {
 /// zero page mapped there faults again, and finds the block. To be called after the blocks are
 /// in the file. May sleep; neither a chunk lock nor the meta lock of the inode is held.
 pub fn hole_filled(info: &InodeInfo, first: u64, nr: u64) {
-    if nr == 0 {
+    if nr == 0 || info.tracker.is_unused() {
         return;
     }
     let last = first.saturating_add(nr - 1);
@@ -154,6 +154,10 @@ pub(super) fn unmap_zeroes(info: &InodeInfo, chunk: &Chunk, state: &mut State, p
 #[must_use]
 pub fn evict(info: &InodeInfo) -> bool {
     let tracker = &info.tracker;
+    if tracker.is_unused() {
+        // So no page was ever tagged, and nobody knows the tracker.
+        return true;
+    }
     let sb = info.sb();
     // With the device, its struct pages are gone.
     let access = sb.volume.pmem().access();

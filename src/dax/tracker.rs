@@ -242,6 +242,13 @@ impl Tracker {
         !marked && self.in_flight.load(Relaxed) == 0
     }
 
+    /// Whether the file was never mapped: there is no chunk.
+    #[inline]
+    pub fn is_unused(&self) -> bool {
+        // SAFETY: the tree is alive.
+        unsafe { bindings::rdax_xa_empty(self.chunks.get()) }
+    }
+
     /// The chunk `index`, if a fault made it.
     pub fn chunk(&self, index: u64) -> Option<&Chunk> {
         // SAFETY: the tree is alive; the entries are chunks, which live as long as the tracker.
@@ -412,6 +419,9 @@ impl Tracker {
     ///
     /// Nobody holds a reference to a chunk, and nobody makes one.
     pub unsafe fn free_chunks(&self) {
+        if self.is_unused() {
+            return;
+        }
         let mut index = 0;
         loop {
             // SAFETY: the tree is alive.

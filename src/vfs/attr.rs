@@ -31,15 +31,10 @@ impl AttrOperations for Attributes {
         info.sb().check_alive()?;
         // SAFETY: the inode is alive.
         unsafe { bindings::generic_fillattr(idmap.as_raw(), mask, info.as_vfs(), stat) };
-        let (blocks, btime, attrs) = {
-            let meta = info.meta();
-            (meta.blocks(), meta.btime(), meta.attrs())
-        };
-        stat.blocks = blocks.saturating_mul(BLOCK / 512);
-        stat.btime = btime.into();
+        stat.btime = info.born().into();
         stat.result_mask |= bindings::STATX_BTIME;
         // The VFS adds STATX_ATTR_DAX.
-        flags::fill_stat(info, attrs, stat);
+        flags::fill_stat(info, stat);
         Ok(())
     }
 
@@ -60,7 +55,7 @@ impl AttrOperations for Attributes {
 
     fn flags(info: &InodeInfo) -> Result<u32> {
         info.sb().check_alive()?;
-        Ok(info.meta().attrs())
+        Ok(info.attrs())
     }
 
     fn set_flags(inode: Exclusive<'_>, flags: u32) -> Result {

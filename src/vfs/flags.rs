@@ -63,12 +63,12 @@ pub fn inherited(attrs: u32, mode: u16) -> u32 {
 }
 
 /// Adds what statx(2) shows of the attributes; the VFS adds whether the file is DAX.
-pub fn fill_stat(info: &InodeInfo, attrs: u32, stat: &mut bindings::kstat) {
+pub fn fill_stat(info: &InodeInfo, stat: &mut bindings::kstat) {
     // SAFETY: the inode is alive, and `stat` the caller's.
     unsafe { bindings::generic_fill_statx_attr(info.as_vfs(), stat) };
     let nodump = u64::from(bindings::STATX_ATTR_NODUMP);
     stat.attributes_mask |= nodump;
-    if attrs & ATTR_NODUMP != 0 {
+    if info.attrs() & ATTR_NODUMP != 0 {
         stat.attributes |= nodump;
     }
 }
@@ -89,6 +89,7 @@ pub fn set(inode: Exclusive<'_>, attrs: u32) -> Result {
         ..SetAttr::default()
     };
     sb.check(sb.volume.set_attr(&mut meta, &new))?;
+    inode.set_attrs(&meta);
     drop(meta);
     // SAFETY: the inode is alive and locked. It is asked to leave memory with its last user.
     unsafe {

@@ -11,6 +11,7 @@ use core::ptr::NonNull;
 
 use kernel::error::code::*;
 use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::types::Opaque;
 
 use super::lock::InternalWrite;
@@ -19,7 +20,7 @@ use super::object::{Dentry, File, SuperBlock};
 use super::super_block::SbInfo;
 use super::time::Times;
 use super::{attr, dir, file, flags, slab, symlink};
-use crate::volume::format::BLOCK;
+use crate::volume::format::{Time, BLOCK};
 use crate::volume::inode::Inode;
 use crate::{bindings, dax};
 
@@ -32,13 +33,17 @@ pub struct InodeInfo {
     pub meta: MetaLock,
     /// Which pages of the file are mapped, and which of those may be dirty.
     pub tracker: dax::Tracker,
+    /// When the file was made. Set before others see the inode, and then only read.
+    born: UnsafeCell<Time>,
+    /// The file attributes, `FS_*_FL`, as the volume has them.
+    attrs: Atomic<u32>,
     /// Of a symlink: where it points. Set before others see the inode, and then only read, also
     /// under RCU alone.
     target: UnsafeCell<Option<symlink::Target>>,
 }
 
-// SAFETY: the fields are the kernel's, with the kernel's rules; or `Sync`; or, `target`, not
-// changed while shared.
+// SAFETY: the fields are the kernel's, with the kernel's rules; or `Sync`; or, `born` and `target`,
+// not changed while shared.
 unsafe impl Sync for InodeInfo {}
 
 impl InodeInfo {
@@ -63,13 +68,27 @@ impl InodeInfo {
         let inode = NonNull::new(slab::alloc(sb))?;
         let info = inode.as_ptr().cast::<InodeInfo>();
         // SAFETY: the memory is as large as an `InodeInfo` and ours alone; the fields are
-        // initialised where they stay until `free`. The slab's constructor did `vfs`.
+        // initialised where they stay until `free`, but for those that the slab's constructor did.
         unsafe {
-            MetaLock::init_at(&raw mut (*info).meta);
+            (&raw mut (*info).born).write(UnsafeCell::new(Time::default()));
+            (&raw mut (*info).attrs).write(Atomic::new(0));
             (&raw mut (*info).target).write(UnsafeCell::new(None));
             pin_init::raw_init(&raw mut (*info).tracker, dax::Tracker::new());
         }
         Some(inode)
+    }
+
+    /// Initialises what stays as it is from one use of the memory to the next.
+    ///
+    /// # Safety
+    ///
+    /// `info` is fresh memory of the slab for an `InodeInfo`.
+    pub unsafe fn construct(info: *mut InodeInfo) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            bindings::inode_init_once(info.cast());
+            MetaLock::init_at(&raw mut (*info).meta);
+        }
     }
 
     /// Gives the memory of an inode back, as `->free_inode`: an RCU grace period after the last
@@ -83,7 +102,7 @@ impl InodeInfo {
         // SAFETY: `alloc` initialised the fields, and the caller gives the inode up.
         unsafe {
             (&raw mut (*info).target).drop_in_place();
-            (&raw mut (*info).meta).drop_in_place();
+            (&mut (*info).meta).reset();
             (&raw mut (*info).tracker).drop_in_place();
             slab::free(inode);
         }
@@ -176,23 +195,35 @@ impl InodeInfo {
         self.meta().clone()
     }
 
-    /// Makes the kernel's inode repeat the volume's, before others see it.
+    /// Sets the mode and the owner of the kernel's inode, before others see it.
+    fn fill_owner(&self) {
+        let vfs = self.as_vfs();
+        let meta = self.meta();
+        // SAFETY: nobody else uses the inode yet: it is `I_NEW`.
+        unsafe {
+            (*vfs).i_mode = meta.mode();
+            bindings::rdax_i_uid_write(vfs, meta.uid());
+            bindings::rdax_i_gid_write(vfs, meta.gid());
+        }
+    }
+
+    /// Makes the kernel's inode, which has its mode and owner, repeat the rest of the volume's,
+    /// before others see it.
     fn fill(&self, target: Option<symlink::Target>) {
         let vfs = self.as_vfs();
         let meta = self.meta();
         // SAFETY: nobody else uses the inode yet: it is not hashed or still `I_NEW`.
         unsafe {
             (*vfs).i_ino = meta.ino();
-            (*vfs).i_mode = meta.mode();
             (*vfs).i_generation = meta.generation();
-            bindings::rdax_i_uid_write(vfs, meta.uid());
-            bindings::rdax_i_gid_write(vfs, meta.gid());
             bindings::set_nlink(vfs, meta.nlink());
             (*vfs).i_flags |= flags::of_inode(&meta, self.sb().options().dax);
             if !meta.has_xattrs() {
                 bindings::rdax_cache_no_acl(vfs);
             }
+            *self.born.get() = meta.btime();
         }
+        self.set_attrs(&meta);
         self.set_i_size(meta.size());
         self.update_blocks(&meta);
         self.set_times(Times {
@@ -218,6 +249,22 @@ impl InodeInfo {
                 }
             }
         }
+    }
+
+    /// When the file was made.
+    pub fn born(&self) -> Time {
+        // SAFETY: not changed since others see the inode.
+        unsafe { *self.born.get() }
+    }
+
+    /// The file attributes, `FS_*_FL`.
+    pub fn attrs(&self) -> u32 {
+        self.attrs.load(Relaxed)
+    }
+
+    /// Brings the file attributes that [`InodeInfo::attrs`] returns up to date.
+    pub fn set_attrs(&self, meta: &Inode) {
+        self.attrs.store(meta.attrs(), Relaxed);
     }
 
     /// Brings the number of blocks that the VFS sees up to date.
@@ -344,6 +391,7 @@ pub fn iget(sb: &SbInfo, ino: u64) -> Result<InodeRef> {
             .and_then(|()| symlink::Target::read(sb, &meta))
     };
     let read = read.and_then(|target| {
+        info.fill_owner();
         info.fill(target);
         dax::pins::adopt(info)
     });
@@ -394,7 +442,8 @@ impl FreshInode {
         self.0.meta.get_fresh()
     }
 
-    /// Makes it the inode that the volume made, and known as that.
+    /// Makes it the inode that the volume made, of the mode and the owner that it has, and known as
+    /// that.
     pub fn fill(self, target: Option<symlink::Target>) -> Result<NewInode> {
         self.0.fill(target);
         // SAFETY: the inode is ours alone, and not hashed.

@@ -19,6 +19,7 @@ use crate::bindings;
 use crate::volume::inode::Inode;
 
 /// A mutex around the volume's inode; blank until the inode was read or made, and after it was freed.
+/// It stays as it is, blank, from one use of an inode's memory to the next.
 pub struct MetaLock {
     mutex: Opaque<bindings::mutex>,
     inode: UnsafeCell<Inode>,
@@ -48,6 +49,11 @@ impl MetaLock {
                 static_lock_class!().as_ptr(),
             );
         }
+    }
+
+    /// Makes the inode blank. Nobody else has it, so this does not wait for the lock.
+    pub fn reset(&mut self) {
+        self.inode.get_mut().reset();
     }
 
     /// Waits for the lock. `rank` counts the locks of this kind that the task holds already.

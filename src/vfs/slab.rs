@@ -62,8 +62,8 @@ impl Drop for InodeCache {
 ///
 /// Called by the slab allocator with fresh memory for an `InodeInfo`.
 unsafe extern "C" fn construct(object: *mut c_void) {
-    // SAFETY: the kernel's inode comes first in an `InodeInfo`.
-    unsafe { bindings::inode_init_once(object.cast()) };
+    // SAFETY: the cache is one of `InodeInfo`s.
+    unsafe { InodeInfo::construct(object.cast()) };
 }
 
 /// Memory for an inode of `sb`; null if there is none.
