@@ -6,7 +6,6 @@
 //! Memory is allocated without recursing into file systems: the volume allocates with its locks
 //! held, and reclaim may evict an inode of this very file system, which takes them.
 
-use core::arch::asm;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 
@@ -219,59 +218,8 @@ impl Counter {
 
 /// CRC-32C of what `seed` is the CRC of (0: of nothing), followed by `bytes`.
 pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
-    // SAFETY: reads what was found out at boot.
-    if unsafe { bindings::rdax_cpu_has_crc32() } {
-        return !crc32c_by_instruction(!seed, bytes);
-    }
     // SAFETY: reads `bytes.len()` bytes of a live slice.
     !unsafe { bindings::crc32c(!seed, bytes.as_ptr().cast(), bytes.len()) }
-}
-
-/// The sum over `bytes` on top of `crc`, by the instruction for it. Not by way of the kernel's
-/// function: most of what is summed has a few words, and that is made for much.
-fn crc32c_by_instruction(crc: u32, bytes: &[u8]) -> u32 {
-    let mut crc = u64::from(crc);
-    let lines = bytes.chunks_exact(32);
-    let words = lines.remainder().chunks_exact(8);
-    let tail = words.remainder();
-    for line in lines {
-        // SAFETY: reads 32 bytes of a live slice. The CPU has the instruction.
-        unsafe {
-            asm!(
-                "crc32 {crc}, qword ptr [{at}]",
-                "crc32 {crc}, qword ptr [{at} + 8]",
-                "crc32 {crc}, qword ptr [{at} + 16]",
-                "crc32 {crc}, qword ptr [{at} + 24]",
-                crc = inout(reg) crc,
-                at = in(reg) line.as_ptr(),
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
-    }
-    for word in words {
-        // SAFETY: as above, 8 bytes.
-        unsafe {
-            asm!(
-                "crc32 {crc}, qword ptr [{at}]",
-                crc = inout(reg) crc,
-                at = in(reg) word.as_ptr(),
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
-    }
-    for byte in tail {
-        // SAFETY: works on registers. The CPU has the instruction.
-        unsafe {
-            asm!(
-                "crc32 {crc:e}, {byte}",
-                crc = inout(reg) crc,
-                byte = in(reg_byte) *byte,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
-    }
-    // CAST: the instruction leaves the upper half zero.
-    crc as u32
 }
 
 /// SipHash-2-4 of `data`.

@@ -316,12 +316,10 @@ impl DirectMap {
     /// there is lost, and has been reported.
     #[inline]
     fn write_back_good(&self, at: u64, len: u64) {
-        if self.has_poison() {
-            return self.write_back_around(at, len);
-        }
-        if let Ok(from) = self.at(at, len) {
-            // SAFETY: `at()` checked that the range is inside the mapping.
-            unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };
+        match self.good_at(at, len) {
+            // SAFETY: `good_at()` checked that the range is inside the mapping.
+            Ok(from) => unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) },
+            Err(_) => self.write_back_around(at, len),
         }
     }
 
@@ -571,15 +569,10 @@ impl Pmem for DirectMap {
             return;
         }
         self.becomes_durable(at, len);
-        let Some(from) = self.inside(at, len) else {
+        if self.inside(at, len).is_none() {
             return;
-        };
-        if self.is_sound() {
-            // SAFETY: `inside()` checked the range.
-            unsafe { bindings::arch_wb_cache_pmem(from.cast(), len as usize) };
-        } else {
-            self.write_back_good(at, len);
         }
+        self.write_back_good(at, len);
         let lines = (at + len - 1) / LINE - at / LINE + 1;
         self.journal_lines.add(lines, Relaxed);
     }
