@@ -102,7 +102,8 @@ impl InodeInfo {
         // SAFETY: `alloc` initialised the fields, and the caller gives the inode up.
         unsafe {
             (&raw mut (*info).target).drop_in_place();
-            (&mut (*info).meta).reset();
+            let meta = &mut (*info).meta;
+            meta.reset();
             (&raw mut (*info).tracker).drop_in_place();
             slab::free(inode);
         }
