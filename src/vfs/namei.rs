@@ -67,7 +67,7 @@ fn make_inode(
             uid: bindings::rdax_i_uid_read(vfs),
             gid: bindings::rdax_i_gid_read(vfs),
             rdev,
-            attrs: flags::inherited(dir.meta().attrs(), (*vfs).i_mode),
+            attrs: flags::inherited(dir.attrs(), (*vfs).i_mode),
             now: dir.touch_ctime(),
         }
     };
