@@ -23,6 +23,19 @@ struct Outcome {
     seconds: f64,
 }
 
+impl Outcome {
+    /// Of a mistake that could not be built or run.
+    fn untried(mutation: String) -> Self {
+        Outcome {
+            mutation,
+            caught: None,
+            failed: 0,
+            states: 0,
+            seconds: 0.0,
+        }
+    }
+}
+
 /// The names that are meant: those given, or all that the module has.
 fn names(args: &Mutate) -> Result<Vec<String>> {
     let mut list = Command::new(args.run.top.join("scripts/mutations"));
@@ -78,7 +91,15 @@ fn one(args: &Mutate, name: &str) -> Result<Outcome> {
 pub fn mutate(args: &Mutate) -> Result<bool> {
     let mut outcomes = Vec::new();
     for name in names(args)? {
-        let outcome = one(args, &name)?;
+        // What keeps one from being tried is no reason not to try the others.
+        let outcome = match one(args, &name) {
+            Ok(outcome) => outcome,
+            Err(e) => {
+                println!("FAIL {name}: not tried: {e:#}");
+                outcomes.push(Outcome::untried(name));
+                continue;
+            }
+        };
         let (states, seconds) = (outcome.states, outcome.seconds);
         match &outcome.caught {
             Some((workload, kind)) => {

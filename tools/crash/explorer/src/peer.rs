@@ -15,6 +15,8 @@ use crate::subject::Subject;
 use crate::vm::{FileSystem, Machine};
 use crate::walk::{image, walk, Moment, Open, Recorded};
 
+/// Bytes that other file systems expect to be written as a whole.
+const BLOCK: u64 = 4096;
 /// States that are made at each moment, to choose from.
 const PER_POINT: usize = 40;
 
@@ -25,19 +27,33 @@ pub struct Bounds {
     pub states: usize,
     /// Chooses them.
     pub seed: u64,
+    /// End at the first violation.
+    pub until_found: bool,
 }
 
-/// The states at one moment, always the same for the same seed.
+/// The states at one moment, always the same for the same seed: in each, the open lines of a block
+/// are all as they are on the media or all as they were last. The others are as possible, but these
+/// file systems take it for granted that a device writes a block as a whole.
 fn each_state(moment: Moment, open: &Open, seed: u64, visit: &mut dyn FnMut(&[usize])) {
-    let lines: Vec<Line> = open
-        .iter()
-        .map(|(_, contents)| Line {
-            contents: contents.len(),
-            decides: false,
-        })
-        .collect();
+    let mut blocks: Vec<u64> = open.iter().map(|(at, _)| at / BLOCK).collect();
+    blocks.dedup();
+    let either = Line {
+        contents: 2,
+        decides: false,
+    };
+    let lines = vec![either; blocks.len()];
     let mut random = Random::new(seed.wrapping_add((moment.number as u64) << 32));
-    states::each(&lines, PER_POINT, &mut random, visit);
+    states::each(&lines, PER_POINT, &mut random, &mut |chosen| {
+        let mut chosen = blocks.iter().zip(chosen).peekable();
+        let picks = open.iter().map(|(at, contents)| {
+            while chosen.next_if(|(block, _)| **block < at / BLOCK).is_some() {}
+            match chosen.peek() {
+                Some((_, 1)) => contents.len() - 1,
+                _ => 0,
+            }
+        });
+        visit(&picks.collect::<Vec<_>>());
+    });
 }
 
 /// Chooses states: the number of the moment, and of the state there.
@@ -83,9 +99,10 @@ pub fn explore(
         };
         let mut state = 0;
         each_state(moment, open, bounds.seed, &mut |picks| {
-            let wanted = chosen.contains(&(moment.number, state)) && failed.is_none();
+            let ended = failed.is_some() || (bounds.until_found && !explored.found.is_empty());
+            let wanted = chosen.contains(&(moment.number, state));
             state += 1;
-            if !wanted {
+            if ended || !wanted {
                 return;
             }
             let check = || one(subject, recorded, fs, machine, (moment, media, open), picks);

@@ -32,6 +32,8 @@ const KEPT_MAX: usize = 10;
 const PEERS: &[&str] = &["mmap:", "data:", "random:mmap", "random:data"];
 /// What is recorded to leave something out.
 const MISTAKEN: &str = "mmap:msync";
+/// It is found wrong in so many states at most.
+const MISTAKEN_STATES: usize = 60;
 
 /// The names that are asked for, in an order in which those come first that find most.
 fn chosen(args: &Run) -> Result<Vec<String>> {
@@ -119,7 +121,7 @@ impl Shared<'_> {
         let run = self.machine.record(&subject.command())?;
         let start = thread_seconds();
         if self.args.fs != FileSystem::Rdax {
-            let explored = self.explore_peer(subject, &run.trace)?;
+            let explored = self.explore_peer(subject, &run.trace, self.args.mounted, false)?;
             return Ok(Line::new(
                 subject,
                 &run,
@@ -162,10 +164,17 @@ impl Shared<'_> {
         }
     }
 
-    fn explore_peer(&self, subject: &Subject, trace: &Trace) -> Result<Explored> {
+    fn explore_peer(
+        &self,
+        subject: &Subject,
+        trace: &Trace,
+        states: usize,
+        until_found: bool,
+    ) -> Result<Explored> {
         let bounds = peer::Bounds {
-            states: self.args.mounted,
+            states,
             seed: self.args.seed,
+            until_found,
         };
         let recorded = self.recorded(subject, trace);
         let bare = self.bare.as_ref().context("no VM to mount with")?;
@@ -181,15 +190,14 @@ impl Shared<'_> {
         trace
             .events
             .retain(|event| !matches!(event, Event::WriteBack { .. }));
-        let explored = self.explore_peer(&subject, &trace)?;
+        let explored = self.explore_peer(&subject, &trace, MISTAKEN_STATES, true)?;
         let states: usize = explored.points.iter().map(|point| point.states).sum();
-        let bad = explored.found.len();
         ensure!(
-            bad > 0,
-            "that a recording of {MISTAKEN} has no write-backs is not noticed"
+            !explored.found.is_empty(),
+            "that a recording of {MISTAKEN} has no write-backs is not noticed, in {states} states"
         );
         self.bar.suspend(|| {
-            println!("{MISTAKEN} with its write-backs left out: {bad} of {states} states are wrong")
+            println!("{MISTAKEN} with its write-backs left out is found wrong, in state {states}")
         });
         Ok(())
     }
