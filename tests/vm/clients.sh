@@ -149,7 +149,7 @@ check_archive() {
 }
 
 # Two writers at a time, in a database with a log and in one with a journal.
-sql() { sqlite3 -batch -bail -cmd '.timeout 60000' "$@"; }
+sql() { sqlite3 -batch -bail -cmd '.timeout 600000' "$@"; }
 schema='CREATE TABLE entries (writer INTEGER, n INTEGER, value TEXT, PRIMARY KEY (writer, n));
 	CREATE INDEX by_value ON entries (value);'
 rows='SELECT writer, count(*), sum(n) FROM entries GROUP BY writer;'
