@@ -119,26 +119,27 @@ fn write_back_chunk(
     // SAFETY: the mapping is that of the inode.
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
     let whole = *cold.pages() == PageSet::ALL;
-    let mut pages = keep_hot(info, &mut state, &mut cold, writable && hot == Hot::Keep);
+    let (mut pages, cooling) = keep_hot(info, &mut state, &mut cold, writable && hot == Hot::Keep);
     info.sb().counters.hot_pages.add(pages as u64);
     if !cold.pages().is_empty() {
-        let start_write_back = |pages: &PageSet| {
+        let start_write_back = |state: &State, pages: &PageSet| {
             for run in state.runs(pages) {
                 pmem.write_back_blocks(run.block, run.len as u64);
             }
         };
         let early = mutated!("write-back-early");
         if early {
-            start_write_back(cold.pages());
+            start_write_back(&state, cold.pages());
             linger();
         }
         if writable && !mutated!("write-protect") {
             write_protect(info, chunk, &state, cold.pages());
         }
         flush_zapped(info, chunk, &state);
+        cool(info, &mut state, &cooling);
         let taken = tracker.take(sync, chunk, cold.write_protected());
         if !early && !mutated!("sync-write-back") {
-            start_write_back(taken.pages());
+            start_write_back(&state, taken.pages());
         }
         state.heat.synced(taken.pages());
         pages += taken.written_back();
@@ -158,9 +159,19 @@ fn write_back_chunk(
 }
 
 /// Writes back those of the `dirty` pages of a chunk that stay writable, if any may, and takes them
-/// out of it. Moves the times of the file if a hot page was stored to. Returns how many stay.
-fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay: bool) -> usize {
+/// out of it. Moves the times of the file if one of them was stored to. Returns how many stay, and the
+/// hot pages that do not: they have to be [cooled](cool).
+fn keep_hot(
+    info: &InodeInfo,
+    state: &mut State,
+    dirty: &mut Snapshot,
+    may_stay: bool,
+) -> (usize, PageSet) {
     let pmem = info.sb().volume.pmem();
+    if !may_stay {
+        return (0, state.heat.hot().and(dirty.pages()));
+    }
+    let mut cooling = PageSet::EMPTY;
     // After its fingerprint was taken: a store in between is found by the next sync.
     let write_back = |page: Kept, block| {
         if !mutated!("hot-write-back") {
@@ -182,10 +193,10 @@ fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay:
                 None => Found::Cold,
             };
             stored_to |= found == Found::StoredTo;
-            if found != Found::Cold && may_stay {
+            if found != Found::Cold {
                 kept += write_back(dirty.keep(page), block);
             } else {
-                state.heat.cool(&PageSet::range(page, page));
+                cooling.insert(page);
             }
             next = state.heat.hot().next_in(page + 1, dirty.pages());
         }
@@ -194,9 +205,9 @@ fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay:
         // Under the chunk lock: another sync that finds no more change may rely on it.
         info.touch_data();
     }
-    let mut from = match may_stay && !state.is_huge() {
-        true => 0,
-        false => PAGES,
+    let mut from = match state.is_huge() {
+        true => PAGES,
+        false => 0,
     };
     while let Some(page) = state.heat.warm().next_in(from, dirty.pages()) {
         from = page + 1;
@@ -213,7 +224,30 @@ fn keep_hot(info: &InodeInfo, state: &mut State, dirty: &mut Snapshot, may_stay:
             kept += write_back(dirty.keep(page), block);
         }
     }
-    kept
+    (kept, cooling)
+}
+
+/// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times of
+/// the file. (If that were asked before they are write-protected, a store in between would not.)
+fn cool(info: &InodeInfo, state: &mut State, pages: &PageSet) {
+    let mut next = pages.next(0);
+    if next.is_none() {
+        return;
+    }
+    let mut stored_to = false;
+    let mut fingerprints = info.sb().volume.pmem().fingerprints();
+    while let Some(page) = next {
+        // Where the media cannot be read, there is no telling; who needs it finds out.
+        if let Some(fingerprint) = fingerprints.of(state.block(page)) {
+            stored_to |= state.heat.compare(page, fingerprint) == Found::StoredTo;
+        }
+        next = pages.next(page + 1);
+    }
+    drop(fingerprints);
+    state.heat.cool(pages);
+    if stored_to {
+        info.touch_data();
+    }
 }
 
 /// The fingerprints of the pages that tell whether a huge chunk is stored to all over.

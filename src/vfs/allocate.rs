@@ -101,6 +101,31 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     Ok(())
 }
 
+/// Fails with `ENOSPC` if the file has more holes among the blocks `first..last` than there are free
+/// blocks: before any is filled, for that takes long and leaves nothing to others.
+fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
+    let sb = info.sb();
+    let free = sb.volume.free_blocks();
+    if last - first <= free {
+        return Ok(());
+    }
+    let (mut block, mut holes) = (first, 0);
+    while block < last {
+        let meta = info.meta();
+        block += match sb.check(sb.volume.map(&meta, block, last - block))? {
+            Map::Hole { len } => {
+                holes += len;
+                len
+            }
+            Map::Run { len, .. } => len,
+        };
+        if holes > free {
+            return Err(ENOSPC);
+        }
+    }
+    Ok(())
+}
+
 /// Sees to it that the bytes `start..end` have blocks, and that those from `zero_from` on are zero,
 /// durably.
 pub fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result {
@@ -109,6 +134,7 @@ pub fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result
     let now = info.times().ctime;
     let last = end.div_ceil(BLOCK);
     let mut block = start / BLOCK;
+    check_space(info, block, last)?;
     while block < last {
         if interrupted() {
             return Err(EINTR);

@@ -195,3 +195,26 @@ for dax in always never; do
 	must mount -t rdax "$PMEM" "$MNT"
 	same "contents after a remount" "$sums" "$(cd "$MNT" && sha256sum -- model* sparse)"
 done
+
+# More than there is: refused before a block is taken. Where the file has blocks already, none is
+# needed.
+cat >full.py <<'END'
+import errno, os, sys
+from calls import fails, fallocate
+os.chdir(sys.argv[1])
+KEEP, ZERO, WRITE_ZEROES, B = 1, 16, 128, 4096
+fd = os.open('full', os.O_RDWR | os.O_CREAT)
+fallocate(fd, 0, 100 * B, 3000 * B)
+free = os.statvfs('.').f_bfree
+for mode in 0, KEEP, ZERO, WRITE_ZEROES:
+    fails(errno.ENOSPC, fallocate, fd, mode, 0, (free + 3001) * B)
+    assert (os.statvfs('.').f_bfree, os.fstat(fd).st_size) == (free, 3100 * B), mode
+fallocate(fd, KEEP, 0, (free + 2900) * B)
+assert os.statvfs('.').f_bfree <= 100 and os.fstat(fd).st_blocks >= (free + 2900) * 8
+END
+must umount "$MNT"
+must mkfs.rdax -q -f "$PMEM1"
+must mount -t rdax "$PMEM1" "$MNT"
+must python3 full.py "$MNT"
+must umount "$MNT"
+must fsck.rdax -n "$PMEM1"
