@@ -89,7 +89,7 @@ impl ContextOperations for RdaxContext {
             Some(sb) => sb.info().options(),
             None => Options {
                 on_error: OnError::RemountReadOnly,
-                dax: Dax::Always,
+                dax: Dax::Inode,
             },
         }
     }

@@ -235,6 +235,11 @@ pub const ATTR_DAX: u32 = 0x0200_0000;
 /// The attributes that this code knows.
 pub const ATTRS_KNOWN: u32 = ATTR_IMMUTABLE | ATTR_APPEND | ATTR_NODUMP | ATTR_NOATIME | ATTR_DAX;
 
+/// Mode of a new root directory: `S_IFDIR | 0755`.
+pub const ROOT_MODE: u16 = 0o040_755;
+/// Attributes of a new root directory. What is made below it inherits [`ATTR_DAX`].
+pub const ROOT_ATTRS: u32 = ATTR_DAX;
+
 /// An inode, four cache lines: what a store changes, what seldom changes, and the root of its
 /// extent tree (or the target of a symlink up to [`INLINE_MAX`] bytes).
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]

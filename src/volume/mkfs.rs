@@ -14,8 +14,8 @@ use super::error::{Error, Result};
 use super::extent::{self, Mapping};
 use super::format::{
     RawInode, SuperBlock, Time, BLOCK, CHUNK_BLOCKS, INODE_BYTES, INODE_CHUNK_BLOCKS, LANE_BYTES,
-    LANE_COUNT, MAGIC, MAX_BYTES, MIN_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, ROOT_INO, TABLE_INO,
-    VERSION,
+    LANE_COUNT, MAGIC, MAX_BYTES, MIN_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, ROOT_ATTRS, ROOT_INO,
+    ROOT_MODE, TABLE_INO, VERSION,
 };
 use super::inode;
 use super::journal;
@@ -23,9 +23,6 @@ use super::persist::{Dirty, Durable};
 use super::pmem::Pmem;
 use super::super_block::{self, Geometry};
 use super::table;
-
-/// Mode of the root directory: `S_IFDIR | 0755`.
-const ROOT_MODE: u16 = 0o040_755;
 
 /// What the maker of a volume decides.
 pub struct Options<'a> {
@@ -207,6 +204,7 @@ fn fill<P: Pmem>(
     let mut root = new_inode(ROOT_INO, ROOT_MODE, options.now, extent, 1);
     root.nlink = U32::new(2);
     root.parent = U64::new(ROOT_INO);
+    root.attrs = U32::new(ROOT_ATTRS);
     inode::seal(&mut root);
     dirty.store(table_at + ROOT_INO * INODE_BYTES, root.as_bytes())?;
     Ok((free, dirty.write_back().fence()?))

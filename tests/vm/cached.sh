@@ -238,7 +238,7 @@ if __name__ == '__main__':
 END
 tool() { python3 tool.py "$1" "$PMEM1" "$MNT" "${@:2}" || fail "$*"; }
 mounted() {
-	must mount -t rdax -o "$1" "$PMEM1" "$MNT"
+	must mount -t rdax ${1:+-o "$1"} "$PMEM1" "$MNT"
 	grep " $MNT " /proc/mounts | grep -q ",dax=${2:-${1#dax=}}," || fail "$(grep " $MNT " /proc/mounts)"
 }
 remounted() {
@@ -265,6 +265,10 @@ same "the same of dax=always" 1 "$(tool is_dax file)"
 same "a directory" 0 "$(tool is_dax .)"
 
 # The wish of a file, and of a directory for what is made in it.
+remounted "" inode
+same "with the flag of the root" "1 1 1" "$(tool is_dax file) $(tool xflags file) $(tool xflags .)"
+tool xflags . '' >/dev/null
+tool xflags file '' >/dev/null
 remounted dax=inode
 same "without a flag" "0 0" "$(tool is_dax file) $(tool xflags file)"
 for flag in 1 '' 1; do

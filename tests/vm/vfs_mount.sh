@@ -17,7 +17,7 @@ fails_with() {
 ! rmmod rdax 2>/dev/null || fail "the module went while it was in use"
 read -r _ _ type options _ < <(grep " $MNT " /proc/mounts)
 same "type" rdax "$type"
-[[ ,$options, == *,dax=always,* && ,$options, == *,errors=remount-ro,* ]] || fail "options: $options"
+[[ ,$options, == *,dax=inode,* && ,$options, == *,errors=remount-ro,* ]] || fail "options: $options"
 
 # Sizes: exact.
 free() { stat -f -c %f "$MNT"; }

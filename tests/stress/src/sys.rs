@@ -372,17 +372,6 @@ pub fn free_space(file: &File) -> io::Result<u64> {
     Ok(stat.f_bfree * stat.f_bsize as u64)
 }
 
-/// The coarse wall clock that the kernel stamps files with, in nanoseconds.
-pub fn coarse_now() -> i128 {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `now` outlives the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) };
-    i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
-}
-
 /// Opens for reading and writing.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)

@@ -9,16 +9,13 @@ use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
 use rdax_volume::volume::format::{
     Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
-    INODE_CHUNK_MAGIC, MAX_FILE, ORPHAN_INO, ROOT_INO, TABLE_INO,
+    INODE_CHUNK_MAGIC, MAX_FILE, ORPHAN_INO, ROOT_ATTRS, ROOT_INO, ROOT_MODE, TABLE_INO,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{is_local, of, Repair};
 use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
-
-/// Mode of a root directory that had to be made anew.
-const ROOT_MODE: u16 = 0o040755;
 
 /// The header of chunk `index` with the slots of `bitmap` in use.
 pub(super) fn chunk_header(index: u64, mut bitmap: [u64; 4]) -> InodeChunk {
@@ -230,6 +227,7 @@ impl Repair<'_, '_> {
         raw.ino = U64::new(ROOT_INO);
         raw.parent = U64::new(ROOT_INO);
         raw.mode = U16::new(ROOT_MODE);
+        raw.attrs = U32::new(ROOT_ATTRS);
         raw.nlink = U32::new(2);
         raw.generation = U32::new(generation.map_or(1, |g| g.get().wrapping_add(1).max(1)));
         raw.root.fill(Extent::default());

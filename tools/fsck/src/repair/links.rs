@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use rdax_volume::env::crc32c;
 use rdax_volume::volume::check::{Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
-use rdax_volume::volume::format::{OrphanSlot, Time, ROOT_INO};
+use rdax_volume::volume::format::{OrphanSlot, Time, ATTR_DAX, ROOT_INO};
 use rdax_volume::volume::namespace::NewInode;
 use rdax_volume::volume::{MountOptions, Volume};
 use zerocopy::little_endian::{U32, U64};
@@ -207,6 +207,7 @@ impl Repair<'_, '_> {
             }
             let new = NewInode {
                 mode: LOST_AND_FOUND_MODE,
+                attrs: root.attrs() & ATTR_DAX,
                 now: Time {
                     sec: self.media.sb.made_sec.get(),
                     nsec: 0,
