@@ -87,8 +87,8 @@ pub struct Pinned {
     pub path: PathBuf,
     pub file: File,
     pub map: Map,
-    pub reader: OwnedFd,
-    pub writer: OwnedFd,
+    /// The pipe: (read end, write end).
+    pub pin: (OwnedFd, OwnedFd),
 }
 
 impl Pinned {
@@ -97,26 +97,25 @@ impl Pinned {
         let file = filled(&path, 4)?;
         let map = Map::shared(&file, 4 * PAGE)?;
         map.store(PAGE, 33);
-        let (reader, writer) = pipe()?;
-        vmsplice(&writer, &map, PAGE)?;
+        let pin = pipe()?;
+        vmsplice(&pin.1, &map, PAGE)?;
         Ok(Pinned {
             path,
             file,
             map,
-            reader,
-            writer,
+            pin,
         })
+    }
+
+    /// Removes the file: the pin is what is left of it.
+    pub fn unlink(self) -> Result<(OwnedFd, OwnedFd)> {
+        std::fs::remove_file(&self.path)?;
+        Ok(self.pin)
     }
 }
 
 fn truncate_pinned(place: &Place) -> Result<()> {
-    let Pinned {
-        file,
-        map,
-        reader,
-        writer,
-        ..
-    } = Pinned::new(place)?;
+    let Pinned { file, map, pin, .. } = Pinned::new(place)?;
     let free = free_blocks(&place.dir)?;
     // A signal ends the wait, and the file is as it was.
     let child = crate::sys::spawn(|| {
@@ -146,7 +145,7 @@ fn truncate_pinned(place: &Place) -> Result<()> {
     ensure!(file.metadata()?.len() == 4 * PAGE as u64 && map.load(PAGE) == 33);
     ensure!(free_blocks(&place.dir)? == free);
     let truncate = || Ok(file.set_len(0)?);
-    waits_for_pin((reader, writer), 33, truncate, || {
+    waits_for_pin(pin, 33, truncate, || {
         // Faults are let in while it waits.
         map.store(2 * PAGE, 34);
         Ok(())
@@ -156,20 +155,14 @@ fn truncate_pinned(place: &Place) -> Result<()> {
 }
 
 fn punch_pinned(place: &Place) -> Result<()> {
-    let Pinned {
-        file,
-        map,
-        reader,
-        writer,
-        ..
-    } = Pinned::new(place)?;
+    let Pinned { file, map, pin, .. } = Pinned::new(place)?;
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let free = free_blocks(&place.dir)?;
     // Another page of the file is nobody's.
     fallocate(&file, mode, 2 * PAGE, PAGE as u64)?;
     ensure!(free_blocks(&place.dir)? == free + 1);
     let punch = || Ok(fallocate(&file, mode, 0, 2 * PAGE as u64)?);
-    waits_for_pin((reader, writer), 33, punch, || {
+    waits_for_pin(pin, 33, punch, || {
         // The page is mapped again meanwhile, and stays so.
         ensure!(map.load(PAGE) == 33 && free_blocks(&place.dir)? == free + 1);
         Ok(())

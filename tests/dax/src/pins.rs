@@ -59,24 +59,16 @@ fn come_back(place: &Place, free: u64) -> Result<()> {
 
 fn unlinked(place: &Place) -> Result<()> {
     let free = free_blocks(&place.dir)?;
-    let Pinned {
-        path,
-        file,
-        map,
-        reader,
-        writer,
-    } = Pinned::new(place)?;
-    std::fs::remove_file(&path)?;
     // This does not wait for the pin, or the test would hang.
-    drop((map, file));
+    let pin = Pinned::new(place)?.unlink()?;
     drop(fill_free(place, 0xee)?);
     std::fs::remove_file(place.dir.join("fill"))?;
-    let page = read_page(&reader)?;
+    let page = read_page(&pin.0)?;
     ensure!(
         page[0] == 33 && page[1] == 2,
         "the pinned block was given to another file"
     );
-    drop((reader, writer));
+    drop(pin);
     come_back(place, free)
 }
 
@@ -131,18 +123,11 @@ fn comes_back_huge(place: &Place) -> Result<()> {
 fn frozen(place: &Place) -> Result<()> {
     let before = free_blocks(&place.dir)?;
     let dir = File::open(&place.dir)?;
-    let Pinned {
-        path,
-        file,
-        map,
-        reader,
-        writer,
-    } = Pinned::new(place)?;
+    let pinned = Pinned::new(place)?;
     let free = free_blocks(&place.dir)?;
-    std::fs::remove_file(&path)?;
-    drop((map, file));
+    let pin = pinned.unlink()?;
     ioctl(&dir, FIFREEZE)?;
-    drop((reader, writer));
+    drop(pin);
     std::thread::sleep(LATE);
     let now = free_blocks(&place.dir);
     ioctl(&dir, FITHAW)?;
@@ -152,30 +137,23 @@ fn frozen(place: &Place) -> Result<()> {
 
 fn read_only(place: &Place) -> Result<()> {
     let before = free_blocks(&place.dir)?;
-    let Pinned {
-        path,
-        file,
-        map,
-        reader,
-        writer,
-    } = Pinned::new(place)?;
+    let pinned = Pinned::new(place)?;
     let second = pipe()?;
-    vmsplice(&second.1, &map, 2 * PAGE)?;
+    vmsplice(&second.1, &pinned.map, 2 * PAGE)?;
     let free = free_blocks(&place.dir)?;
-    std::fs::remove_file(&path)?;
-    drop((map, file));
+    let pin = pinned.unlink()?;
     remount(place, true)?;
     // What a mount does first when it becomes writable must not take the block either.
     remount(place, false)?;
     drop(fill_free(place, 0xee)?);
     std::fs::remove_file(place.dir.join("fill"))?;
     ensure!(
-        read_page(&reader)?[0] == 33,
+        read_page(&pin.0)?[0] == 33,
         "the pinned block was given to another file"
     );
     ensure!(free_blocks(&place.dir)? == free);
     remount(place, true)?;
-    drop((reader, writer, second));
+    drop((pin, second));
     std::thread::sleep(LATE);
     let now = free_blocks(&place.dir);
     remount(place, false)?;
@@ -222,22 +200,15 @@ impl Handle {
 fn stale_handle(place: &Place) -> Result<()> {
     let before = free_blocks(&place.dir)?;
     let dir = File::open(&place.dir)?;
-    let Pinned {
-        path,
-        file,
-        map,
-        reader,
-        writer,
-    } = Pinned::new(place)?;
-    let mut handle = Handle::of(&path)?;
-    std::fs::remove_file(&path)?;
-    drop((map, file));
+    let pinned = Pinned::new(place)?;
+    let mut handle = Handle::of(&pinned.path)?;
+    let pin = pinned.unlink()?;
     let error = handle.errno(&dir);
     ensure!(
         error == Some(libc::ESTALE),
         "{error:?} instead of ESTALE while it is pinned"
     );
-    drop((reader, writer));
+    drop(pin);
     come_back(place, before)?;
     let error = handle.errno(&dir);
     ensure!(error == Some(libc::ESTALE), "{error:?} instead of ESTALE");
@@ -249,8 +220,7 @@ fn evicted(place: &Place) -> Result<()> {
         path,
         file,
         map,
-        reader,
-        writer,
+        pin,
     } = Pinned::new(place)?;
     drop((map, file));
     drop_inodes(&place.counters, 1)?;
@@ -259,7 +229,7 @@ fn evicted(place: &Place) -> Result<()> {
     let map = Map::shared(&file, 4 * PAGE)?;
     ensure!(map.load(PAGE) == 33);
     map.store(PAGE, 44);
-    waits_for_pin((reader, writer), 44, || Ok(file.set_len(0)?), || Ok(()))
+    waits_for_pin(pin, 44, || Ok(file.set_len(0)?), || Ok(()))
 }
 
 fn evicted_huge(place: &Place) -> Result<()> {
