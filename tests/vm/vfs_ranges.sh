@@ -137,7 +137,8 @@ assert fiemap(fd, room=0) == len(extents) and fiemap(fd, room=1) == extents[:1]
 fails(errno.EBADR, fiemap, fd, 0, B, 4, 2)
 # Preallocated beyond the end.
 fallocate(fd, KEEP, 50 * B, 2 * B)
-assert fiemap(fd)[-1][0] == 50 and fiemap(fd)[-1][2:] == (2, 1)
+beyond = [(a, n, last) for a, _, n, last in fiemap(fd) if a > 40]
+assert beyond in ([(50, 2, 1)], [(50, 1, 0), (51, 1, 1)]), beyond
 os.close(fd)
 
 # While another process fills holes by faults.
