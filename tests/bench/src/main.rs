@@ -10,12 +10,13 @@
 mod clients;
 mod mapped;
 mod meter;
+mod mount;
 mod names;
 mod scale;
 mod written;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -23,6 +24,7 @@ use clap::Parser;
 use rdax_bench::Results;
 
 use crate::meter::Meter;
+use crate::mount::Mount;
 
 /// Measures what operations cost on the file system that holds DIR.
 #[derive(Parser)]
@@ -38,6 +40,9 @@ struct Args {
     /// Entries of the directory in the row that speaks of a large directory
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     names: u64,
+    /// DIR is a mount point: unmount it and mount it again, to measure that, too
+    #[arg(long)]
+    remount: bool,
     /// Also write the results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -65,6 +70,10 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
+    let mount = Mount::holding(&args.dir)?;
+    if args.remount {
+        mount.is_at(&args.dir)?;
+    }
     let dir = fs::canonicalize(&args.dir)
         .with_context(|| args.dir.display().to_string())?
         .join("rdax-bench");
@@ -74,11 +83,15 @@ fn run(args: &Args) -> Result<()> {
         .and_then(|()| written::measure(&mut meter, &dir))
         .and_then(|()| names::measure(&mut meter, &dir))
         .and_then(|()| clients::measure(&mut meter, &dir))
-        .and_then(|()| scale::measure(&mut meter, &dir, args.large << 20, args.names));
+        .and_then(|()| scale::measure(&mut meter, &dir, args.large << 20))
+        .and_then(|()| {
+            let mount = args.remount.then_some(&mount);
+            scale::names(&mut meter, &dir, args.names, mount)
+        });
     fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
     result?;
     let results = Results {
-        file_system: file_system(&args.dir)?,
+        file_system: mount.kind,
         large_mib: args.large,
         names: args.names,
         rows: meter.into_rows(),
@@ -89,21 +102,6 @@ fn run(args: &Args) -> Result<()> {
         fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
     }
     Ok(())
-}
-
-/// The type of the file system that holds `dir`, as mount calls it.
-fn file_system(dir: &Path) -> Result<String> {
-    let dir = fs::canonicalize(dir)?;
-    let mounts = fs::read_to_string("/proc/mounts")?;
-    let holds = |line: &str| {
-        let mut words = line.split(' ').skip(1);
-        let (target, kind) = (words.next()?, words.next()?);
-        dir.starts_with(target)
-            .then(|| (target.len(), kind.to_string()))
-    };
-    // The longest target; of several, the last mounted.
-    let found = mounts.lines().filter_map(holds).max_by_key(|(len, _)| *len);
-    Ok(found.context("no file system holds the directory")?.1)
 }
 
 fn print(results: &Results) {

@@ -11,13 +11,14 @@ use anyhow::{ensure, Context, Result};
 
 use crate::mapped::{self, map, store_all, PAGE};
 use crate::meter::Meter;
+use crate::mount::Mount;
 
 /// Bytes of the small file, entries of the small directory.
 const SMALL: usize = 8 << 20;
 const FEW: u64 = 1000;
 
-/// Measures a file of `large` bytes and a directory of `names` entries against small ones.
-pub fn measure(meter: &mut Meter, dir: &Path, large: usize, names: u64) -> Result<()> {
+/// Measures a file of `large` bytes against a small one.
+pub fn measure(meter: &mut Meter, dir: &Path, large: usize) -> Result<()> {
     one_page(
         meter,
         dir,
@@ -29,9 +30,32 @@ pub fn measure(meter: &mut Meter, dir: &Path, large: usize, names: u64) -> Resul
         dir,
         "store to a page of a large file + msync of it",
         large,
-    )?;
-    lookup(meter, dir, "look for a name in a small directory", FEW)?;
-    lookup(meter, dir, "look for a name in a large directory", names)
+    )
+}
+
+/// Measures a directory of `many` entries against a small one; and with `mount`, which holds `dir`,
+/// the mount of so many files.
+pub fn names(meter: &mut Meter, dir: &Path, many: u64, mount: Option<&Mount>) -> Result<()> {
+    for (entries, lookup, mounting) in [
+        (
+            FEW,
+            "look for a name in a small directory",
+            "mount, few files",
+        ),
+        (
+            many,
+            "look for a name in a large directory",
+            "mount, many files",
+        ),
+    ] {
+        let names = dir.join("names");
+        look_for(meter, &names, lookup, entries)?;
+        if let Some(mount) = mount {
+            mount.again(meter, mounting)?;
+        }
+        fs::remove_dir_all(&names)?;
+    }
+    Ok(())
 }
 
 /// A page here and there of a file that is mapped whole and was stored to everywhere.
@@ -60,9 +84,8 @@ fn one_page(meter: &mut Meter, dir: &Path, operation: &'static str, bytes: usize
 }
 
 /// Names that are not there: what is there is found in the kernel's cache of names.
-fn lookup(meter: &mut Meter, dir: &Path, operation: &'static str, names: u64) -> Result<()> {
-    let dir = dir.join("names");
-    fs::create_dir(&dir)?;
+fn look_for(meter: &mut Meter, dir: &Path, operation: &'static str, names: u64) -> Result<()> {
+    fs::create_dir(dir)?;
     let prefix = dir.to_string_lossy();
     let path = |kind: &str, n: u64| format!("{prefix}/{kind}{n}");
     for n in 0..names {
@@ -71,6 +94,5 @@ fn lookup(meter: &mut Meter, dir: &Path, operation: &'static str, names: u64) ->
     meter.repeat(operation, 512, |n| match fs::metadata(path("none", n)) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => Ok(result.map(drop)?),
-    })?;
-    Ok(fs::remove_dir_all(&dir)?)
+    })
 }
