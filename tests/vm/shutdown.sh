@@ -91,7 +91,10 @@ before = counter('pages_written_back')
 storer, loader = child(storing), child(loading)
 come(50)
 
-# By way of a file in the first mode, a directory in the others.
+# By way of a file in the first mode, a directory in the others, in which nothing is written back; but
+# the kernel may have had its reasons to do so before.
+if mode != 0:
+    before = counter('pages_written_back')
 shut_down(f.fileno() if mode == 0 else directory, mode)
 
 far = struct.unpack('Q', progress[0:8])[0]

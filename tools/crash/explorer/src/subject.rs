@@ -46,8 +46,8 @@ pub struct Subject {
 
 /// The names of all.
 pub fn all_names() -> Vec<String> {
-    let mut all = Client::names();
-    all.extend(names());
+    let mut all = names();
+    all.extend(Client::names());
     all
 }
 
