@@ -18,7 +18,6 @@ use super::sync::{self, Hot};
 use super::tracker::{split, Chunk, State};
 use crate::bindings;
 use crate::env::Vec;
-use crate::mutate::mutated;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::InvalidateLock;
 
@@ -166,10 +165,8 @@ pub fn evict(info: &InodeInfo) -> bool {
     // SAFETY: the inode is alive, and nobody else uses it.
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
     let result = sb.dirty.leave(tracker, || {
-        if mutated!("evict-write-back") {
-            return Ok(());
-        }
-        // The shadow wants to see everything durable in the end.
+        // The VFS evicts no dirty inode: what is dirty was stored by DMA since it wrote this one, or
+        // could not be written then. The shadow wants to see everything durable in the end.
         if (unlinked && !cfg!(rdax_shadow)) || tracker.is_quiet() || sb.check_alive().is_err() {
             return Ok(());
         }
