@@ -58,7 +58,10 @@ impl Runner {
         for (number, op) in workload.ops.iter().enumerate() {
             let mut data = vec![0; written(op) as usize];
             let at = match *op {
-                Op::Write { at, .. } | Op::Store { at, .. } | Op::Scatter { at, .. } => at,
+                Op::Write { at, .. }
+                | Op::Store { at, .. }
+                | Op::StoreInSync { at, .. }
+                | Op::Scatter { at, .. } => at,
                 _ => 0,
             };
             fill(number, at, &mut data);
@@ -183,6 +186,12 @@ impl Runner {
             Op::FsyncOther { path } => self.fsync_by_another(path)?,
             Op::FdatasyncTwice { path } => return self.fdatasync_twice(path).map(Some),
             Op::Store { path, at, len } => self.mapping(path, at + len, false)?.store(at, data),
+            Op::StoreInSync { path, at, len } => {
+                self.mapping(path, at + len, false)?;
+                let thread = fdatasync_by_thread(self.open_rw(path)?);
+                self.mapping(path, at + len, false)?.store(at, data);
+                return Ok(Some(thread));
+            }
             Op::Scatter { path, at, len } => {
                 let mapping = self.mapping(path, at + len, false)?;
                 for to in op.scattered() {
@@ -228,24 +237,29 @@ impl Runner {
     /// Starts a thread that syncs, and syncs.
     fn fdatasync_twice(&self, path: &str) -> SysResult<JoinHandle<SysResult<()>>> {
         let file = self.open_rw(path)?;
-        let first = file.try_clone().map_err(errno)?;
-        let (begins, begun) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            // The other end waits.
-            let _ = begins.send(());
-            fs::fdatasync(first)
-        });
-        let _ = begun.recv();
-        (0..HEAD_START).for_each(|_| thread::yield_now());
+        let thread = fdatasync_by_thread(file.try_clone().map_err(errno)?);
         fs::fdatasync(file)?;
         Ok(thread)
     }
 }
 
+/// Starts a thread that syncs `file`, and lets it get some way.
+fn fdatasync_by_thread(file: File) -> JoinHandle<SysResult<()>> {
+    let (begins, begun) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        // The other end waits.
+        let _ = begins.send(());
+        fs::fdatasync(file)
+    });
+    let _ = begun.recv();
+    (0..HEAD_START).for_each(|_| thread::yield_now());
+    thread
+}
+
 /// Bytes that an operation writes or stores, or gives to an attribute.
 fn written(op: &Op) -> u64 {
     match *op {
-        Op::Write { len, .. } | Op::Store { len, .. } => len,
+        Op::Write { len, .. } | Op::Store { len, .. } | Op::StoreInSync { len, .. } => len,
         Op::Setxattr { len, .. } => len as u64,
         // The last word may go past the range.
         Op::Scatter { len, .. } => len + 8,

@@ -443,7 +443,7 @@ impl Tree {
                 self.file_mut(path)?.sync(0, u64::MAX);
                 Ok(())
             }
-            Op::Store { path, at, len } => {
+            Op::Store { path, at, len } | Op::StoreInSync { path, at, len } => {
                 let page = (at + len - 1) / PAGE * PAGE;
                 self.check_len(path, (at + len).min(page + 1))?;
                 self.content_mut(path)?.store(at, &data(at, len));

@@ -85,6 +85,8 @@ pub enum Op {
     /// Stores `len` bytes through a mapping, by 8 bytes each in the order of their addresses; both
     /// numbers are multiples of 8. They may go past the end of the file, in its last page.
     Store { path: Path, at: u64, len: u64 },
+    /// The same while `fdatasync` by another thread is under way.
+    StoreInSync { path: Path, at: u64, len: u64 },
     /// Stores 8 bytes through a mapping at `at`, a multiple of 8, and every 4096 bytes after it, as
     /// long as that begins in the range.
     Scatter { path: Path, at: u64, len: u64 },
@@ -124,6 +126,7 @@ impl Op {
         matches!(
             self,
             Op::Store { .. }
+                | Op::StoreInSync { .. }
                 | Op::Scatter { .. }
                 | Op::Load { .. }
                 | Op::MapSync { .. }
@@ -173,6 +176,7 @@ impl Op {
             | Op::FsyncOther { path }
             | Op::FdatasyncTwice { path }
             | Op::Store { path, .. }
+            | Op::StoreInSync { path, .. }
             | Op::Scatter { path, .. }
             | Op::Load { path, .. }
             | Op::MapSync { path }
@@ -188,7 +192,9 @@ impl Op {
     pub(crate) fn is_sound(&self) -> bool {
         match *self {
             Op::Symlink { len, .. } => (1..=TARGET_MAX).contains(&len),
-            Op::Store { at, len, .. } => at % 8 == 0 && len % 8 == 0 && len > 0,
+            Op::Store { at, len, .. } | Op::StoreInSync { at, len, .. } => {
+                at % 8 == 0 && len % 8 == 0 && len > 0
+            }
             Op::Scatter { at, len, .. } => at % 8 == 0 && len > 0,
             Op::Write { len, .. }
             | Op::Fallocate { len, .. }
@@ -240,6 +246,7 @@ impl fmt::Display for Op {
             Op::FsyncOther { path } => write!(f, "fsync-other {path}"),
             Op::FdatasyncTwice { path } => write!(f, "fdatasync-twice {path}"),
             Op::Store { path, at, len } => write!(f, "store {path} {at}+{len}"),
+            Op::StoreInSync { path, at, len } => write!(f, "store-in-sync {path} {at}+{len}"),
             Op::Scatter { path, at, len } => write!(f, "scatter {path} {at}+{len}"),
             Op::Load { path, at, len } => write!(f, "load {path} {at}+{len}"),
             Op::MapSync { path } => write!(f, "map-sync {path}"),

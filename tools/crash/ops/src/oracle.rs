@@ -106,9 +106,10 @@ impl Oracle {
     /// The operations that put data into a file, and where.
     fn writes(&self) -> impl Iterator<Item = (usize, Range<u64>)> + '_ {
         self.ops.iter().enumerate().filter_map(|(n, op)| match *op {
-            Op::Write { at, len, .. } | Op::Store { at, len, .. } | Op::Scatter { at, len, .. } => {
-                Some((n, at..at + len))
-            }
+            Op::Write { at, len, .. }
+            | Op::Store { at, len, .. }
+            | Op::StoreInSync { at, len, .. }
+            | Op::Scatter { at, len, .. } => Some((n, at..at + len)),
             _ => None,
         })
     }

@@ -92,6 +92,11 @@ const fn allocate(len: u64) -> Op {
     }
 }
 
+const STORE_IN_SYNC: Op = Op::StoreInSync {
+    path: FILE,
+    at: 64,
+    len: 64,
+};
 const FSYNC: Op = Op::Fsync { path: FILE };
 const FDATASYNC: Op = Op::Fdatasync { path: FILE };
 const FSYNC_OTHER: Op = Op::FsyncOther { path: FILE };

@@ -73,6 +73,11 @@ pub const SCENARIOS: &[Scenario] = &[
         ],
     ),
     (
+        "mmap:stored-in-a-sync",
+        FILLED,
+        &[store(0, 64), STORE_IN_SYNC, FSYNC],
+    ),
+    (
         "mmap:read-then-written",
         FILLED,
         &[
