@@ -68,7 +68,7 @@ impl Vm<'_> {
         }
         let (large, names) = (self.large_mib, self.names);
         command.arg("--").arg(format!(
-            "rdax-bench --dir /mnt/pmem --remount --progress --large {large} --names {names} \
+            "cd / && exec rdax-bench --dir /mnt/pmem --remount --progress --large {large} --names {names} \
              --json /share/{name}"
         ));
         command
