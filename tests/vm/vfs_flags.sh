@@ -51,7 +51,8 @@ if sys.argv[2] == 'after':
 
 for name in 'i', 'a', 'n', 'o':
     make(name)
-    assert get(name) == 0 and stat_flags(name) == 0
+    # From the root directory.
+    assert get(name) == DAX and stat_flags(name) == 0
 before = os.stat('i')
 time.sleep(0.02)
 set('i', IMMUTABLE)
