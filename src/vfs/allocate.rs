@@ -101,11 +101,11 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     Ok(())
 }
 
-/// Fails with `ENOSPC` if the file has more holes among the blocks `first..last` than there are free
-/// blocks: before any is filled, for that takes long and leaves nothing to others.
+/// Fails with `ENOSPC` if the file has more holes among the blocks `first..last` than there are
+/// blocks for files: before any is filled, for that takes long and leaves nothing to others.
 fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
     let sb = info.sb();
-    let free = sb.volume.free_blocks();
+    let free = sb.volume.available_blocks();
     if last - first <= free {
         return Ok(());
     }

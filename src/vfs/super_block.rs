@@ -398,7 +398,7 @@ impl SuperOperations for RdaxSuper {
         stat.f_namelen = NAME_MAX as isize;
         stat.f_blocks = now.blocks;
         stat.f_bfree = now.free;
-        stat.f_bavail = now.free;
+        stat.f_bavail = now.available;
         stat.f_files = now.inodes_used.saturating_add(now.inodes_free);
         stat.f_ffree = now.inodes_free;
         stat.f_fsid.val = [fold(head), fold(tail)];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The media format, version 2: every structure with its fields, units and limits.
+//! The media format, version 3: every structure with its fields, units and limits.
 //!
 //! Little-endian throughout. Addresses named `at` are bytes from the start of the device, block
 //! numbers count 4 KiB blocks from there. Every structure carries a CRC32C computed with its `crc`
@@ -42,7 +42,7 @@ pub const MAGIC: [u8; 8] = *b"rdax\x00pm\x01";
 /// What `statfs` reports as the type of the file system ("rdax").
 pub const STATFS_MAGIC: u64 = 0x7264_6178;
 /// The version this code writes and the newest it reads.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Incompatible features this code knows: none yet.
 pub const INCOMPAT_KNOWN: u64 = 0;
@@ -312,7 +312,7 @@ pub const INLINE_MAX: usize = 128;
 /// and the number of blocks (high 24 bits, 1 to [`EXTENT_MAX`]). For a directory, `key` is the
 /// first hash of a leaf block and the number of blocks is 1. In an index node: `key` is the
 /// smallest key below and `value` the block of the child.
-/// The high 12 bits of `key` are flags: zero in version 2.
+/// The high 12 bits of `key` are flags: zero in version 3.
 #[derive(
     Clone,
     Copy,
@@ -443,16 +443,24 @@ pub struct XattrHeader {
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct XattrRecord {
-    /// Bytes of the value, 0 to [`XATTR_VALUE_MAX`].
-    pub value_len: U32,
-    /// CRC32C of a value in blocks of its own, else zero.
-    pub value_crc: U32,
+    /// Bytes of the value; zero also for [`XATTR_VALUE_MAX`]: [`XattrRecord::value_len`].
+    pub value_len: U16,
     /// Bytes of the name, its prefix ("user.") included: 1 to 255.
     pub name_len: u8,
     /// Runs of blocks that hold the value; 0 if it follows the name.
     pub runs: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// CRC32C of a value in blocks of its own, else zero.
+    pub value_crc: U32,
+}
+
+impl XattrRecord {
+    /// Bytes of the value, 0 to [`XATTR_VALUE_MAX`]. An empty one has no blocks.
+    pub fn value_len(&self) -> usize {
+        match (self.runs, self.value_len.get()) {
+            (1.., 0) => XATTR_VALUE_MAX,
+            (_, len) => len.into(),
+        }
+    }
 }
 
 /// A slot of the orphan file: an inode without links that is still in use, or one whose truncation
@@ -486,7 +494,7 @@ const _: () = {
     assert!(size_of::<LeafHeader>() == 32);
     assert!(size_of::<Dirent>() == 24);
     assert!(size_of::<XattrHeader>() == 32);
-    assert!(size_of::<XattrRecord>() == 16);
+    assert!(size_of::<XattrRecord>() == 8);
     assert!(size_of::<OrphanSlot>() == 16);
     assert!(ROOT_EXTENTS * size_of::<Extent>() == INLINE_MAX);
 };

@@ -69,6 +69,12 @@ impl Geometry {
         self.blocks - 1
     }
 
+    /// The last free blocks, which are kept for nodes of extent trees, so that a hole can be punched
+    /// in a full volume.
+    pub fn reserve(&self) -> u64 {
+        (self.blocks / 128).min(1024)
+    }
+
     /// Whether the blocks `block..block + len` are some that files may use.
     pub fn is_data(&self, block: u64, len: u64) -> bool {
         block >= self.data_block && len <= self.data_end() && block <= self.data_end() - len

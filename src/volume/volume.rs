@@ -43,6 +43,8 @@ pub struct StatFs {
     pub blocks: u64,
     /// Free blocks. What is reserved is not free.
     pub free: u64,
+    /// Those of them that are not kept for the nodes of trees: [`Geometry::reserve`].
+    pub available: u64,
     /// Inodes in use.
     pub inodes_used: u64,
     /// Inodes that could be created: free slots, and those for which there is space.
@@ -206,14 +208,15 @@ impl<P: Pmem> Volume<P> {
 
     /// Sizes and counts, exact while nobody changes anything.
     pub fn statfs(&self) -> StatFs {
-        let free = self.free_blocks();
+        let (free, available) = (self.free_blocks(), self.available_blocks());
         let inodes_used = self.used_inodes.get().max(0) as u64;
         let slots = self.inode_slots();
         StatFs {
             blocks: self.geo.data_end() - self.geo.data_block,
             free,
+            available,
             inodes_used,
-            inodes_free: slots.saturating_sub(inodes_used) + super::table::slots_in(free),
+            inodes_free: slots.saturating_sub(inodes_used) + super::table::slots_in(available),
         }
     }
 

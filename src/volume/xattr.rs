@@ -9,7 +9,7 @@
 //!
 //! Callers hold the inode as for any operation of the volume.
 
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::alloc::Want;
@@ -62,11 +62,11 @@ struct Record<'a> {
 fn next<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     let (head, tail) = XattrRecord::read_from_prefix(rest).ok()?;
     let name_len = usize::from(head.name_len);
-    let value_len = head.value_len.get() as usize;
+    let value_len = head.value_len();
     let runs = usize::from(head.runs);
     let body_len = match runs {
         0 if value_len <= XATTR_INLINE_MAX => value_len.next_multiple_of(8),
-        1..=RUNS_MAX if value_len <= XATTR_VALUE_MAX => runs * size_of::<U64>(),
+        1..=RUNS_MAX => runs * size_of::<U64>(),
         _ => return None,
     };
     let name = tail.get(..name_len)?;
@@ -86,7 +86,7 @@ impl Record<'_> {
     /// The runs of blocks that hold the value, and how many bytes of it are in each.
     fn runs(&self) -> impl Iterator<Item = (Mapping, usize)> + '_ {
         let words = if self.head.runs == 0 { &[] } else { self.body };
-        let mut left = self.head.value_len.get() as usize;
+        let mut left = self.head.value_len();
         words.chunks_exact(size_of::<U64>()).map(move |word| {
             let mut value = U64::ZERO;
             value.as_mut_bytes().copy_from_slice(word);
@@ -182,11 +182,11 @@ fn add<P: Pmem>(
         }
     }
     let head = XattrRecord {
-        value_len: U32::new(value.len() as u32),
-        value_crc: U32::new(crc),
+        // Of the longest value this is zero.
+        value_len: U16::new(value.len() as u16),
         name_len: name.len() as u8,
         runs: count as u8,
-        reserved: [0; 6],
+        value_crc: U32::new(crc),
     };
     append(set, head.as_bytes())?;
     append(set, name)?;
@@ -294,7 +294,7 @@ impl<P: Pmem> Volume<P> {
     pub fn get_xattr(&self, inode: &Inode, name: &[u8], buf: &mut [u8]) -> Result<usize> {
         let set = self.xattrs(inode)?;
         let record = set.find(name)?.ok_or(Error::NoXattr)?;
-        let len = record.head.value_len.get() as usize;
+        let len = record.head.value_len();
         let Some(buf) = buf.get_mut(..len) else {
             return Ok(len);
         };

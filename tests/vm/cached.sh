@@ -108,7 +108,7 @@ def refuses_map_sync():
     assert ctypes.get_errno() == errno.EOPNOTSUPP
 
 def no_space():
-    free = lambda: os.statvfs('.').f_bfree
+    free = lambda: os.statvfs('.').f_bavail
     f, m = new('n', 64 * PAGE)
     m[0] = 1
     os.fsync(f.fileno())

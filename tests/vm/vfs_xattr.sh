@@ -60,7 +60,7 @@ while True:
         assert e.errno == errno.ENOSPC
         break
     count += 1
-assert count > 80, count
+assert count > 110, count
 assert os.getxattr('f', 'user.many%d' % (count - 1)) == b'v%d' % (count - 1)
 assert len(os.listxattr('f')) == count + 2
 os.removexattr('f', 'user.many7')

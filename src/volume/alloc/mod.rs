@@ -65,6 +65,8 @@ pub struct Want {
     /// The file block it is for, if the run is to be placed so that file blocks and blocks lie alike
     /// in their chunks, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
+    /// The blocks may be the last free ones, which are kept for this: [`Geometry::reserve`].
+    pub from_reserve: bool,
 }
 
 impl Want {
@@ -75,7 +77,15 @@ impl Want {
             min: 1,
             goal: None,
             align_key: None,
+            from_reserve: false,
         }
+    }
+
+    /// Also from the last ones. For a node of a tree: freeing a part of a file can take one.
+    #[must_use]
+    pub fn from_reserve(mut self) -> Self {
+        self.from_reserve = true;
+        self
     }
 
     /// Preferably from `goal` on.
@@ -284,21 +294,26 @@ impl<P: Pmem> Volume<P> {
     /// wholly free chunks and aligned, if there are any. Any other run comes from chunks that are
     /// partly in use, so that free chunks stay whole.
     ///
-    /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, with
+    /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, or none beside the
+    /// last blocks, which are kept for those who ask for them; with
     /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap is
     /// damaged.
     pub fn reserve(&self, want: Want) -> Result<Reservation<'_, P>> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);
         }
-        let want = Want {
-            len: want.len.min(EXTENT_MAX),
-            ..want
+        let left = match want.from_reserve {
+            true => self.free_blocks(),
+            false => self.available_blocks(),
         };
         // A common case without a search: nothing is left.
-        if self.free.get() < want.min as i64 {
+        if left < want.min {
             return Err(Error::NoSpace);
         }
+        let want = Want {
+            len: want.len.min(left).min(EXTENT_MAX),
+            ..want
+        };
         loop {
             let run = self.groups.search(&self.pmem, &self.geo, &want)?;
             match self.pmem.heal(run.block * BLOCK, run.len * BLOCK) {
@@ -322,5 +337,10 @@ impl<P: Pmem> Volume<P> {
     /// Free blocks, those reserved not counted. Exact while nobody allocates or frees.
     pub fn free_blocks(&self) -> u64 {
         self.free.get().max(0) as u64
+    }
+
+    /// Those of them that are not kept for the nodes of trees.
+    pub fn available_blocks(&self) -> u64 {
+        self.free_blocks().saturating_sub(self.geo.reserve())
     }
 }

@@ -5,7 +5,6 @@
 use super::super::error::{Result, Structure};
 use super::super::format::{
     RawInode, XattrHeader, XattrRecord, BLOCK, NAME_MAX, XATTR_INLINE_MAX, XATTR_MAGIC,
-    XATTR_VALUE_MAX,
 };
 use super::extent::Walked;
 use super::media::{crc, read, view};
@@ -84,7 +83,7 @@ impl Checker<'_> {
         while from < bytes.len() {
             let rest = &bytes[from..];
             let head: XattrRecord = view(rest);
-            let (name_len, value_len) = (usize::from(head.name_len), head.value_len.get() as usize);
+            let (name_len, value_len) = (usize::from(head.name_len), head.value_len());
             let body_at = HEAD + name_len.next_multiple_of(8);
             let body_len = match usize::from(head.runs) {
                 0 => value_len.next_multiple_of(8),
@@ -102,10 +101,10 @@ impl Checker<'_> {
                 Some(Kind::BadName)
             } else if names.contains(&name) {
                 Some(Kind::NameTwice)
-            } else if large != (value_len > XATTR_INLINE_MAX) || value_len > XATTR_VALUE_MAX {
+            } else if large != (value_len > XATTR_INLINE_MAX) {
                 Some(Kind::Size(value_len as u64))
-            } else if head.reserved != [0; 6] || (!large && head.value_crc.get() != 0) {
-                Some(Kind::Reserved("reserved"))
+            } else if !large && head.value_crc.get() != 0 {
+                Some(Kind::Reserved("value_crc"))
             } else {
                 None
             };
@@ -130,8 +129,8 @@ impl Checker<'_> {
         runs: &[u8],
         walked: &mut Walked,
     ) -> Result<()> {
-        let value_len = head.value_len.get() as usize;
-        let (mut sum, mut left, mut blocks) = (0, value_len.min(XATTR_VALUE_MAX), 0);
+        let value_len = head.value_len();
+        let (mut sum, mut left, mut blocks) = (0, value_len, 0);
         for word in runs.chunks_exact(8) {
             let value = view::<zerocopy::little_endian::U64>(word).get();
             let (first, len) = (value & ((1 << 40) - 1), value >> 40);

@@ -357,7 +357,7 @@ pub fn free_blocks(path: &Path) -> Result<u64> {
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the path is a C string.
     check(unsafe { libc::statfs(path.as_ptr(), &mut stat) })?;
-    Ok(stat.f_bfree)
+    Ok(stat.f_bavail)
 }
 
 /// Runs `work`, which has to wait for the page that the pipe `(reader, writer)` pins, until after

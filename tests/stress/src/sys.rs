@@ -369,7 +369,7 @@ pub fn magic(file: &File) -> io::Result<i64> {
 /// Free bytes of the file system that holds `file`.
 pub fn free_space(file: &File) -> io::Result<u64> {
     let stat = statfs(file)?;
-    Ok(stat.f_bfree * stat.f_bsize as u64)
+    Ok(stat.f_bavail * stat.f_bsize as u64)
 }
 
 /// Opens for reading and writing.

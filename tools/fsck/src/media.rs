@@ -11,7 +11,7 @@ use rdax_volume::volume::format::{
     Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock, XattrHeader,
     XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES,
     INODE_CHUNK_BLOCKS, INODE_CHUNK_MAGIC, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC,
-    ROOT_EXTENTS, TABLE_INO, XATTR_MAGIC, XATTR_VALUE_MAX,
+    ROOT_EXTENTS, TABLE_INO, XATTR_MAGIC,
 };
 use rdax_volume::volume::inode;
 use rdax_volume::volume::pmem::Pmem;
@@ -204,7 +204,7 @@ impl<'a> Media<'a> {
             let name_len = usize::from(head.name_len);
             let body_at = name_len.next_multiple_of(8);
             let body_len = match usize::from(head.runs) {
-                0 => (head.value_len.get() as usize).next_multiple_of(8),
+                0 => head.value_len().next_multiple_of(8),
                 runs => runs * 8,
             };
             let (Some(name), Some(body)) =
@@ -224,9 +224,9 @@ impl<'a> Media<'a> {
 
     /// The value of an attribute that has blocks of its own, if it is sound.
     pub fn xattr_value(&self, xattr: &Xattr) -> Option<Vec<u8>> {
-        let len = xattr.head.value_len.get() as usize;
+        let len = xattr.head.value_len();
         let blocks: u64 = xattr.runs().map(|run| run.len).sum();
-        if len > XATTR_VALUE_MAX || blocks != (len as u64).div_ceil(BLOCK) {
+        if blocks != (len as u64).div_ceil(BLOCK) {
             return None;
         }
         let mut value = Vec::new();

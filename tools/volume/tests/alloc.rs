@@ -26,6 +26,11 @@ fn blocks_of(run: Run) -> std::ops::Range<u64> {
     run.block..run.end()
 }
 
+/// Up to `len` blocks, also the last ones.
+fn up_to(len: u64) -> Want {
+    Want::blocks(len).from_reserve()
+}
+
 /// Commits the allocation of `want`.
 fn alloc(vol: &Vol, want: Want) -> Result<Run, Error> {
     let mut tx = vol.begin().unwrap();
@@ -79,6 +84,7 @@ fn want() -> impl Strategy<Value = Want> {
             },
             goal,
             align_key: key,
+            from_reserve: true,
         },
     )
 }
@@ -311,20 +317,20 @@ fn every_block_can_be_had_and_given_back() {
         let free = free_blocks(&vol);
         let mut reserved = Vec::new();
         let mut total = 0;
-        while let Ok(reservation) = vol.reserve(Want::blocks(len)) {
+        while let Ok(reservation) = vol.reserve(up_to(len)) {
             total += reservation.run().len;
             reserved.push(reservation);
         }
         assert_eq!((total, vol.free_blocks()), (free, 0));
-        assert_eq!(alloc(&vol, Want::blocks(1)), Err(Error::NoSpace));
+        assert_eq!(alloc(&vol, up_to(1)), Err(Error::NoSpace));
         drop(reserved);
         assert_eq!(vol.free_blocks(), free);
         let mut runs = Vec::new();
-        while let Ok(run) = alloc(&vol, Want::blocks(len)) {
+        while let Ok(run) = alloc(&vol, up_to(len)) {
             runs.push(run);
         }
         assert_eq!(free_blocks(&vol), 0);
-        assert_eq!(vol.reserve(Want::blocks(1)).err(), Some(Error::NoSpace));
+        assert_eq!(vol.reserve(up_to(1)).err(), Some(Error::NoSpace));
         // Full is full only until something is freed, in any group.
         for run in [runs[0], runs[runs.len() - 1]] {
             free_and_take_again(&vol, run);
@@ -335,7 +341,7 @@ fn every_block_can_be_had_and_given_back() {
 fn free_and_take_again(vol: &Vol, run: Run) {
     free(vol, run);
     let mut got = 0;
-    while let Ok(run) = alloc(vol, Want::blocks(512)) {
+    while let Ok(run) = alloc(vol, up_to(512)) {
         got += run.len;
     }
     assert_eq!(got, run.len);
@@ -353,12 +359,12 @@ fn small_runs_leave_free_chunks_whole() {
     let before = chunks(&vol);
     // The partly used chunks at both ends have room for all of these.
     for _ in 0..100 {
-        alloc(&vol, Want::blocks(4)).unwrap();
+        alloc(&vol, up_to(4)).unwrap();
     }
     assert_eq!(chunks(&vol), before);
     // What does not fit well there takes a free chunk, and those that follow share it.
     let runs: Vec<Run> = (0..8)
-        .map(|_| alloc(&vol, Want::blocks(60)).unwrap())
+        .map(|_| alloc(&vol, up_to(60)).unwrap())
         .collect();
     assert!(runs.iter().all(|run| run.len == 60));
     assert!(chunks(&vol) >= before - 1);
@@ -368,21 +374,21 @@ fn small_runs_leave_free_chunks_whole() {
 fn large_files_are_aligned() {
     let vol = fresh(64 << 20);
     // From the start of a file; further on, where it continues; after a hole.
-    let first = alloc(&vol, Want::blocks(1024).aligned(0)).unwrap();
+    let first = alloc(&vol, up_to(1024).aligned(0)).unwrap();
     assert_eq!((first.block % CHUNK_BLOCKS, first.len), (0, 1024));
-    let next = alloc(&vol, Want::blocks(700).aligned(1024).near(first.end())).unwrap();
+    let next = alloc(&vol, up_to(700).aligned(1024).near(first.end())).unwrap();
     assert_eq!((next.block, next.len), (first.end(), 700));
-    let hole = alloc(&vol, Want::blocks(600).aligned(5000)).unwrap();
+    let hole = alloc(&vol, up_to(600).aligned(5000)).unwrap();
     assert_eq!(
         (hole.block % CHUNK_BLOCKS, hole.len),
         (5000 % CHUNK_BLOCKS, 600)
     );
     // A file that began misaligned gets aligned space once it is worth it.
-    let small = alloc(&vol, Want::blocks(3)).unwrap();
-    let more = alloc(&vol, Want::blocks(2000).aligned(3).near(small.end())).unwrap();
+    let small = alloc(&vol, up_to(3)).unwrap();
+    let more = alloc(&vol, up_to(2000).aligned(3).near(small.end())).unwrap();
     assert_eq!((more.block % CHUNK_BLOCKS, more.len), (3, 2000));
     // And small pieces just continue.
-    let piece = alloc(&vol, Want::blocks(16).near(more.end())).unwrap();
+    let piece = alloc(&vol, up_to(16).near(more.end())).unwrap();
     assert_eq!((piece.block, piece.len), (more.end(), 16));
 }
 
@@ -390,12 +396,12 @@ fn large_files_are_aligned() {
 fn nonsense_is_refused() {
     let vol = fresh(SMALL);
     for (len, min) in [(0, 0), (0, 1), (1, 0), (4, 5), (1000, 513)] {
-        let refused = vol.reserve(Want::blocks(len).at_least(min)).err();
+        let refused = vol.reserve(up_to(len).at_least(min)).err();
         assert_eq!(refused, Some(Error::Invalid), "{len} {min}");
     }
     // Goals that are nowhere, or in the metadata, do no harm.
     for goal in [0, 1, SMALL / BLOCK - 1, SMALL / BLOCK, u64::MAX] {
-        let run = alloc(&vol, Want::blocks(2).near(goal)).unwrap();
+        let run = alloc(&vol, up_to(2).near(goal)).unwrap();
         assert!(vol.geometry().is_data(run.block, run.len));
     }
 }
@@ -405,7 +411,7 @@ fn damaged_bitmaps_are_refused() {
     let vol = fresh(SMALL);
     let geo = *vol.geometry();
     let at = geo.bitmap_at(1);
-    let run = alloc(&vol, Want::blocks(1).near(512)).unwrap();
+    let run = alloc(&vol, up_to(1).near(512)).unwrap();
     assert_eq!(run.block, 512);
     let old = bytes(vol.pmem(), at, 64);
     let corrupt = Error::Corrupt {
@@ -421,7 +427,7 @@ fn damaged_bitmaps_are_refused() {
         let before = bytes(vol.pmem(), addr, 1);
         vol.pmem().store(addr, &[value]).unwrap();
         assert_eq!(
-            vol.reserve(Want::blocks(1).near(600)).err(),
+            vol.reserve(up_to(1).near(600)).err(),
             Some(corrupt),
             "{addr:#x}"
         );
@@ -433,7 +439,7 @@ fn damaged_bitmaps_are_refused() {
     assert_eq!(bytes(vol.pmem(), at, 64), old);
     vol.pmem().poison(at, 1);
     assert_eq!(
-        vol.reserve(Want::blocks(1).near(600)).err(),
+        vol.reserve(up_to(1).near(600)).err(),
         Some(Error::Media { at })
     );
     vol.pmem().clear_poison();
@@ -445,12 +451,12 @@ fn a_search_reads_little() {
     // A small allocation on a large volume, the first after a mount and the ones after.
     let vol = fresh(4 << 30);
     vol.pmem().reset_stats();
-    drop(vol.reserve(Want::blocks(1)).unwrap());
+    drop(vol.reserve(up_to(1)).unwrap());
     let first = vol.pmem().stats().bytes_read;
     assert!(first < 16_000, "{first} bytes");
     vol.pmem().reset_stats();
     for _ in 0..10 {
-        drop(vol.reserve(Want::blocks(1)).unwrap());
+        drop(vol.reserve(up_to(1)).unwrap());
     }
     let each = vol.pmem().stats().bytes_read / 10;
     assert!(each <= 160, "{each} bytes");
@@ -461,7 +467,7 @@ fn a_search_reads_little() {
 #[test]
 fn freed_blocks_are_busy_until_their_transaction_is_retired() {
     let sim = made(SMALL);
-    let run = alloc(&mount(sim.clone()), Want::blocks(20)).unwrap();
+    let run = alloc(&mount(sim.clone()), up_to(20)).unwrap();
     let vol = mount(Pausing::new(sim));
     // Held before the fences of log, of the change in place, and of `retired`.
     for fences in 0..3 {
@@ -476,7 +482,7 @@ fn freed_blocks_are_busy_until_their_transaction_is_retired() {
             || {
                 assert_eq!(vol.free_blocks(), free);
                 let mut all = Vec::new();
-                while let Ok(reservation) = vol.reserve(Want::blocks(512)) {
+                while let Ok(reservation) = vol.reserve(up_to(512)) {
                     all.push(reservation);
                 }
                 let total: u64 = all.iter().map(|reservation| reservation.run().len).sum();
@@ -487,7 +493,7 @@ fn freed_blocks_are_busy_until_their_transaction_is_retired() {
         );
         assert_eq!(vol.free_blocks(), free + run.len);
         let mut tx = vol.begin().unwrap();
-        assert_eq!(tx.alloc(Want::blocks(run.len).near(run.block)), Ok(run));
+        assert_eq!(tx.alloc(up_to(run.len).near(run.block)), Ok(run));
         tx.commit().unwrap();
     }
 }
@@ -498,7 +504,7 @@ fn allocated_blocks_are_busy_until_they_are_in_use() {
     let vol = mount(Pausing::new(made(SMALL)));
     for fences in 0..3 {
         let goal = 700 + fences as u64;
-        let want = Want::blocks(1).near(goal);
+        let want = up_to(1).near(goal);
         vol.pmem().at_fence(
             fences,
             || {

@@ -213,12 +213,12 @@ fn xattrs(media: &Media<'_>, raw: &RawInode) -> Option<Node> {
         return Some(shown.field("damaged", true));
     };
     let attributes = records.iter().map(|xattr| {
-        let len = xattr.head.value_len.get();
+        let len = xattr.head.value_len();
         let node = Node::new("attribute")
             .field("name", text(&xattr.name))
             .field("len", len);
         if xattr.head.runs == 0 {
-            let value = xattr.body.get(..len as usize).unwrap_or_default();
+            let value = xattr.body.get(..len).unwrap_or_default();
             return node.field("value", text(value));
         }
         let runs = xattr.runs().map(|run| {

@@ -8,9 +8,7 @@ use rdax_volume::volume::alloc::Run;
 use rdax_volume::volume::check::{Kind, Name, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::{pack, Mapping};
-use rdax_volume::volume::format::{
-    RawInode, XattrHeader, BLOCK, XATTR_INLINE_MAX, XATTR_VALUE_MAX,
-};
+use rdax_volume::volume::format::{RawInode, XattrHeader, BLOCK, XATTR_INLINE_MAX};
 use rdax_volume::volume::{inode, xattr};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::IntoBytes;
@@ -109,10 +107,6 @@ impl Repair<'_, '_> {
                 self.say(format!("inode {ino}: attribute \"{name}\" removed: {why}"));
                 continue;
             }
-            if xattr.head.reserved != [0; 6] {
-                xattr.head.reserved = [0; 6];
-                changed = true;
-            }
             if xattr.head.runs == 0 && xattr.head.value_crc.get() != 0 {
                 xattr.head.value_crc = U32::ZERO;
                 changed = true;
@@ -160,13 +154,13 @@ impl Repair<'_, '_> {
 
     /// Why an attribute cannot stay, if the inode has those called `names`.
     fn judge(&self, xattr: &Xattr, names: &HashSet<Vec<u8>>) -> Result<(), &'static str> {
-        let len = xattr.head.value_len.get() as usize;
+        let len = xattr.head.value_len();
         let large = xattr.head.runs != 0;
         if xattr.name.is_empty() || xattr.name.contains(&0) {
             Err("a name that cannot be")
         } else if names.contains(&xattr.name) {
             Err("the second of this name")
-        } else if large != (len > XATTR_INLINE_MAX) || len > XATTR_VALUE_MAX {
+        } else if large != (len > XATTR_INLINE_MAX) {
             Err("a length that cannot be")
         } else if large && self.media.xattr_value(xattr).is_none() {
             Err("its value is damaged")

@@ -315,13 +315,13 @@ impl Bed {
     /// Byte address of the record of its second attribute, which has a large value.
     pub fn second_xattr_at(&self) -> u64 {
         // The first record: head, name of 10 bytes, value of 10.
-        self.xattrs_at() + 32 + (16 + 16 + 16)
+        self.xattrs_at() + 32 + (8 + 16 + 16)
     }
 
     /// The first of the two blocks of that value.
     pub fn value_block(&self) -> u64 {
         // Behind head and name.
-        self.get::<U64>(self.second_xattr_at() + 32).get() & ((1 << 40) - 1)
+        self.get::<U64>(self.second_xattr_at() + 24).get() & ((1 << 40) - 1)
     }
 
     /// Changes the extended attributes of "tagged": the header, and its first record.

@@ -6,7 +6,7 @@ use rdax_volume::volume::check::{Kind, Name, Problem};
 use rdax_volume::volume::error::Structure::{Inode, Xattr};
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::pmem::Pmem;
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 
 use crate::bed::{of, Bed, Parts};
 
@@ -83,27 +83,23 @@ fn damaged_header() {
 #[test]
 fn damaged_records() {
     let bed = Bed::new();
-    bed.xattrs(|_, record| record.value_len = U32::new(500));
-    expect_whole(&bed, Kind::RecordLength { len: 16 + 16 + 504 });
-
-    let bed = Bed::new();
-    bed.xattrs(|_, record| record.reserved[5] = 1);
-    bed.expect(&[of_one(&bed, "user.small", Kind::Reserved("reserved"))]);
+    bed.xattrs(|_, record| record.value_len = U16::new(500));
+    expect_whole(&bed, Kind::RecordLength { len: 8 + 16 + 504 });
 
     let bed = Bed::new();
     bed.xattrs(|_, record| record.value_crc = U32::new(1));
-    bed.expect(&[of_one(&bed, "user.small", Kind::Reserved("reserved"))]);
+    bed.expect(&[of_one(&bed, "user.small", Kind::Reserved("value_crc"))]);
 
     let bed = Bed::new();
     bed.ram
-        .store(bed.xattrs_at() + 32 + 16, b"user\0small")
+        .store(bed.xattrs_at() + 32 + 8, b"user\0small")
         .unwrap();
     bed.xattrs(|_, _| ());
     bed.expect(&[of_one(&bed, "user\0small", Kind::BadName)]);
 
     let bed = Bed::new();
     bed.ram
-        .store(bed.xattrs_at() + 32 + 16, b"user.large")
+        .store(bed.xattrs_at() + 32 + 8, b"user.large")
         .unwrap();
     bed.xattrs(|_, _| ());
     bed.expect(&[of_one(&bed, "user.large", Kind::NameTwice)]);
@@ -117,7 +113,7 @@ fn damaged_value() {
 
     let bed = Bed::new();
     bed.spoil(bed.second_xattr_at(), |record: &mut XattrRecord| {
-        record.value_len = U32::new(9000);
+        record.value_len = U16::new(9000);
     });
     bed.xattrs(|_, _| ());
     bed.expect(&[of_one(&bed, "user.large", Kind::Size(9000))]);
@@ -125,7 +121,7 @@ fn damaged_value() {
     // Blocks of somebody else.
     let bed = Bed::new();
     let block = bed.raw("small").root[0].block();
-    bed.put(bed.second_xattr_at() + 32, &U64::new((2 << 40) | (1 << 39)));
+    bed.put(bed.second_xattr_at() + 24, &U64::new((2 << 40) | (1 << 39)));
     bed.xattrs(|_, _| ());
     let outside = Kind::OutsideData {
         block: 1 << 39,
@@ -135,7 +131,7 @@ fn damaged_value() {
     assert_eq!(found[0], bad(&bed, outside));
     assert_eq!(leaked(&found[1..]), 2);
 
-    bed.put(bed.second_xattr_at() + 32, &U64::new((1 << 40) | block));
+    bed.put(bed.second_xattr_at() + 24, &U64::new((1 << 40) | block));
     bed.xattrs(|_, _| ());
     let found = bed.problems();
     let twice = Kind::UsedTwice { block, len: 1 };
