@@ -98,7 +98,6 @@ void rdax_folio_put(struct folio *folio);
 /* vfs: super blocks */
 void rdax_set_uuid(struct super_block *sb, const u8 uuid[16]);
 void rdax_fc_error(struct fs_context *fc, const char *message);
-void rdax_fc_set_exclusive(struct fs_context *fc);
 void rdax_panic(const char *name) __noreturn;
 bool rdax_printk_ratelimit(void);
 

@@ -299,11 +299,6 @@ void rdax_fc_error(struct fs_context *fc, const char *message)
 		errorf(fc, "%s", message);
 }
 
-void rdax_fc_set_exclusive(struct fs_context *fc)
-{
-	fc->exclusive = true;
-}
-
 void rdax_panic(const char *name)
 {
 	panic("rdax: %s: errors=panic", name);

@@ -59,12 +59,37 @@ impl Dax {
 }
 
 /// The options of a mount. `ro` and the like are the VFS's own.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// `errors=`.
     pub on_error: OnError,
     /// `dax=`. A change concerns inodes that are not in memory yet.
     pub dax: Dax,
+}
+
+impl Options {
+    /// Those of a mount that asks for nothing.
+    const DEFAULT: Options = Options {
+        on_error: OnError::RemountReadOnly,
+        dax: Dax::Inode,
+    };
+}
+
+/// The options that a mount asks for.
+#[derive(Default)]
+pub struct Asked {
+    on_error: Option<OnError>,
+    dax: Option<Dax>,
+}
+
+impl Asked {
+    /// The options `else_as`, but for those that are asked for.
+    fn or(&self, else_as: Options) -> Options {
+        Options {
+            on_error: self.on_error.unwrap_or(else_as.on_error),
+            dax: self.dax.unwrap_or(else_as.dax),
+        }
+    }
 }
 
 /// The operations of a mount being set up.
@@ -82,37 +107,27 @@ pub unsafe extern "C" fn init(fc: *mut kernel::bindings::fs_context) -> kernel::
 }
 
 impl ContextOperations for RdaxContext {
-    type Options = Options;
+    type Options = Asked;
 
-    fn defaults(sb: Option<&SuperBlock>) -> Options {
-        match sb {
-            Some(sb) => sb.info().options(),
-            None => Options {
-                on_error: OnError::RemountReadOnly,
-                dax: Dax::Inode,
-            },
-        }
-    }
-
-    fn parse(fc: &Context, options: &mut Options, key: &CStr, value: Value<'_>) -> Option<Result> {
+    fn parse(fc: &Context, asked: &mut Asked, key: &CStr, value: Value<'_>) -> Option<Result> {
         let known = match (key.to_bytes(), value) {
             (b"source", _) => return None,
             (b"dax", Value::Flag) => {
-                options.dax = Dax::Always;
+                asked.dax = Some(Dax::Always);
                 true
             }
             (b"dax", Value::String(value)) => {
                 let named = [Dax::Always, Dax::Inode, Dax::Never]
                     .into_iter()
                     .find(|dax| dax.name().as_bytes() == value.to_bytes());
-                options.dax = named.unwrap_or(options.dax);
+                asked.dax = named.or(asked.dax);
                 named.is_some()
             }
             (b"errors", Value::String(value)) => {
                 let named = [OnError::Continue, OnError::RemountReadOnly, OnError::Panic]
                     .into_iter()
                     .find(|on_error| on_error.name().as_bytes() == value.to_bytes());
-                options.on_error = named.unwrap_or(options.on_error);
+                asked.on_error = named.or(asked.on_error);
                 named.is_some()
             }
             _ => false,
@@ -131,8 +146,24 @@ impl ContextOperations for RdaxContext {
         Some(Err(EINVAL))
     }
 
-    fn fill_super(fc: &Context, options: &Options, sb: &SuperBlock) -> Result {
-        super_block::fill(fc, *options, sb)
+    fn fill_super(fc: &Context, asked: &Asked, sb: &SuperBlock) -> Result {
+        super_block::fill(fc, asked.or(Options::DEFAULT), sb)
+    }
+
+    fn share(fc: &Context, asked: &Asked, sb: &SuperBlock) -> Result {
+        let options = sb.info().options();
+        if asked.or(options) == options {
+            return Ok(());
+        }
+        let (dax, on_error) = (options.dax.name(), options.on_error.name());
+        fc.refuse(
+            sb.name(),
+            fmt!(
+                "mounted already with dax={dax},errors={on_error}; mount it with these in a \
+                 second place, or mount -o remount changes them in both"
+            ),
+        );
+        Err(EBUSY)
     }
 
     fn no_device(fc: &Context, error: Error) {
@@ -141,14 +172,14 @@ impl ContextOperations for RdaxContext {
             fc.refuse(
                 fc.source(),
                 fmt!(
-                    "mounted already, or in use by another program; unmount it first, or use \
-                     mount --bind to see it in a second place"
+                    "mounted already, read-only where this is writable or the other way round, \
+                     or in use by another program; mount it alike, or unmount it first"
                 ),
             );
         }
     }
 
-    fn reconfigure(fc: &Context, options: &Options, sb: &SuperBlock) -> Result {
+    fn reconfigure(fc: &Context, asked: &Asked, sb: &SuperBlock) -> Result {
         let info: &SbInfo = sb.info();
         info.check_alive()?;
         // SAFETY: the VFS holds the super block locked for us.
@@ -156,7 +187,7 @@ impl ContextOperations for RdaxContext {
         if sb.is_read_only() && !fc.is_read_only() {
             super_block::make_writable(fc, info)?;
         }
-        info.set_options(*options);
+        info.set_options(asked.or(info.options()));
         Ok(())
     }
 }

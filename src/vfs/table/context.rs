@@ -82,11 +82,8 @@ pub enum Value<'a> {
 
 /// The operations of a mount being set up.
 pub trait ContextOperations {
-    /// What is collected from the options.
-    type Options;
-
-    /// The options before the first is parsed; `sb` is what shall be changed, if anything.
-    fn defaults(sb: Option<&SuperBlock>) -> Self::Options;
+    /// What is collected from the options; the default is none.
+    type Options: Default;
 
     /// Takes one option. `None` if the VFS shall take it.
     fn parse(
@@ -99,6 +96,9 @@ pub trait ContextOperations {
     /// Fills in the super block of a device that is not mounted.
     fn fill_super(fc: &Context, options: &Self::Options, sb: &SuperBlock) -> Result;
 
+    /// Says whether `sb`, which is mounted, can be mounted in one more place.
+    fn share(fc: &Context, options: &Self::Options, sb: &SuperBlock) -> Result;
+
     /// Says why the device itself could not be had. `error` is what the VFS returned.
     fn no_device(fc: &Context, error: Error);
 
@@ -109,7 +109,7 @@ pub trait ContextOperations {
 /// What a context carries.
 struct Held<O> {
     options: O,
-    /// The VFS got hold of the device.
+    /// The VFS got hold of the device, for this mount.
     device_found: bool,
 }
 
@@ -133,15 +133,12 @@ impl<T: ContextOperations> ContextTable<T> {
         fc: *mut bindings::fs_context,
         table: &'static Table<bindings::fs_context_operations>,
     ) -> Result {
-        // SAFETY: `->init_fs_context` has the context to itself; `root` is set if it is made to
-        // change a mounted super block, which it holds.
+        let held = Held {
+            options: T::Options::default(),
+            device_found: false,
+        };
+        // SAFETY: `->init_fs_context` has the context to itself.
         unsafe {
-            let root = (*fc).root;
-            let sb = (!root.is_null()).then(|| SuperBlock::from_raw((*root).d_sb));
-            let held = Held {
-                options: T::defaults(sb),
-                device_found: false,
-            };
             (*fc).fs_private = KBox::into_raw(KBox::new(held, GFP_KERNEL)?).cast();
             (*fc).ops = table.as_ptr();
         }
@@ -205,15 +202,32 @@ impl<T: ContextOperations> ContextTable<T> {
     /// `->get_tree`, called by the VFS.
     unsafe extern "C" fn get_tree(fc: *mut bindings::fs_context) -> c_int {
         // SAFETY: the context is the caller's, lent for the call.
-        unsafe {
-            // One device is one mount: a second one would silently have the options of the first.
-            bindings::rdax_fc_set_exclusive(fc);
+        let (context, held, result) = unsafe {
             let result = bindings::get_tree_bdev(fc, Some(Self::fill_super));
-            if result < 0 && !Self::held(fc).device_found {
-                T::no_device(Context::from_raw(fc), Error::from_errno(result));
-            }
-            result
+            (Context::from_raw(fc), Self::held(fc), result)
+        };
+        if held.device_found {
+            return result;
         }
+        if result < 0 {
+            T::no_device(context, Error::from_errno(result));
+            return result;
+        }
+        // The device is mounted. Its options stay, and are not silently other than those asked for.
+        // SAFETY: `get_tree_bdev` succeeded: the root is set, and its super block locked and alive.
+        let (root, sb) = unsafe { ((*fc).root, (*(*fc).root).d_sb) };
+        // SAFETY: as above.
+        let shared = T::share(context, &held.options, unsafe { SuperBlock::from_raw(sb) });
+        if shared.is_err() {
+            // SAFETY: the context gives up its references to root and super block, and the lock, as
+            // the VFS does with a tree that it cannot use.
+            unsafe {
+                (*fc).root = null_mut();
+                bindings::dput(root);
+                bindings::deactivate_locked_super(sb);
+            }
+        }
+        from_result(|| shared.map(|()| 0))
     }
 
     /// # Safety
