@@ -363,9 +363,7 @@ fn small_runs_leave_free_chunks_whole() {
     }
     assert_eq!(chunks(&vol), before);
     // What does not fit well there takes a free chunk, and those that follow share it.
-    let runs: Vec<Run> = (0..8)
-        .map(|_| alloc(&vol, up_to(60)).unwrap())
-        .collect();
+    let runs: Vec<Run> = (0..8).map(|_| alloc(&vol, up_to(60)).unwrap()).collect();
     assert!(runs.iter().all(|run| run.len == 60));
     assert!(chunks(&vol) >= before - 1);
 }
