@@ -11,6 +11,7 @@ use common::*;
 use rdax_volume::env::fail_allocations_after;
 use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::error::Error;
+use rdax_volume::volume::format::BLOCK;
 
 /// Those that take several operations or transactions may have done a part.
 const IN_PARTS: [&str; 6] = [
@@ -98,6 +99,8 @@ fn holes_in_a_full_device() {
     let mut file = |name: &[u8]| vol.create(&mut top, name, &new(FILE, 1)).unwrap();
     let (mut holed, mut hog) = (file(b"holed"), file(b"hog"));
     vol.fill(&mut holed, 0, 1200, Some(time(1))).unwrap();
+    let size = 1200 * BLOCK;
+    vol.extend(&mut holed, size, size, None).unwrap();
     let mut at = 0;
     let mut fill_up = || loop {
         match vol.fill(&mut hog, at, 1 << 20, Some(time(1))) {
@@ -117,6 +120,8 @@ fn holes_in_a_full_device() {
         assert_eq!(vol.available_blocks(), 0);
     }
     assert!(holed.raw().depth > 0);
+    // All nodes are made anew, before the old ones are free.
+    vol.collapse(&mut holed, 100, 8, time(3)).unwrap();
     assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
 }
 
