@@ -66,7 +66,7 @@ pub struct Want {
     /// in their chunks, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
     /// The blocks may be the last free ones, which are kept for this: [`Geometry::reserve`].
-    pub from_reserve: bool,
+    pub use_reserve: bool,
 }
 
 impl Want {
@@ -77,14 +77,14 @@ impl Want {
             min: 1,
             goal: None,
             align_key: None,
-            from_reserve: false,
+            use_reserve: false,
         }
     }
 
     /// Also from the last ones. For a node of a tree: freeing a part of a file can take one.
     #[must_use]
-    pub fn from_reserve(mut self) -> Self {
-        self.from_reserve = true;
+    pub fn use_reserve(mut self) -> Self {
+        self.use_reserve = true;
         self
     }
 
@@ -302,7 +302,7 @@ impl<P: Pmem> Volume<P> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);
         }
-        let left = match want.from_reserve {
+        let left = match want.use_reserve {
             true => self.free_blocks(),
             false => self.available_blocks(),
         };

@@ -308,7 +308,7 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
         return Err(Error::NoSpace);
     }
     let mut tx = vol.begin()?;
-    let block = tx.alloc(Want::blocks(1).from_reserve())?.block;
+    let block = tx.alloc(Want::blocks(1).use_reserve())?.block;
     let mut node = Node::new(block, u16::from(raw.depth), owner(&raw))?;
     let count = scan_root(media, &raw, inode.at(), &mut |_, _| ())?;
     node.splice(0, 0, &raw.root[..count]);
@@ -360,7 +360,7 @@ fn split<P: Pmem>(
     };
     let mut raw = inode.raw().clone();
     let mut tx = vol.begin()?;
-    let block = tx.alloc(Want::blocks(1).from_reserve())?.block;
+    let block = tx.alloc(Want::blocks(1).use_reserve())?.block;
     let mut left = Node::load(media, &path.expect(level))?;
     if keep == 0 || keep >= left.count() {
         return Err(path.expect(level).corrupt());

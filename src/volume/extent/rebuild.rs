@@ -81,7 +81,7 @@ pub fn replace<P: Pmem>(
         let mut run = Run { block: 0, len: 0 };
         for entries in level.chunks(NODE_EXTENTS) {
             if run.len == 0 {
-                run = tx.alloc(Want::blocks(left).from_reserve())?;
+                run = tx.alloc(Want::blocks(left).use_reserve())?;
                 add_blocks(raw, run.len);
             }
             let block = run.block;

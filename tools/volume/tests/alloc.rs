@@ -28,7 +28,7 @@ fn blocks_of(run: Run) -> std::ops::Range<u64> {
 
 /// Up to `len` blocks, also the last ones.
 fn up_to(len: u64) -> Want {
-    Want::blocks(len).from_reserve()
+    Want::blocks(len).use_reserve()
 }
 
 /// Commits the allocation of `want`.
@@ -84,7 +84,7 @@ fn want() -> impl Strategy<Value = Want> {
             },
             goal,
             align_key: key,
-            from_reserve: true,
+            use_reserve: true,
         },
     )
 }

@@ -661,7 +661,7 @@ fn without_memory_nothing_is_left_behind() {
         // All that it took can be had again.
         let all = vol.free_blocks();
         let mut runs = Vec::new();
-        while let Ok(run) = vol.reserve(Want::blocks(512).from_reserve()) {
+        while let Ok(run) = vol.reserve(Want::blocks(512).use_reserve()) {
             runs.push(run);
         }
         assert_eq!(runs.iter().map(|r| r.run().len).sum::<u64>(), all);

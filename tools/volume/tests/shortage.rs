@@ -55,7 +55,7 @@ fn without_space() {
             let mut held = Vec::new();
             let mut more = free.saturating_sub(left);
             while more > 0 {
-                held.push(vol.reserve(Want::blocks(more).from_reserve()).unwrap());
+                held.push(vol.reserve(Want::blocks(more).use_reserve()).unwrap());
                 more -= held.last().unwrap().run().len;
             }
             assert_eq!(vol.free_blocks(), left.min(free));
@@ -86,7 +86,7 @@ fn what_frees_needs_no_space() {
         let (vol, _, free) = prepared(op);
         let mut held = Vec::new();
         while vol.free_blocks() > 0 {
-            held.push(vol.reserve(Want::blocks(free).from_reserve()).unwrap());
+            held.push(vol.reserve(Want::blocks(free).use_reserve()).unwrap());
         }
         (op.run)(&vol).unwrap_or_else(|e| panic!("{}: {e}", op.name));
     }
