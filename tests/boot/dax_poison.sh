@@ -71,7 +71,7 @@ def filled(name, pages):
     return fd, mmap.mmap(fd, pages * PAGE)
 
 def free():
-    return os.statvfs(DIR).f_bfree
+    return os.statvfs(DIR).f_bavail
 
 def fill_up():
     """Takes all free blocks; all of them can be read, and mapped. Returns how many there were."""

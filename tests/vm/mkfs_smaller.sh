@@ -16,7 +16,7 @@ must mount -t rdax "$PMEM1" "$MNT"
 blocks=$(stat -f -c %b "$MNT")
 ((blocks > 15 << 8 && blocks < 16 << 8)) || fail "the volume has $blocks blocks of 4 KiB"
 refused ENOSPC dd if=/dev/zero of="$MNT/file" bs=64K
-same "free blocks" 0 "$(stat -f -c %f "$MNT")"
+same "blocks for files" 0 "$(stat -f -c %a "$MNT")"
 must umount "$MNT"
 must fsck.rdax -n "$PMEM1"
 must dd if="$PMEM1" of=found bs=1M skip=16 iflag=direct

@@ -15,6 +15,8 @@ use crate::mount::Mount;
 
 /// Bytes of the small file, entries of the small directory.
 const SMALL: usize = 8 << 20;
+/// Bytes that one mapping of the larger kind has.
+const HUGE: usize = 2 << 20;
 const FEW: u64 = 1000;
 
 /// Measures a file of `large` bytes against a small one.
@@ -23,12 +25,14 @@ pub fn measure(meter: &mut Meter, dir: &Path, large: usize) -> Result<()> {
         meter,
         dir,
         "store to a page of a small file + msync of it",
+        None,
         SMALL,
     )?;
     one_page(
         meter,
         dir,
         "store to a page of a large file + msync of it",
+        Some("first store to a page of 2 MiB + msync of it"),
         large,
     )
 }
@@ -58,8 +62,15 @@ pub fn names(meter: &mut Meter, dir: &Path, many: u64, mount: Option<&Mount>) ->
     Ok(())
 }
 
-/// A page here and there of a file that is mapped whole and was stored to everywhere.
-fn one_page(meter: &mut Meter, dir: &Path, operation: &'static str, bytes: usize) -> Result<()> {
+/// A page here and there of a file that is mapped whole and was stored to everywhere. The first one
+/// of each 2 MiB, for which a file system may have to take a larger mapping apart, is the row `first`.
+fn one_page(
+    meter: &mut Meter,
+    dir: &Path,
+    operation: &'static str,
+    first: Option<&'static str>,
+    bytes: usize,
+) -> Result<()> {
     let path = dir.join("touched");
     let file = File::create_new(&path)?;
     // SAFETY: the call takes no pointer; the descriptor is open.
@@ -73,6 +84,16 @@ fn one_page(meter: &mut Meter, dir: &Path, operation: &'static str, bytes: usize
     let mut map = map(&file)?;
     store_all(&mut map, 1);
     map.flush()?;
+    let mut each_first = || {
+        (0..bytes).step_by(HUGE).try_for_each(|at| {
+            map[at] = 2;
+            Ok(map.flush_range(at, 1)?)
+        })
+    };
+    match first {
+        Some(first) => meter.round(first, bytes.div_ceil(HUGE) as u64, each_first)?,
+        None => each_first()?,
+    }
     let mut page = mapped::random(bytes / PAGE);
     meter.repeat(operation, 512, |n| {
         let at = page() * PAGE;
