@@ -4,7 +4,8 @@
 //!
 //! A block for one page costs a whole transaction. A file that is written through its mapping from
 //! one end to the other gets twice as many each time, up to 2 MiB, which may then be mapped in one
-//! piece. Any other store gets the one block it needs: a sparse file stays sparse.
+//! piece. Any other store gets the one block it needs: a sparse file stays sparse. Unwritten blocks are
+//! handled likewise.
 //!
 //! Only a hint: wrong guesses cost space that a hole would not take, and nothing else.
 

@@ -170,8 +170,8 @@ fn find_block(
     let mut meta = info.meta();
     match sb.check(sb.volume.map(&meta, at, 1))? {
         Map::Run { block, .. } => Ok(Some(block)),
-        Map::Hole { .. } if !write => Ok(None),
-        Map::Hole { .. } => {
+        Map::Hole { .. } | Map::Unwritten { .. } if !write => Ok(None),
+        Map::Hole { .. } | Map::Unwritten { .. } => {
             let asked = info.tracker.ahead.ask(at);
             Ok(Some(
                 fill_hole(info, chunk, state, &mut meta, page, asked)?.block,
@@ -180,8 +180,9 @@ fn find_block(
     }
 }
 
-/// Fills the hole from `page` of `chunk` on with up to `asked` blocks, as far as the chunk and the
-/// file go. They are zero, and durably so, before anyone can see them.
+/// Fills the hole, or makes data of the unwritten blocks, from `page` of `chunk` on: up to `asked`
+/// blocks, as far as the chunk and the file go. They are zero, and durably so, before anyone can see
+/// them.
 fn fill_hole(
     info: &InodeInfo,
     chunk: &Chunk,
@@ -246,7 +247,7 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
 
 /// Makes a huge chunk of one that is not, if its pages are mapped nowhere, and its blocks in one
 /// aligned piece. A hole is filled only for a file that is written through its mapping from one end
-/// to the other.
+/// to the other, unwritten blocks become data for any store.
 fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Result<bool> {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
@@ -264,6 +265,12 @@ fn join(info: &InodeInfo, chunk: &Chunk, state: &mut State, write: bool) -> Resu
                     return Ok(false);
                 }
                 run.block
+            }
+            // The file has the space; it only takes zeros.
+            Map::Unwritten { block, len: found }
+                if found == len && write && pmem.pfn(block) % len == 0 =>
+            {
+                fill_hole(info, chunk, state, &mut meta, 0, len)?.block
             }
             _ => return Ok(false),
         }

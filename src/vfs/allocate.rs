@@ -2,8 +2,8 @@
 
 //! fallocate(2): space ahead of its use, holes, and ranges of zeros.
 //!
-//! Blocks that are allocated are zero on the media at once: there is no state between a hole and
-//! data.
+//! Blocks that are allocated are unwritten: the first store to one, or the first write, makes it data
+//! in a transaction of its own. Who wants to have that behind, asks for `FALLOC_FL_WRITE_ZEROES`.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -15,13 +15,15 @@ use super::io::interrupted;
 use super::lock::{Exclusive, InodeLock, InvalidateLock};
 use super::object::File;
 use crate::mutate::mutated;
-use crate::volume::error::Error as VolumeError;
+use crate::pmem::DirectMap;
 use crate::volume::file::Map;
-use crate::volume::format::BLOCK;
+use crate::volume::format::{Time, BLOCK};
+use crate::volume::inode::Inode;
 use crate::volume::pmem::Pmem;
+use crate::volume::{self, Volume};
 use crate::{bindings, dax};
 
-/// Most blocks that are handled between two looks for signals.
+/// Most blocks that are made zero between two looks for signals.
 const PIECE: u64 = 4096;
 
 /// What fallocate is asked for.
@@ -30,6 +32,7 @@ enum What {
     Allocate,
     Punch,
     Zero,
+    WriteZeroes,
     Collapse,
     Insert,
 }
@@ -41,9 +44,8 @@ impl What {
             // No blocks are shared, so that none are to be unshared.
             0 | bindings::RDAX_FALLOC_FL_UNSHARE_RANGE => What::Allocate,
             bindings::RDAX_FALLOC_FL_PUNCH_HOLE => What::Punch,
-            bindings::RDAX_FALLOC_FL_ZERO_RANGE | bindings::RDAX_FALLOC_FL_WRITE_ZEROES => {
-                What::Zero
-            }
+            bindings::RDAX_FALLOC_FL_ZERO_RANGE => What::Zero,
+            bindings::RDAX_FALLOC_FL_WRITE_ZEROES => What::WriteZeroes,
             bindings::RDAX_FALLOC_FL_COLLAPSE_RANGE => What::Collapse,
             bindings::RDAX_FALLOC_FL_INSERT_RANGE => What::Insert,
             _ => return Err(EOPNOTSUPP),
@@ -63,7 +65,9 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     let grown = match what {
         What::Punch | What::Collapse => None,
         What::Insert => Some(size.checked_add(len).ok_or(EFBIG)?),
-        What::Allocate | What::Zero => Some(end).filter(|&end| !keep_size && end > size),
+        What::Allocate | What::Zero | What::WriteZeroes => {
+            Some(end).filter(|&end| !keep_size && end > size)
+        }
     };
     if let Some(size) = grown {
         let size = i64::try_from(size).map_err(|_| EFBIG)?;
@@ -74,12 +78,26 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     to_result(unsafe { bindings::file_modified(file.as_raw()) })?;
     // Bytes from here on become zero where blocks are there already: all of them, or those that
     // the size did not show.
-    let zero_from = match what {
-        What::Punch => return punch(lock.exclusive(), offset, end),
+    let mut stored = false;
+    let (zero_from, blocks) = match what {
+        What::Punch => {
+            let stored = clear(
+                lock.exclusive(),
+                offset,
+                end,
+                |volume, meta, first, len, now| volume.punch(meta, first, len, now).map(|()| true),
+            )?;
+            return complete(info, stored);
+        }
         What::Collapse | What::Insert => return shift(lock.exclusive(), offset, len, what),
-        What::Zero => offset,
-        What::Allocate if grown.is_some() => size.max(offset),
-        What::Allocate => end,
+        What::Zero => {
+            check_space(info, offset / BLOCK, end.div_ceil(BLOCK))?;
+            stored = clear(lock.exclusive(), offset, end, Volume::unwrite)?;
+            (end, Blocks::Unwritten)
+        }
+        What::WriteZeroes => (offset, Blocks::Data),
+        What::Allocate if grown.is_some() => (size.max(offset), Blocks::Unwritten),
+        What::Allocate => (end, Blocks::Unwritten),
     };
     // The cache, too.
     let mut _faults_out = None;
@@ -89,16 +107,18 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
             _faults_out = Some(cached::drop_range(lock.exclusive(), zero_from, end)?);
         }
     }
-    provide(info, offset, end, zero_from)?;
+    stored |= provide(info, offset, end, zero_from, blocks)?;
     if let Some(size) = grown {
         let sb = info.sb();
         let now = info.times().ctime;
         let mut meta = info.meta();
         let stored_from = info.i_size().max(offset);
+        // This contains the fence.
         sb.check(sb.volume.extend(&mut meta, size, stored_from, Some(now)))?;
         info.set_i_size(size);
+        return Ok(());
     }
-    Ok(())
+    complete(info, stored)
 }
 
 /// Fails with `ENOSPC` if the file has more holes among the blocks `first..last` than there are
@@ -112,13 +132,11 @@ fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
     let (mut block, mut holes) = (first, 0);
     while block < last {
         let meta = info.meta();
-        block += match sb.check(sb.volume.map(&meta, block, last - block))? {
-            Map::Hole { len } => {
-                holes += len;
-                len
-            }
-            Map::Run { len, .. } => len,
-        };
+        let map = sb.check(sb.volume.map(&meta, block, last - block))?;
+        if matches!(map, Map::Hole { .. }) {
+            holes += map.file_blocks();
+        }
+        block += map.file_blocks();
         if holes > free {
             return Err(ENOSPC);
         }
@@ -126,53 +144,89 @@ fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
     Ok(())
 }
 
-/// Sees to it that the bytes `start..end` have blocks, and that those from `zero_from` on are zero,
-/// durably.
-pub fn provide(info: &InodeInfo, start: u64, end: u64, zero_from: u64) -> Result {
+/// What becomes of blocks that are not data.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Blocks {
+    /// Data, all zeros.
+    Data,
+    /// They are allocated, and not written.
+    Unwritten,
+}
+
+/// Sees to it that the bytes `start..end` have blocks, and that those from `zero_from` on are zero.
+/// Returns whether zeros were stored that no fence has followed.
+pub fn provide(
+    info: &InodeInfo,
+    start: u64,
+    end: u64,
+    zero_from: u64,
+    blocks: Blocks,
+) -> Result<bool> {
     let sb = info.sb();
-    let pmem = sb.volume.pmem();
     let now = info.times().ctime;
     let last = end.div_ceil(BLOCK);
     let mut block = start / BLOCK;
+    let mut stored = false;
     check_space(info, block, last)?;
     while block < last {
         if interrupted() {
             return Err(EINTR);
         }
         let mut meta = info.meta();
-        let max = (last - block).min(PIECE);
-        let len = match sb.check(sb.volume.map(&meta, block, max))? {
-            Map::Hole { len } => match sb.volume.fill(&mut meta, block, len, Some(now)) {
-                // A fault came between; not while the lock is held, but look again all the same.
-                Err(VolumeError::Exists) => 0,
-                filled => {
-                    let run = sb.check(filled)?;
-                    info.update_blocks(&meta);
-                    drop(meta);
-                    dax::hole_filled(info, block, run.len);
-                    run.len
+        let len = match sb.check(sb.volume.map(&meta, block, last - block))? {
+            Map::Hole { len } if blocks == Blocks::Unwritten => {
+                let run = sb.check(sb.volume.preallocate(&mut meta, block, len, now))?;
+                info.update_blocks(&meta);
+                stored = false;
+                run.len
+            }
+            Map::Unwritten { len, .. } if blocks == Blocks::Unwritten => len,
+            Map::Hole { len } | Map::Unwritten { len, .. } => {
+                let run = sb.check(sb.volume.fill(&mut meta, block, len, Some(now)))?;
+                info.update_blocks(&meta);
+                drop(meta);
+                dax::hole_filled(info, block, run.len);
+                stored = false;
+                if sb.volume.pmem().is_bad(run.block, run.len) {
+                    return Err(EIO);
                 }
-            },
+                run.len
+            }
             Map::Run { block: at, len } => {
                 drop(meta);
+                let len = len.min(PIECE);
                 let from = zero_from.max(start).max(block * BLOCK);
                 let to = end.min((block + len) * BLOCK);
                 if from < to {
                     zero(info, at * BLOCK + (from - block * BLOCK), to - from)?;
+                    stored = true;
                 }
                 len
             }
         };
         block += len;
     }
-    if mutated!("zero-fence") {
-        return Ok(());
-    }
-    sb.check(pmem.fence())
+    Ok(stored)
 }
 
-/// Makes a hole of the bytes `start..end`: what is not whole blocks becomes zero.
-fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
+/// Makes zeros durable, if any were `stored`.
+fn complete(info: &InodeInfo, stored: bool) -> Result {
+    if !stored || mutated!("zero-fence") {
+        return Ok(());
+    }
+    let sb = info.sb();
+    sb.check(sb.volume.pmem().fence())
+}
+
+/// Makes zeros of the bytes `start..end`, of what is whole blocks by `change`, which makes a hole of
+/// them or unwritten blocks, and tells whether a fence was part of that. Returns whether zeros were
+/// stored that no fence has followed.
+fn clear(
+    inode: Exclusive<'_>,
+    start: u64,
+    end: u64,
+    change: impl FnOnce(&Volume<DirectMap>, &mut Inode, u64, u64, Time) -> volume::Result<bool>,
+) -> Result<bool> {
     let info = inode.info();
     let sb = info.sb();
     let (first, last) = (start.div_ceil(BLOCK), end / BLOCK);
@@ -185,19 +239,16 @@ fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
         dax::break_layout(&mut faults_out, first, last - 1)?;
     }
     // The edges: one or two pieces, each within a block.
-    zero_edge(info, start, end.min(first * BLOCK))?;
+    let mut stored = zero_edge(info, start, end.min(first * BLOCK))?;
     if first <= last {
-        zero_edge(info, last * BLOCK, end)?;
-    }
-    if !mutated!("punch-fence") {
-        sb.check(sb.volume.pmem().fence())?;
+        stored |= zero_edge(info, last * BLOCK, end)?;
     }
     if first < last {
         let now = info.times().ctime;
         let mut meta = info.meta();
-        let result = sb.check(sb.volume.punch(&mut meta, first, last - first, now));
+        let result = sb.check(change(&sb.volume, &mut meta, first, last - first, now));
         info.update_blocks(&meta);
-        result?;
+        stored &= !result?;
     }
     // Private copies of the pages go, too.
     // SAFETY: the inode is alive and locked; the range is not empty.
@@ -208,7 +259,7 @@ fn punch(inode: Exclusive<'_>, start: u64, end: u64) -> Result {
             i64::try_from(end - 1)?,
         );
     }
-    Ok(())
+    Ok(stored)
 }
 
 /// Takes the `len` bytes at `start` out of the file, or makes room for as many there.
@@ -246,10 +297,11 @@ fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
     result
 }
 
-/// Zeroes the bytes `from..to`, which are within one block, if the file has it. Without a fence.
-pub fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
+/// Zeroes the bytes `from..to`, which are within one block, if it is data of the file. Without a
+/// fence. Returns whether it did.
+pub fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result<bool> {
     if from >= to {
-        return Ok(());
+        return Ok(false);
     }
     let sb = info.sb();
     let map = {
@@ -257,8 +309,11 @@ pub fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result {
         sb.check(sb.volume.map(&meta, from / BLOCK, 1))?
     };
     match map {
-        Map::Hole { .. } => Ok(()),
-        Map::Run { block, .. } => zero(info, block * BLOCK + from % BLOCK, to - from),
+        Map::Hole { .. } | Map::Unwritten { .. } => Ok(false),
+        Map::Run { block, .. } => {
+            zero(info, block * BLOCK + from % BLOCK, to - from)?;
+            Ok(true)
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 
-use super::allocate::{self, zero_edge};
+use super::allocate::{self, zero_edge, Blocks};
 use super::file::Regular;
 use super::inode::InodeInfo;
 use super::io;
@@ -154,7 +154,7 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
     }
     if end - start > BLOCK {
         // All in few transactions. What cannot be had is found missing page by page, below.
-        let _ = allocate::provide(info, start, end, end);
+        let _ = allocate::provide(info, start, end, end, Blocks::Data);
     }
     // SAFETY: both are the caller's, lent for the call; the inode is locked.
     count(unsafe { bindings::generic_perform_write(iocb.as_raw(), from.as_raw()) })
@@ -179,7 +179,8 @@ fn zero_tail(inode: Exclusive<'_>) -> Result {
     if size != durable {
         return Ok(());
     }
-    zero_edge(inode.info(), size, size.next_multiple_of(BLOCK))
+    zero_edge(inode.info(), size, size.next_multiple_of(BLOCK))?;
+    Ok(())
 }
 
 /// Settles, and zeroes what the cache has between the size and the end of its page: before the size
@@ -257,7 +258,7 @@ impl CacheOperations for Cached {
             sb.check(sb.volume.map(&meta, index, 1))?
         };
         match map {
-            Map::Hole { .. } => head.fill(0),
+            Map::Hole { .. } | Map::Unwritten { .. } => head.fill(0),
             Map::Run { block, .. } => {
                 // What is bad is the file's, not the volume's.
                 sb.volume

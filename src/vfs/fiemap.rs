@@ -9,7 +9,7 @@ use super::cached;
 use super::inode::InodeInfo;
 use super::io::interrupted;
 use super::lock::SharedInodeLock;
-use super::table::fiemap::{FiemapOperations, Request};
+use super::table::fiemap::{Extent, FiemapOperations, Request};
 use crate::volume::file::Map;
 use crate::volume::format::{BLOCK, MAX_FILE};
 
@@ -37,26 +37,33 @@ impl FiemapOperations for Fiemap {
                 let meta = info.meta();
                 sb.check(sb.volume.map(&meta, block, u64::MAX))?
             };
-            let next = match map {
+            let (at, len, unwritten) = match map {
                 Map::Hole { len } => {
                     block += len;
                     continue;
                 }
-                Map::Run { block: at, len } => (block, at, len),
+                Map::Run { block: at, len } => (at, len, false),
+                Map::Unwritten { block: at, len } => (at, len, true),
+            };
+            let next = Extent {
+                file_block: block,
+                block: at,
+                len,
+                unwritten,
             };
             if let Some(extent) = found {
-                if request.show(extent, false)? {
+                if request.show(&extent, false)? {
                     return Ok(());
                 }
             }
-            if next.0 >= end {
+            if block >= end {
                 return Ok(());
             }
             found = Some(next);
-            block += next.2;
+            block += len;
         }
         if let Some(extent) = found {
-            request.show(extent, true)?;
+            request.show(&extent, true)?;
         }
         Ok(())
     }

@@ -10,7 +10,8 @@
 //! No lock but `i_rwsem` is held while user memory is copied: it may be a mapping of this very
 //! file, and fault. `i_rwsem` is enough: the blocks that a file has go away under it only. A hole
 //! may be filled by a fault at any time, though, so a write stores into reserved blocks first and
-//! then asks the volume to put them into the file, if the hole is still there.
+//! then asks the volume to put them into the file, if the hole is still there. Unwritten blocks it
+//! stores into before they are data, and likewise asks whether a fault has made them that.
 //!
 //! Bytes in a block that is known to be bad, or turns out to be, read as EIO. A write that covers
 //! the block heals it; one that does not is EIO, since the rest of the block cannot be kept.
@@ -28,8 +29,9 @@ use crate::volume::alloc::Want;
 use crate::volume::error::Error as VolumeError;
 use crate::volume::file::Map;
 use crate::volume::format::{Time, BLOCK};
+use crate::volume::inode::Inode;
 use crate::volume::pmem::Pmem;
-use crate::{bindings, dax};
+use crate::{bindings, dax, volume};
 
 /// Most bytes that are copied between two looks at the file, and for signals.
 const PIECE: u64 = 16 << 20;
@@ -110,12 +112,13 @@ fn read_locked(
             let meta = info.meta();
             sb.check(sb.volume.map(&meta, *pos / BLOCK, blocks(*pos, want)))?
         };
-        let (Map::Run { len, .. } | Map::Hole { len }) = map;
-        let want = want.min(len * BLOCK - *pos % BLOCK) as usize;
+        let want = want.min(map.file_blocks() * BLOCK - *pos % BLOCK) as usize;
         let copied = match map {
             Map::Run { block, .. } => pmem.copy_to_iter(block, *pos % BLOCK, want, to),
-            // SAFETY: the iterator is the caller's, lent for the call.
-            Map::Hole { .. } => unsafe { bindings::iov_iter_zero(want, to.as_raw()) },
+            Map::Hole { .. } | Map::Unwritten { .. } => {
+                // SAFETY: the iterator is the caller's, lent for the call.
+                unsafe { bindings::iov_iter_zero(want, to.as_raw()) }
+            }
         };
         *pos += copied as u64;
         *total += copied;
@@ -188,6 +191,16 @@ pub fn store(inode: Exclusive<'_>, pos: u64, from: &mut IovIterSource<'_>) -> Re
     done(writer.total, result)
 }
 
+/// Where a write is stored.
+enum Place {
+    /// In the blocks of the file from this one on.
+    Data(u64),
+    /// Likewise, but they are unwritten.
+    Unwritten(u64),
+    /// In other blocks, for a hole.
+    New(Want),
+}
+
 /// A write under way.
 struct Writer<'a> {
     inode: Exclusive<'a>,
@@ -231,18 +244,27 @@ impl<'a> Writer<'a> {
             }
             let want = PIECE.min(from.len() as u64);
             let (first, nr) = (self.pos / BLOCK, blocks(self.pos, want));
-            // Where it is stored: in the blocks of the file, or in others for a hole.
             let (len, place) = {
                 let meta = info.meta();
                 match sb.check(sb.volume.map(&meta, first, nr))? {
-                    Map::Run { block, len } => (len, Ok(block)),
-                    Map::Hole { len } => (len, Err(sb.check(sb.volume.want(&meta, first, len))?)),
+                    Map::Run { block, len } => (len, Place::Data(block)),
+                    Map::Unwritten { block, len } => {
+                        // Under the meta lock: nobody can have stored to it. Where it stays bad,
+                        // the copy ends early.
+                        let _ = sb.volume.pmem().heal(block * BLOCK, len * BLOCK);
+                        (len, Place::Unwritten(block))
+                    }
+                    Map::Hole { len } => {
+                        let want = sb.check(sb.volume.want(&meta, first, len))?;
+                        (len, Place::New(want))
+                    }
                 }
             };
             let want = want.min(len * BLOCK - self.pos % BLOCK);
             match place {
-                Ok(block) => self.overwrite(from, block, want)?,
-                Err(wanted) => self.fill(from, want, wanted)?,
+                Place::Data(block) => self.overwrite(from, block, want)?,
+                Place::Unwritten(block) => self.convert(from, block, want)?,
+                Place::New(wanted) => self.fill(from, want, wanted)?,
             }
         }
         Ok(())
@@ -302,27 +324,61 @@ impl<'a> Writer<'a> {
             sb.check(pmem.zero_nt(at + end, used * BLOCK - end))?;
         }
         let size = self.pos + copied as u64;
+        let now = self.now;
+        self.becomes_data(from, (copied, room), |meta| {
+            sb.volume.insert(meta, first, reserved, Some(size), now)
+        })
+    }
+
+    /// Writes up to `want` bytes to the blocks from `block` on, which the file has, unwritten. If a
+    /// fault makes them data meanwhile, it is done again, to what they are then: nothing but the
+    /// bytes of this write was stored until that is known.
+    fn convert(&mut self, from: &mut IovIterSource<'_>, block: u64, want: u64) -> Result {
+        let sb = self.inode.info().sb();
+        let pmem = sb.volume.pmem();
+        let start = self.pos;
+        let copied = pmem.copy_from_iter(block, start % BLOCK, want as usize, from);
+        if copied == 0 {
+            return Err(source_ended(from));
+        }
+        self.stored = true;
+        let end = start + copied as u64;
+        let now = self.now;
+        self.becomes_data(from, (copied, want), |meta| {
+            sb.volume.convert(meta, start..end, Some(end), now)
+        })
+    }
+
+    /// The `copied` bytes of `from`, of `room` that there was room for, are stored: `put` makes the
+    /// blocks that hold them data of the file.
+    fn becomes_data(
+        &mut self,
+        from: &mut IovIterSource<'_>,
+        (copied, room): (usize, u64),
+        put: impl FnOnce(&mut Inode) -> volume::Result<()>,
+    ) -> Result {
+        let info = self.inode.info();
+        let sb = info.sb();
+        let end = self.pos + copied as u64;
         let mut meta = info.meta();
-        match sb
-            .volume
-            .insert(&mut meta, first, reserved, Some(size), self.now)
-        {
+        match put(&mut meta) {
             Err(VolumeError::Exists) => {
-                // A fault came first. The blocks are given back, and so is what was taken.
+                // A fault came first. New blocks were given back, and so is what was taken.
                 // SAFETY: `copied` bytes were taken just now.
                 unsafe { from.revert(copied) };
                 return Ok(());
             }
-            inserted => sb.check(inserted)?,
+            put => sb.check(put)?,
         }
-        // The insertion contained a fence.
+        // That contained a fence.
         self.stored = false;
-        if size > info.i_size() {
-            info.set_i_size(size);
+        if end > info.i_size() {
+            info.set_i_size(end);
         }
         info.update_blocks(&meta);
         drop(meta);
-        dax::hole_filled(info, first, used);
+        let first = self.pos / BLOCK;
+        dax::hole_filled(info, first, end.div_ceil(BLOCK) - first);
         self.advance(copied);
         if (copied as u64) < room {
             return Err(source_ended(from));

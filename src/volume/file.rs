@@ -4,10 +4,14 @@
 //!
 //! Data is stored by the caller, straight into the blocks; what is here decides when a block can be
 //! reached and how far the file goes. A block is mapped only when its content is durable, in the
-//! transaction that maps it, so nobody ever reads what was on the media before.
+//! transaction that maps it, so nobody ever reads what was on the media before. Blocks may be
+//! allocated ahead of that, as *unwritten*: the file's, but read as zeros whatever they hold, until a
+//! transaction says that they are data.
 //!
-//! Blocks beyond the size may be mapped (preallocated). Whatever exposes bytes that were beyond the
+//! Blocks beyond the size may be mapped, too (preallocated). Whatever exposes bytes that were beyond the
 //! size, and that the caller has not just stored, makes them zero first.
+
+use core::ops::Range;
 
 use zerocopy::little_endian::U64;
 
@@ -47,6 +51,29 @@ pub enum Map {
         /// How many, at least 1.
         len: u64,
     },
+    /// Contiguous blocks of the device that are unwritten: it reads as zeros.
+    Unwritten {
+        /// The first.
+        block: u64,
+        /// How many, at least 1.
+        len: u64,
+    },
+}
+
+impl Map {
+    /// How many file blocks it holds, at least 1.
+    pub fn file_blocks(&self) -> u64 {
+        let (Map::Hole { len } | Map::Run { len, .. } | Map::Unwritten { len, .. }) = *self;
+        len
+    }
+}
+
+/// What becomes part of a file in one transaction.
+enum Part<'v, P: Pmem> {
+    /// New blocks, as data or unwritten.
+    New(Reservation<'v, P>, bool),
+    /// So many blocks that it has, unwritten until now.
+    Own(u64),
 }
 
 /// The step that zeroes what a truncation leaves of the last block.
@@ -95,22 +122,23 @@ impl<P: Pmem> Volume<P> {
     pub fn map(&self, inode: &Inode, file_block: u64, max: u64) -> Result<Map> {
         end_of(file_block, 1)?;
         let found = self.around(inode, file_block)?;
-        Ok(match covering(&found, file_block) {
-            Some(m) => Map::Run {
-                block: m.block + (file_block - m.key),
-                len: (m.end() - file_block).min(max.max(1)),
-            },
-            None => Map::Hole {
-                len: (found.next.unwrap_or(FILE_END) - file_block).min(max.max(1)),
-            },
+        let Some(m) = covering(&found, file_block) else {
+            let len = (found.next.unwrap_or(FILE_END) - file_block).min(max.max(1));
+            return Ok(Map::Hole { len });
+        };
+        let block = m.block + (file_block - m.key);
+        let len = (m.end() - file_block).min(max.max(1));
+        Ok(match m.unwritten {
+            true => Map::Unwritten { block, len },
+            false => Map::Run { block, len },
         })
     }
 
-    /// Maps blocks of zeros to the first blocks of a hole, at `file_block`: up to `len`, as many as
-    /// are contiguous on the media and in the hole, but never more than 16 MiB. The times are set if
-    /// `now` is given. Returns what was mapped.
+    /// Makes data, all zeros, of the first blocks of a hole, or of unwritten ones, at `file_block`: up
+    /// to `len`, as many as are contiguous on the media and in the file, but never more than 16 MiB.
+    /// The times are set if `now` is given. Returns the blocks.
     ///
-    /// Fails with [`Error::Exists`] if `file_block` is mapped, and with [`Error::NoSpace`].
+    /// Fails with [`Error::Exists`] if `file_block` is data already, and with [`Error::NoSpace`].
     pub fn fill(
         &self,
         inode: &mut Inode,
@@ -120,15 +148,41 @@ impl<P: Pmem> Volume<P> {
     ) -> Result<Run> {
         end_of(file_block, len)?;
         let found = self.around(inode, file_block)?;
-        if covering(&found, file_block).is_some() {
-            return Err(Error::Exists);
-        }
-        let blocks = self.reserve(self.want_in(inode, &found, file_block, len.min(FILL_MAX)))?;
-        let run = blocks.run();
+        let len = len.min(FILL_MAX);
+        let (part, run) = match covering(&found, file_block) {
+            None => {
+                let blocks = self.reserve(self.want_in(inode, &found, file_block, len))?;
+                let run = blocks.run();
+                (Part::New(blocks, false), run)
+            }
+            Some(m) if m.unwritten => {
+                let len = len.min(m.end() - file_block);
+                let block = m.block + (file_block - m.key);
+                (Part::Own(len), Run { block, len })
+            }
+            Some(_) => return Err(Error::Exists),
+        };
         if !mutated!("fill-zero") {
             self.pmem().zero_nt(run.block * BLOCK, run.len * BLOCK)?;
         }
-        self.attach(inode, file_block, blocks, None, now)?;
+        self.attach(inode, file_block, part, None, now)?;
+        Ok(run)
+    }
+
+    /// Maps unwritten blocks to the first blocks of a hole, at `file_block`: up to `len`, as many as
+    /// are contiguous on the media and in the hole. The times are set. Returns what was mapped.
+    ///
+    /// Fails with [`Error::Exists`] if `file_block` is mapped, and with [`Error::NoSpace`].
+    pub fn preallocate(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        len: u64,
+        now: Time,
+    ) -> Result<Run> {
+        let blocks = self.reserve(self.want(inode, file_block, len)?)?;
+        let run = blocks.run();
+        self.attach(inode, file_block, Part::New(blocks, true), None, Some(now))?;
         Ok(run)
     }
 
@@ -191,15 +245,93 @@ impl<P: Pmem> Volume<P> {
         if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
             return Err(Error::Exists);
         }
-        self.attach(inode, file_block, blocks, new_size, Some(now))
+        let part = Part::New(blocks, false);
+        self.attach(inode, file_block, part, new_size, Some(now))
     }
 
-    /// Maps `blocks`, whose content is stored but not fenced, at `file_block`, a hole.
+    /// Makes data of the unwritten blocks that hold the bytes `stored` of the file, at least one. The
+    /// caller has stored these, past the cache or written back; what else the blocks hold becomes
+    /// zero, and the fence is made here. With a `new_size` above the size, the file gets it, and what
+    /// is mapped between the old size and the first of the blocks becomes zero. The times are set.
+    ///
+    /// Fails with [`Error::Exists`], and nothing has changed, unless all are of one unwritten extent:
+    /// a fault may have come first.
+    pub fn convert(
+        &self,
+        inode: &mut Inode,
+        stored: Range<u64>,
+        new_size: Option<u64>,
+        now: Time,
+    ) -> Result<()> {
+        let first = stored.start / BLOCK;
+        let len = stored.end.div_ceil(BLOCK).saturating_sub(first);
+        end_of(first, len)?;
+        let block = match self.map(inode, first, len)? {
+            Map::Unwritten { block, len: own } if own == len => block,
+            _ => return Err(Error::Exists),
+        };
+        let (head, end) = (stored.start % BLOCK, stored.end - first * BLOCK);
+        if !mutated!("convert-zero") {
+            self.pmem().zero_nt(block * BLOCK, head)?;
+            self.pmem()
+                .zero_nt(block * BLOCK + end, len * BLOCK - end)?;
+        }
+        self.attach(inode, first, Part::Own(len), new_size, Some(now))
+    }
+
+    /// Makes unwritten what is data of the file blocks `file_block..file_block + len`, which so become
+    /// zeros. The times are set. Returns whether there was any: what was stored before, past the cache
+    /// or written back, is durable then.
+    ///
+    /// Each extent takes a transaction of its own, from the start of the range to its end; after a
+    /// crash or an error the part that was done is unwritten.
+    pub fn unwrite(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<bool> {
+        let end = end_of(file_block, len)?;
+        let (mut at, mut any) = (file_block, false);
+        while at < end {
+            let map = self.map(inode, at, end - at)?;
+            if let Map::Run { len, .. } = map {
+                extent::make_room(self, inode, at, 2)?;
+                let before = inode.before::<WHOLE>();
+                modified(&mut inode.raw, now);
+                let result = self.mark_at(inode, (at, at + len), true, &before);
+                if result.is_err() {
+                    inode.restore(&before);
+                }
+                result?;
+                any = true;
+            }
+            at += map.file_blocks();
+        }
+        Ok(any)
+    }
+
+    /// Makes the file blocks of `range`, of one extent, unwritten or data, and logs what else of
+    /// `inode` has changed.
+    fn mark_at(
+        &self,
+        inode: &mut Inode,
+        range: (u64, u64),
+        unwritten: bool,
+        before: &Before<WHOLE>,
+    ) -> Result<()> {
+        let mut tx = self.begin()?;
+        if !unwritten && !mutated!("convert-order") {
+            tx.ordered();
+        }
+        let media = Media::of(self);
+        extent::mark(&mut tx, &media, &mut inode.raw, inode.at, range, unwritten)?;
+        inode.log_change(&mut tx, before)?;
+        tx.commit()
+    }
+
+    /// Makes `part`, of which what is data is stored but not fenced, part of the file at
+    /// `file_block`.
     fn attach(
         &self,
         inode: &mut Inode,
         file_block: u64,
-        blocks: Reservation<'_, P>,
+        part: Part<'_, P>,
         new_size: Option<u64>,
         now: Option<Time>,
     ) -> Result<()> {
@@ -210,7 +342,12 @@ impl<P: Pmem> Volume<P> {
         if let Some(size) = grown {
             self.zero_mapped(inode, inode.size(), size.min(file_block * BLOCK))?;
         }
-        extent::make_room(self, inode, file_block, 1)?;
+        let need = match part {
+            Part::New(..) => 1,
+            // What is before it in its extent, and what is after it.
+            Part::Own(_) => 2,
+        };
+        extent::make_room(self, inode, file_block, need)?;
         let before = inode.before::<WHOLE>();
         if let Some(size) = grown {
             inode.raw.size = U64::new(size);
@@ -218,7 +355,12 @@ impl<P: Pmem> Volume<P> {
         if let Some(now) = now {
             modified(&mut inode.raw, now);
         }
-        let result = self.attach_at(inode, file_block, blocks, &before);
+        let result = match part {
+            Part::New(blocks, unwritten) => {
+                self.insert_at(inode, file_block, blocks, unwritten, &before)
+            }
+            Part::Own(len) => self.mark_at(inode, (file_block, file_block + len), false, &before),
+        };
         if result.is_err() {
             inode.restore(&before);
         }
@@ -226,22 +368,22 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Maps `blocks` at `file_block`, a hole, and logs what else of `inode` has changed.
-    fn attach_at(
+    fn insert_at(
         &self,
         inode: &mut Inode,
         file_block: u64,
         blocks: Reservation<'_, P>,
+        unwritten: bool,
         before: &Before<WHOLE>,
     ) -> Result<()> {
         let mut tx = self.begin()?;
-        if !mutated!("insert-order") {
+        if !unwritten && !mutated!("insert-order") {
             tx.ordered();
         }
         let run = tx.take(blocks)?;
         let mapping = Mapping {
-            key: file_block,
-            block: run.block,
-            len: run.len,
+            unwritten,
+            ..Mapping::new(file_block, run.block, run.len)
         };
         let media = Media::of(self);
         extent::insert(&mut tx, &media, &mut inode.raw, inode.at, mapping, true)?;
@@ -293,7 +435,7 @@ impl<P: Pmem> Volume<P> {
             let block = at / BLOCK;
             let left = to.div_ceil(BLOCK) - block;
             at = match self.map(inode, block, left)? {
-                Map::Hole { len } => (block + len) * BLOCK,
+                Map::Hole { len } | Map::Unwritten { len, .. } => (block + len) * BLOCK,
                 Map::Run { block: first, len } => {
                     let end = to.min((block + len) * BLOCK);
                     if !mutated!("extend-zero") {
@@ -413,35 +555,34 @@ impl<P: Pmem> Volume<P> {
 
     /// The first byte at `offset` or after it that is data. `None` if there is none up to the size.
     pub fn seek_data(&self, inode: &Inode, offset: u64) -> Result<Option<u64>> {
-        check_file(inode)?;
-        if offset >= inode.size() {
-            return Ok(None);
-        }
-        let found = self.around(inode, offset / BLOCK)?;
-        let data = if covering(&found, offset / BLOCK).is_some() {
-            Some(offset)
-        } else {
-            found.next.map(|key| key.saturating_mul(BLOCK))
-        };
-        Ok(data.filter(|&at| at < inode.size()))
+        self.seek(inode, offset, |map| matches!(map, Map::Run { .. }))
     }
 
-    /// The first byte at `offset` or after it that is in a hole; the end of the file counts as one.
-    /// `None` if `offset` is beyond that.
+    /// The first byte at `offset` or after it that is in a hole or in unwritten blocks; the end of
+    /// the file counts as one. `None` if `offset` is beyond that.
     pub fn seek_hole(&self, inode: &Inode, offset: u64) -> Result<Option<u64>> {
+        let found = self.seek(inode, offset, |map| !matches!(map, Map::Run { .. }))?;
+        Ok(found.or((offset < inode.size()).then_some(inode.size())))
+    }
+
+    /// The first byte at `offset` or after it, and below the size, that is in what is `wanted`.
+    fn seek(
+        &self,
+        inode: &Inode,
+        offset: u64,
+        wanted: impl Fn(&Map) -> bool,
+    ) -> Result<Option<u64>> {
         check_file(inode)?;
-        if offset >= inode.size() {
-            return Ok(None);
-        }
         let mut block = offset / BLOCK;
-        // The block grows from extent to extent, so this ends.
-        while block.saturating_mul(BLOCK) < inode.size() {
-            match covering(&self.around(inode, block)?, block) {
-                Some(m) => block = m.end(),
-                None => return Ok(Some(offset.max(block * BLOCK))),
+        // The block grows with each step, so this ends.
+        while offset.max(block * BLOCK) < inode.size() {
+            let map = self.map(inode, block, u64::MAX)?;
+            if wanted(&map) {
+                return Ok(Some(offset.max(block * BLOCK)));
             }
+            block += map.file_blocks();
         }
-        Ok(Some(inode.size()))
+        Ok(None)
     }
 
     /// Frees an inode of any type that has no name and no user, with all its blocks. Where these

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The media format, version 3: every structure with its fields, units and limits.
+//! The media format, version 4: every structure with its fields, units and limits.
 //!
 //! Little-endian throughout. Addresses named `at` are bytes from the start of the device, block
 //! numbers count 4 KiB blocks from there. Every structure carries a CRC32C computed with its `crc`
@@ -42,7 +42,7 @@ pub const MAGIC: [u8; 8] = *b"rdax\x00pm\x01";
 /// What `statfs` reports as the type of the file system ("rdax").
 pub const STATFS_MAGIC: u64 = 0x7264_6178;
 /// The version this code writes and the newest it reads.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Incompatible features this code knows: none yet.
 pub const INCOMPAT_KNOWN: u64 = 0;
@@ -308,11 +308,12 @@ pub const INLINE_MAX: usize = 128;
 
 /// One entry of an extent tree.
 ///
-/// In a leaf: `key` is the first file block, and `value` the first block on the media (low 40 bits)
-/// and the number of blocks (high 24 bits, 1 to [`EXTENT_MAX`]). For a directory, `key` is the
-/// first hash of a leaf block and the number of blocks is 1. In an index node: `key` is the
-/// smallest key below and `value` the block of the child.
-/// The high 12 bits of `key` are flags: zero in version 3.
+/// In a leaf: `key` is the first file block, and `value` the first block on the media (low 40 bits),
+/// the number of blocks (the 23 bits above, 1 to [`EXTENT_MAX`]), and in the highest bit whether
+/// they are unwritten: the file's, but read as zeros whatever they hold. For a directory, `key` is
+/// the first hash of a leaf block, the number of blocks is 1, and the bit is clear, as in the trees
+/// of system inodes. In an index node: `key` is the smallest key below and `value` the block of the
+/// child. The high 12 bits of `key` are zero.
 #[derive(
     Clone,
     Copy,
@@ -335,7 +336,7 @@ pub struct Extent {
 }
 
 /// Most blocks of one extent.
-pub const EXTENT_MAX: u64 = (1 << 24) - 1;
+pub const EXTENT_MAX: u64 = (1 << 23) - 1;
 /// Bits of a key: file blocks and hashes of names.
 pub const KEY_BITS: u32 = 52;
 
@@ -459,6 +460,14 @@ impl XattrRecord {
         match (self.runs, self.value_len.get()) {
             (1.., 0) => XATTR_VALUE_MAX,
             (_, len) => len.into(),
+        }
+    }
+
+    /// Bytes of what follows the name: the value with its padding, or the words of its runs.
+    pub fn body_len(&self) -> usize {
+        match usize::from(self.runs) {
+            0 => self.value_len().next_multiple_of(8),
+            runs => runs * size_of::<U64>(),
         }
     }
 }

@@ -190,7 +190,7 @@ fn fill<P: Pmem>(
     for (slot, (ino, block, len)) in (0..).zip(system) {
         let at = block * BLOCK;
         dirty.zero(at, len * BLOCK)?;
-        let mapping = Mapping { key: 0, block, len };
+        let mapping = Mapping::new(0, block, len);
         let raw = new_inode(ino, 0, options.now, extent::pack(mapping), len);
         dirty.store(geo.system_inode_at(slot), raw.as_bytes())?;
     }

@@ -162,7 +162,7 @@ impl Orphans {
         while key < end {
             let found = extent::lookup(media, None, inode.raw(), inode.at(), key)?;
             let m = found.floor.ok_or(corrupt(inode.at()))?;
-            if m.key != key {
+            if m.key != key || m.unwritten {
                 return Err(corrupt(inode.at()));
             }
             slots.add(media.pmem, media.geo, m)?;
@@ -236,11 +236,7 @@ impl<P: Pmem> Volume<P> {
         let run = tx.take(reservation)?;
         tx.init_zero(run.block * BLOCK, run.len * BLOCK)?;
         let mut new = inode.raw().clone();
-        let mapping = Mapping {
-            key,
-            block: run.block,
-            len: run.len,
-        };
+        let mapping = Mapping::new(key, run.block, run.len);
         extent::insert(&mut tx, &self.media(), &mut new, inode.at(), mapping, true)?;
         new.size = U64::new((key + run.len) * BLOCK);
         inode.log(&mut tx, &mut new)?;

@@ -8,9 +8,9 @@
 use zerocopy::little_endian::U64;
 
 use super::error::{Error, Result};
-use super::extent::{self, sub_blocks, Mapping, Media, Whole};
+use super::extent::{self, joins, sub_blocks, Mapping, Media, Whole};
 use super::file::{check_file, end_of, modified, FILE_END};
-use super::format::{Time, BLOCK, EXTENT_MAX, MAX_FILE};
+use super::format::{Time, BLOCK, MAX_FILE};
 use super::inode::{Before, Inode, WHOLE};
 use super::pmem::Pmem;
 use super::Volume;
@@ -31,15 +31,13 @@ impl Listed {
         }
         let new = Mapping {
             key: start.checked_add_signed(by).ok_or(Error::TooBig)?,
-            block: m.block + (start - m.key),
-            len: end - start,
+            ..m.part(start, end)
         };
         if new.end() > FILE_END {
             return Err(Error::TooBig);
         }
         if let Some(last) = self.0.last_mut() {
-            let joins = last.end() == new.key && last.block + last.len == new.block;
-            if joins && last.len + new.len <= EXTENT_MAX {
+            if joins(last, &new) {
                 last.len += new.len;
                 return Ok(());
             }

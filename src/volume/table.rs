@@ -291,7 +291,9 @@ fn chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> 
     let key = index * INODE_CHUNK_BLOCKS;
     let found = extent::lookup(&vol.media(), None, table.raw(), table.at(), key)?;
     match found.floor {
-        Some(m) if key + INODE_CHUNK_BLOCKS <= m.end() => Ok((m.block + (key - m.key)) * BLOCK),
+        Some(m) if !m.unwritten && key + INODE_CHUNK_BLOCKS <= m.end() => {
+            Ok((m.block + (key - m.key)) * BLOCK)
+        }
         _ => Err(corrupt(table.at())),
     }
 }
@@ -426,11 +428,7 @@ impl<P: Pmem> Volume<P> {
         tx.init(at, header.as_bytes())?;
         tx.init_zero(at + header_bytes, CHUNK_BYTES - header_bytes)?;
         let mut new = table.raw().clone();
-        let mapping = Mapping {
-            key,
-            block: run.block,
-            len: run.len,
-        };
+        let mapping = Mapping::new(key, run.block, run.len);
         extent::insert(&mut tx, &self.media(), &mut new, table.at(), mapping, true)?;
         new.size = U64::new((index + 1) * CHUNK_BYTES);
         table.log(&mut tx, &mut new)?;

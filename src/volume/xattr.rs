@@ -62,13 +62,12 @@ struct Record<'a> {
 fn next<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     let (head, tail) = XattrRecord::read_from_prefix(rest).ok()?;
     let name_len = usize::from(head.name_len);
-    let value_len = head.value_len();
-    let runs = usize::from(head.runs);
-    let body_len = match runs {
-        0 if value_len <= XATTR_INLINE_MAX => value_len.next_multiple_of(8),
-        1..=RUNS_MAX => runs * size_of::<U64>(),
+    match usize::from(head.runs) {
+        0 if head.value_len() <= XATTR_INLINE_MAX => {}
+        1..=RUNS_MAX => {}
         _ => return None,
-    };
+    }
+    let body_len = head.body_len();
     let name = tail.get(..name_len)?;
     let padded = name_len.next_multiple_of(8);
     let body = tail.get(padded..padded + body_len)?;
@@ -172,12 +171,7 @@ fn add<P: Pmem>(
             tx.init(run.block * BLOCK, part)?;
             add_blocks(raw, run.len);
             let slot = runs.get_mut(count).ok_or(Error::Invalid)?;
-            *slot = pack(Mapping {
-                key: 0,
-                block: run.block,
-                len: run.len,
-            })
-            .value;
+            *slot = pack(Mapping::new(0, run.block, run.len)).value;
             (count, rest) = (count + 1, more);
         }
     }
@@ -304,7 +298,7 @@ impl<P: Pmem> Volume<P> {
         }
         let mut done = 0;
         for (run, part) in record.runs() {
-            if !self.geo.is_data(run.block, run.len) {
+            if run.unwritten || !self.geo.is_data(run.block, run.len) {
                 return Err(set.corrupt());
             }
             self.pmem

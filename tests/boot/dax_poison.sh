@@ -15,7 +15,7 @@ PAGE = 4096
 DIR = "/mnt/pmem"
 libc = ctypes.CDLL(None, use_errno=True)
 MADV_HWPOISON = 100
-PUNCH_HOLE, ZERO_RANGE = 3, 16
+PUNCH_HOLE, ZERO_RANGE, WRITE_ZEROES = 3, 16, 128
 
 def address(m, page):
     return ctypes.addressof(ctypes.c_char.from_buffer(m)) + page * PAGE
@@ -133,9 +133,16 @@ assert os.pread(a, PAGE + 2, 3 * PAGE) == b"w" * (PAGE + 1) + b"\5"
 assert m[3 * PAGE] == other[4 * PAGE - 1] == ord("w")
 m[3 * PAGE] = 1
 os.fsync(a)
-# So does zeroing it.
+# So does zeroing it: it is unwritten then, and healed by a write to a part of it, or a store.
 fallocate(a, ZERO_RANGE, 5 * PAGE, PAGE)
 assert os.pread(a, PAGE, 5 * PAGE) == bytes(PAGE) and m[5 * PAGE] == 0
+assert os.pwrite(a, b"p", 5 * PAGE + 7) == 1
+assert os.pread(a, PAGE, 5 * PAGE) == bytes(7) + b"p" + bytes(PAGE - 8) and m[5 * PAGE + 7] == ord("p")
+poison(m, 5)
+fails(errno.EIO, os.pread, a, 1, 5 * PAGE)
+fallocate(a, ZERO_RANGE, 5 * PAGE, PAGE)
+m[5 * PAGE + 8] = 9
+assert os.pread(a, PAGE, 5 * PAGE) == bytes(8) + b"\x09" + bytes(PAGE - 9)
 
 # The end of the file may be in a bad page.
 poison(m, 6)
@@ -198,7 +205,13 @@ sigbus(lambda: n[2 * PAGE], lambda: n.__setitem__(4 * PAGE, 1))
 assert os.pread(c, 8 * PAGE, 0) == b"\1" * PAGE + b"\2" * PAGE
 fails(errno.EIO, os.pread, c, 1, 2 * PAGE)
 fails(errno.EIO, os.pwrite, c, b"w" * PAGE, 2 * PAGE)
-fails(errno.EIO, fallocate, c, ZERO_RANGE, 2 * PAGE, PAGE)
+fails(errno.EIO, fallocate, c, WRITE_ZEROES, 2 * PAGE, PAGE)
+# Unwritten it reads as zeros, but nothing can be stored there.
+fallocate(c, ZERO_RANGE, 2 * PAGE, PAGE)
+assert os.pread(c, PAGE, 2 * PAGE) == bytes(PAGE) and n[2 * PAGE] == 0
+fails(errno.EIO, os.pwrite, c, b"w" * PAGE, 2 * PAGE)
+fails(errno.EIO, fallocate, c, WRITE_ZEROES, 2 * PAGE, PAGE)
+sigbus(lambda: n.__setitem__(2 * PAGE, 1))
 os.ftruncate(c, 0)
 blocks = free()
 fill_up()

@@ -19,25 +19,39 @@ impl Request {
     /// Tells of the extent of `len` blocks from `block` of the device on that is at `file_block`;
     /// it is the last of the file if `last`. Copies to user memory. Returns whether the caller has
     /// no room for more.
-    pub fn show(&self, (file_block, block, len): (u64, u64, u64), last: bool) -> Result<bool> {
-        let flags = if last {
-            bindings::FIEMAP_EXTENT_LAST
-        } else {
-            0
-        };
+    pub fn show(&self, extent: &Extent, last: bool) -> Result<bool> {
+        let mut flags = 0;
+        if last {
+            flags |= bindings::FIEMAP_EXTENT_LAST;
+        }
+        if extent.unwritten {
+            flags |= bindings::FIEMAP_EXTENT_UNWRITTEN;
+        }
         // SAFETY: the request is the VFS's, alive for the call.
         let full = unsafe {
             bindings::fiemap_fill_next_extent(
                 self.0,
-                file_block * BLOCK,
-                block * BLOCK,
-                len * BLOCK,
+                extent.file_block * BLOCK,
+                extent.block * BLOCK,
+                extent.len * BLOCK,
                 flags,
             )
         };
         to_result(full)?;
         Ok(full != 0)
     }
+}
+
+/// What is shown.
+pub struct Extent {
+    /// The first of its file blocks.
+    pub file_block: u64,
+    /// The first of its blocks on the device.
+    pub block: u64,
+    /// How many.
+    pub len: u64,
+    /// They are allocated, and not written.
+    pub unwritten: bool,
 }
 
 /// The operation.

@@ -3,6 +3,7 @@
 //! Walking one extent tree.
 
 use super::super::error::{Result, Structure};
+use super::super::extent::{unpack, Mapping};
 use super::super::format::{
     Extent, NodeHeader, BLOCK, KEY_BITS, MAX_FILE, NODE_EXTENTS, NODE_MAGIC,
 };
@@ -28,6 +29,8 @@ pub(super) struct Tree<'t> {
     pub(super) root: &'t [Extent],
     /// Of a directory: extents are leaves, each of one block.
     pub(super) directory: bool,
+    /// Of a regular file: extents may be unwritten.
+    pub(super) file: bool,
 }
 
 /// What a walk found.
@@ -48,13 +51,6 @@ struct Level {
     end: u64,
     what: Structure,
     at: u64,
-}
-
-/// What one leaf entry says.
-struct Run {
-    key: u64,
-    block: u64,
-    len: u64,
 }
 
 impl Checker<'_> {
@@ -127,17 +123,13 @@ impl Checker<'_> {
                 }
                 continue;
             }
-            let run = Run {
-                key,
-                block: entry.value.get() & ((1 << 40) - 1),
-                len: entry.value.get() >> 40,
-            };
-            if let Some(kind) = impossible_length(tree, &run) {
+            let run = unpack(&entry);
+            if let Some(kind) = impossible(tree, &run) {
                 self.problem(what, at, Some(tree.ino), kind);
                 walked.whole = false;
                 continue;
             }
-            free_from = run.key + run.len;
+            free_from = run.end();
             walked.blocks += run.len;
             if self.claim(what, at, tree.ino, run.block, run.len) {
                 each(run.key, run.block, run.len)?;
@@ -221,9 +213,13 @@ impl Checker<'_> {
     }
 }
 
-/// An extent without blocks, past the largest file offset, or of several blocks in a directory.
-fn impossible_length(tree: &Tree<'_>, run: &Run) -> Option<Kind> {
-    let Run { key, len, .. } = *run;
+/// An extent without blocks, past the largest file offset, of several blocks in a directory, or
+/// unwritten in what is no file.
+fn impossible(tree: &Tree<'_>, run: &Mapping) -> Option<Kind> {
+    let Mapping { key, len, .. } = *run;
+    if run.unwritten && !tree.file {
+        return Some(Kind::ExtentFlags { key });
+    }
     if len == 0 || (tree.directory && len != 1) {
         return Some(Kind::ExtentLength { key, len });
     }

@@ -326,6 +326,7 @@ impl Checker<'_> {
             at,
             root: &raw.root[..count],
             directory: raw.mode.get() >> 12 == DT_DIR.into(),
+            file: raw.mode.get() >> 12 == DT_REG.into(),
         };
         self.walk(&tree, each)
     }

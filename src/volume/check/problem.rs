@@ -228,9 +228,9 @@ pub enum Kind {
         /// The entry's key.
         key: u64,
     },
-    /// Flags in an extent that version 1 does not know.
+    /// An entry with bits beyond its key, or one of unwritten blocks where there are none.
     ExtentFlags {
-        /// The entry's key with the flags.
+        /// The entry's key, with the bits beyond it.
         key: u64,
     },
     /// An extent of no blocks, or of more than one in a directory.
@@ -403,7 +403,7 @@ impl fmt::Display for Kind {
                     "entry {key:#x} is outside the range of its place in the tree"
                 )
             }
-            Kind::ExtentFlags { key } => write!(f, "entry {key:#x} has unknown flags"),
+            Kind::ExtentFlags { key } => write!(f, "entry {key:#x} has flags that it cannot have"),
             Kind::ExtentLength { key, len } => {
                 write!(f, "entry {key:#x} has an impossible length of {len} blocks")
             }

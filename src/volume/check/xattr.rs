@@ -85,11 +85,7 @@ impl Checker<'_> {
             let head: XattrRecord = view(rest);
             let (name_len, value_len) = (usize::from(head.name_len), head.value_len());
             let body_at = HEAD + name_len.next_multiple_of(8);
-            let body_len = match usize::from(head.runs) {
-                0 => value_len.next_multiple_of(8),
-                runs => runs * 8,
-            };
-            let len = body_at + body_len;
+            let len = body_at + head.body_len();
             if len > rest.len() {
                 let len = len as u64;
                 walked.whole = self.bad_xattrs(block.ino, block.at, Kind::RecordLength { len });

@@ -128,7 +128,12 @@ impl Leaf {
     /// says of that.
     pub fn found(found: &Found, dir: &Inode) -> Result<Leaf> {
         match found.floor {
-            Some(Mapping { key, block, len: 1 }) => Ok(Leaf {
+            Some(Mapping {
+                key,
+                block,
+                len: 1,
+                unwritten: false,
+            }) => Ok(Leaf {
                 block,
                 owner: dir.ino(),
                 keys: (key, found.next.unwrap_or(KEY_END)),

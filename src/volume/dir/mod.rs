@@ -291,11 +291,7 @@ pub(super) fn first_leaf(ino: u64, block: u64) -> (super::format::Extent, impl A
         owner: ino,
         keys: (0, KEY_END),
     };
-    let extent = extent::pack(Mapping {
-        key: 0,
-        block,
-        len: 1,
-    });
+    let extent = extent::pack(Mapping::new(0, block, 1));
     (extent, leaf.empty())
 }
 

@@ -155,11 +155,7 @@ fn split<P: Pmem>(
     tx.init(right.at(), bytes)?;
 
     let before = dir.before::<WHOLE>();
-    let mapping = Mapping {
-        key,
-        block: right.block,
-        len: 1,
-    };
+    let mapping = Mapping::new(key, right.block, 1);
     dir.leaves.forget(leaf.block);
     let result = extent::insert(&mut tx, media, &mut dir.raw, dir.at, mapping, false)
         .and_then(|()| {

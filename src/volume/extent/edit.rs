@@ -22,11 +22,19 @@ pub const CUT_MAX: usize = NODE_EXTENTS;
 struct Change {
     at: usize,
     remove: usize,
-    add: [Extent; 2],
+    add: [Extent; 3],
     added: usize,
 }
 
 impl Change {
+    /// Adds an extent after those added before, at most three.
+    fn push(&mut self, m: Mapping) {
+        if let Some(e) = self.add.get_mut(self.added) {
+            *e = pack(m);
+            self.added += 1;
+        }
+    }
+
     fn add(&self) -> &[Extent] {
         &self.add[..self.added]
     }
@@ -79,7 +87,7 @@ fn splice<P: Pmem>(
             change = Change {
                 at: above,
                 remove: 1,
-                add: [Extent::default(); 2],
+                add: [Extent::default(); 3],
                 added: 0,
             };
             continue;
@@ -101,7 +109,7 @@ fn splice<P: Pmem>(
         change = Change {
             at: above,
             remove: 1,
-            add: [entry; 2],
+            add: [entry; 3],
             added: 1,
         };
     }
@@ -120,8 +128,11 @@ pub fn sub_blocks(raw: &mut RawInode, n: u64) {
 }
 
 /// Whether `b` continues `a`, on the media too, and one entry can hold both.
-fn joins(a: &Mapping, b: &Mapping) -> bool {
-    a.end() == b.key && a.block + a.len == b.block && a.len + b.len <= EXTENT_MAX
+pub fn joins(a: &Mapping, b: &Mapping) -> bool {
+    a.end() == b.key
+        && a.block + a.len == b.block
+        && a.unwritten == b.unwritten
+        && a.len + b.len <= EXTENT_MAX
 }
 
 /// Inserts `m` into the tree of `raw`, an inode at byte address `at`, and counts its blocks. With
@@ -156,8 +167,8 @@ pub fn insert<P: Pmem>(
     let mut change = Change {
         at: path.position(),
         remove: 0,
-        add: [Extent::default(); 2],
-        added: 1,
+        add: [Extent::default(); 3],
+        added: 0,
     };
     if merge {
         if let Some(before) = floor.filter(|f| joins(f, &new)) {
@@ -173,10 +184,73 @@ pub fn insert<P: Pmem>(
             change.remove += 1;
         }
     }
-    change.add[0] = pack(new);
+    change.push(new);
     splice(tx, media, raw, &path, change)?;
     add_blocks(raw, m.len);
     Ok(())
+}
+
+/// Makes the keys `from..to`, which lie in one extent of the tree of `raw`, an inode at byte address
+/// `at`, `unwritten` or not. They become one extent with neighbours in the same node where they
+/// continue each other.
+///
+/// The part before and the part after may need two more entries: [`make_room`] must have been
+/// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are already
+/// what they are to be. On an error the transaction must be dropped, and `raw` with it.
+pub fn mark<P: Pmem>(
+    tx: &mut Tx<'_, P>,
+    media: &Media<'_, P>,
+    raw: &mut RawInode,
+    at: u64,
+    (from, to): (u64, u64),
+    unwritten: bool,
+) -> Result<()> {
+    let mut path = Path::new(raw);
+    path.descend(media, raw, at, from)?;
+    let whole = |m: &Mapping| from < to && to <= m.end() && m.unwritten != unwritten;
+    let old = path.found.floor.filter(whole).ok_or(Error::Exists)?;
+    let index = path.leaf().index();
+    let mut before = None;
+    let mut visit = |i: usize, e: &Extent| {
+        if i + 1 == index {
+            before = Some(unpack(e));
+        }
+    };
+    if path.leaf == 0 {
+        scan_root(media, raw, at, &mut visit)?;
+    } else {
+        scan(media, &path.expect(path.leaf), &mut visit)?;
+    }
+    let mut new = Mapping {
+        unwritten,
+        ..old.part(from, to)
+    };
+    let mut change = Change {
+        at: index,
+        remove: 1,
+        add: [Extent::default(); 3],
+        added: 0,
+    };
+    if from > old.key {
+        change.push(old.part(old.key, from));
+    } else if let Some(before) = before.filter(|b| joins(b, &new)) {
+        new = Mapping {
+            len: before.len + new.len,
+            ..before
+        };
+        change.at -= 1;
+        change.remove += 1;
+    }
+    let after = path.after.filter(|a| to == old.end() && joins(&new, a));
+    if let Some(after) = after {
+        new.len += after.len;
+        change.remove += 1;
+    }
+    change.push(new);
+    if to < old.end() {
+        change.push(old.part(to, old.end()));
+    }
+    splice(tx, media, raw, &path, change)
 }
 
 /// Removes the keys `from..to` from the last leaf of the tree of `raw` that maps any of them, and
@@ -207,7 +281,7 @@ pub fn cut<P: Pmem>(
     let mut change = Change {
         at: 0,
         remove: 0,
-        add: [Extent::default(); 2],
+        add: [Extent::default(); 3],
         added: 0,
     };
     let mut first_key = from;
@@ -230,16 +304,15 @@ pub fn cut<P: Pmem>(
         let skip = start - m.key;
         let len = end.min(to).saturating_sub(start);
         if skip > 0 {
-            change.add[0] = pack(Mapping { len: skip, ..m });
-            change.added = 1;
+            change.push(Mapping { len: skip, ..m });
         }
-        if end > to && change.added < change.add.len() {
-            change.add[change.added] = pack(Mapping {
+        if end > to {
+            change.push(Mapping {
                 key: to,
                 block: m.block.saturating_add(to.saturating_sub(m.key)),
                 len: end - to,
+                ..m
             });
-            change.added += 1;
         }
         freed += len;
         if result.is_ok() {
@@ -323,7 +396,7 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
         &Change {
             at: 0,
             remove: count,
-            add: [entry; 2],
+            add: [entry; 3],
             added: 1,
         },
     )?;
@@ -376,7 +449,7 @@ fn split<P: Pmem>(
     let change = Change {
         at: above.index() + 1,
         remove: 0,
-        add: [entry; 2],
+        add: [entry; 3],
         added: 1,
     };
     if level == 1 {

@@ -27,7 +27,7 @@ use super::error::{Error, Result};
 use super::format::{Extent, RawInode};
 use super::pmem::Pmem;
 
-pub use edit::{add_blocks, cut, insert, make_room, sub_blocks};
+pub use edit::{add_blocks, cut, insert, joins, make_room, mark, sub_blocks};
 pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
 pub use rebuild::{read_whole, replace, Whole};
 
@@ -44,12 +44,35 @@ pub struct Mapping {
     pub block: u64,
     /// Blocks, 1 to [`super::format::EXTENT_MAX`].
     pub len: u64,
+    /// The blocks are the file's, but hold nothing of it yet: they read as zeros. Only in the trees
+    /// of regular files.
+    pub unwritten: bool,
 }
 
 impl Mapping {
+    /// An extent that is written.
+    pub fn new(key: u64, block: u64, len: u64) -> Mapping {
+        Mapping {
+            key,
+            block,
+            len,
+            unwritten: false,
+        }
+    }
+
     /// The first key after this extent.
     pub fn end(&self) -> u64 {
         self.key + self.len
+    }
+
+    /// The part of it from key `from` up to `to`, which lie in it.
+    pub fn part(&self, from: u64, to: u64) -> Mapping {
+        Mapping {
+            key: from,
+            block: self.block + (from - self.key),
+            len: to - from,
+            ..*self
+        }
     }
 }
 

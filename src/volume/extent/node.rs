@@ -25,6 +25,8 @@ use crate::volume::Volume;
 pub const KEY_END: u64 = 1 << KEY_BITS;
 /// Bits of `Extent::value` that hold the block; the length lies above.
 const BLOCK_BITS: u32 = 40;
+/// The bit of `Extent::value` that says that the blocks are unwritten.
+const UNWRITTEN: u64 = 1 << 63;
 /// Bytes of a node's header.
 const HEADER: usize = size_of::<NodeHeader>();
 /// Bytes of an entry.
@@ -96,16 +98,18 @@ impl Expect {
 pub fn pack(m: Mapping) -> Extent {
     Extent {
         key: U64::new(m.key),
-        value: U64::new((m.len << BLOCK_BITS) | m.block),
+        value: U64::new((m.len << BLOCK_BITS) | m.block | if m.unwritten { UNWRITTEN } else { 0 }),
     }
 }
 
 /// What the entry of a leaf says. Not verified.
 pub fn unpack(e: &Extent) -> Mapping {
+    let value = e.value.get();
     Mapping {
         key: e.key.get(),
-        block: e.value.get() & ((1 << BLOCK_BITS) - 1),
-        len: e.value.get() >> BLOCK_BITS,
+        block: value & ((1 << BLOCK_BITS) - 1),
+        len: (value & !UNWRITTEN) >> BLOCK_BITS,
+        unwritten: value & UNWRITTEN != 0,
     }
 }
 

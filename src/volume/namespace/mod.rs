@@ -201,11 +201,7 @@ fn put_content<P: Pmem>(
             }
             let block = tx.alloc(Want::blocks(1))?.block;
             tx.init(block * BLOCK, target)?;
-            raw.root[0] = extent::pack(Mapping {
-                key: 0,
-                block,
-                len: 1,
-            });
+            raw.root[0] = extent::pack(Mapping::new(0, block, 1));
         }
     }
     raw.root_count = U16::new(1);
@@ -370,7 +366,7 @@ impl<P: Pmem> Volume<P> {
             return Ok(len);
         }
         match extent::lookup(&Media::of(self), None, raw, inode.at(), 0)?.floor {
-            Some(m) if m.key == 0 => {
+            Some(m) if m.key == 0 && !m.unwritten => {
                 self.pmem().read(m.block * BLOCK, &mut buf[..len])?;
                 Ok(len)
             }

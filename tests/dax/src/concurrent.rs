@@ -2,18 +2,23 @@
 
 //! Many at once: nothing hangs, and nothing is lost that can be seen without a crash.
 
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
 use crate::hot::PATIENCE;
-use crate::sys::{create, fallocate, filled, wait_until, Map, PAGE};
+use crate::sys::{check_len, create, fallocate, filled, wait_until, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("syncs of one page by four threads", syncs),
     ("faults of many threads on one hole", one_hole),
+    (
+        "write(2) to preallocated blocks, and stores beside it",
+        one_unwritten,
+    ),
     ("stores, syncs, truncation, punching", storm),
     ("syncs of the file system while files come and go", sync_all),
 ];
@@ -129,6 +134,44 @@ fn one_hole(place: &Place) -> Result<()> {
                 ensure!(map.load(i * 64) == 1, "round {round}: store {i} is lost");
             }
         }
+    }
+    Ok(())
+}
+
+/// A write that begins and ends within preallocated blocks takes long, for its buffer faults; what is
+/// stored beside it meanwhile must stay.
+fn one_unwritten(place: &Place) -> Result<()> {
+    let source = create(&place.fresh("source"))?;
+    source.set_len(3 * PAGE as u64)?;
+    for round in 0..300 {
+        let file = create(&place.fresh("a"))?;
+        fallocate(&file, 0, 0, 3 * PAGE as u64)?;
+        let map = Map::shared(&file, 3 * PAGE)?;
+        let buffer = Map::private(&source, 3 * PAGE)?;
+        let begins = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            let write = scope.spawn(|| {
+                begins.store(true, Relaxed);
+                let (from, len) = (buffer.at(PAGE - 100), PAGE + 200);
+                // SAFETY: the buffer is mapped.
+                check_len(unsafe { libc::pwrite(file.as_raw_fd(), from.cast(), len, 3900) })
+            });
+            while !begins.load(Relaxed) {
+                std::hint::spin_loop();
+            }
+            for i in 0..round % 100 * 200 {
+                std::hint::black_box(i);
+            }
+            map.store(10, 1);
+            map.store(3 * PAGE - 10, 2);
+            ensure!(write.join().unwrap()? == PAGE + 200);
+            Ok(())
+        })?;
+        let stored = (map.load(10), map.load(3 * PAGE - 10));
+        ensure!(
+            stored == (1, 2),
+            "round {round}: {stored:?} is left of (1, 2)"
+        );
     }
     Ok(())
 }

@@ -35,6 +35,14 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ("a hole in a private mapping", private_hole),
     (
+        "preallocated blocks are written by a store, and by no load",
+        unwritten,
+    ),
+    (
+        "a preallocated range of 2 MiB is written by one fault",
+        unwritten_huge,
+    ),
+    (
         "read(2) and write(2) with buffers mapped from the same file",
         own_buffers,
     ),
@@ -204,6 +212,69 @@ fn private_hole(place: &Place) -> Result<()> {
         "a private store took a block"
     );
     ensure!(read_at(&file, 2 * PAGE, 0)?.iter().all(|byte| *byte == 0));
+    Ok(())
+}
+
+/// The bytes from `at` on that are data, by lseek(2), up to the next that are not; `None` if there are
+/// none.
+fn data_from(file: &std::fs::File, at: usize) -> Result<Option<std::ops::Range<usize>>> {
+    let seek = |at: usize, whence| {
+        // SAFETY: a plain system call.
+        let to = unsafe { libc::lseek(file.as_raw_fd(), at as i64, whence) };
+        usize::try_from(to).ok()
+    };
+    let Some(from) = seek(at, libc::SEEK_DATA) else {
+        return Ok(None);
+    };
+    Ok(seek(from, libc::SEEK_HOLE).map(|to| from..to))
+}
+
+fn unwritten(place: &Place) -> Result<()> {
+    // Old data where the blocks will be.
+    let old = create(&place.fresh("old"))?;
+    write_at(&old, &[0xee; 16 * PAGE], 0)?;
+    drop(old);
+    std::fs::remove_file(place.dir.join("old"))?;
+    let file = create(&place.fresh("a"))?;
+    fallocate(&file, 0, 0, 16 * PAGE as u64)?;
+    let map = Map::shared(&file, 16 * PAGE)?;
+    ensure!((0..16 * PAGE).step_by(512).all(|at| map.load(at) == 0));
+    ensure!(data_from(&file, 0)?.is_none(), "a load made data");
+    let free = free_blocks(&place.dir)?;
+    map.store(5 * PAGE + 9, 1);
+    ensure!(data_from(&file, 0)? == Some(5 * PAGE..6 * PAGE));
+    ensure!(free_blocks(&place.dir)? == free, "free blocks");
+    write_at(&file, b"across", 7 * PAGE - 3)?;
+    ensure!(data_from(&file, 6 * PAGE)? == Some(6 * PAGE..8 * PAGE));
+    ensure!(map.load(7 * PAGE - 1) == b'r' && map.load(7 * PAGE) == b'o');
+    let mut expected = vec![0; 16 * PAGE];
+    expected[5 * PAGE + 9] = 1;
+    expected[7 * PAGE - 3..][..6].copy_from_slice(b"across");
+    ensure!(read_at(&file, 16 * PAGE, 0)? == expected);
+    // Zeros again, at once and for the mapping.
+    let zero = libc::FALLOC_FL_ZERO_RANGE;
+    fallocate(&file, zero, PAGE + 5, 14 * PAGE as u64)?;
+    ensure!(data_from(&file, 0)?.is_none(), "data is left");
+    ensure!(map.load(5 * PAGE + 9) == 0 && map.load(7 * PAGE) == 0);
+    map.store(5 * PAGE, 3);
+    ensure!(map.load(5 * PAGE + 9) == 0 && read_at(&file, 1, 5 * PAGE)? == [3]);
+    ensure!(free_blocks(&place.dir)? == free, "free blocks");
+    Ok(())
+}
+
+fn unwritten_huge(place: &Place) -> Result<()> {
+    let huge = 512 * PAGE;
+    let file = create(&place.fresh("a"))?;
+    fallocate(&file, 0, 0, 2 * huge as u64)?;
+    let map = Map::shared(&file, 2 * huge)?;
+    place
+        .counters
+        .expect(&[("huge_faults", 1), ("mkwrite_faults", 0)], || {
+            (0..huge).step_by(PAGE).for_each(|at| map.store(at, 7));
+            Ok(())
+        })?;
+    ensure!(data_from(&file, 0)? == Some(0..huge));
+    ensure!(read_at(&file, 1, huge - PAGE)? == [7] && read_at(&file, 1, huge - 1)? == [0]);
     Ok(())
 }
 

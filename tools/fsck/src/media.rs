@@ -203,10 +203,7 @@ impl<'a> Media<'a> {
         while let Ok((head, tail)) = XattrRecord::read_from_prefix(rest) {
             let name_len = usize::from(head.name_len);
             let body_at = name_len.next_multiple_of(8);
-            let body_len = match usize::from(head.runs) {
-                0 => head.value_len().next_multiple_of(8),
-                runs => runs * 8,
-            };
+            let body_len = head.body_len();
             let (Some(name), Some(body)) =
                 (tail.get(..name_len), tail.get(body_at..body_at + body_len))
             else {
@@ -245,7 +242,7 @@ impl<'a> Media<'a> {
         let mut runs = Vec::new();
         if let Some((records, _)) = self.xattrs(raw) {
             let (key, block, len) = (0, raw.xattr_block.get(), 1);
-            runs.push(Mapping { key, block, len });
+            runs.push(Mapping::new(key, block, len));
             runs.extend(records.iter().flat_map(Xattr::runs));
         }
         runs.retain(|run| self.geo.is_data(run.block, run.len));
@@ -297,6 +294,9 @@ impl<'a> Media<'a> {
                 continue;
             }
             let m = unpack(entry);
+            if m.unwritten && file_type(raw) != DT_REG {
+                continue;
+            }
             let most = if directory { 1 } else { EXTENT_MAX };
             let end = if directory {
                 KEY_END

@@ -15,11 +15,11 @@ use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::BLOCK;
 use rdax_volume::volume::inode::Inode;
 
-/// A file whose blocks are followed one by one: file block to block.
+/// A file whose blocks are followed one by one: file block to block, and whether it is unwritten.
 struct Mirror {
     vol: Vol,
     file: Inode,
-    blocks: BTreeMap<u64, u64>,
+    blocks: BTreeMap<u64, (u64, bool)>,
 }
 
 impl Mirror {
@@ -47,7 +47,51 @@ impl Mirror {
             .insert(&mut self.file, key, reserved, None, time(2))
             .unwrap();
         for i in 0..run.len {
-            assert_eq!(self.blocks.insert(key + i, run.block + i), None);
+            assert_eq!(self.blocks.insert(key + i, (run.block + i, false)), None);
+        }
+    }
+
+    /// Makes `len` blocks at `key` unwritten, or as many as there are before the next extent.
+    fn preallocate(&mut self, key: u64, len: u64) {
+        match self.vol.preallocate(&mut self.file, key, len, time(2)) {
+            Err(e) => assert!(self.blocks.contains_key(&key), "{e:?}"),
+            Ok(run) => {
+                assert!((1..=len).contains(&run.len));
+                for i in 0..run.len {
+                    let block = (run.block + i, true);
+                    assert_eq!(self.blocks.insert(key + i, block), None);
+                }
+            }
+        }
+    }
+
+    /// Makes data of the blocks at `key`, up to `len`, if they are unwritten.
+    fn fill(&mut self, key: u64, len: u64) {
+        let before = self.blocks.get(&key).copied();
+        match self.vol.fill(&mut self.file, key, len, None) {
+            Err(e) => assert!(e == Error::Exists && before.is_some_and(|b| !b.1), "{e:?}"),
+            Ok(run) => {
+                assert!(before.is_none_or(|b| b == (run.block, true)), "{before:?}");
+                for i in 0..run.len {
+                    let old = self.blocks.insert(key + i, (run.block + i, false));
+                    assert_eq!(old, before.map(|b| (b.0 + i, true)));
+                }
+            }
+        }
+    }
+
+    fn unwrite(&mut self, key: u64, len: u64) {
+        self.vol.unwrite(&mut self.file, key, len, time(3)).unwrap();
+        for (_, (_, unwritten)) in self.blocks.range_mut(key..key + len) {
+            *unwritten = true;
+        }
+    }
+
+    /// What [`Volume::map`] says of the blocks from `key` on is the mirror's.
+    fn check_run(&self, key: u64, run: std::ops::Range<u64>, unwritten: bool) {
+        for (i, block) in run.enumerate() {
+            let key = key + i as u64;
+            assert_eq!(self.blocks.get(&key), Some(&(block, unwritten)), "{key}");
         }
     }
 
@@ -67,11 +111,8 @@ impl Mirror {
     /// What is at `key`, by tree and by mirror.
     fn check_at(&self, key: u64) {
         match self.vol.map(&self.file, key, 1 << 40).unwrap() {
-            Map::Run { block, len } => {
-                for i in 0..len {
-                    assert_eq!(self.blocks.get(&(key + i)), Some(&(block + i)), "{key}+{i}");
-                }
-            }
+            Map::Run { block, len } => self.check_run(key, block..block + len, false),
+            Map::Unwritten { block, len } => self.check_run(key, block..block + len, true),
             Map::Hole { len } => {
                 assert_eq!(
                     self.blocks.range(key..key + len).next(),
@@ -90,13 +131,11 @@ impl Mirror {
         let mut seen = 0;
         while key < 1 << 50 {
             self.check_at(key);
-            key += match self.vol.map(&self.file, key, 1 << 50).unwrap() {
-                Map::Run { len, .. } => {
-                    seen += len;
-                    len
-                }
-                Map::Hole { len } => len,
-            };
+            let map = self.vol.map(&self.file, key, 1 << 50).unwrap();
+            if !matches!(map, Map::Hole { .. }) {
+                seen += map.file_blocks();
+            }
+            key += map.file_blocks();
         }
         assert_eq!(seen, self.blocks.len() as u64);
         assert!(self.file.blocks() >= seen);
@@ -164,6 +203,73 @@ fn descending_order() {
 #[test]
 fn mixed_order_with_neighbours() {
     grind(3, 6_000, 12_000, |_, r| r.next());
+}
+
+/// Extents of the file's tree, as many as [`Volume::map`] tells apart.
+fn extents(m: &Mirror) -> usize {
+    let (mut key, mut count) = (0, 0);
+    while key < 1 << 50 {
+        let map = m.vol.map(&m.file, key, 1 << 50).unwrap();
+        count += usize::from(!matches!(map, Map::Hole { .. }));
+        key += map.file_blocks();
+    }
+    count
+}
+
+#[test]
+fn unwritten_and_back() {
+    let (mut m, ram) = Mirror::new(64 << 20);
+    let mut random = Random(4);
+    const KEYS: u64 = 4_000;
+    for step in 0..9_000 {
+        let (key, len) = (random.below(KEYS), 1 + random.below(30));
+        match random.below(20) {
+            0..=4 => m.preallocate(key, len),
+            5..=10 => m.fill(key, 1 + len % 4),
+            11..=12 => m.insert(key, 1),
+            13..=17 => m.unwrite(key, 1 + len % 8),
+            18 => m.punch(key, len),
+            _ => m.check_at(key),
+        }
+        if step % 1_000 == 0 {
+            m.check_all();
+            assert_clean(&*ram);
+        }
+    }
+    assert!(m.file.raw().depth > 0);
+    m.check_all();
+    m.unwrite(0, KEYS + 40);
+    m.check_all();
+    assert!(m.blocks.values().all(|b| b.1));
+    let (free, _) = assert_clean(&*ram);
+    assert_eq!(free, m.vol.free_blocks());
+    m.punch(0, KEYS + 40);
+    assert_eq!(m.file.blocks(), 0);
+    assert_clean(&*ram);
+}
+
+#[test]
+fn what_is_written_in_order_becomes_one_extent() {
+    let (mut m, ram) = Mirror::new(16 << 20);
+    m.preallocate(10, 300);
+    assert_eq!(extents(&m), 1);
+    for i in 0..100 {
+        m.fill(10 + 3 * i, 3);
+        assert_eq!(extents(&m), if i < 99 { 2 } else { 1 });
+    }
+    m.check_all();
+    // Back from the end, and then from both sides of what is left.
+    for i in (0..60).rev() {
+        m.unwrite(250 + i, 1);
+        assert_eq!(extents(&m), 2);
+    }
+    m.fill(260, 40);
+    assert_eq!(extents(&m), 4);
+    m.fill(250, 10);
+    m.fill(300, 10);
+    assert_eq!(extents(&m), 1);
+    m.check_all();
+    assert_clean(&*ram);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use common::*;
 use proptest::prelude::*;
@@ -24,7 +24,8 @@ struct Mirror {
     ram: Shared<Ram>,
     file: Inode,
     content: Vec<u8>,
-    mapped: BTreeSet<u64>,
+    /// The blocks that the file has, and whether they are data.
+    mapped: BTreeMap<u64, bool>,
     clock: i64,
 }
 
@@ -47,7 +48,7 @@ impl Mirror {
             ram,
             file,
             content: Vec::new(),
-            mapped: BTreeSet::new(),
+            mapped: BTreeMap::new(),
             clock: 1,
         }
     }
@@ -64,7 +65,8 @@ impl Mirror {
                     self.content.resize(end as usize, 0);
                 }
                 self.content[pos as usize..end as usize].copy_from_slice(&data);
-                self.mapped.extend(pos / BLOCK..end.div_ceil(BLOCK));
+                let blocks = pos / BLOCK..end.div_ceil(BLOCK);
+                self.mapped.extend(blocks.map(|block| (block, true)));
             }
             Op::StrayStore(pos, byte) => {
                 // As a program may through its mapping: beyond the size, in the last block.
@@ -75,13 +77,16 @@ impl Mirror {
                 }
             }
             Op::Fill(block, len) => {
-                let is_mapped = self.mapped.contains(&block);
+                let is_mapped = self.mapped.get(&block).copied();
                 match self.vol.fill(&mut self.file, block, len, Some(now)) {
-                    Err(e) => assert!(is_mapped && e == Error::Exists),
+                    Err(e) => assert!(is_mapped == Some(true) && e == Error::Exists),
                     Ok(run) => {
-                        assert!(!is_mapped && run.len <= len && run.len > 0);
+                        assert!(run.len <= len && run.len > 0);
                         for i in 0..run.len {
-                            assert!(self.mapped.insert(block + i));
+                            assert_eq!(
+                                self.mapped.insert(block + i, true),
+                                is_mapped.map(|_| false)
+                            );
                             let mut bytes = [1; BLOCK as usize];
                             self.ram.read((run.block + i) * BLOCK, &mut bytes).unwrap();
                             assert_eq!(bytes, [0; BLOCK as usize]);
@@ -89,6 +94,24 @@ impl Mirror {
                         assert_eq!(self.file.ctime(), now);
                     }
                 }
+            }
+            Op::Preallocate(block, len) => {
+                match self.vol.preallocate(&mut self.file, block, len, now) {
+                    Err(e) => assert!(self.mapped.contains_key(&block) && e == Error::Exists),
+                    Ok(run) => {
+                        for i in 0..run.len {
+                            assert_eq!(self.mapped.insert(block + i, false), None);
+                        }
+                        assert_eq!(self.file.ctime(), now);
+                    }
+                }
+            }
+            Op::Unwrite(block, len) => {
+                self.vol.unwrite(&mut self.file, block, len, now).unwrap();
+                for (_, data) in self.mapped.range_mut(block..block + len) {
+                    *data = false;
+                }
+                self.zero(block, len);
             }
             Op::Truncate(size) => {
                 let shorter = size <= self.file.size();
@@ -102,24 +125,29 @@ impl Mirror {
                     assert!(tail.iter().all(|b| *b == 0));
                 }
                 if size as usize <= self.content.len() {
-                    self.mapped.retain(|b| *b < size.div_ceil(BLOCK));
+                    self.mapped.retain(|b, _| *b < size.div_ceil(BLOCK));
                 }
                 self.content.resize(size as usize, 0);
                 assert_eq!(self.file.mtime(), now);
             }
             Op::Punch(block, len) => {
                 self.vol.punch(&mut self.file, block, len, now).unwrap();
-                self.mapped.retain(|b| !(block..block + len).contains(b));
-                let size = self.content.len();
-                let from = ((block * BLOCK) as usize).min(size);
-                let to = (((block + len) * BLOCK) as usize).min(size);
-                self.content[from..to].fill(0);
+                self.mapped.retain(|b, _| !(block..block + len).contains(b));
+                self.zero(block, len);
             }
             Op::Remount => {
                 self.vol = mount(self.ram.clone());
                 self.file = self.vol.iget(self.file.ino()).unwrap();
             }
         }
+    }
+
+    /// Makes zeros of blocks of the content.
+    fn zero(&mut self, block: u64, len: u64) {
+        let size = self.content.len();
+        let from = ((block * BLOCK) as usize).min(size);
+        let to = (((block + len) * BLOCK) as usize).min(size);
+        self.content[from..to].fill(0);
     }
 
     fn check(&self) {
@@ -136,10 +164,12 @@ impl Mirror {
         for at in (0..size + BLOCK).step_by(1777) {
             let inside = |a: &u64| *a < size;
             let from = |b: u64| (b * BLOCK).max(at);
-            let data = self.mapped.range(at / BLOCK..).map(|b| from(*b)).next();
+            let mut data = self.mapped.range(at / BLOCK..).filter(|b| *b.1);
+            let data = data.next().map(|b| from(*b.0));
             let data = data.filter(inside).filter(|_| at < size);
             assert_eq!(self.vol.seek_data(&self.file, at).unwrap(), data);
-            let hole = (at / BLOCK..).find(|b| !self.mapped.contains(b)).map(from);
+            let is_hole = |b: &u64| self.mapped.get(b) != Some(&true);
+            let hole = (at / BLOCK..).find(is_hole).map(from);
             let hole = hole.map(|a| a.min(size)).filter(|_| at < size);
             assert_eq!(self.vol.seek_hole(&self.file, at).unwrap(), hole);
         }
@@ -156,6 +186,8 @@ enum Op {
     Write(u64, u64, u8),
     StrayStore(u64, u8),
     Fill(u64, u64),
+    Preallocate(u64, u64),
+    Unwrite(u64, u64),
     Truncate(u64),
     Punch(u64, u64),
     Remount,
@@ -168,6 +200,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (pos.clone(), 1..200u64, 1..=255u8).prop_map(|(p, n, b)| Op::Write(p, n, b)),
         2 => (0..BLOCK, 1..=255u8).prop_map(|(p, b)| Op::StrayStore(p, b)),
         3 => (0..SPAN - 12, 1..12u64).prop_map(|(b, n)| Op::Fill(b, n)),
+        3 => (0..SPAN - 12, 1..12u64).prop_map(|(b, n)| Op::Preallocate(b, n)),
+        2 => (0..SPAN - 20, 1..20u64).prop_map(|(b, n)| Op::Unwrite(b, n)),
         3 => pos.prop_map(Op::Truncate),
         2 => (0..SPAN, 1..20u64).prop_map(|(b, n)| Op::Punch(b, n)),
         1 => Just(Op::Remount),
@@ -317,6 +351,9 @@ fn other_inodes_have_no_blocks() {
         vol.fill(&mut fifo, 0, 1, None).map(drop),
         vol.truncate(&mut dir, 0, time(1)),
         vol.punch(&mut dir, 0, 9, time(1)),
+        vol.preallocate(&mut fifo, 0, 1, time(1)).map(drop),
+        vol.convert(&mut fifo, 0..1, None, time(1)),
+        vol.unwrite(&mut dir, 0, 1, time(1)).map(drop),
         vol.extend(&mut fifo, 9, 9, Some(time(1))),
         vol.seek_data(&fifo, 0).map(drop),
     ] {

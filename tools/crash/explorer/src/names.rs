@@ -100,7 +100,7 @@ fn inode(volume: &Volume<Ram>, at: u64) -> Option<String> {
         // Only of regular files: of others there is an error, and the next one's turn.
         while let Ok(map) = volume.map(&inode, file_block, end.max(1)) {
             file_block += match map {
-                Map::Run { block, len } => {
+                Map::Run { block, len } | Map::Unwritten { block, len } => {
                     let run = block * BLOCK..(block + len) * BLOCK;
                     if run.contains(&at) {
                         let byte = file_block * BLOCK + (at - run.start);

@@ -117,6 +117,11 @@ const OPS: &[Op] = &[
         at: 4000,
         len: 5000,
     },
+    Op::WriteZeroes {
+        path: "foo",
+        at: 4000,
+        len: 5000,
+    },
     Op::Chmod {
         path: "foo",
         mode: 0o600,

@@ -182,9 +182,10 @@ fn compare_partly(
     let (old_size, size) = (old.data.len() as u64, bytes.len() as u64);
     let new_size = partly.new.data.len() as u64;
     let (from, to) = match *partly.op {
-        Op::Write { at, len, .. } | Op::Punch { at, len, .. } | Op::Zero { at, len, .. } => {
-            (at, at + len)
-        }
+        Op::Write { at, len, .. }
+        | Op::Punch { at, len, .. }
+        | Op::Zero { at, len, .. }
+        | Op::WriteZeroes { at, len, .. } => (at, at + len),
         _ => (0, 0),
     };
     // A write may grow it over whole new blocks first.
@@ -206,8 +207,8 @@ fn compare_partly(
         if matches!(partly.op, Op::Punch { .. })
             && at % BLOCK == 0
             && from <= at
-            && block_end <= to.min(size)
-            && bytes[at as usize..block_end as usize]
+            && block_end <= to
+            && bytes[at as usize..block_end.min(size) as usize]
                 .iter()
                 .all(|byte| *byte == 0)
         {

@@ -413,7 +413,7 @@ impl Tree {
                 }
                 Ok(())
             }
-            Op::Zero { path, at, len } => {
+            Op::Zero { path, at, len } | Op::WriteZeroes { path, at, len } => {
                 self.check_len(path, at + len)?;
                 self.content_mut(path)?
                     .overwrite(at, &vec![0; len as usize]);

@@ -61,6 +61,8 @@ pub enum Op {
     Punch { path: Path, at: u64, len: u64 },
     /// `fallocate(FALLOC_FL_ZERO_RANGE)`.
     Zero { path: Path, at: u64, len: u64 },
+    /// `fallocate(FALLOC_FL_WRITE_ZEROES)`.
+    WriteZeroes { path: Path, at: u64, len: u64 },
     /// `chmod`.
     Chmod { path: Path, mode: u16 },
     /// `utimensat`: sets both times, in seconds.
@@ -167,6 +169,7 @@ impl Op {
             | Op::Fallocate { path, .. }
             | Op::Punch { path, .. }
             | Op::Zero { path, .. }
+            | Op::WriteZeroes { path, .. }
             | Op::Chmod { path, .. }
             | Op::Utimes { path, .. }
             | Op::Setxattr { path, .. }
@@ -200,6 +203,7 @@ impl Op {
             | Op::Fallocate { len, .. }
             | Op::Punch { len, .. }
             | Op::Zero { len, .. }
+            | Op::WriteZeroes { len, .. }
             | Op::Load { len, .. }
             | Op::Flush { len, .. }
             | Op::Msync { len, .. } => len > 0,
@@ -237,6 +241,7 @@ impl fmt::Display for Op {
             Op::Fallocate { path, at, len, .. } => write!(f, "allocate {path} {at}+{len}"),
             Op::Punch { path, at, len } => write!(f, "punch {path} {at}+{len}"),
             Op::Zero { path, at, len } => write!(f, "zero {path} {at}+{len}"),
+            Op::WriteZeroes { path, at, len } => write!(f, "zeroes {path} {at}+{len}"),
             Op::Chmod { path, mode } => write!(f, "chmod {path} {mode:o}"),
             Op::Utimes { path, mtime } => write!(f, "utimes {path} {mtime}"),
             Op::Setxattr { path, name, len } => write!(f, "setxattr {path} {name} {len}"),

@@ -143,6 +143,7 @@ fn partly(seen: &Seen, old: &Tree, new: &Tree, op: &Op) -> Option<Vec<Violation>
         Op::Write { path, .. }
         | Op::Punch { path, .. }
         | Op::Zero { path, .. }
+        | Op::WriteZeroes { path, .. }
         | Op::Fallocate { path, .. } => path,
         _ => return None,
     };

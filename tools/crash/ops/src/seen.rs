@@ -129,7 +129,7 @@ fn read<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<Vec<u8>> {
     while block * BLOCK < size {
         let left = size.div_ceil(BLOCK) - block;
         block += match volume.map(inode, block, left)? {
-            Map::Hole { len } => len,
+            Map::Hole { len } | Map::Unwritten { len, .. } => len,
             Map::Run { block: first, len } => {
                 let end = size.min((block + len) * BLOCK);
                 let part = &mut bytes[(block * BLOCK) as usize..end as usize];

@@ -247,10 +247,14 @@ fn extent(entry: &Extent, height: u8) -> Node {
             .field("block", entry.value.get());
     }
     let m = unpack(entry);
-    Node::new("extent")
+    let shown = Node::new("extent")
         .field("key", key)
         .field("block", m.block)
-        .field("len", m.len)
+        .field("len", m.len);
+    match m.unwritten {
+        true => shown.field("unwritten", true),
+        false => shown,
+    }
 }
 
 /// The tree of the inode in the slot at `at`, with its nodes.

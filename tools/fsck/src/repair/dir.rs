@@ -331,7 +331,7 @@ impl Repair<'_, '_> {
         let mut extents = Vec::new();
         for ((key, names), block) in leaves.into_iter().zip(blocks) {
             self.write_leaf(ino, key, block, &names)?;
-            extents.push(Mapping { key, block, len: 1 });
+            extents.push(Mapping::new(key, block, 1));
         }
         raw.size = U64::new(extents.len() as u64 * BLOCK);
         self.grow_tree(&mut raw, &extents)?;

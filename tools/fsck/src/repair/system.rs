@@ -378,6 +378,6 @@ impl Repair<'_, '_> {
 fn push(extents: &mut Vec<Mapping>, key: u64, block: u64, len: u64) {
     match extents.last_mut() {
         Some(last) if last.end() == key && last.block + last.len == block => last.len += len,
-        _ => extents.push(Mapping { key, block, len }),
+        _ => extents.push(Mapping::new(key, block, len)),
     }
 }

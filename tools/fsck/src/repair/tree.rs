@@ -89,8 +89,7 @@ impl Repair<'_, '_> {
             for shared in overlaps(&m, twice) {
                 extents.push(part(&m, from, shared.block));
                 from = shared.end();
-                let key = m.key + (shared.block - m.block);
-                let copies = self.copy(key, shared)?;
+                let copies = self.copy(&part(&m, shared.block, shared.end()))?;
                 let len: u64 = copies.iter().map(|m| m.len).sum();
                 copied += len;
                 cut += shared.len - len;
@@ -119,9 +118,8 @@ impl Repair<'_, '_> {
         Ok(())
     }
 
-    /// Copies of the blocks `shared`, which stand for the keys from `key` on; fewer if there is no
-    /// space.
-    fn copy(&mut self, key: u64, shared: Run) -> Result<Vec<Mapping>> {
+    /// Copies of `shared`; fewer blocks if there is no space.
+    fn copy(&mut self, shared: &Mapping) -> Result<Vec<Mapping>> {
         let mut copies = Vec::new();
         let mut done = 0;
         while done < shared.len {
@@ -138,9 +136,10 @@ impl Repair<'_, '_> {
                 self.media.pmem.store_nt((run.block + i) * BLOCK, &bytes)?;
             }
             copies.push(Mapping {
-                key: key + done,
+                key: shared.key + done,
                 block: run.block,
                 len: run.len,
+                ..*shared
             });
             done += run.len;
         }
@@ -227,9 +226,5 @@ fn overlaps(m: &Mapping, twice: &[Run]) -> Vec<Run> {
 
 /// The part of `m` on the blocks `from..to`.
 fn part(m: &Mapping, from: u64, to: u64) -> Mapping {
-    Mapping {
-        key: m.key + (from - m.block),
-        block: from,
-        len: to - from,
-    }
+    m.part(m.key + (from - m.block), m.key + (to - m.block))
 }

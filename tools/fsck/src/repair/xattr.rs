@@ -130,7 +130,7 @@ impl Repair<'_, '_> {
         }
         let mut to = block;
         let len = 1;
-        if shared(&Mapping { key: 0, block, len }) {
+        if shared(&Mapping::new(0, block, len)) {
             changed = true;
             to = match self.take(1) {
                 Ok(run) => run.block,
@@ -184,7 +184,7 @@ impl Repair<'_, '_> {
             bytes.resize((run.len * BLOCK) as usize, 0);
             self.media.pmem.store_nt(run.block * BLOCK, &bytes)?;
             let (key, block, len) = (0, run.block, run.len);
-            words.extend_from_slice(pack(Mapping { key, block, len }).value.as_bytes());
+            words.extend_from_slice(pack(Mapping::new(key, block, len)).value.as_bytes());
             rest = more;
         }
         self.media.pmem.fence()?;

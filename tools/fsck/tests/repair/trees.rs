@@ -2,12 +2,15 @@
 
 //! Extent trees.
 
+use rdax_fsck::repair::Level;
 use rdax_volume::volume::error::Structure::{DirLeaf, ExtentNode, Inode};
+use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::BLOCK;
 use zerocopy::little_endian::{U16, U64};
 
 use crate::bed::{Bed, Parts};
-use crate::mended::mended;
+use crate::common::mount_only;
+use crate::mended::{filled, mended, run, sim_of, text};
 
 type Found = (rdax_volume::volume::error::Structure, u64);
 
@@ -65,6 +68,45 @@ fn entries_of_a_file() {
     cut(&|e| e[4] = Parts::of(8, e[4].block(), 0));
     let said = cut(&|e| e[4] = Parts::of(8, 1 << 30, 1));
     assert!(said.contains("19 with data are left"), "{said}");
+}
+
+const UNWRITTEN: u64 = 1 << 63;
+
+#[test]
+fn unwritten_blocks_stay_that() {
+    // Of a tree that is rebuilt, where a block was another inode's as well.
+    let bed = filled();
+    let twice = bed.raw("small").root[0].block();
+    node(&bed, "file", |e| {
+        e[2].value |= UNWRITTEN;
+        e[4] = Parts::of(8, twice, 1);
+        e[4].value |= UNWRITTEN;
+    });
+    let sim = sim_of(&bed);
+    let (_, lines) = run(&sim, Level::All);
+    let vol = mount_only(&sim);
+    let file = vol.iget(bed.ino("file")).unwrap();
+    let is = |key: u64| vol.map(&file, key, 1).unwrap();
+    assert!(matches!(is(4), Map::Unwritten { .. }), "{}", text(&lines));
+    assert!(matches!(is(6), Map::Run { .. }));
+    let small = vol.iget(bed.ino("small")).unwrap();
+    let Map::Run { block: others, .. } = vol.map(&small, 0, 1).unwrap() else {
+        panic!("{}", text(&lines));
+    };
+    assert!(matches!(is(8), Map::Unwritten { block, .. } if block != others));
+}
+
+#[test]
+fn unwritten_blocks_where_there_are_none() {
+    for name in ["many", "long"] {
+        mended(&["long"], false, |bed| {
+            match name {
+                "many" => return node(bed, name, |e| e[2].value |= UNWRITTEN),
+                _ => bed.inode(name, |raw| raw.root[0].value |= UNWRITTEN),
+            }
+            (Inode, bed.at(name))
+        });
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use rdax_volume::volume::check::Kind;
 use rdax_volume::volume::error::Structure::{Bitmap, Inode};
-use rdax_volume::volume::format::{Extent, Summary, SuperBlock, BLOCK};
+use rdax_volume::volume::format::{Extent, Summary, SuperBlock, BLOCK, EXTENT_MAX};
 use zerocopy::little_endian::{U16, U64};
 
 use crate::bed::{of, problem, Bed, Parts, BYTES};
@@ -143,7 +143,7 @@ fn blocks_outside_the_data_area() {
         (BYTES / BLOCK - 1, 1),
         (BYTES / BLOCK - 3, 3),
         ((1 << 40) - 1, 1),
-        (own, (1 << 24) - 1),
+        (own, EXTENT_MAX),
     ];
     for (block, len) in outside {
         bed.inode("small", |raw| raw.root[0] = Extent::of(0, block, len));

@@ -253,7 +253,11 @@ fn apply(vol: &Volume<&Ram>, op: &Op) -> Result<()> {
             len,
         } => {
             let mut inode = target(vol, &mut directory(vol, dir)?, n)?;
-            vol.fill(&mut inode, block, len, Some(NOW)).map(|_| ())
+            match block % 3 {
+                0 => vol.preallocate(&mut inode, block, len, NOW).map(|_| ()),
+                1 => vol.unwrite(&mut inode, block, len, NOW).map(drop),
+                _ => vol.fill(&mut inode, block, len, Some(NOW)).map(|_| ()),
+            }
         }
         Op::Truncate { dir, name: n, size } => {
             let mut inode = target(vol, &mut directory(vol, dir)?, n)?;

@@ -3,11 +3,12 @@
 //! Extent trees.
 
 use rdax_volume::volume::check::{Kind, Problem};
+use rdax_volume::volume::error::Error;
 use rdax_volume::volume::error::Structure::{Bitmap, ExtentNode, Inode};
 use rdax_volume::volume::format::{NodeHeader, BLOCK, KEY_BITS};
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::bed::{of, Bed, Parts, FILE_BLOCKS};
+use crate::bed::{mount, of, Bed, Parts, FILE_BLOCKS};
 
 /// Expects `first` and, since the tree is lost or a part of it, nothing but leaked blocks.
 #[track_caller]
@@ -106,6 +107,36 @@ fn entries_of_nodes() {
     let bed = Bed::new();
     bed.node(bed.node_at("file"), |_, e| e[last].key = U64::new(end));
     bed.expect(&[]);
+}
+
+#[test]
+fn only_files_have_unwritten_blocks() {
+    const UNWRITTEN: u64 = 1 << 63;
+    let bed = Bed::new();
+    for name in ["small", "file"] {
+        if name == "small" {
+            bed.inode(name, |raw| raw.root[0].value |= UNWRITTEN);
+        } else {
+            bed.node(bed.node_at(name), |_, e| e[4].value |= UNWRITTEN);
+        }
+        bed.expect(&[]);
+    }
+    for name in ["sub", "long"] {
+        let bed = Bed::new();
+        bed.inode(name, |raw| raw.root[0].value |= UNWRITTEN);
+        let kind = Kind::ExtentFlags { key: 0 };
+        assert_eq!(
+            bed.problems()[0],
+            of(bed.ino(name), Inode, bed.at(name), kind)
+        );
+        let vol = mount(&bed.ram);
+        let mut inode = vol.iget(bed.ino(name)).unwrap();
+        let used = match name {
+            "sub" => vol.lookup(&mut inode, b"x").map(drop),
+            _ => vol.read_link(&inode, &mut [0; 4096]).map(drop),
+        };
+        assert!(matches!(used, Err(Error::Corrupt { .. })), "{used:?}");
+    }
 }
 
 #[test]

@@ -122,6 +122,18 @@ pub fn write<P: Pmem>(
                     .store_nt(first * BLOCK + at % BLOCK, bytes(at, to))?;
                 at = to;
             }
+            Map::Unwritten { block: first, len } => {
+                let to = end.min((block + len) * BLOCK);
+                vol.pmem()
+                    .store_nt(first * BLOCK + at % BLOCK, bytes(at, to))?;
+                // What fits one piece is one transaction with its size.
+                let whole = at == pos && to == end;
+                vol.convert(inode, at..to, whole.then_some(end), now)?;
+                if whole {
+                    return Ok(());
+                }
+                at = to;
+            }
             Map::Hole { len } => {
                 let reserved = vol.reserve(vol.want(inode, block, len)?)?;
                 let run = reserved.run();
@@ -158,7 +170,9 @@ pub fn read<P: Pmem>(vol: &Volume<P>, inode: &Inode, pos: u64, len: u64) -> Resu
                 end.min((block + len) * BLOCK),
                 Some(first * BLOCK + at % BLOCK),
             ),
-            Map::Hole { len } => (end.min((block + len) * BLOCK), None),
+            Map::Hole { len } | Map::Unwritten { len, .. } => {
+                (end.min((block + len) * BLOCK), None)
+            }
         };
         let mut part = vec![0; (to - at) as usize];
         if let Some(from) = from {

@@ -94,6 +94,14 @@ fn sparse(vol: &V, n: u64) -> Result<Inode> {
     Ok(file)
 }
 
+/// A file with `n` unwritten blocks and no size.
+fn preallocated(vol: &V, n: u64) -> Result<Inode> {
+    let mut file = make(vol, &[b"file"], FILE)?;
+    let run = vol.preallocate(&mut file, 0, n, time(4))?;
+    assert_eq!(run.len, n);
+    Ok(file)
+}
+
 /// Two directories, a file and a directory in the first, a file in the second.
 fn two_dirs(vol: &V) -> Result<()> {
     make(vol, &[b"a"], DIR)?;
@@ -364,6 +372,47 @@ operations! {
     fill_with_a_full_root: |p| { sparse(p, 8)?; } |v| {
         v.fill(&mut at(v, &[b"file"])?, 100, 5, Some(time(5)))?;
     }
+    preallocate: |p| { sparse(p, 3)?; } |v| {
+        v.preallocate(&mut at(v, &[b"file"])?, 1, 9, time(5))?;
+    }
+    fill_inside_unwritten: |p| { preallocated(p, 9)?; } |v| {
+        v.fill(&mut at(v, &[b"file"])?, 3, 2, Some(time(5)))?;
+    }
+    write_to_unwritten: |p| { preallocated(p, 9)?; } |v| {
+        write(v, &mut at(v, &[b"file"])?, BLOCK + 100, &[4; 6000], time(5))?;
+    }
+    append_to_unwritten: |p| {
+        let mut file = preallocated(p, 9)?;
+        write(p, &mut file, 0, &[1; 4000], time(4))?;
+    } |v| {
+        // The size passes what is between as well.
+        write(v, &mut at(v, &[b"file"])?, BLOCK + 100, &[4; 9000], time(5))?;
+    }
+    fill_unwritten_with_a_full_root: |p| {
+        let mut file = sparse(p, 7)?;
+        p.preallocate(&mut file, 100, 9, time(4))?;
+    } |v| {
+        v.fill(&mut at(v, &[b"file"])?, 103, 2, Some(time(5)))?;
+    }
+    unwrite_an_extent: |p| { sparse(p, 4)?; } |v| {
+        v.unwrite(&mut at(v, &[b"file"])?, 1, 2, time(5))?;
+    }
+    unwrite_inside_an_extent: |p| {
+        let mut file = make(p, &[b"file"], FILE)?;
+        write(p, &mut file, 0, &[3; 10 * BLOCK as usize], time(1))?;
+    } |v| {
+        v.unwrite(&mut at(v, &[b"file"])?, 4, 2, time(5))?;
+    }
+    punch_inside_unwritten: |p| { preallocated(p, 9)?; } |v| {
+        v.punch(&mut at(v, &[b"file"])?, 4, 2, time(5))?;
+    }
+    collapse_inside_unwritten: |p| {
+        let mut file = preallocated(p, 9)?;
+        write(p, &mut file, 0, &[3; 5000], time(4))?;
+        p.extend(&mut file, 9 * BLOCK, 9 * BLOCK, None)?;
+    } |v| {
+        v.collapse(&mut at(v, &[b"file"])?, 1, 3, time(5))?;
+    }
     extend_over_old_bytes: |p| {
         let mut file = make(p, &[b"file"], FILE)?;
         p.fill(&mut file, 0, 2, None)?;
@@ -371,7 +420,7 @@ operations! {
         // What a write leaves that is cut off before it sets the size.
         let first = match p.map(&file, 0, 2)? {
             Map::Run { block, .. } => block,
-            Map::Hole { .. } => unreachable!(),
+            _ => unreachable!(),
         };
         p.pmem().store_nt(first * BLOCK + 3000, &[2; 5192])?;
     } |v| {

@@ -202,6 +202,51 @@ pub const SCENARIOS: &[Scenario] = &[
         ],
     ),
     (
+        "data:preallocated",
+        PREALLOCATED,
+        &[write(FILE, 2 * PAGE + 100, 2 * PAGE), CHMOD],
+    ),
+    (
+        "data:preallocated-again",
+        PREALLOCATED,
+        &[
+            write(FILE, 2 * PAGE + 100, 2 * PAGE),
+            write(FILE, PAGE, PAGE),
+            zero(PAGE, 2 * PAGE),
+            zeroes(0, 3 * PAGE),
+            write(FILE, 2 * PAGE - 8, 16),
+        ],
+    ),
+    (
+        "data:preallocated-append",
+        PREALLOCATED_BEYOND,
+        &[write(FILE, 2 * PAGE + 100, PAGE), CHMOD],
+    ),
+    (
+        "data:preallocated-appends",
+        PREALLOCATED_BEYOND,
+        &[
+            write(FILE, 2 * PAGE + 100, PAGE),
+            write(FILE, 3 * PAGE + 100, 100),
+            truncate(6 * PAGE + 7),
+        ],
+    ),
+    (
+        "mmap:preallocated",
+        PREALLOCATED,
+        &[
+            store(2 * PAGE + 64, 64),
+            load(4 * PAGE, 8),
+            store(4 * PAGE, 8),
+            write(FILE, 5 * PAGE - 4, 8),
+            store(5 * PAGE + 64, 8),
+            FSYNC,
+            zero(2 * PAGE, 3 * PAGE),
+            store(3 * PAGE, 8),
+            FSYNC,
+        ],
+    ),
+    (
         "data:past-the-end",
         EMPTY,
         &[

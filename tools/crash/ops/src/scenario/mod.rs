@@ -83,6 +83,14 @@ const fn zero(at: u64, len: u64) -> Op {
     }
 }
 
+const fn zeroes(at: u64, len: u64) -> Op {
+    Op::WriteZeroes {
+        path: FILE,
+        at,
+        len,
+    }
+}
+
 const fn allocate(len: u64) -> Op {
     Op::Fallocate {
         path: FILE,
@@ -101,6 +109,10 @@ const FSYNC: Op = Op::Fsync { path: FILE };
 const FDATASYNC: Op = Op::Fdatasync { path: FILE };
 const FSYNC_OTHER: Op = Op::FsyncOther { path: FILE };
 const FDATASYNC_TWICE: Op = Op::FdatasyncTwice { path: FILE };
+const CHMOD: Op = Op::Chmod {
+    path: FILE,
+    mode: 0o600,
+};
 const MAP_SYNC: Op = Op::MapSync { path: FILE };
 const UNMAP: Op = Op::Unmap { path: FILE };
 
@@ -110,6 +122,25 @@ const FILLED: &[Op] = &[creat(FILE), write(FILE, 0, PAGES * PAGE), FSYNC];
 const SPARSE: &[Op] = &[creat(FILE), truncate(PAGES * PAGE), FSYNC];
 /// A file whose first 2 MiB can be mapped by one entry, and a bit.
 const LARGE: &[Op] = &[creat(FILE), allocate(HUGE + 4 * PAGE), FSYNC];
+/// A file of one page of data and others that are preallocated.
+const PREALLOCATED: &[Op] = &[
+    creat(FILE),
+    allocate(PAGES * PAGE),
+    write(FILE, 0, PAGE),
+    FSYNC,
+];
+/// A page, and others preallocated beyond the end.
+const PREALLOCATED_BEYOND: &[Op] = &[
+    creat(FILE),
+    write(FILE, 0, PAGE - 64),
+    Op::Fallocate {
+        path: FILE,
+        at: PAGE,
+        len: PAGES * PAGE,
+        keep_size: true,
+    },
+    FSYNC,
+];
 /// A hole as large.
 const LARGE_HOLE: &[Op] = &[creat(FILE), truncate(2 * HUGE), FSYNC];
 /// Nothing.

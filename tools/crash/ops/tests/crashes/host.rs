@@ -148,15 +148,20 @@ impl Host {
                 } else {
                     at + len
                 };
-                self.provide(inode, at, at + len, zero_from, now)?;
+                let stored = self.provide(inode, at, at + len, zero_from, false, now)?;
                 let stored_from = inode.size().max(at);
                 match grows {
                     true => self.volume.extend(inode, at + len, stored_from, Some(now)),
-                    false => Ok(()),
+                    false => self.complete(stored),
                 }
             }
             Op::Punch { path, at, len } => self.punch(&mut self.at(path)?, at, at + len, now),
-            Op::Zero { path, at, len } => self.provide(&mut self.at(path)?, at, at + len, at, now),
+            Op::Zero { path, at, len } => self.zero(&mut self.at(path)?, at, at + len, now),
+            Op::WriteZeroes { path, at, len } => {
+                let inode = &mut self.at(path)?;
+                let stored = self.provide(inode, at, at + len, at, true, now)?;
+                self.complete(stored)
+            }
             Op::Chmod { path, mode } => {
                 let set = SetAttr {
                     mode: Some(mode),
@@ -260,6 +265,13 @@ impl Host {
                     }
                     at = to;
                 }
+                Map::Unwritten { block, len } => {
+                    let to = end.min((first + len) * BLOCK);
+                    pmem.store_nt(block * BLOCK + head, part(at, to))?;
+                    volume.convert(inode, at..to, Some(to), now)?;
+                    stored = false;
+                    at = to;
+                }
                 Map::Hole { .. } => {
                     let reserved = volume.reserve(volume.want(inode, first, left)?)?;
                     let run = reserved.run();
@@ -281,56 +293,95 @@ impl Host {
         Ok(())
     }
 
-    /// Blocks for the bytes `start..end`, of which those from `zero_from` on become zero.
+    /// Blocks for the bytes `start..end`, of which those from `zero_from` on become zero. Returns
+    /// whether zeros were stored that no fence has followed.
     fn provide(
         &self,
         inode: &mut Inode,
         start: u64,
         end: u64,
         zero_from: u64,
+        as_data: bool,
         now: Time,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let last = end.div_ceil(BLOCK);
         let mut block = start / BLOCK;
+        let mut stored = false;
         while block < last {
             block += match self.volume.map(inode, block, last - block)? {
-                Map::Hole { len } => self.volume.fill(inode, block, len, Some(now))?.len,
+                Map::Hole { len } | Map::Unwritten { len, .. } if as_data => {
+                    stored = false;
+                    self.volume.fill(inode, block, len, Some(now))?.len
+                }
+                Map::Hole { len } => {
+                    stored = false;
+                    self.volume.preallocate(inode, block, len, now)?.len
+                }
+                Map::Unwritten { len, .. } => len,
                 Map::Run { block: at, len } => {
                     let from = zero_from.max(start).max(block * BLOCK);
                     let to = end.min((block + len) * BLOCK);
                     if from < to {
                         let byte = at * BLOCK + from - block * BLOCK;
                         self.volume.pmem().zero_nt(byte, to - from)?;
+                        stored = true;
                     }
                     len
                 }
             };
         }
-        self.volume.pmem().fence()
+        Ok(stored)
     }
 
     fn punch(&self, inode: &mut Inode, start: u64, end: u64, now: Time) -> Result<()> {
-        let (first, last) = (start.div_ceil(BLOCK), end / BLOCK);
-        self.zero_edge(inode, start, end.min(first * BLOCK))?;
-        if first <= last {
-            self.zero_edge(inode, last * BLOCK, end)?;
+        let mut stored = self.zero_edges(inode, start, end)?;
+        if start.div_ceil(BLOCK) < end / BLOCK {
+            let first = start.div_ceil(BLOCK);
+            self.volume.punch(inode, first, end / BLOCK - first, now)?;
+            stored = false;
         }
-        self.volume.pmem().fence()?;
-        if first < last {
-            self.volume.punch(inode, first, last - first, now)?;
-        }
-        Ok(())
+        self.complete(stored)
     }
 
-    fn zero_edge(&self, inode: &Inode, from: u64, to: u64) -> Result<()> {
+    fn zero(&self, inode: &mut Inode, start: u64, end: u64, now: Time) -> Result<()> {
+        let mut stored = self.zero_edges(inode, start, end)?;
+        if start.div_ceil(BLOCK) < end / BLOCK {
+            let first = start.div_ceil(BLOCK);
+            stored &= !self
+                .volume
+                .unwrite(inode, first, end / BLOCK - first, now)?;
+        }
+        stored |= self.provide(inode, start, end, end, false, now)?;
+        self.complete(stored)
+    }
+
+    fn complete(&self, stored: bool) -> Result<()> {
+        match stored {
+            true => self.volume.pmem().fence(),
+            false => Ok(()),
+        }
+    }
+
+    /// Zeroes what is not whole blocks of `start..end`, if it is data. Returns whether any was.
+    fn zero_edges(&self, inode: &Inode, start: u64, end: u64) -> Result<bool> {
+        let (first, last) = (start.div_ceil(BLOCK), end / BLOCK);
+        let mut stored = self.zero_edge(inode, start, end.min(first * BLOCK))?;
+        if first <= last {
+            stored |= self.zero_edge(inode, last * BLOCK, end)?;
+        }
+        Ok(stored)
+    }
+
+    fn zero_edge(&self, inode: &Inode, from: u64, to: u64) -> Result<bool> {
         if from >= to {
-            return Ok(());
+            return Ok(false);
         }
         match self.volume.map(inode, from / BLOCK, 1)? {
-            Map::Hole { .. } => Ok(()),
+            Map::Hole { .. } | Map::Unwritten { .. } => Ok(false),
             Map::Run { block, .. } => {
                 let byte = block * BLOCK + from % BLOCK;
-                self.volume.pmem().zero_nt(byte, to - from)
+                self.volume.pmem().zero_nt(byte, to - from)?;
+                Ok(true)
             }
         }
     }

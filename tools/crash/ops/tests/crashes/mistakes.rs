@@ -35,6 +35,8 @@ const SWEPT: &[&str] = &[
     "ace2:write-foo-12188+50,chmod-foo-600",
     "ace2:truncate-foo-0,chmod-foo-600",
     "ace2:zero-foo-4000+5000,chmod-foo-600",
+    "data:preallocated",
+    "data:preallocated-append",
 ];
 
 fn named(name: &str) -> Workload {
