@@ -5,7 +5,7 @@
 //! Per chunk with dirty pages, under its lock: write-protect the shared mappings of each run of
 //! dirty pages that is contiguous in the file and on the device, so that the next store faults and
 //! tags again; make the pages clean; write their cache lines back. Hot pages stay writable and dirty,
-//! and are only written back. After the last chunk one fence makes all of it durable. A sync that
+//! and are only written back; pages that are pinned stay dirty, too. After the last chunk one fence makes all of it durable. A sync that
 //! finds nothing dirty and no other sync in flight does nothing at all.
 //!
 //! Guarantee: when a sync returns without an error, every store to the range that was complete
@@ -22,6 +22,7 @@ use super::heat::Found;
 use super::layout::unmap;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
+use super::tag;
 use super::tracker::{Chunk, State, SyncWindow};
 use crate::bindings;
 use crate::env::nofs;
@@ -35,7 +36,7 @@ const PAGE_SHIFT: u32 = 12;
 /// What becomes of hot pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hot {
-    /// They stay writable.
+    /// They stay writable, and what is pinned stays dirty.
     Keep,
     /// They are write-protected like all others: nothing is dirty or writable afterwards.
     Protect,
@@ -142,6 +143,9 @@ fn write_back_chunk(
             start_write_back(&state, taken.pages());
         }
         state.heat.synced(taken.pages());
+        if hot == Hot::Keep {
+            tag_pinned(info, chunk, &state, taken.pages());
+        }
         pages += taken.written_back();
     } else {
         state.heat.synced(&PageSet::EMPTY);
@@ -268,6 +272,27 @@ fn flush_zapped(info: &InodeInfo, chunk: &Chunk, state: &State) {
     let pmem = info.sb().volume.pmem();
     if state.is_huge() && Page::of_block(pmem, state.block(0)).is_held() {
         unmap(info.mapping(), chunk.first_page(), chunk.last_page());
+    }
+}
+
+/// Tags those of `pages`, which were taken, that are pinned: DMA may reach them as long as that lasts.
+/// Its end tags as well, but who waits for an asynchronous read may be told of its end before the
+/// kernel dirties the page (`blkdev_bio_end_io_async()`), and call fsync in between.
+fn tag_pinned(info: &InodeInfo, chunk: &Chunk, state: &State, pages: &PageSet) {
+    let pmem = info.sb().volume.pmem();
+    // All pages of a huge folio have one count.
+    let huge = state
+        .is_huge()
+        .then(|| Page::of_block(pmem, state.block(0)));
+    if huge.is_some_and(|folio| !folio.is_held()) {
+        return;
+    }
+    let mut next = pages.next(0);
+    while let Some(page) = next {
+        if huge.is_some() || Page::of_block(pmem, state.block(page)).is_held() {
+            tag(info, chunk, Some(page));
+        }
+        next = pages.next(page + 1);
     }
 }
 

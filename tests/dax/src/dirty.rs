@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use anyhow::{ensure, Result};
 
 use crate::held::{read_held, HeldDevice, DEVICE_BYTE, HELD};
-use crate::sys::{check, check_len, filled, in_child, Map, PAGE};
+use crate::sys::{check, check_len, filled, in_child, syncfs, wait_until, Map, PAGE};
 use crate::uring::Ring;
 use crate::{Place, Scenario};
 
@@ -269,12 +269,29 @@ fn late_dma(place: &Place) -> Result<()> {
 
 /// The one page of `file` is pinned for writing, which is done by `end`.
 fn late(place: &Place, file: &File, end: impl FnOnce() -> Result<()>) -> Result<()> {
-    // The pin made it writable, and so dirty.
+    // The pin made it writable, and so dirty. That it stays as long as it is pinned, for every fsync:
+    // who is told that the read is over may be told before the kernel dirties the page.
+    for _ in 0..3 {
+        place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    }
+    // syncfs leaves nothing dirty behind; then it is the end of the pin that tags.
+    place.counters.expect(&ONE, || syncfs(file))?;
+    let tagged = place.counters.read("pages_tagged")?;
+    place.counters.expect(&[("mkwrite_faults", 0)], end)?;
+    let is_tagged = || {
+        let now = place.counters.read("pages_tagged");
+        now.is_ok_and(|now| now == tagged + 1)
+    };
+    ensure!(wait_until(is_tagged), "the end of a pin did not tag");
     place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
-    place
-        .counters
-        .expect(&[("pages_tagged", 1), ("mkwrite_faults", 0)], end)?;
-    place.counters.expect(&ONE, || Ok(file.sync_all()?))
+    // The pin is over, at the latest after a moment.
+    let is_clean = || {
+        let nothing = [("pages_written_back", 0)];
+        let synced = place.counters.expect(&nothing, || Ok(file.sync_all()?));
+        synced.is_ok()
+    };
+    ensure!(wait_until(is_clean), "the page stays dirty");
+    Ok(())
 }
 
 fn evicted(place: &Place) -> Result<()> {
