@@ -32,7 +32,7 @@ pub fn measure(meter: &mut Meter, dir: &Path, large: usize) -> Result<()> {
         meter,
         dir,
         "store to a page of a large file + msync of it",
-        Some("first store to a page of 2 MiB + msync of it"),
+        Some("second store to a mapping of 2 MiB + msync of it"),
         large,
     )
 }
@@ -62,13 +62,14 @@ pub fn names(meter: &mut Meter, dir: &Path, many: u64, mount: Option<&Mount>) ->
     Ok(())
 }
 
-/// A page here and there of a file that is mapped whole and was stored to everywhere. The first one
-/// of each 2 MiB, for which a file system may have to take a larger mapping apart, is the row `first`.
+/// A page here and there of a file that is mapped whole and was stored to everywhere. The second one
+/// of each 2 MiB, for which a file system that has learnt from the sync of the first may take a larger
+/// mapping apart, is the row `second`.
 fn one_page(
     meter: &mut Meter,
     dir: &Path,
     operation: &'static str,
-    first: Option<&'static str>,
+    second: Option<&'static str>,
     bytes: usize,
 ) -> Result<()> {
     let path = dir.join("touched");
@@ -84,15 +85,19 @@ fn one_page(
     let mut map = map(&file)?;
     store_all(&mut map, 1);
     map.flush()?;
-    let mut each_first = || {
+    let mut one_of_each = |value| {
         (0..bytes).step_by(HUGE).try_for_each(|at| {
-            map[at] = 2;
+            map[at] = value;
             Ok(map.flush_range(at, 1)?)
         })
     };
-    match first {
-        Some(first) => meter.round(first, bytes.div_ceil(HUGE) as u64, each_first)?,
-        None => each_first()?,
+    one_of_each(2)?;
+    match second {
+        Some(second) => {
+            let ops = bytes.div_ceil(HUGE) as u64;
+            meter.round(second, ops, || one_of_each(3))?;
+        }
+        None => one_of_each(3)?,
     }
     let mut page = mapped::random(bytes / PAGE);
     meter.repeat(operation, 512, |n| {
