@@ -5,8 +5,9 @@
 //! Per chunk with dirty pages, under its lock: write-protect the shared mappings of each run of
 //! dirty pages that is contiguous in the file and on the device, so that the next store faults and
 //! tags again; make the pages clean; write their cache lines back. Hot pages stay writable and dirty,
-//! and are only written back; pages that are pinned stay dirty, too. After the last chunk one fence makes all of it durable. A sync that
-//! finds nothing dirty and no other sync in flight does nothing at all.
+//! and are only written back; pages that are pinned stay dirty, too. After the last chunk one fence
+//! makes all of it durable. A sync that finds nothing dirty and no other sync in flight does nothing
+//! at all.
 //!
 //! Guarantee: when a sync returns without an error, every store to the range that was complete
 //! when it began is durable, whether its mapping still exists or not, and has moved the times of the
