@@ -125,6 +125,27 @@ fn holes_in_a_full_device() {
     assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
 }
 
+/// What was promised by preallocation can be written, though it takes nodes.
+#[test]
+fn unwritten_in_a_full_device() {
+    let (vol, ram) = fresh(8 << 20);
+    let mut top = root(&vol);
+    let mut file = vol.create(&mut top, b"file", &new(FILE, 1)).unwrap();
+    let mut blocks = 0;
+    loop {
+        match vol.preallocate(&mut file, blocks, 1 << 20, time(1)) {
+            Ok(run) => blocks += run.len,
+            Err(e) => break assert_eq!(e, Error::NoSpace),
+        }
+    }
+    assert_eq!(vol.available_blocks(), 0);
+    for at in (0..blocks).step_by(2) {
+        vol.fill(&mut file, at, 1, None).unwrap();
+    }
+    assert!(file.raw().depth > 0);
+    assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
+}
+
 #[test]
 fn without_memory() {
     for op in ALL {
