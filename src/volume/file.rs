@@ -126,8 +126,8 @@ impl<P: Pmem> Volume<P> {
             let len = (found.next.unwrap_or(FILE_END) - file_block).min(max.max(1));
             return Ok(Map::Hole { len });
         };
-        let block = m.block + (file_block - m.key);
-        let len = (m.end() - file_block).min(max.max(1));
+        let Mapping { block, len, .. } = m.part(file_block, m.end());
+        let len = len.min(max.max(1));
         Ok(match m.unwritten {
             true => Map::Unwritten { block, len },
             false => Map::Run { block, len },
@@ -156,8 +156,7 @@ impl<P: Pmem> Volume<P> {
                 (Part::New(blocks, false), run)
             }
             Some(m) if m.unwritten => {
-                let len = len.min(m.end() - file_block);
-                let block = m.block + (file_block - m.key);
+                let Mapping { block, len, .. } = m.part(file_block, m.end().min(file_block + len));
                 (Part::Own(len), Run { block, len })
             }
             Some(_) => return Err(Error::Exists),

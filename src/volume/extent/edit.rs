@@ -4,7 +4,7 @@
 
 use zerocopy::little_endian::{U16, U64};
 
-use super::node::{pack, scan, scan_root, unpack, Media, Node, KEY_END};
+use super::node::{pack, scan_root, unpack, Media, Node, KEY_END};
 use super::{owner, Mapping, Path, MAX_DEPTH};
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
@@ -135,8 +135,25 @@ pub fn joins(a: &Mapping, b: &Mapping) -> bool {
         && a.len + b.len <= EXTENT_MAX
 }
 
+/// Makes one extent of `new`, which `change` is about to add, and its neighbours where they continue each
+/// other: they go, and `new` has their blocks as well.
+fn merge(change: &mut Change, new: &mut Mapping, before: Option<Mapping>, after: Option<Mapping>) {
+    if let Some(before) = before.filter(|b| joins(b, new)) {
+        *new = Mapping {
+            len: before.len + new.len,
+            ..before
+        };
+        change.at -= 1;
+        change.remove += 1;
+    }
+    if let Some(after) = after.filter(|a| joins(new, a)) {
+        new.len += after.len;
+        change.remove += 1;
+    }
+}
+
 /// Inserts `m` into the tree of `raw`, an inode at byte address `at`, and counts its blocks. With
-/// `merge`, it becomes one extent with neighbours in the same node where they continue each other.
+/// `join`, it becomes one extent with neighbours in the same node where they continue each other.
 ///
 /// Fails with [`Error::Exists`] if a key of `m` is mapped, [`Error::Invalid`] if `m` is no possible
 /// extent or there is no room because [`make_room`] was not called for its key. On an error the
@@ -147,7 +164,7 @@ pub fn insert<P: Pmem>(
     raw: &mut RawInode,
     at: u64,
     m: Mapping,
-    merge: bool,
+    join: bool,
 ) -> Result<()> {
     if m.key >= KEY_END
         || m.len == 0
@@ -170,19 +187,8 @@ pub fn insert<P: Pmem>(
         add: [Extent::default(); 3],
         added: 0,
     };
-    if merge {
-        if let Some(before) = floor.filter(|f| joins(f, &new)) {
-            new = Mapping {
-                len: before.len + new.len,
-                ..before
-            };
-            change.at -= 1;
-            change.remove += 1;
-        }
-        if let Some(after) = path.after.filter(|a| joins(&new, a)) {
-            new.len += after.len;
-            change.remove += 1;
-        }
+    if join {
+        merge(&mut change, &mut new, floor, path.after);
     }
     change.push(new);
     splice(tx, media, raw, &path, change)?;
@@ -216,11 +222,7 @@ pub fn mark<P: Pmem>(
             before = Some(unpack(e));
         }
     };
-    if path.leaf == 0 {
-        scan_root(media, raw, at, &mut visit)?;
-    } else {
-        scan(media, &path.expect(path.leaf), &mut visit)?;
-    }
+    path.scan_leaf(media, raw, at, &mut visit)?;
     let mut new = Mapping {
         unwritten,
         ..old.part(from, to)
@@ -233,19 +235,8 @@ pub fn mark<P: Pmem>(
     };
     if from > old.key {
         change.push(old.part(old.key, from));
-    } else if let Some(before) = before.filter(|b| joins(b, &new)) {
-        new = Mapping {
-            len: before.len + new.len,
-            ..before
-        };
-        change.at -= 1;
-        change.remove += 1;
     }
-    let after = path.after.filter(|a| to == old.end() && joins(&new, a));
-    if let Some(after) = after {
-        new.len += after.len;
-        change.remove += 1;
-    }
+    merge(&mut change, &mut new, before, path.after);
     change.push(new);
     if to < old.end() {
         change.push(old.part(to, old.end()));
@@ -319,11 +310,7 @@ pub fn cut<P: Pmem>(
             result = tx.free(m.block.saturating_add(skip), len);
         }
     };
-    if path.leaf == 0 {
-        scan_root(media, raw, at, &mut visit)?;
-    } else {
-        scan(media, &path.expect(path.leaf), &mut visit)?;
-    }
+    path.scan_leaf(media, raw, at, &mut visit)?;
     result?;
     let leftmost = change.at == 0 && path.steps[..path.leaf].iter().all(|s| s.index() == 0);
     splice(tx, media, raw, &path, change)?;

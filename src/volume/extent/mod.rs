@@ -138,6 +138,21 @@ impl Path {
         }
     }
 
+    /// Shows the entries of the leaf of this path, in the tree of `raw`, an inode at byte address `at`,
+    /// to `visit`, as [`scan`] does.
+    fn scan_leaf<P: Pmem>(
+        &self,
+        media: &Media<'_, P>,
+        raw: &RawInode,
+        at: u64,
+        visit: &mut impl FnMut(usize, &Extent),
+    ) -> Result<usize> {
+        match self.leaf {
+            0 => scan_root(media, raw, at, visit),
+            _ => scan(media, &self.expect(self.leaf), visit),
+        }
+    }
+
     /// Where in its leaf an extent with the path's key would go.
     fn position(&self) -> usize {
         if self.before {

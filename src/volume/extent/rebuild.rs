@@ -5,7 +5,7 @@
 use zerocopy::little_endian::{U16, U64};
 
 use super::edit::{add_blocks, sub_blocks};
-use super::node::{pack, scan, scan_root, unpack, Media, Node, KEY_END};
+use super::node::{pack, unpack, Media, Node, KEY_END};
 use super::{owner, Mapping, Path, MAX_DEPTH};
 use crate::env::Vec;
 use crate::volume::alloc::{Run, Want};
@@ -39,11 +39,7 @@ pub fn read_whole<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64) -> Res
         extents.reserve(path.leaf().count())?;
         let mut pushed = Ok(());
         let mut visit = |_, e: &Extent| pushed = pushed.and_then(|()| extents.push(unpack(e)));
-        if path.leaf == 0 {
-            scan_root(media, raw, at, &mut visit)?;
-        } else {
-            scan(media, &path.expect(path.leaf), &mut visit)?;
-        }
+        path.scan_leaf(media, raw, at, &mut visit)?;
         pushed?;
         key = path.leaf().keys.1;
     }

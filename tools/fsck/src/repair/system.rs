@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rdax_volume::env;
 use rdax_volume::volume::check::{self, Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
-use rdax_volume::volume::extent::Mapping;
+use rdax_volume::volume::extent::{joins, Mapping};
 use rdax_volume::volume::format::{
     Extent, RawInode, SuperBlock, BLOCK, INODE_CHUNK_BLOCKS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO,
     TABLE_INO,
@@ -376,8 +376,9 @@ impl Repair<'_, '_> {
 
 /// Appends an extent, to the last one if it continues that.
 fn push(extents: &mut Vec<Mapping>, key: u64, block: u64, len: u64) {
+    let new = Mapping::new(key, block, len);
     match extents.last_mut() {
-        Some(last) if last.end() == key && last.block + last.len == block => last.len += len,
-        _ => extents.push(Mapping::new(key, block, len)),
+        Some(last) if joins(last, &new) => last.len += len,
+        _ => extents.push(new),
     }
 }
