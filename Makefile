@@ -27,7 +27,7 @@ clippy:
 else
 
 .PHONY: all module tools run shell test host-test vm-test crash bench
-.PHONY: debug-kernel debug-module test-debug xfstests pjdfstest lint doc clean help
+.PHONY: debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -90,12 +90,13 @@ bench: all
 lint:
 	@scripts/lint
 
-doc:
-	@cd tools && ../scripts/in-root bash -c \
-		'cargo doc --quiet --workspace --no-deps --document-private-items && \
-		rm -rf ../build/doc && mkdir -p ../build && \
-		cp -r "$$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/doc" ../build/doc'
-	@echo 'The code: build/doc/rdax_volume/index.html. The programs: man Documentation/man/*.8'
+doc: module
+	@scripts/doc
+
+# What rust-analyzer needs to know of the module: rust-project.json.
+rust-analyzer: module
+	@kernel=$$(scripts/kernel) && \
+	scripts/in-root make -s -C "$$kernel/tree" M="$(CURDIR)" CC=gcc-14 HOSTCC=gcc-14 rust-analyzer
 
 clean:
 	rm -rf build
@@ -121,7 +122,8 @@ help:
 	@echo '                   (module MUTATE=NAME: with a mistake; scripts/mutations lists them)'
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck'
-	@echo 'make doc           the documentation of the code'
+	@echo 'make doc           the documentation of the code, module and tools'
+	@echo 'make rust-analyzer rust-project.json, for editors'
 	@echo 'make clean         remove build/ (not the cache, ~/.cache/rdax)'
 	@echo 'qemu/vm --help     run a program of your own in the VM'
 endif

@@ -9,8 +9,8 @@
 //!
 //! A bad block may be missing in the kernel's map, so that a store to it, or the write-back of its
 //! lines, would be an oops; only copies that expect machine checks may load from it. So whoever
-//! stores asks first. [`DirectMap::heal`] makes a block good whose content is not needed: the
-//! device clears the error, if it can, and the block reads as zeroes.
+//! stores asks first. [`Pmem::heal`](volume::pmem::Pmem::heal) makes a block good whose content is
+//! not needed: the device clears the error, if it can, and the block reads as zeroes.
 
 use core::ops::Range;
 

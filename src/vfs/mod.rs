@@ -6,8 +6,9 @@
 //! * [`object`], [`lock`], [`table`] wrap what the kernel hands over: references with safe methods,
 //!   guards, and for each operation table a trait and the C functions that call it.
 //! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
-//! * [`namei`], [`dir`], [`attr`], [`xattr`], [`acl`], [`symlink`], [`file`], [`io`], [`cached`], [`allocate`], [`vm`],
-//!   [`flags`], [`ioctl`], [`export`], [`fiemap`], [`shutdown`] and [`context`] are the operations.
+//! * [`namei`], [`dir`], [`attr`], [`xattr`], [`acl`], [`symlink`], [`mod@file`], [`io`],
+//!   [`cached`], [`allocate`], [`vm`], [`flags`], [`ioctl`], [`mod@export`], [`fiemap`],
+//!   [`shutdown`] and [`context`] are the operations.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 

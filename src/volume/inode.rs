@@ -79,7 +79,7 @@ pub(super) const WHOLE: usize = INODE_BYTES as usize;
 pub(super) struct Before<const N: usize>([u8; N]);
 
 impl Inode {
-    /// No inode: what [`Volume::create`](super::Volume::create) and
+    /// No inode: what [`Volume::create_into`](super::Volume::create_into) and
     /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.) What
     /// its `raw` holds does not matter.
     #[inline(always)]

@@ -9,7 +9,7 @@
 //!
 //! The life of an inode's number: [`Volume::reserve_inode`] (in memory only; dropping the
 //! [`InodeReservation`] gives it back) →
-//! [`Tx::create_inode`](super::journal::Tx::create_inode) → commit: in use.
+//! [`Tx::create_inode_at`](super::journal::Tx::create_inode_at) → commit: in use.
 //! [`Tx::free_inode`](super::journal::Tx::free_inode) → commit: free. Meanwhile it is *busy* and
 //! nobody else gets it.
 //!

@@ -401,7 +401,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Gives `target`, no directory, one more name. A file without one, from [`Volume::tmpfile`],
+    /// Gives `target`, no directory, one more name. A file without one, from [`Volume::tmpfile_into`],
     /// leaves the orphan file.
     pub fn link(&self, dir: &mut Inode, name: &[u8], target: &mut Inode, now: Time) -> Result<()> {
         check_alive(dir)?;
