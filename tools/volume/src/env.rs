@@ -195,11 +195,19 @@ pub fn siphash24(key: &[u8; 16], data: &[u8]) -> u64 {
     hasher.finish()
 }
 
+thread_local! {
+    static CPU: Cell<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed))
+    };
+}
+
 /// A number that differs between threads that run at a time: a hint that spreads them.
 pub fn cpu() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    MINE.with(|n| *n)
+    CPU.get()
+}
+
+/// Makes `number` what [`cpu`] says in this thread: for what has to be the same in every run.
+pub fn set_cpu(number: usize) {
+    CPU.set(number);
 }

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the tests of operations share: a volume in memory, writing and reading as the VFS layer
-//! does it, the whole tree for comparison, and the verdict of the checker.
+//! What the tests of operations share: a volume in memory, the whole tree for comparison, and the
+//! verdict of the checker.
 
 #![allow(dead_code)] // Each test is a crate of its own and uses a part of this.
 
 pub mod operations;
 pub mod tree;
 
+pub use rdax_volume::files::{list, read, write};
+
 use std::sync::Arc;
 
 use rdax_volume::ram::Ram;
 use rdax_volume::volume::check::check;
-use rdax_volume::volume::error::Result;
-use rdax_volume::volume::file::Map;
-use rdax_volume::volume::format::{Time, BLOCK, ROOT_INO};
+use rdax_volume::volume::format::{Time, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::mkfs;
 use rdax_volume::volume::namespace::NewInode;
@@ -98,110 +98,6 @@ pub fn assert_clean<P: Pmem>(pmem: &P) -> (u64, u64) {
     let summary = check(pmem, &mut |p| problems.push(format!("{p}"))).expect("checks");
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     (summary.free_blocks, summary.inodes)
-}
-
-/// Writes `data` at `pos` as the VFS layer does: straight into blocks that are mapped, reserved
-/// blocks for holes, the size last.
-pub fn write<P: Pmem>(
-    vol: &Volume<P>,
-    inode: &mut Inode,
-    pos: u64,
-    data: &[u8],
-    now: Time,
-) -> Result<()> {
-    let mut at = pos;
-    let end = pos + data.len() as u64;
-    while at < end {
-        let block = at / BLOCK;
-        let left = end.div_ceil(BLOCK) - block;
-        let bytes = |from: u64, to: u64| &data[(from - pos) as usize..(to - pos) as usize];
-        match vol.map(inode, block, left)? {
-            Map::Run { block: first, len } => {
-                let to = end.min((block + len) * BLOCK);
-                vol.pmem()
-                    .store_nt(first * BLOCK + at % BLOCK, bytes(at, to))?;
-                at = to;
-            }
-            Map::Unwritten { block: first, len } => {
-                let to = end.min((block + len) * BLOCK);
-                vol.pmem()
-                    .store_nt(first * BLOCK + at % BLOCK, bytes(at, to))?;
-                // What fits one piece is one transaction with its size.
-                let whole = at == pos && to == end;
-                vol.convert(inode, at..to, whole.then_some(end), now)?;
-                if whole {
-                    return Ok(());
-                }
-                at = to;
-            }
-            Map::Hole { len } => {
-                let reserved = vol.reserve(vol.want(inode, block, len)?)?;
-                let run = reserved.run();
-                let to = end.min((block + run.len) * BLOCK);
-                let mut content = vec![0; (run.len * BLOCK) as usize];
-                let skip = (at % BLOCK) as usize;
-                content[skip..skip + (to - at) as usize].copy_from_slice(bytes(at, to));
-                vol.pmem().store_nt(run.block * BLOCK, &content)?;
-                // What fits one piece is one transaction with its size.
-                let whole = at == pos && to == end;
-                vol.insert(inode, block, reserved, whole.then_some(end), now)?;
-                if whole {
-                    return Ok(());
-                }
-                at = to;
-            }
-        }
-    }
-    if end <= inode.size() {
-        return vol.pmem().fence();
-    }
-    vol.extend(inode, end, pos, Some(now))
-}
-
-/// Reads up to `len` bytes at `pos`, not past the size.
-pub fn read<P: Pmem>(vol: &Volume<P>, inode: &Inode, pos: u64, len: u64) -> Result<Vec<u8>> {
-    let end = (pos + len).min(inode.size());
-    let mut out = Vec::new();
-    let mut at = pos;
-    while at < end {
-        let block = at / BLOCK;
-        let (to, from) = match vol.map(inode, block, end.div_ceil(BLOCK) - block)? {
-            Map::Run { block: first, len } => (
-                end.min((block + len) * BLOCK),
-                Some(first * BLOCK + at % BLOCK),
-            ),
-            Map::Hole { len } | Map::Unwritten { len, .. } => {
-                (end.min((block + len) * BLOCK), None)
-            }
-        };
-        let mut part = vec![0; (to - at) as usize];
-        if let Some(from) = from {
-            vol.pmem().read(from, &mut part)?;
-        }
-        out.extend_from_slice(&part);
-        at = to;
-    }
-    Ok(out)
-}
-
-/// A name as readdir shows it: cookie, name, inode number, type.
-pub type Shown = (u64, Vec<u8>, u64, u8);
-
-/// Every name of a directory, `batch` names a call.
-pub fn list<P: Pmem>(vol: &Volume<P>, dir: &Inode, batch: usize) -> Result<Vec<Shown>> {
-    let mut all: Vec<Shown> = Vec::new();
-    loop {
-        let after = all.last().map_or(1, |e| e.0);
-        let mut n = 0;
-        vol.readdir(dir, after, &mut |e| {
-            all.push((e.cookie, e.name.to_vec(), e.ino, e.file_type));
-            n += 1;
-            n < batch
-        })?;
-        if n < batch {
-            return Ok(all);
-        }
-    }
 }
 
 /// `n` random cases; a failure is printed, not kept in a file.

@@ -7,6 +7,7 @@ use rdax_volume::sim::Sim;
 use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::dir::hash;
 use rdax_volume::volume::error::{Error, Result};
+use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::{BLOCK, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::namespace::{Rename, SetAttr};
