@@ -489,6 +489,7 @@ pub struct OrphanSlot {
 pub const ORPHAN_BLOCKS: u64 = 16;
 
 const _: () = {
+    use super::num::to_usize;
     use core::mem::size_of;
     assert!(size_of::<SuperBlock>() == 512);
     assert!(size_of::<LaneHeader>() == 64);
@@ -496,10 +497,10 @@ const _: () = {
     assert!(LANE_BYTES / 8 <= 1 << ENTRY_COUNT_BITS);
     assert!(size_of::<Summary>() == 8);
     assert!(size_of::<InodeChunk>() == 64);
-    assert!(size_of::<RawInode>() == INODE_BYTES as usize);
+    assert!(size_of::<RawInode>() == to_usize(INODE_BYTES));
     assert!(size_of::<Extent>() == 16);
     assert!(size_of::<NodeHeader>() == 64);
-    assert!(size_of::<NodeHeader>() + NODE_EXTENTS * size_of::<Extent>() == BLOCK as usize);
+    assert!(size_of::<NodeHeader>() + NODE_EXTENTS * size_of::<Extent>() == to_usize(BLOCK));
     assert!(size_of::<LeafHeader>() == 32);
     assert!(size_of::<Dirent>() == 24);
     assert!(size_of::<XattrHeader>() == 32);

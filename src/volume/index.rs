@@ -3,6 +3,7 @@
 //! A hash table in memory: what is known of the media under keys that are spread well by their low
 //! bits (hashes of names, numbers of blocks). Several values may have one key.
 
+use super::num::{to_u32, to_usize};
 use crate::env::{NoMemory, Vec};
 
 /// The end of a chain.
@@ -49,8 +50,7 @@ impl<T> Index<T> {
 
     /// The chain of `key`. There is one.
     fn chain(&self, key: u64) -> usize {
-        // CAST: masked to the number of chains.
-        (key as usize) & (self.heads.len().wrapping_sub(1))
+        to_usize(key) & (self.heads.len().wrapping_sub(1))
     }
 
     /// The first position of the chain of `key`.
@@ -96,8 +96,10 @@ impl<T> Index<T> {
             self.grow()?;
         }
         let chain = self.chain(key);
-        // CAST: an item takes more than a byte, and memory has less than 2^32 of them to give.
-        let position = self.items.len() as u32;
+        let position = u32::try_from(self.items.len()).map_err(|_| NoMemory)?;
+        if position == NONE {
+            return Err(NoMemory);
+        }
         let next = self.first(key);
         self.items.push(Item { key, next, value })?;
         if let Some(head) = self.heads.get_mut(chain) {
@@ -118,7 +120,7 @@ impl<T> Index<T> {
         let Some(item) = self.item(found) else {
             return;
         };
-        let (next, last) = (item.next, self.items.len() as u32 - 1);
+        let (next, last) = (item.next, to_u32(self.items.len() - 1));
         self.relink(key, found, next);
         if let Some(moved) = self.item(last).filter(|_| last != found) {
             self.relink(moved.key, last, found);
@@ -153,7 +155,8 @@ impl<T> Index<T> {
             let key = self.items[position].key;
             let chain = self.chain(key);
             // In the order in which they came, so that the newest is found first.
-            self.items[position].next = core::mem::replace(&mut self.heads[chain], position as u32);
+            self.items[position].next =
+                core::mem::replace(&mut self.heads[chain], to_u32(position));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use super::error::{Error, Result, Structure};
 use super::extent::Nodes;
 use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES};
 use super::journal::Tx;
+use super::num::to_usize;
 use super::pmem::Pmem;
 use crate::env::crc32c;
 
@@ -69,11 +70,11 @@ pub(super) fn read<P: Pmem>(pmem: &P, at: u64, ino: u64, inode: &mut Inode) -> R
 }
 
 /// Bytes of an inode's first line: size, links, times of changes.
-pub(super) const LINE: usize = super::pmem::LINE as usize;
+pub(super) const LINE: usize = to_usize(super::pmem::LINE);
 /// Bytes of all its fields: all but the root of its tree.
 pub(super) const FIELDS: usize = offset_of!(RawInode, root);
 /// Bytes of all of it.
-pub(super) const WHOLE: usize = INODE_BYTES as usize;
+pub(super) const WHOLE: usize = to_usize(INODE_BYTES);
 
 /// The first `N` bytes of an inode as they were before an operation that changes them in place.
 pub(super) struct Before<const N: usize>([u8; N]);

@@ -19,6 +19,7 @@ use super::format::{
 };
 use super::inode;
 use super::journal;
+use super::num::{to_u32, to_usize};
 use super::persist::{Dirty, Durable};
 use super::pmem::Pmem;
 use super::super_block::{self, Geometry};
@@ -98,7 +99,7 @@ fn plan(blocks: u64, options: &Options<'_>) -> Result<SuperBlock> {
         system_block: U64::new(system_block),
         lanes_block: U64::new(lanes_block),
         lane_count: U32::new(LANE_COUNT),
-        lane_bytes: U32::new(LANE_BYTES as u32),
+        lane_bytes: U32::new(to_u32(to_usize(LANE_BYTES))),
         summary_block: U64::new(summary_block),
         bitmap_block: U64::new(bitmap_block),
         chunks: U64::new(chunks),

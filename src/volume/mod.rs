@@ -18,6 +18,13 @@
 //! `Documentation/format.rst` describes the media; [`format`] is its executable form.
 
 #![forbid(unsafe_code)]
+// A number is not cut off: what narrows is checked, or masked where it is seen that it fits.
+#![deny(
+    clippy::cast_lossless,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss
+)]
 // What is public here is the API of the host crate; inside the module it is only crate-wide.
 #![allow(unreachable_pub)]
 
@@ -35,6 +42,7 @@ pub mod inode;
 pub mod journal;
 pub mod mkfs;
 pub mod namespace;
+pub(crate) mod num;
 pub mod orphan;
 pub mod persist;
 pub mod pmem;

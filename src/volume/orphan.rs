@@ -20,6 +20,7 @@ use super::error::{Error, Result, Structure};
 use super::extent::{self, Mapping, Media};
 use super::format::{OrphanSlot, BLOCK, ORPHAN_BLOCKS};
 use super::inode::Inode;
+use super::num::to_usize;
 use super::pmem::{read_struct, Pmem};
 use super::super_block::Geometry;
 use super::Volume;
@@ -58,8 +59,8 @@ pub struct OrphanReservation<'v, P: Pmem> {
 
 impl<P: Pmem> OrphanReservation<'_, P> {
     /// The slot's byte address, and what it must hold to name `ino`.
-    pub(super) fn content(&self, ino: u64) -> (u64, [u8; SLOT as usize]) {
-        let mut bytes = [0; SLOT as usize];
+    pub(super) fn content(&self, ino: u64) -> (u64, [u8; to_usize(SLOT)]) {
+        let mut bytes = [0; to_usize(SLOT)];
         bytes.copy_from_slice(seal(ino, self.slot).as_bytes());
         (self.at, bytes)
     }
@@ -102,7 +103,7 @@ fn checksum(ino: u64, index: u32) -> u32 {
 impl Slots {
     fn at(&self, slot: u32) -> Result<u64> {
         let slot = u64::from(slot);
-        match self.blocks.get((slot / PER_BLOCK) as usize) {
+        match self.blocks.get(to_usize(slot / PER_BLOCK)) {
             Some(block) => Ok(block * BLOCK + slot % PER_BLOCK * SLOT),
             None => Err(corrupt(0)),
         }
@@ -127,15 +128,15 @@ impl Slots {
             return Err(corrupt(m.block.saturating_mul(BLOCK)));
         }
         // Reserved first, so that both arrays grow or none.
-        self.blocks.reserve(m.len as usize)?;
-        self.used.reserve((m.len * PER_BLOCK / 64) as usize)?;
+        self.blocks.reserve(to_usize(m.len))?;
+        self.used.reserve(to_usize(m.len * PER_BLOCK / 64))?;
         for block in m.block..m.block + m.len {
             for first in (0..PER_BLOCK).step_by(64) {
                 let mut used = 0;
                 for bit in 0..64 {
                     let at = block * BLOCK + (first + bit) * SLOT;
                     let slot: OrphanSlot = read_struct(pmem, at)?;
-                    if slot.as_bytes() != [0; SLOT as usize] {
+                    if slot.as_bytes() != [0; to_usize(SLOT)] {
                         used |= 1 << bit;
                     }
                 }
@@ -175,8 +176,8 @@ impl Orphans {
     }
 
     /// The byte address of `slot`, and what an empty slot holds.
-    pub(super) fn empty(&self, slot: u32) -> Result<(u64, [u8; SLOT as usize])> {
-        Ok((self.slots.lock().at(slot)?, [0; SLOT as usize]))
+    pub(super) fn empty(&self, slot: u32) -> Result<(u64, [u8; to_usize(SLOT)])> {
+        Ok((self.slots.lock().at(slot)?, [0; to_usize(SLOT)]))
     }
 
     /// Makes `slot`, empty on the media, free.

@@ -14,6 +14,7 @@
 use core::marker::PhantomData;
 
 use super::error::Result;
+use super::format::MAX_BYTES;
 use super::pmem::{Pmem, LINE};
 use crate::mutate::mutated;
 
@@ -55,12 +56,14 @@ pub struct Durable<S> {
 #[derive(Clone, Copy, Default)]
 struct Lines(u64);
 
-/// Bits of [`Lines`] that hold the number of lines.
-const COUNT_BITS: u32 = 16;
+/// Bits of [`Lines`] that hold the number of lines: those that the number of a line leaves.
+const COUNT_BITS: u32 = u64::BITS - (MAX_BYTES / LINE).ilog2();
 
 impl Lines {
-    fn new(first: u64, end: u64) -> Self {
-        Lines((first << COUNT_BITS) | (end - first))
+    /// The lines from `first` up to `end`. `None` if they are more than a range can count.
+    fn new(first: u64, end: u64) -> Option<Self> {
+        let count = end - first;
+        (count < 1 << COUNT_BITS).then_some(Lines((first << COUNT_BITS) | count))
     }
 
     fn first(self) -> u64 {
@@ -89,17 +92,24 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
         }
     }
 
-    /// Stores `bytes`, at most a megabyte, at `at` through the cache.
+    /// Stores `bytes` at `at` through the cache.
     pub fn store(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         self.unfenced = true;
         self.pmem.store(at, bytes)?;
         let (first, end) = (at / LINE, (at + bytes.len() as u64).div_ceil(LINE));
         for range in self.ranges.iter_mut().take(usize::from(self.count)) {
             if first <= range.end() && end >= range.first() {
-                *range = Lines::new(range.first().min(first), range.end().max(end));
-                return Ok(());
+                let joined = Lines::new(range.first().min(first), range.end().max(end));
+                if let Some(joined) = joined {
+                    *range = joined;
+                    return Ok(());
+                }
             }
         }
+        let Some(lines) = Lines::new(first, end) else {
+            self.pmem.write_back(first * LINE, (end - first) * LINE);
+            return Ok(());
+        };
         if usize::from(self.count) == RANGES {
             // The oldest makes room.
             self.ranges[0].write_back(self.pmem);
@@ -107,7 +117,7 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
             self.count -= 1;
         }
         if let Some(range) = self.ranges.get_mut(usize::from(self.count)) {
-            *range = Lines::new(first, end);
+            *range = lines;
             self.count += 1;
         }
         Ok(())

@@ -12,6 +12,7 @@ use super::extent::{self, joins, sub_blocks, Mapping, Media, Whole};
 use super::file::{check_file, end_of, modified, FILE_END};
 use super::format::{Time, BLOCK, MAX_FILE};
 use super::inode::{Before, Inode, WHOLE};
+use super::num::to_i64;
 use super::pmem::Pmem;
 use super::Volume;
 use crate::env::Vec;
@@ -66,7 +67,7 @@ impl<P: Pmem> Volume<P> {
             for m in old.extents.iter() {
                 new.add(m, 0, file_block, 0)?;
                 gone.add(m, file_block, end, 0)?;
-                new.add(m, end, u64::MAX, -(len as i64))?;
+                new.add(m, end, u64::MAX, -to_i64(len))?;
             }
             if gone.0.len() > FREE_MAX {
                 self.punch(inode, file_block, len, now)?;
@@ -97,7 +98,7 @@ impl<P: Pmem> Volume<P> {
         let mut new = Listed(Vec::new());
         for m in old.extents.iter() {
             new.add(m, 0, file_block, 0)?;
-            new.add(m, file_block, u64::MAX, len as i64)?;
+            new.add(m, file_block, u64::MAX, to_i64(len))?;
         }
         self.put_extents(inode, &old, (&new.0, &[]), size, now)
     }

@@ -16,6 +16,7 @@ use super::format::{
     SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, LANE_BYTES, MAGIC, MAX_BYTES, MIN_BYTES,
     ROOT_INO, RO_COMPAT_KNOWN, VERSION,
 };
+use super::num::to_usize;
 use super::pmem::{read_struct, Pmem, LINE};
 use crate::env::crc32c;
 
@@ -217,10 +218,10 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
 /// Whether block 0 holds something that is no part of a volume behind the place of the superblock,
 /// where mkfs leaves zeros: then the device was given to something else since.
 fn is_foreign<P: Pmem + ?Sized>(pmem: &P) -> Result<bool> {
-    let mut line = [0; LINE as usize];
+    let mut line = [0; to_usize(LINE)];
     for at in (size_of::<SuperBlock>() as u64..BLOCK).step_by(line.len()) {
         pmem.read(at, &mut line)?;
-        if line != [0; LINE as usize] {
+        if line != [0; to_usize(LINE)] {
             return Ok(true);
         }
     }

@@ -27,6 +27,7 @@ use super::format::{
     INODE_CHUNK_MAGIC,
 };
 use super::inode::{self, Inode, CRC_OF_CRC};
+use super::num::{to_i64, to_usize};
 use super::persist::Dirty;
 use super::pmem::{read_struct, Pmem};
 use super::Volume;
@@ -115,8 +116,8 @@ fn checksum(header: &InodeChunk) -> u32 {
 }
 
 fn seal(header: &mut InodeChunk) {
-    let used: u32 = header.bitmap.iter().map(|w| w.get().count_ones()).sum();
-    header.free = U16::new((INODES_PER_CHUNK as u32 - used) as u16);
+    let free: u32 = header.bitmap.iter().map(|w| w.get().count_zeros()).sum();
+    header.free = U16::new(u16::try_from(free).unwrap_or(u16::MAX));
     header.crc = U32::new(checksum(header));
 }
 
@@ -124,7 +125,7 @@ fn seal(header: &mut InodeChunk) {
 pub(super) fn header(index: u64, slots: &[u64]) -> InodeChunk {
     let mut bitmap = [1, 0, 0, 0];
     for slot in slots {
-        if let Some(word) = bitmap.get_mut((slot / 64) as usize) {
+        if let Some(word) = bitmap.get_mut(to_usize(slot / 64)) {
             *word |= 1 << (slot % 64);
         }
     }
@@ -160,7 +161,7 @@ pub(super) fn apply<P: Pmem, S>(
 ) -> Result<()> {
     // A crash may have torn the header, but not its magic, which never changes.
     let mut header: InodeChunk = read_struct(pmem, at)?;
-    let word = header.bitmap.get_mut((slot / 64) as usize);
+    let word = header.bitmap.get_mut(to_usize(slot / 64));
     let (Some(word), INODE_CHUNK_MAGIC) = (word, header.magic.get()) else {
         return Err(corrupt(at));
     };
@@ -186,7 +187,7 @@ impl Open {
             return None;
         }
         let slot = ino % INODES_PER_CHUNK;
-        let word = self.used.get_mut((slot / 64) as usize)?;
+        let word = self.used.get_mut(to_usize(slot / 64))?;
         Some((word, 1 << (slot % 64)))
     }
 
@@ -335,7 +336,7 @@ impl<P: Pmem> Volume<P> {
             chunk_at(self, &table, index)?
         };
         let header = self.table.locked(|| read_header(&self.pmem, at, index))?;
-        let word = header.bitmap.get((slot / 64) as usize);
+        let word = header.bitmap.get(to_usize(slot / 64));
         if word.is_none_or(|word| word.get() & (1 << (slot % 64)) == 0) {
             return Err(Error::Stale);
         }
@@ -381,7 +382,7 @@ impl<P: Pmem> Volume<P> {
         let count = chunks(&table);
         // Twice around: what was freed meanwhile counts too. The hints come on top.
         let mut left = count + FREED_MAX as u64;
-        while left > 0 && self.used_inodes.get() < (count * CHUNK_INODES) as i64 {
+        while left > 0 && self.used_inodes.get() < to_i64(count * CHUNK_INODES) {
             left -= 1;
             let index = {
                 let mut slots = self.table.slots.lock();

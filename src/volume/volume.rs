@@ -10,6 +10,7 @@ use super::extent::Media;
 use super::format::{SuperBlock, BLOCK, INODE_BYTES, ORPHAN_INO, TABLE_INO};
 use super::inode::{self, Inode};
 use super::journal::{self, Journal, LaneState, Recovered};
+use super::num::{to_i64, to_u64};
 use super::orphan::Orphans;
 use super::pmem::Pmem;
 use super::super_block::{self, Geometry};
@@ -125,8 +126,8 @@ impl<P: Pmem> Volume<P> {
             cancelled: 0,
         };
         let (mut free, mut used) = (
-            read.sb.free_blocks.get() as i64,
-            read.sb.used_inodes.get() as i64,
+            to_i64(read.sb.free_blocks.get()),
+            to_i64(read.sb.used_inodes.get()),
         );
         for lane in lanes.iter() {
             free = free.wrapping_add(lane.free_blocks);
@@ -138,7 +139,7 @@ impl<P: Pmem> Volume<P> {
             }
         }
         let most_inodes = geo.blocks * (BLOCK / INODE_BYTES);
-        if !(0..=geo.blocks as i64).contains(&free) || !(0..=most_inodes as i64).contains(&used) {
+        if !(0..=to_i64(geo.blocks)).contains(&free) || !(0..=to_i64(most_inodes)).contains(&used) {
             return Err(Error::Corrupt {
                 what: Structure::Lane,
                 at: geo.lane_at(0),
@@ -209,7 +210,7 @@ impl<P: Pmem> Volume<P> {
     /// Sizes and counts, exact while nobody changes anything.
     pub fn statfs(&self) -> StatFs {
         let (free, available) = (self.free_blocks(), self.available_blocks());
-        let inodes_used = self.used_inodes.get().max(0) as u64;
+        let inodes_used = to_u64(self.used_inodes.get());
         let slots = self.inode_slots();
         StatFs {
             blocks: self.geo.data_end() - self.geo.data_block,
@@ -257,14 +258,14 @@ impl<P: Pmem> Volume<P> {
     pub(super) fn check_failed(&self) -> Result<()> {
         match self.failed.get() {
             0 => Ok(()),
-            at => Err(Error::Media { at: at as u64 }),
+            at => Err(Error::Media { at: to_u64(at) }),
         }
     }
 
     /// The transaction in the lane at byte `at` could not be completed.
     pub(super) fn fail(&self, at: u64) {
         if self.failed.get() == 0 {
-            self.failed.add(at as i64);
+            self.failed.add(to_i64(at));
         }
     }
 }

@@ -22,6 +22,7 @@ use super::format::{
 use super::inode::{Before, Inode, CRC_OF_CRC, FIELDS};
 use super::journal::Tx;
 use super::namespace::SetAttr;
+use super::num::{to_u32, to_u8, to_usize};
 use super::pmem::{read_struct, Pmem};
 use super::Volume;
 use crate::env::{crc32c, Vec};
@@ -30,9 +31,9 @@ use crate::env::{crc32c, Vec};
 const HEADER: usize = size_of::<XattrHeader>();
 const HEAD: usize = size_of::<XattrRecord>();
 /// Bytes that names and small values have, with the header.
-const SET_MAX: usize = BLOCK as usize;
+const SET_MAX: usize = to_usize(BLOCK);
 /// Most runs of blocks of one value.
-const RUNS_MAX: usize = XATTR_VALUE_MAX / BLOCK as usize;
+const RUNS_MAX: usize = XATTR_VALUE_MAX / to_usize(BLOCK);
 
 /// A name and a value.
 pub type Xattr<'a> = (&'a [u8], &'a [u8]);
@@ -93,7 +94,7 @@ impl Record<'_> {
                 key: U64::ZERO,
                 value,
             });
-            let len = left.min((run.len * BLOCK) as usize);
+            let len = left.min(to_usize(run.len * BLOCK));
             left -= len;
             (run, len)
         })
@@ -167,7 +168,7 @@ fn add<P: Pmem>(
         let mut rest = value;
         while !rest.is_empty() {
             let run = tx.alloc(Want::blocks((rest.len() as u64).div_ceil(BLOCK)))?;
-            let (part, more) = rest.split_at(rest.len().min((run.len * BLOCK) as usize));
+            let (part, more) = rest.split_at(rest.len().min(to_usize(run.len * BLOCK)));
             tx.init(run.block * BLOCK, part)?;
             add_blocks(raw, run.len);
             let slot = runs.get_mut(count).ok_or(Error::Invalid)?;
@@ -176,10 +177,10 @@ fn add<P: Pmem>(
         }
     }
     let head = XattrRecord {
-        // Of the longest value this is zero.
-        value_len: U16::new(value.len() as u16),
-        name_len: name.len() as u8,
-        runs: count as u8,
+        // The longest does not fit, and is zero.
+        value_len: U16::new(u16::try_from(value.len()).unwrap_or(0)),
+        name_len: to_u8(name.len()),
+        runs: to_u8(count),
         value_crc: U32::new(crc),
     };
     append(set, head.as_bytes())?;
@@ -209,7 +210,7 @@ pub fn seal(set: &mut [u8], raw: &RawInode, block: u64) {
         owner: raw.ino,
         block: U64::new(block),
         generation: raw.generation,
-        len: U32::new(set.len() as u32),
+        len: U32::new(to_u32(set.len())),
     };
     set[..HEADER].copy_from_slice(header.as_bytes());
     header.crc = U32::new(checksum(set));

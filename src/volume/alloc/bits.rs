@@ -11,12 +11,13 @@ use super::Run;
 use crate::env::crc32c;
 use crate::volume::error::{Error, Result, Structure};
 use crate::volume::format::{Summary, BLOCK, CHUNK_BLOCKS};
+use crate::volume::num::to_usize;
 use crate::volume::persist::Dirty;
 use crate::volume::pmem::{read_struct, Pmem};
 use crate::volume::super_block::Geometry;
 
 /// Words of a chunk's bitmap.
-const WORDS: usize = (CHUNK_BLOCKS / 64) as usize;
+const WORDS: usize = to_usize(CHUNK_BLOCKS / 64);
 /// Chunks whose summaries share a cache line: what a scan reads at a time.
 pub(super) const BATCH: u64 = 8;
 
@@ -34,7 +35,7 @@ impl Mask {
         let mut at = from;
         while at < to {
             let end = to.min((at / 64 + 1) * 64);
-            if let Some(word) = mask.get_mut((at / 64) as usize) {
+            if let Some(word) = mask.get_mut(to_usize(at / 64)) {
                 *word = (u64::MAX >> (64 - (end - at))) << (at % 64);
             }
             at = end;
@@ -51,7 +52,7 @@ impl Mask {
 
     /// The first bit from `from` on that is set, or clear if not `set`; 512 if there is none.
     fn next(&self, from: u64, set: bool) -> u64 {
-        let skip = (from / 64) as usize;
+        let skip = to_usize(from / 64);
         for (i, word) in self.0.iter().enumerate().skip(skip) {
             let mut word = if set { *word } else { !*word };
             if i == skip {
@@ -97,8 +98,8 @@ impl Mask {
 type Words = [U64; WORDS];
 
 fn free_in(words: &Words) -> u16 {
-    let used: u32 = words.iter().map(|w| w.get().count_ones()).sum();
-    (CHUNK_BLOCKS as u32 - used) as u16
+    let free: u32 = words.iter().map(|w| w.get().count_zeros()).sum();
+    u16::try_from(free).unwrap_or(u16::MAX)
 }
 
 /// The summary of `chunk` with the bitmap `words`.
@@ -126,11 +127,11 @@ pub(super) fn read_free<P: Pmem>(
     geo: &Geometry,
     first: u64,
     limit: u64,
-) -> Result<(u64, [u16; BATCH as usize])> {
+) -> Result<(u64, [u16; to_usize(BATCH)])> {
     let n = (BATCH - first % BATCH).min(limit - first);
-    let mut line = <[Summary; BATCH as usize]>::new_zeroed();
+    let mut line = <[Summary; to_usize(BATCH)]>::new_zeroed();
     let bytes = line.as_mut_bytes();
-    if let Some(bytes) = bytes.get_mut(..n as usize * size_of::<Summary>()) {
+    if let Some(bytes) = bytes.get_mut(..to_usize(n) * size_of::<Summary>()) {
         pmem.read(geo.summary_at(first), bytes)?;
     }
     Ok((n, line.map(|s| s.free.get())))
@@ -186,7 +187,7 @@ pub(in crate::volume) fn apply<P: Pmem, S>(
     while chunks.start < chunks.end {
         // Bitmaps first, then the line of their summaries, so that each line is written back once.
         let n = (BATCH - chunks.start % BATCH).min(chunks.end - chunks.start);
-        let mut summaries = <[Summary; BATCH as usize]>::new_zeroed();
+        let mut summaries = <[Summary; to_usize(BATCH)]>::new_zeroed();
         for (chunk, summary) in (chunks.start..chunks.start + n).zip(&mut summaries) {
             let at = geo.bitmap_at(chunk);
             let mut words: Words = read_struct(pmem, at)?;
@@ -200,7 +201,7 @@ pub(in crate::volume) fn apply<P: Pmem, S>(
             }
             *summary = summary_of(&words, chunk);
         }
-        if let Some(summaries) = summaries.get(..n as usize) {
+        if let Some(summaries) = summaries.get(..to_usize(n)) {
             dirty.store(geo.summary_at(chunks.start), summaries.as_bytes())?;
         }
         chunks.start += n;

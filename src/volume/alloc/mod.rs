@@ -26,6 +26,7 @@ use core::ops::Range;
 
 use super::error::{Error, Result, Structure};
 use super::format::{BLOCK, CHUNK_BLOCKS, EXTENT_MAX};
+use super::num::{to_i64, to_u64, to_usize};
 use super::pmem::Pmem;
 use super::super_block::Geometry;
 use super::Volume;
@@ -128,7 +129,7 @@ impl<P: Pmem> Reservation<'_, P> {
         if (1..self.run.len).contains(&len) {
             let kept = Run { len, ..self.run };
             self.vol.groups.rename(self.run, kept);
-            self.vol.free.add((self.run.len - len) as i64);
+            self.vol.free.add(to_i64(self.run.len - len));
             self.run = kept;
         }
     }
@@ -144,7 +145,7 @@ impl<P: Pmem> Reservation<'_, P> {
 impl<P: Pmem> Drop for Reservation<'_, P> {
     fn drop(&mut self) {
         self.vol.groups.release(self.run, false);
-        self.vol.free.add(self.run.len as i64);
+        self.vol.free.add(to_i64(self.run.len));
     }
 }
 
@@ -211,7 +212,7 @@ impl Groups {
 
     /// The index of the group of `block`.
     fn index(&self, block: u64) -> usize {
-        (block / CHUNK_BLOCKS / self.chunks) as usize
+        to_usize(block / CHUNK_BLOCKS / self.chunks)
     }
 
     /// The group of `block`, a block of the volume.
@@ -319,7 +320,7 @@ impl<P: Pmem> Volume<P> {
             match self.pmem.heal(run.block * BLOCK, run.len * BLOCK) {
                 Err(Error::Media { at }) => self.set_aside(run, at / BLOCK),
                 _ => {
-                    self.free.add(-(run.len as i64));
+                    self.free.add(-to_i64(run.len));
                     return Ok(Reservation { vol: self, run });
                 }
             }
@@ -336,7 +337,7 @@ impl<P: Pmem> Volume<P> {
 
     /// Free blocks, those reserved not counted. Exact while nobody allocates or frees.
     pub fn free_blocks(&self) -> u64 {
-        self.free.get().max(0) as u64
+        to_u64(self.free.get())
     }
 
     /// Those of them that are not kept for the nodes of trees.

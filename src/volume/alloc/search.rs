@@ -7,6 +7,7 @@ use super::{Group, Groups, Run, State, Want};
 use crate::env::cpu;
 use crate::volume::error::{Error, Result};
 use crate::volume::format::CHUNK_BLOCKS;
+use crate::volume::num::to_usize;
 use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 
@@ -144,7 +145,7 @@ impl<P: Pmem> Locked<'_, P> {
         let mut seen = false;
         while left > 0 {
             let (n, free) = bits::read_free(self.pmem, self.geo, chunk, self.group.chunks.end)?;
-            for free in free.iter().take(n.min(left) as usize) {
+            for free in free.iter().take(to_usize(n.min(left))) {
                 if u64::from(*free) == CHUNK_BLOCKS {
                     seen = true;
                     if self.mask(chunk)?.clear_from(0) == CHUNK_BLOCKS {
@@ -179,7 +180,7 @@ impl<P: Pmem> Locked<'_, P> {
             for free in free
                 .iter()
                 .map(|f| u64::from(*f))
-                .take(n.min(left) as usize)
+                .take(to_usize(n.min(left)))
             {
                 seen |= free > 0;
                 let used = free < CHUNK_BLOCKS || self.state.opened == Some(chunk);

@@ -5,6 +5,7 @@
 
 use super::super::error::{Result, Structure};
 use super::super::format::{Summary, BLOCK, CHUNK_BLOCKS};
+use super::super::num::to_usize;
 use super::media::{read, view};
 use super::{Checker, Kind};
 use crate::env::{crc32c, Vec};
@@ -21,17 +22,17 @@ impl Checker<'_> {
         let chunks = self.sb.chunks.get();
         let summary_at = self.sb.summary_block.get() * BLOCK;
         let bitmap_at = self.sb.bitmap_block.get() * BLOCK;
-        let mut bitmaps = Vec::<u8>::zeroed(BLOCK as usize)?;
-        let mut summaries = Vec::<u8>::zeroed((BATCH * 8) as usize)?;
+        let mut bitmaps = Vec::<u8>::zeroed(to_usize(BLOCK))?;
+        let mut summaries = Vec::<u8>::zeroed(to_usize(BATCH * 8))?;
         let mut first = 0;
         while first < chunks {
             // The areas are whole blocks, so a batch never reads past its area's end.
             let readable = read(self.pmem, bitmap_at + first * BITMAP_BYTES, &mut bitmaps)?
                 && read(self.pmem, summary_at + first * 8, &mut summaries)?;
             for chunk in first..chunks.min(first + BATCH) {
-                let index = (chunk - first) as usize;
-                let bitmap: [u8; BITMAP_BYTES as usize] =
-                    view(&bitmaps[index * BITMAP_BYTES as usize..]);
+                let index = to_usize(chunk - first);
+                let bitmap: [u8; to_usize(BITMAP_BYTES)] =
+                    view(&bitmaps[index * to_usize(BITMAP_BYTES)..]);
                 let summary: Summary = view(&summaries[index * 8..]);
                 if readable {
                     self.chunk(chunk, &bitmap, &summary)?;
@@ -51,7 +52,7 @@ impl Checker<'_> {
     fn chunk(
         &mut self,
         chunk: u64,
-        bitmap: &[u8; BITMAP_BYTES as usize],
+        bitmap: &[u8; to_usize(BITMAP_BYTES)],
         summary: &Summary,
     ) -> Result<()> {
         let mut crc = crc32c(0, bitmap);

@@ -4,6 +4,7 @@
 
 use super::super::error::{Result, Structure};
 use super::super::format::{Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, KEY_BITS, LEAF_MAGIC};
+use super::super::num::to_usize;
 use super::inode::DT_DIR;
 use super::media::{crc, read, view};
 use super::{Checker, Kind, Leaf, Name, Problem, State};
@@ -24,7 +25,7 @@ impl Checker<'_> {
     /// Checks every leaf that was found, and counts what their entries say of the inodes.
     pub(super) fn check_leaves(&mut self) -> Result<()> {
         let leaves = core::mem::replace(&mut self.leaves, Vec::new());
-        let mut bytes = Vec::<u8>::zeroed(BLOCK as usize)?;
+        let mut bytes = Vec::<u8>::zeroed(to_usize(BLOCK))?;
         let mut seen = Vec::new();
         for leaf in leaves.iter() {
             if read(self.pmem, leaf.block * BLOCK, &mut bytes)? {

@@ -7,6 +7,7 @@ use super::super::extent::{unpack, Mapping};
 use super::super::format::{
     Extent, NodeHeader, BLOCK, KEY_BITS, MAX_FILE, NODE_EXTENTS, NODE_MAGIC,
 };
+use super::super::num::to_usize;
 use super::media::{crc, read, view};
 use super::{Checker, Kind};
 use crate::env::Vec;
@@ -150,7 +151,7 @@ impl Checker<'_> {
         end: u64,
     ) -> Result<Option<Level>> {
         let at = block * BLOCK;
-        let mut bytes = Vec::<u8>::zeroed(BLOCK as usize)?;
+        let mut bytes = Vec::<u8>::zeroed(to_usize(BLOCK))?;
         if !read(self.pmem, at, &mut bytes)? {
             return Ok(self.bad_node(tree, at, Kind::Unreadable));
         }

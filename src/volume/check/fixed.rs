@@ -7,6 +7,7 @@ use super::super::format::{
     LaneHeader, SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, INODES_PER_CHUNK, LANE_BODY,
     MAGIC, MAX_BYTES, MIN_BYTES, RO_COMPAT_KNOWN, VERSION,
 };
+use super::super::num::to_usize;
 use super::super::pmem::Pmem;
 use super::media::{crc, crc_at, get, read};
 use super::{Checker, Kind, Problem};
@@ -255,7 +256,7 @@ impl Checker<'_> {
         if len > u64::from(self.sb.lane_bytes.get()) - LANE_BODY {
             return Ok(false);
         }
-        let mut body = Vec::<u8>::zeroed(len as usize)?;
+        let mut body = Vec::<u8>::zeroed(to_usize(len))?;
         Ok(
             read(self.pmem, at + LANE_BODY, &mut body)?
                 && crc32c(0, &body) == header.body_crc.get(),

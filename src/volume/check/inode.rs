@@ -7,6 +7,7 @@ use super::super::format::{
     InodeChunk, RawInode, BLOCK, INLINE_MAX, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS,
     INODE_CHUNK_MAGIC, LINK_MAX, MAX_FILE, ORPHAN_INO, ROOT_EXTENTS, SYMLINK_MAX, TABLE_INO,
 };
+use super::super::num::to_usize;
 use super::extent::{Tree, Walked};
 use super::media::{crc, get, read};
 use super::{Checker, Kind, Leaf, Slot, State, TableRun};
@@ -384,7 +385,7 @@ impl Checker<'_> {
             self.problem(Structure::Inode, at, Some(ino), Kind::Size(size));
             return Ok(());
         }
-        let len = size as usize;
+        let len = to_usize(size);
         if len <= INLINE_MAX {
             // The target is where the root of the tree would be: there must be no tree.
             let tree = raw.root_count.get() != 0 || raw.depth != 0;
@@ -407,7 +408,7 @@ impl Checker<'_> {
         if !walked.whole {
             return Ok(());
         }
-        let mut target = Vec::<u8>::zeroed(BLOCK as usize)?;
+        let mut target = Vec::<u8>::zeroed(to_usize(BLOCK))?;
         let holds = match found {
             Some((0, block, 1)) if walked.blocks == 1 => {
                 read(self.pmem, block * BLOCK, &mut target)? && !target[..len].contains(&0)

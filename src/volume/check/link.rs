@@ -4,6 +4,7 @@
 
 use super::super::error::{Result, Structure};
 use super::super::format::{OrphanSlot, BLOCK};
+use super::super::num::to_usize;
 use super::inode::DT_DIR;
 use super::media::get;
 use super::{Checker, Kind, State};
@@ -31,7 +32,7 @@ impl Checker<'_> {
             }
             let index = u64::from(slot.orphan) - 1;
             let names_it = index < slots
-                && match blocks.get((index / per_block) as usize) {
+                && match blocks.get(to_usize(index / per_block)) {
                     Some(block) => {
                         let at = block * BLOCK + index % per_block * size;
                         get::<OrphanSlot>(self.pmem, at)?.is_some_and(|s| s.ino.get() == ino)
@@ -145,7 +146,7 @@ impl Checker<'_> {
         for start in 1..self.slots.len() as u64 {
             let mut ino = start;
             while ino != self.sb.root_ino.get() && self.next_up(ino) != 0 {
-                let Some(seen) = chain.get_mut(ino as usize) else {
+                let Some(seen) = chain.get_mut(to_usize(ino)) else {
                     break;
                 };
                 if *seen == start {

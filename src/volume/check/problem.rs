@@ -4,6 +4,7 @@
 
 use super::super::error::Structure;
 use super::super::format::{NAME_MAX, ORPHAN_INO, TABLE_INO};
+use super::super::num::to_u8;
 use core::fmt;
 
 /// One thing that is wrong on a volume.
@@ -36,7 +37,7 @@ impl Name {
         bytes[..len].copy_from_slice(&name[..len]);
         Name {
             bytes,
-            len: len as u8,
+            len: to_u8(len),
         }
     }
 

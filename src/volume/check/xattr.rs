@@ -6,6 +6,7 @@ use super::super::error::{Result, Structure};
 use super::super::format::{
     RawInode, XattrHeader, XattrRecord, BLOCK, NAME_MAX, XATTR_INLINE_MAX, XATTR_MAGIC,
 };
+use super::super::num::to_usize;
 use super::extent::Walked;
 use super::media::{crc, read, view};
 use super::problem::Name;
@@ -38,7 +39,7 @@ impl Checker<'_> {
         }
         walked.blocks = 1;
         let at = block * BLOCK;
-        let mut bytes = Vec::<u8>::zeroed(BLOCK as usize)?;
+        let mut bytes = Vec::<u8>::zeroed(to_usize(BLOCK))?;
         if !read(self.pmem, at, &mut bytes)? {
             walked.whole = self.bad_xattrs(ino, at, Kind::Unreadable);
             return Ok(walked);
@@ -56,7 +57,7 @@ impl Checker<'_> {
         ];
         let wrong = if header.magic.get() != XATTR_MAGIC {
             Some(Kind::Magic)
-        } else if len <= HEADER || len > BLOCK as usize || len % 8 != 0 {
+        } else if len <= HEADER || len > to_usize(BLOCK) || len % 8 != 0 {
             Some(Kind::Size(len as u64))
         } else if crc(&bytes[..len]) != header.crc.get() {
             Some(Kind::Checksum)
@@ -135,7 +136,7 @@ impl Checker<'_> {
                 return Ok(());
             }
             blocks += len;
-            let part = left.min((len * BLOCK) as usize);
+            let part = left.min(to_usize(len * BLOCK));
             let mut bytes = Vec::<u8>::zeroed(part)?;
             if !read(self.pmem, first * BLOCK, &mut bytes)? {
                 self.bad_xattr(block, name, Kind::Unreadable);

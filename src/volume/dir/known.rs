@@ -13,6 +13,7 @@ use crate::env::{NoMemory, Vec};
 use crate::volume::error::{Error, Result};
 use crate::volume::extent::Media;
 use crate::volume::index::Index;
+use crate::volume::num::to_u16;
 use crate::volume::pmem::Pmem;
 
 /// The known leaves of a directory, by their blocks.
@@ -102,10 +103,9 @@ impl Known {
             };
         }
         self.spare -= needed(slot.name.bytes.len());
-        // CAST: an offset in a block, and what fits there.
         let place = Place {
-            offset: slot.gap.offset as u16,
-            len: len as u16,
+            offset: to_u16(slot.gap.offset),
+            len: to_u16(len),
         };
         self.names.insert(slot.name.hash, place)
     }
@@ -134,10 +134,9 @@ impl Known {
 
 /// Where `record` lies.
 fn place(record: &Record) -> Place {
-    // CAST: both are at most the size of a block.
     Place {
-        offset: record.offset as u16,
-        len: record.len as u16,
+        offset: to_u16(record.offset),
+        len: to_u16(record.len),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::volume::error::{Error, Result, Structure};
 use crate::volume::extent::{Found, Mapping, Media, KEY_END};
 use crate::volume::format::{Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, LEAF_MAGIC, NAME_MAX};
 use crate::volume::inode::{Inode, CRC_OF_CRC};
+use crate::volume::num::{to_u16, to_u8, to_usize};
 use crate::volume::pmem::Pmem;
 
 /// Bytes of the header of a leaf.
@@ -20,7 +21,7 @@ pub const HEADER: usize = size_of::<LeafHeader>();
 /// Bytes of the head of a record, and of the smallest record.
 pub const HEAD: usize = size_of::<Dirent>();
 /// Bytes of a leaf.
-pub const LEAF: usize = BLOCK as usize;
+pub const LEAF: usize = to_usize(BLOCK);
 /// Bytes that records share.
 pub const ROOM: usize = LEAF - HEADER;
 /// Bytes of a record with the longest name, without padding.
@@ -107,8 +108,8 @@ pub fn head(len: usize, name: &[u8], file_type: u8, ino: u64, cookie: u64) -> Di
     let mut head = Dirent {
         crc: U32::ZERO,
         // At most LEAF and NAME_MAX: the callers' sizes are those of a leaf.
-        rec_len: U16::new(len as u16),
-        name_len: name.len() as u8,
+        rec_len: U16::new(to_u16(len)),
+        name_len: to_u8(name.len()),
         file_type,
         ino: U64::new(ino),
         cookie: U64::new(cookie),
@@ -392,7 +393,7 @@ impl Image {
         let len = self.end - at + more;
         let name_len = usize::from(self.buf[at + 6]);
         // rec_len lies at byte 4, after the checksum.
-        self.buf[at + 4..at + 6].copy_from_slice(&(len as u16).to_le_bytes());
+        self.buf[at + 4..at + 6].copy_from_slice(&to_u16(len).to_le_bytes());
         self.buf[at..at + 4].fill(0);
         let crc = env::crc32c(0, &self.buf[at..at + HEAD + name_len]);
         self.buf[at..at + 4].copy_from_slice(&crc.to_le_bytes());

@@ -11,6 +11,7 @@ use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, BLOCK, EXTENT_MAX, NODE_EXTENTS, ROOT_EXTENTS};
 use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
+use crate::volume::num::to_u16;
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
 
@@ -59,7 +60,7 @@ fn splice_root(raw: &mut RawInode, change: &Change) -> Result<()> {
     if count < old {
         raw.root[count..old].fill(Extent::default());
     }
-    raw.root_count = U16::new(count as u16);
+    raw.root_count = U16::new(to_u16(count));
     if count == 0 {
         raw.depth = 0;
     }
@@ -425,7 +426,7 @@ fn split<P: Pmem>(
     if keep == 0 || keep >= left.count() {
         return Err(path.expect(level).corrupt());
     }
-    let mut right = Node::new(block, (path.leaf - level) as u16, path.owner)?;
+    let mut right = Node::new(block, to_u16(path.leaf - level), path.owner)?;
     right.take_tail(&mut left, keep);
     tx.init(block * BLOCK, right.bytes())?;
     left.changes(&mut |at, bytes| tx.write(at, bytes))?;

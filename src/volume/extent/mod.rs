@@ -25,6 +25,7 @@ mod rebuild;
 
 use super::error::{Error, Result};
 use super::format::{Extent, RawInode};
+use super::num::to_u16;
 use super::pmem::Pmem;
 
 pub use edit::{add_blocks, cut, insert, joins, make_room, mark, sub_blocks};
@@ -131,8 +132,7 @@ impl Path {
     fn expect(&self, level: usize) -> Expect {
         Expect {
             block: self.steps[level].block,
-            // At most MAX_DEPTH.
-            level: (self.leaf - level) as u16,
+            level: to_u16(self.leaf - level),
             owner: self.owner,
             keys: self.steps[level].keys,
         }
@@ -190,7 +190,7 @@ impl Around {
     fn visit(&mut self, i: usize, e: &Extent) {
         // The first one shown need not be the first of the node, but then it is not above the key.
         if i == 0 || e.key.get() <= self.key {
-            self.at = (i as u16, *e);
+            self.at = (to_u16(i), *e);
             self.before = e.key.get() > self.key;
         } else if self.next.is_none() {
             self.next = Some(*e);
@@ -252,8 +252,7 @@ impl Path {
     ) -> Result<()> {
         let mut around = Around::new(key);
         let count = scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?;
-        // At most NODE_EXTENTS, here and below.
-        (self.steps[0].index, self.steps[0].count) = (around.at.0, count as u16);
+        (self.steps[0].index, self.steps[0].count) = (around.at.0, to_u16(count));
         self.before = count == 0 || around.before;
         for level in 1..=self.leaf {
             let end = self.steps[level - 1].keys.1;
@@ -267,7 +266,7 @@ impl Path {
             let expect = self.expect(level);
             let count = scan(media, &expect, &mut |i, e| around.visit(i, e))?;
             self.steps[level].index = around.at.0;
-            self.steps[level].count = count as u16;
+            self.steps[level].count = to_u16(count);
         }
         let floor = (!self.before).then(|| unpack(&around.at.1));
         self.after = if !self.before {

@@ -17,6 +17,7 @@ use crate::volume::format::{
     ROOT_EXTENTS,
 };
 use crate::volume::index::Index;
+use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 use crate::volume::Volume;
@@ -321,7 +322,7 @@ impl Node {
     pub fn new(block: u64, level: u16, owner: Owner) -> Result<Node> {
         let mut node = Node {
             block,
-            buf: env::Vec::zeroed(BLOCK as usize)?,
+            buf: env::Vec::zeroed(to_usize(BLOCK))?,
             count: 0,
             changed: NO_CHANGE,
         };
@@ -434,8 +435,7 @@ impl Node {
     }
 
     fn seal(&mut self) {
-        // At most NODE_EXTENTS, so it fits.
-        let count = (self.count as u16).to_le_bytes();
+        let count = to_u16(self.count).to_le_bytes();
         self.buf[6..8].copy_from_slice(&count);
         self.buf[..4].fill(0);
         let crc = env::crc32c(0, &self.buf[..HEADER + self.count * ENTRY]);

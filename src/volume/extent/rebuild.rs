@@ -12,6 +12,7 @@ use crate::volume::alloc::{Run, Want};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, BLOCK, NODE_EXTENTS, ROOT_EXTENTS};
 use crate::volume::journal::Tx;
+use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
 
 /// A tree, read.
@@ -73,7 +74,7 @@ pub fn replace<P: Pmem>(
     raw.depth = 0;
     while level.len() > ROOT_EXTENTS {
         let mut left = level.len().div_ceil(NODE_EXTENTS) as u64;
-        let mut above = Vec::with_capacity(left as usize)?;
+        let mut above = Vec::with_capacity(to_usize(left))?;
         let mut run = Run { block: 0, len: 0 };
         for entries in level.chunks(NODE_EXTENTS) {
             if run.len == 0 {
@@ -95,6 +96,6 @@ pub fn replace<P: Pmem>(
     }
     raw.root = [Extent::default(); ROOT_EXTENTS];
     raw.root[..level.len()].copy_from_slice(&level);
-    raw.root_count = U16::new(level.len() as u16);
+    raw.root_count = U16::new(to_u16(level.len()));
     Ok(())
 }

@@ -37,6 +37,7 @@ use super::alloc::Run;
 use super::error::{Error, Result};
 use super::format::{LaneHeader, LANE_BODY, LANE_BYTES};
 use super::inode::CRC_OF_CRC;
+use super::num::{to_u32, to_usize};
 use super::persist::Dirty;
 use super::pmem::Pmem;
 use super::super_block::Geometry;
@@ -50,7 +51,7 @@ pub(super) use recovery::{recover, Recovered};
 pub use tx::Tx;
 
 /// Most bytes of entries that a transaction can log.
-pub const BODY_MAX: usize = (LANE_BYTES - LANE_BODY) as usize;
+pub const BODY_MAX: usize = to_usize(LANE_BYTES - LANE_BODY);
 
 /// Step 1 of a commit.
 pub struct Prepared;
@@ -197,7 +198,7 @@ fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader
     let body = lane.body.words().as_bytes();
     let mut header = LaneHeader {
         crc: U32::ZERO,
-        body_len: U32::new(body.len() as u32),
+        body_len: U32::new(to_u32(body.len())),
         body_crc: U32::new(crc32c(0, body)),
         lane: U32::new(lane.index),
         seq: U64::new(seq),

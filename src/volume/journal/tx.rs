@@ -13,6 +13,7 @@ use crate::volume::alloc::{Reservation, Run, Want};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{RawInode, LANE_BODY};
 use crate::volume::inode::{self, Inode};
+use crate::volume::num::{to_i64, to_usize};
 use crate::volume::orphan::OrphanReservation;
 use crate::volume::persist::{Dirty, Durable, WrittenBack};
 use crate::volume::pmem::{read_struct, Pmem, LINE};
@@ -22,9 +23,9 @@ use crate::volume::Volume;
 /// Where the root of the extent tree lies in an inode.
 const ROOT_AT: usize = offset_of!(RawInode, root);
 /// Words of a line.
-const LINE_WORDS: usize = LINE as usize / WORD;
+const LINE_WORDS: usize = to_usize(LINE) / WORD;
 /// Lines of the root.
-const ROOT_LINES: usize = (size_of::<RawInode>() - ROOT_AT) / LINE as usize;
+const ROOT_LINES: usize = (size_of::<RawInode>() - ROOT_AT) / to_usize(LINE);
 
 /// A transaction being built. Dropped instead of committed, it leaves no trace.
 ///
@@ -160,7 +161,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
     pub fn take(&mut self, reservation: Reservation<'_, P>) -> Result<Run> {
         self.need(2)?;
         let run = reservation.into_run();
-        self.free_blocks -= run.len as i64;
+        self.free_blocks -= to_i64(run.len);
         self.lane.body.blocks(run, true)?;
         self.lane.pending.push(Pending::Alloc(run))?;
         Ok(run)
@@ -179,7 +180,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
             self.vol
                 .groups
                 .begin_free(&self.vol.pmem, &self.vol.geo, run)?;
-            self.free_blocks += run.len as i64;
+            self.free_blocks += to_i64(run.len);
             self.lane.body.blocks(run, false)?;
             self.lane.pending.push(Pending::Free(run))?;
             left = Run {
@@ -215,7 +216,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         let at = at + ROOT_AT as u64;
         let there: [[Word; LINE_WORDS]; ROOT_LINES] = read_struct(&self.vol.pmem, at)?;
         let wanted = words(root)?.chunks_exact(LINE_WORDS);
-        for ((at, there), wanted) in (at..).step_by(LINE as usize).zip(&there).zip(wanted) {
+        for ((at, there), wanted) in (at..).step_by(to_usize(LINE)).zip(&there).zip(wanted) {
             if there.iter().zip(wanted).any(|(a, b)| a.get() != b.get()) {
                 self.prepared.store(at, wanted.as_bytes())?;
             }
@@ -353,7 +354,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
                 Pending::Alloc(run) => vol.groups.release(run, false),
                 Pending::Free(run) => {
                     vol.groups.release(run, true);
-                    vol.free.add(run.len as i64);
+                    vol.free.add(to_i64(run.len));
                 }
                 Pending::InodeAlloc(ino) => vol.table.release(ino, true),
                 Pending::InodeFree(ino) => {
@@ -388,7 +389,7 @@ impl<P: Pmem> Drop for Tx<'_, P> {
             match pending {
                 Pending::Alloc(run) => {
                     vol.groups.release(run, false);
-                    vol.free.add(run.len as i64);
+                    vol.free.add(to_i64(run.len));
                 }
                 Pending::Free(run) => vol.groups.release(run, false),
                 Pending::InodeAlloc(ino) => {

@@ -141,6 +141,11 @@ impl Sim {
         self.inner().trace.take().expect("recording")
     }
 
+    /// Lines whose content a crash could lose.
+    pub fn not_durable(&self) -> usize {
+        self.inner().waiting.len()
+    }
+
     /// What the program did so far.
     pub fn stats(&self) -> Stats {
         self.inner().stats
