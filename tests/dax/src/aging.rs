@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{filled, wait_until, Map, Sysctl, LONG, PAGE};
+use crate::sys::{filled, long, wait_until, Map, Sysctl, PAGE};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -94,7 +94,7 @@ fn never_quiet(place: &Place) -> Result<()> {
     let start = Instant::now();
     let mut value = 0;
     while place.counters.read("pages_written_back")? < before + 3 {
-        ensure!(start.elapsed() < LONG, "not every round");
+        ensure!(start.elapsed() < long(), "not every round");
         value = u8::wrapping_add(value, 1);
         map.store(0, value);
     }

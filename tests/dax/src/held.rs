@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::sys::{check, check_len, wait_until, Map, LONG, PAGE};
+use crate::sys::{check, check_len, long, wait_until, Map, PAGE};
 
 /// What a page of the device is full of.
 pub const DEVICE_BYTE: u8 = 0x5a;
@@ -128,7 +128,7 @@ impl HeldDevice {
 
     /// Waits until a read of the page [`HELD`] is under way, and so its target pinned.
     pub fn wait_for_read(&self) -> Result<()> {
-        self.arrived.recv_timeout(LONG).context("no read arrived")
+        self.arrived.recv_timeout(long()).context("no read arrived")
     }
 
     /// Answers the read that [`Self::wait_for_read`] saw.

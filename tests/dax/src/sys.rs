@@ -383,14 +383,18 @@ pub fn waits_for_pin(
     })
 }
 
-/// How long something may take that takes a moment on a machine that has nothing else to do.
-pub const LONG: Duration = Duration::from_secs(60);
+/// How long something may take that takes a moment on a machine that has nothing else to do: a
+/// minute, times `SLOWDOWN`, which tests/run sets for a slow kernel.
+pub fn long() -> Duration {
+    let slowdown = std::env::var("SLOWDOWN").unwrap_or_default();
+    Duration::from_secs(60) * slowdown.parse().unwrap_or(1)
+}
 
-/// Waits until `done` is true; false if it takes too [`LONG`].
+/// Waits until `done` is true; false if it takes too [`long`].
 pub fn wait_until(mut done: impl FnMut() -> bool) -> bool {
-    let start = Instant::now();
+    let (start, most) = (Instant::now(), long());
     while !done() {
-        if start.elapsed() > LONG {
+        if start.elapsed() > most {
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));

@@ -24,7 +24,7 @@ pub struct Group {
     pub tests: Vec<&'static Test>,
 }
 
-/// How long after its time a process may still be at work before it counts as hung.
+/// When time is up and no operation has ended for so long, a process still at work counts as hung.
 const GRACE: Duration = Duration::from_secs(120);
 
 /// Runs `group` for `time` and says how it went. An error is one of this program, not of the file
@@ -179,10 +179,14 @@ fn watch(
     } else {
         Duration::from_secs(5)
     };
-    let mut shown = start;
-    let mut held = true;
+    let (mut shown, mut moved) = (start, start);
+    let (mut ops, mut held) = (0, true);
     while !children.is_empty() {
         std::thread::sleep(Duration::from_millis(20));
+        let now: u64 = runs.iter().map(|run| run.ops.load(Relaxed)).sum();
+        if now != ops {
+            (ops, moved) = (now, Instant::now());
+        }
         let mut ended = Vec::new();
         for (&pid, process) in &children {
             match sys::wait(pid, false).context("wait")? {
@@ -202,13 +206,12 @@ fn watch(
         }
         if shown.elapsed() >= every {
             shown = Instant::now();
-            let ops: u64 = runs.iter().map(|run| run.ops.load(Relaxed)).sum();
             crate::report::progress(row.name, start.elapsed(), deadline - start, ops, terminal);
         }
-        if Instant::now() > deadline + GRACE {
+        if Instant::now() > moved.max(deadline) + GRACE {
             for (&pid, process) in &children {
                 eprintln!(
-                    "{}: HANG process {process}, {} s late",
+                    "{}: HANG process {process}, no operation for {} s",
                     row.name,
                     GRACE.as_secs()
                 );

@@ -137,8 +137,12 @@ fn enospc(w: &mut Worker) -> Result<()> {
     let file = &w.run.files[w.index as usize];
     let (fd, map) = file.open()?;
     let mut used = Vec::new();
-    let mut refused = 0u64;
-    while w.running() {
+    let (mut refused, mut tries) = (0u64, 0);
+    // So many random slots are in more pages than are free, whatever the other workers take: on a
+    // slow machine time is up before.
+    let enough = 2 * file.pages();
+    while w.running() || (refused == 0 && tries < enough) {
+        tries += 1;
         let slot = w.own(file, 0);
         let kept = if file.full(slot) {
             true
