@@ -73,7 +73,7 @@ debug-module: debug-kernel
 	scripts/in-root make -j"$$(nproc)" module KDIR="$$kernel/tree" V="$(V)" SHADOW="$(SHADOW)" \
 		MUTATE="$(MUTATE)"
 test-debug: tools debug-module
-	@tests/run --kernel debug
+	@tests/run --kernel debug $(if $(RESUME),--resume)
 
 # The test suites of others: Documentation/xfstests.rst.
 FS ?= rdax
@@ -110,7 +110,8 @@ help:
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
 	@echo '                   mistakes found; CRASH_FS=ext4 or xfs: some states, mounted by the'
 	@echo '                   kernel); a page, build/crash/crash.html'
-	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
+	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it;'
+	@echo '                   RESUME=1: but for those that have passed with this build)'
 	@echo 'make xfstests XFSTESTS=DIR'
 	@echo '                   an xfstests tree that you have built, in the VM (TESTS="-g quick",'
 	@echo '                   FS=rdax: or ext4, xfs)'

@@ -3,6 +3,7 @@
 #
 # The device is removed under mappings that are in use: SIGBUS and errors, and a
 # file system that can be unmounted.
+# order: first
 . "${0%/*}/lib.sh"
 
 mkdir share

@@ -2,8 +2,10 @@
 # shellcheck shell=bash
 #
 # For the tests that boot for themselves, sourced by each: . "${0%/*}/lib.sh"
-# tests/run gives them TOP, KERNEL, and a directory of their own to work in.
+# tests/run gives them TOP, KERNEL, SLOWDOWN (of that kernel), and a directory of their own to work
+# in; it runs those with the comment `# order: first`, which race, before the others.
 set -euo pipefail
+: "${SLOWDOWN:=1}"
 
 fail() {
 	printf 'FAILED: %s\n' "$*" >&2

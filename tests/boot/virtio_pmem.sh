@@ -35,5 +35,5 @@ ctypes.memset(at + 5000, 7, 100)
 assert pmem.pmem_msync(ctypes.c_void_p(at + 5000), ctypes.c_size_t(100)) == 0
 assert counter() == before + 1
 END
-vm --virtio-pmem --pmem 256M -- bash /share/test
+vm --virtio-pmem --pmem 256M -- SLOWDOWN="$SLOWDOWN" bash /share/test
 vm --virtio-pmem -- bash /share/check

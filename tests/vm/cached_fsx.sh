@@ -167,7 +167,8 @@ with open(path + '.model', 'wb') as f:
     f.write(model)
 END
 
-for seed in 1 2 3 4 5; do
+seeds=$(sized 5 1)
+for ((seed = 1; seed <= seeds; seed++)); do
 	must mkfs.rdax -q -f "$PMEM1"
 	for mode in never always never always never; do
 		must mount -t rdax -o dax=$mode "$PMEM1" "$MNT"

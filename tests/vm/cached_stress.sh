@@ -4,6 +4,7 @@
 # The bundled stress tests on files that go through the page cache; what they leave is there when
 # the same files are mapped directly.
 # timeout: 600
+# order: first
 . "${0%/*}/lib.sh"
 
 must umount "$MNT"

@@ -78,14 +78,15 @@ look(top)
 print(count)
 PY
 
-refused=0 met=0
-for ((seed = 1; seed <= 12; seed++)); do
+refused=0 met=0 seeds=$(sized 12 4) limit=$((60 * SLOWDOWN))
+for ((seed = 1; seed <= seeds; seed++)); do
 	echo "seed $seed"
 	must dd if=image of="$PMEM1" bs=1M conv=fsync
 	must python3 "$here/damage.py" "$PMEM1" random $seed
 	on_error=$([ $((seed % 2)) = 0 ] && echo continue || echo remount-ro)
 	if mount -t rdax -o "errors=$on_error" "$PMEM1" "$MNT" 2>mount.log; then
-		errors=$(timeout 60 python3 walk.py "$MNT" damaged 2>&1) || fail "seed $seed: $errors"
+		errors=$(timeout $limit python3 walk.py "$MNT" damaged 2>&1) ||
+			fail "seed $seed: $errors"
 		[ "$errors" = 0 ] || met=$((met + 1))
 		must umount "$MNT"
 	else
@@ -94,11 +95,12 @@ for ((seed = 1; seed <= 12; seed++)); do
 		refused=$((refused + 1))
 	fi
 	status=0
-	timeout 60 fsck.rdax -y "$PMEM1" >found 2>&1 || status=$?
+	timeout $limit fsck.rdax -y "$PMEM1" >found 2>&1 || status=$?
 	[ $status -le 1 ] || fail "seed $seed: fsck.rdax -y, status $status: $(<found)"
 	must fsck.rdax -n "$PMEM1"
 	must mount -t rdax "$PMEM1" "$MNT"
-	walked=$(timeout 60 python3 walk.py "$MNT" strict 2>&1) || fail "seed $seed, repaired: $walked"
+	walked=$(timeout $limit python3 walk.py "$MNT" strict 2>&1) ||
+		fail "seed $seed, repaired: $walked"
 	must umount "$MNT"
 done
 echo "$met volumes had errors, $refused were refused"

@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 #
 # Faults, syncs and truncation all at once: nothing hangs or is lost.
+# order: first
 . "${0%/*}/lib.sh"
 
 exec rdax-dax-test concurrent

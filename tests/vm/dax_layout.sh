@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 #
 # Truncation, punching and unlinking against mapped and pinned pages.
+# order: first
 . "${0%/*}/lib.sh"
 
 load_nbd

@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 #
 # Pages that are pinned when their inode leaves memory.
+# order: first
 . "${0%/*}/lib.sh"
 
 load_nbd

@@ -3,6 +3,7 @@
 #
 # Unmounting writes back what mappings left dirty, and leaves the pages of the
 # device as the next file system wants to find them.
+# order: first
 . "${0%/*}/lib.sh"
 
 python3 - "$MNT" <<'END'

@@ -4,6 +4,7 @@
 # Pages that are pinned when all else is gone: unmounting waits for them, since the
 # next user of the device must find them idle. The blocks of a file that was
 # unlinked are free then.
+# order: first
 . "${0%/*}/lib.sh"
 
 cat >pin.py <<'END'

@@ -11,6 +11,7 @@
 # last line says why; anything else: it failed. Comments in the test change that:
 #   # volume: none       PMEM is not made and not mounted
 #   # timeout: SECONDS   instead of 120
+#   # order: first       it races, and runs before the others
 set -euo pipefail
 
 # Where calls.py is.
@@ -86,6 +87,10 @@ unchanged() {
 	differs=$(cmp remembered found 2>&1) || fail "$1 has changed ($2): $differs"
 	rm found
 }
+
+# sized STOCK DEBUG: how much work, on the stock kernel and on the debug kernel, which is many times
+# slower and finds its faults with less.
+sized() { if [ "$KERNEL" = debug ]; then echo "$2"; else echo "$1"; fi; }
 
 # load_nbd: for the device that the scenarios of rdax-dax-test hold back. The debug kernel has it
 # built in.

@@ -168,7 +168,7 @@ for mode in 0 1 2; do
 	log_says "$name: .*shut down"
 	remember "$PMEM1"
 	! mount -o remount,errors=continue "$MNT" 2>/dev/null || fail "remounted after a shutdown"
-	must timeout 20 umount "$MNT"
+	must timeout $((20 * SLOWDOWN)) umount "$MNT"
 	unchanged "$PMEM1" "unmounted after a shutdown of mode $mode"
 	must mount -t rdax "$PMEM1" "$MNT"
 	log_says "$name: freed 1 inodes without a name"
