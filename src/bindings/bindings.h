@@ -19,6 +19,7 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/libnvdimm.h>
+#include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
@@ -112,8 +113,19 @@ u64 rdax_bdev_bytes(struct block_device *bdev);
  * string instruction.
  */
 unsigned long rdax_read_mc(void *to, const void *from, unsigned long len);
+size_t rdax_copy_mc_to_iter(const void *from, size_t len, struct iov_iter *iter);
+size_t rdax_copy_from_iter_flushcache(void *to, size_t len, struct iov_iter *iter);
+size_t rdax_copy_from_iter(void *to, size_t len, struct iov_iter *iter);
 void rdax_pmem_wmb(void);
 void rdax_synchronize_rcu_tasks(void);
+int rdax_access_begin(void);
+void rdax_access_end(int index);
+void rdax_access_wait(void);
+void rdax_non_block_start(void);
+void rdax_non_block_end(void);
+struct dev_pagemap *rdax_pagemap_get(unsigned long pfn, unsigned long nr);
+void rdax_pagemap_put(struct dev_pagemap *pgmap);
+void rdax_wait_for_zero(s64 *count);
 bool rdax_cpu_has_aes(void);
 
 /* dax: locks */

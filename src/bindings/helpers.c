@@ -14,6 +14,7 @@
 #include <linux/set_memory.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
+#include <linux/srcu.h>
 #include <linux/unaligned.h>
 #include <linux/wait_bit.h>
 
@@ -373,6 +374,40 @@ unsigned long rdax_read_mc(void *to, const void *from, unsigned long len)
 	return -bytes;
 }
 
+/*
+ * Copies that do not sleep: where a page of the user's is not there, or may not
+ * be written, they end early.
+ */
+size_t rdax_copy_mc_to_iter(const void *from, size_t len, struct iov_iter *iter)
+{
+	size_t copied;
+
+	pagefault_disable();
+	copied = _copy_mc_to_iter(from, len, iter);
+	pagefault_enable();
+	return copied;
+}
+
+size_t rdax_copy_from_iter_flushcache(void *to, size_t len, struct iov_iter *iter)
+{
+	size_t copied;
+
+	pagefault_disable();
+	copied = _copy_from_iter_flushcache(to, len, iter);
+	pagefault_enable();
+	return copied;
+}
+
+size_t rdax_copy_from_iter(void *to, size_t len, struct iov_iter *iter)
+{
+	size_t copied;
+
+	pagefault_disable();
+	copied = _copy_from_iter(to, len, iter);
+	pagefault_enable();
+	return copied;
+}
+
 void rdax_pmem_wmb(void)
 {
 	pmem_wmb();
@@ -381,6 +416,64 @@ void rdax_pmem_wmb(void)
 void rdax_synchronize_rcu_tasks(void)
 {
 	synchronize_rcu_tasks();
+}
+
+/* Who may sleep, and uses the device: removal waits for them. */
+DEFINE_STATIC_SRCU(rdax_access);
+
+int rdax_access_begin(void)
+{
+	return srcu_read_lock(&rdax_access);
+}
+
+void rdax_access_end(int index)
+{
+	srcu_read_unlock(&rdax_access, index);
+}
+
+void rdax_access_wait(void)
+{
+	synchronize_srcu(&rdax_access);
+}
+
+void rdax_non_block_start(void)
+{
+	non_block_start();
+}
+
+void rdax_non_block_end(void)
+{
+	non_block_end();
+}
+
+/* The page map of all these pages, with a reference; NULL if they have not one. */
+struct dev_pagemap *rdax_pagemap_get(unsigned long pfn, unsigned long nr)
+{
+	struct dev_pagemap *pgmap = get_dev_pagemap(pfn);
+	u64 first = PFN_PHYS(pfn), last = PFN_PHYS(pfn + nr) - 1;
+	int i;
+
+	if (!pgmap)
+		return NULL;
+	for (i = 0; i < pgmap->nr_range; i++) {
+		const struct range *range = &pgmap->ranges[i];
+
+		if (first >= range->start && last <= range->end)
+			return pgmap;
+	}
+	put_dev_pagemap(pgmap);
+	return NULL;
+}
+
+void rdax_pagemap_put(struct dev_pagemap *pgmap)
+{
+	put_dev_pagemap(pgmap);
+}
+
+/* Until @count is 0: who makes it that wakes its address. */
+void rdax_wait_for_zero(s64 *count)
+{
+	wait_var_event(count, READ_ONCE(*count) == 0);
 }
 
 bool rdax_cpu_has_aes(void)

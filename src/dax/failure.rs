@@ -20,6 +20,7 @@ use super::pins;
 use super::sync;
 use super::tracker::split;
 use crate::bindings;
+use crate::pmem::User;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::super_block::SbInfo;
 use crate::volume;
@@ -27,55 +28,30 @@ use crate::volume;
 /// Bytes in a page.
 const PAGE: u64 = 4096;
 
-/// What the DAX device of a mount calls; its holder is the super block.
-pub fn holder_operations() -> &'static bindings::dax_holder_operations {
-    &OPERATIONS
-}
-
-static OPERATIONS: bindings::dax_holder_operations = bindings::dax_holder_operations {
-    notify_failure: Some(notify_failure),
-};
-
-/// `dax_holder_operations.notify_failure`. Never fails with `EOPNOTSUPP`: the memory manager would
-/// then look for the pages in the page cache of the inode, which is empty, and corrupt it.
-///
-/// # Safety
-///
-/// Called by the DAX core alone.
-unsafe extern "C" fn notify_failure(
-    dax_dev: *mut bindings::dax_device,
-    offset: u64,
-    len: u64,
-    flags: core::ffi::c_int,
-) -> core::ffi::c_int {
-    // SAFETY: the device is alive, and its holder is the super block, which holds the device.
-    // `s_fs_info` is set once, when the mount is complete, and cleared when nothing is mapped.
-    let sb = unsafe {
-        let sb = bindings::dax_holder(dax_dev).cast::<bindings::super_block>();
-        match sb.as_ref() {
-            Some(sb) => sb.s_fs_info.cast::<SbInfo>().as_ref(),
-            None => None,
-        }
-    };
-    let Some(sb) = sb else {
-        return 0;
-    };
-    let pmem = sb.volume.pmem();
-    if flags & bindings::RDAX_MF_MEM_PRE_REMOVE != 0 {
-        sb.shut_down("device is being removed");
+impl User for SbInfo {
+    fn removed(&self) {
+        self.shut_down("device is being removed");
+        // Its name is free for the next that comes.
+        self.hide_counters();
+        let pmem = self.volume.pmem();
         pmem.set_gone();
-        // No pin and no inode may lead to the device when it is gone.
-        for_each_file(sb, |info| {
+        // Who gave pages back to an inode that he read has done so, or sees the shutdown.
+        pins::wait_for_adoption(self);
+        // No mapping, no pin and no inode may lead to the device when it is gone.
+        for_each_file(self, |info| {
             let _faults = InvalidateLock::new(info);
             layout::detach(info);
         });
-        pins::wait_for_all(sb);
-        return 0;
+        pmem.wait_for_owners();
+        pins::wait_for_all(self);
+        pmem.release();
     }
-    for block in pmem.blocks_at(offset, len) {
-        fail_block(sb, block);
+
+    fn failed(&self, at: u64, len: u64) {
+        for block in self.volume.pmem().blocks_at(at, len) {
+            fail_block(self, block);
+        }
     }
-    0
 }
 
 /// The media under `block` is bad.

@@ -21,6 +21,7 @@ use kernel::bindings::{
 use kernel::prelude::*;
 
 use super::layout::{split_huge, unmap, unmap_zeroes};
+use super::owner::own_chunk;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
 use super::sync::sample;
@@ -102,7 +103,7 @@ fn map(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
         return Ok(VM_FAULT_SIGBUS);
     }
     let (index, _) = split(fault.page());
-    let chunk = info.tracker.make_chunk(index)?;
+    let chunk = own_chunk(info, index)?;
     // Reclaim must not enter this file system: it evicts inodes, whose chunks and journal it locks.
     nofs(|| map_in_chunk(fault, chunk, write))
 }
@@ -209,7 +210,7 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
     let _invalidate = SharedInvalidateLock::new(info);
     info.sb().check_alive()?;
     let (index, _) = split(fault.page());
-    let chunk = info.tracker.make_chunk(index)?;
+    let chunk = own_chunk(info, index)?;
     if chunk.last_page() >= info.i_size().div_ceil(PAGE) {
         return Ok(VM_FAULT_FALLBACK);
     }

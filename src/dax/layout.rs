@@ -11,6 +11,7 @@ use kernel::bindings::address_space;
 use kernel::prelude::*;
 
 use super::chunk::Run;
+use super::owner::disown;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
 use super::pins::{self, Pinned};
@@ -122,6 +123,7 @@ pub(super) fn detach(info: &InodeInfo) {
         let _ = page.wait_idle(false);
         page.dissociate();
     });
+    disown(info);
 }
 
 /// Holes among the `nr` pages from `first` were filled by write(2) or fallocate: whoever has the
@@ -155,12 +157,13 @@ pub fn evict(info: &InodeInfo) -> bool {
     let tracker = &info.tracker;
     if tracker.is_unused() {
         // So no page was ever tagged, and nobody knows the tracker.
+        disown(info);
         return true;
     }
     let sb = info.sb();
-    // With the device, its struct pages are gone.
-    let access = sb.volume.pmem().access();
-    let pinned = access.is_some().then(|| give_up_pages(info));
+    // With the device, its struct pages are gone, and the inode is no owner any more. As long as it
+    // is, removal waits.
+    let pinned = tracker.ownership.is_held().then(|| give_up_pages(info));
     // From here on nothing tags a page: no mapping exists, and pinned pages lead nowhere.
     // SAFETY: the inode is alive, and nobody else uses it.
     let unlinked = unsafe { (*info.as_vfs()).__bindgen_anon_1.i_nlink } == 0;
@@ -182,7 +185,9 @@ pub fn evict(info: &InodeInfo) -> bool {
     // SAFETY: no fault, sync or break of the layout is under way or can begin: they need a
     // reference to the inode, or `leave` waited for them.
     unsafe { tracker.free_chunks() };
-    pinned.is_some_and(|pinned| pins::leave(info, unlinked, pinned))
+    let idle = pinned.is_some_and(|pinned| pins::leave(info, unlinked, pinned));
+    disown(info);
+    idle
 }
 
 /// Takes all pages from an inode that nobody uses any more. Returns those that are pinned.

@@ -27,6 +27,7 @@ mod failure;
 pub mod fault;
 mod heat;
 mod layout;
+mod owner;
 pub mod page;
 mod page_set;
 pub mod pins;
@@ -35,7 +36,7 @@ mod tracker;
 
 pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
-pub use failure::{holder_operations, unmap_all};
+pub use failure::unmap_all;
 pub use layout::{break_layout, evict, hole_filled};
 pub use pins::Pins;
 pub use sync::sync_range;

@@ -23,6 +23,7 @@ use kernel::sync::{new_mutex, Mutex};
 use kernel::time::msecs_to_jiffies;
 use kernel::types::Opaque;
 
+use super::owner::own_chunk;
 use super::page::Page;
 use super::page_set::PAGES;
 use super::tag;
@@ -131,6 +132,8 @@ pub fn adopt(info: &InodeInfo) -> Result {
     let Some(at) = all.iter().position(|left| left.ino == info.ino()) else {
         return Ok(());
     };
+    // With the lock held: removal of the device looks for them afterwards.
+    sb.check_alive()?;
     if let Some(left) = all.get_mut(at) {
         while let Some(pinned) = left.pages.pop() {
             // Reclaim must not evict inodes: they leave pages here.
@@ -147,7 +150,7 @@ pub fn adopt(info: &InodeInfo) -> Result {
 
 fn adopt_page(info: &InodeInfo, pinned: &Pinned) -> Result {
     let (index, nth) = split(pinned.page);
-    let chunk = info.tracker.make_chunk(index)?;
+    let chunk = own_chunk(info, index)?;
     let mut state = chunk.lock();
     let page = Page::of_block(info.sb().volume.pmem(), pinned.block);
     // Whoever has it pinned may have stored to it.
@@ -264,6 +267,11 @@ unsafe extern "C" fn look(work: *mut work_struct) {
     if !sb.pins.left.lock().is_empty() {
         sb.pins.look_later();
     }
+}
+
+/// Waits for who is giving pages back to an inode. After a shutdown nobody begins to.
+pub fn wait_for_adoption(sb: &SbInfo) {
+    drop(sb.pins.left.lock());
 }
 
 /// Waits until every page that was pinned when its inode was evicted is idle, as the next user of

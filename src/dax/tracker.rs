@@ -33,6 +33,7 @@ use kernel::types::Opaque;
 use super::ahead::FillAhead;
 use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
+use super::owner::Ownership;
 use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
 use crate::bindings;
 use crate::mutate::mutated;
@@ -198,6 +199,8 @@ pub struct Tracker {
     in_flight: Atomic<u32>,
     /// What the next store to a hole is given.
     pub ahead: FillAhead,
+    /// Whether pages may belong to the inode.
+    pub(super) ownership: Ownership,
     /// The inode in the super block's list of those with dirty pages.
     #[pin]
     pub(super) entry: DirtyEntry,
@@ -227,6 +230,7 @@ impl Tracker {
             ),
             in_flight: Atomic::new(0),
             ahead: FillAhead::new(),
+            ownership: Ownership::new(),
             entry <- DirtyEntry::new(),
         })
     }

@@ -48,10 +48,10 @@ impl<'a> Fingerprints<'a> {
             Self::begin();
         }
         self.taken += 1;
-        let at = self.map.at(block * PAGE, PAGE).ok()?;
-        // SAFETY: `at()` checked that the page is inside the mapping; the registers are the task's,
-        // and the CPU was asked for the instruction.
-        unsafe { self.map.fingerprints.then(|| of_page(at))? }
+        let page = self.map.memory.span(block * PAGE, PAGE).ok()?;
+        // SAFETY: the span is a page; the registers are the task's, and the CPU was asked for the
+        // instruction.
+        unsafe { self.map.fingerprints.then(|| of_page(page.as_ptr()))? }
     }
 
     fn begin() {

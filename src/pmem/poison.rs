@@ -18,7 +18,7 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-use super::{nt, DirectMap, Reach, PAGE};
+use super::{nt, DirectMap, PAGE};
 use crate::bindings;
 use crate::volume;
 
@@ -35,13 +35,12 @@ impl DirectMap {
     #[inline(always)]
     pub(super) fn is_sound(&self) -> bool {
         // Not by `Atomic::load`, which is a call: every access to the media asks this.
-        // SAFETY: the first two are atomics, loaded whole like the kernel's READ_ONCE(). The driver's
-        // count is there as long as the device is, which is open when it is read.
-        unsafe {
-            self.reach.as_ptr().read_volatile() == Reach::Open as i32
-                && FLAGGED.as_ptr().read_volatile() == 0
-                && self.bad_blocks.read_volatile() == 0
-        }
+        self.memory.is_open()
+            // SAFETY: an atomic, loaded whole like the kernel's READ_ONCE(). The driver's count is
+            // there as long as the memory is, which is open when it is read.
+            && unsafe {
+                FLAGGED.as_ptr().read_volatile() == 0 && self.bad_blocks.read_volatile() == 0
+            }
     }
 
     /// The media under `block`, which is inside the device, was reported as bad.
@@ -73,7 +72,7 @@ impl DirectMap {
             // So are the flags and the list.
             return None;
         }
-        (blocks.start..blocks.end.min(self.bytes / PAGE))
+        (blocks.start..blocks.end.min(self.memory.bytes() / PAGE))
             .find(|block| self.is_flagged(*block) || self.is_listed(*block))
     }
 
@@ -122,9 +121,9 @@ impl DirectMap {
                 if (from, to) == (first, last) {
                     let _ = self.heal_block(block);
                 }
-            } else if let Ok(start) = self.at(from, to - from) {
-                // SAFETY: `at()` checked that the range is inside the mapping; the block is good.
-                unsafe { nt::zero(start, (to - from) as usize) };
+            } else if let Ok(start) = self.memory.span(from, to - from) {
+                // SAFETY: the span has as many bytes; the block is good.
+                unsafe { nt::zero(start.as_ptr(), (to - from) as usize) };
             }
         }
     }
@@ -133,16 +132,13 @@ impl DirectMap {
     pub(super) fn heal_block(&self, block: u64) -> Result {
         let _access = self.access().ok_or(EIO)?;
         if self.is_listed(block) {
-            let page = self.start / PAGE + block;
-            // Clears the error on the media and in the list, and maps the page again.
-            // SAFETY: the device is held, and not gone.
-            to_result(unsafe { bindings::dax_zero_page_range(self.dax_dev, page as usize, 1) })?;
+            self.device.clear_error(block)?;
         }
         // SAFETY: the device has struct pages; nobody but us uses the block.
         to_result(unsafe { bindings::rdax_page_clear_poisoned(self.page(block)) })?;
-        let start = self.at(block * PAGE, PAGE).map_err(|_| EIO)?;
-        // SAFETY: `at()` checked that the block is inside the mapping, where it is good again.
-        unsafe { nt::zero(start, PAGE as usize) };
+        let start = self.memory.span(block * PAGE, PAGE).map_err(|_| EIO)?;
+        // SAFETY: the span has as many bytes, which are good again.
+        unsafe { nt::zero(start.as_ptr(), PAGE as usize) };
         Ok(())
     }
 
@@ -154,9 +150,8 @@ impl DirectMap {
 
     /// Whether the driver knows `block` to be bad.
     pub(super) fn is_listed(&self, block: u64) -> bool {
-        let first = self.start / PAGE + block;
-        let access = bindings::dax_access_mode_DAX_ACCESS;
-        self.direct_access(first, 1, access).err() == Some(EHWPOISON)
+        let mode = bindings::dax_access_mode_DAX_ACCESS;
+        self.device.direct_access(block, 1, mode).err() == Some(EHWPOISON)
     }
 
     fn page(&self, block: u64) -> *mut kernel::bindings::page {

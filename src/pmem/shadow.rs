@@ -17,6 +17,7 @@ use kernel::alloc::VVec;
 use kernel::prelude::*;
 use kernel::sync::atomic::{AtomicFlag, Relaxed};
 
+use super::memory::Memory;
 use crate::volume::pmem::LINE;
 
 /// A copy of a device.
@@ -26,16 +27,14 @@ pub(super) struct Shadow {
 }
 
 impl Shadow {
-    /// The copy of the `len` bytes at `base`, all of which are durable.
-    ///
-    /// # Safety
-    ///
-    /// `base` is valid for reads of `len` bytes.
-    pub(super) unsafe fn new(base: *const u8, len: usize) -> Result<Self> {
+    /// The copy of `memory`, all of which is durable.
+    pub(super) fn new(memory: &Memory) -> Result<Self> {
+        let len = memory.bytes() as usize;
         let mut copy = VVec::with_capacity(len, GFP_KERNEL)?;
-        // SAFETY: by the caller's promise; the vector has room for as much.
+        let from = memory.span(0, memory.bytes()).map_err(|_| EIO)?;
+        // SAFETY: the span and the vector have as many bytes.
         unsafe {
-            ptr::copy_nonoverlapping(base, copy.as_mut_ptr(), len);
+            ptr::copy_nonoverlapping(from.as_ptr(), copy.as_mut_ptr(), len);
             copy.inc_len(len);
         }
         Ok(Shadow {
@@ -45,20 +44,22 @@ impl Shadow {
     }
 
     /// The lines that `at..at + len` touches are being written back, or were stored past the cache.
-    ///
-    /// # Safety
-    ///
-    /// `base` is that of `new`, and the range inside the device.
-    pub(super) unsafe fn durable(&self, base: *const u8, at: u64, len: u64) {
+    pub(super) fn durable(&self, memory: &Memory, at: u64, len: u64) {
         let start = at / LINE * LINE;
         let end = (at + len)
             .next_multiple_of(LINE)
             .min(self.copy.len() as u64);
+        let Some(len) = end.checked_sub(start).filter(|_| len > 0) else {
+            return;
+        };
+        let Ok(from) = memory.span(start, len) else {
+            return;
+        };
         // SAFETY: inside both. Copies of the same lines may race, as may stores of user space; each
         // is followed by another write-back, or was a mistake that is to be found.
         unsafe {
             let to = self.copy.as_ptr().cast_mut().add(start as usize);
-            ptr::copy(base.add(start as usize), to, (end - start) as usize);
+            ptr::copy(from.as_ptr(), to, len as usize);
         }
     }
 
@@ -68,12 +69,9 @@ impl Shadow {
         self.void.store(true, Relaxed);
     }
 
-    /// Warns if the device differs, with the first place and the number of lines.
-    ///
-    /// # Safety
-    ///
-    /// `base` is that of `new`, and nobody stores to the device.
-    pub(super) unsafe fn compare(&self, base: *const u8) {
+    /// Warns if `memory`, to which nobody stores, differs, with the first place and the number of
+    /// lines.
+    pub(super) fn compare(&self, memory: &Memory) {
         if self.void.load(Relaxed) {
             return;
         }
@@ -81,8 +79,11 @@ impl Shadow {
         let mut lines = 0u64;
         for (i, line) in self.copy.chunks(LINE as usize).enumerate() {
             let at = i * LINE as usize;
-            // SAFETY: the copy is as long as the device.
-            let device = unsafe { core::slice::from_raw_parts(base.add(at), line.len()) };
+            let Ok(device) = memory.span(at as u64, line.len() as u64) else {
+                return;
+            };
+            // SAFETY: the span has as many bytes.
+            let device = unsafe { core::slice::from_raw_parts(device.as_ptr(), line.len()) };
             if device != line {
                 first.get_or_insert(at);
                 lines += 1;

@@ -42,7 +42,7 @@ pub mod xattr;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
-use crate::bindings;
+use crate::{bindings, pmem};
 use table::{Table, THIS_MODULE};
 
 static TYPE: Table<bindings::file_system_type> = Table::new(bindings::file_system_type {
@@ -61,11 +61,13 @@ pub struct FileSystem {
     _type: Registration,
     _counters: counters::Root,
     _inodes: slab::InodeCache,
+    _notifications: pmem::Notifications,
 }
 
 impl FileSystem {
     /// Registers the type.
     pub fn register() -> Result<Self> {
+        let notifications = pmem::Notifications::new();
         let inodes = slab::InodeCache::new()?;
         let counters = counters::Root::new()?;
         // SAFETY: the type is static, and unregistered when `Registration` is dropped.
@@ -74,6 +76,7 @@ impl FileSystem {
             _type: Registration,
             _counters: counters,
             _inodes: inodes,
+            _notifications: notifications,
         })
     }
 }

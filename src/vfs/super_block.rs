@@ -13,6 +13,7 @@ use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 use kernel::seq_print;
 use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::{new_mutex, Mutex};
 
 use super::context::{Dax, OnError, Options};
 use super::counters::{CounterFiles, Counters};
@@ -38,8 +39,9 @@ static OPERATIONS: Table<bindings::super_operations> = SuperTable::<RdaxSuper>::
 #[pin_data]
 pub struct SbInfo {
     sb: *mut bindings::super_block,
-    /// The files in /sys that show the counters.
-    files: Option<CounterFiles>,
+    /// The files in /sys that show the counters, as long as the name of the device is this mount's.
+    #[pin]
+    files: Mutex<Option<CounterFiles>>,
     /// The volume on the device.
     pub volume: Volume<DirectMap>,
     /// What happened since the mount.
@@ -114,6 +116,21 @@ impl SbInfo {
         }
         self.volume.pmem().close();
         dax::unmap_all(self);
+    }
+
+    /// Shows the counters in /sys. Fails with `EIO` if the device is removed: its name is not this
+    /// mount's then.
+    fn show_counters(&self) -> Result {
+        let mut files = self.files.lock();
+        self.check_alive()?;
+        *files = Some(CounterFiles::new(self)?);
+        Ok(())
+    }
+
+    /// Shows them no more: the device is removed, and another may have its name.
+    pub fn hide_counters(&self) {
+        let files = self.files.lock().take();
+        drop(files);
     }
 
     /// Ends all writing. Calls under way may still complete.
@@ -227,9 +244,8 @@ fn mount(fc: &Context, options: Options, sb: &SuperBlock) -> Result<Pin<KBox<SbI
         bindings::sync_blockdev((*raw).s_bdev);
         bindings::invalidate_bdev((*raw).s_bdev);
     }
-    // SAFETY: the device stays open until the super block is gone, which is after `put`; the
-    // operations ask for what is kept beside the super block and find it or null.
-    let pmem = unsafe { DirectMap::open((*raw).s_bdev, raw.cast(), dax::holder_operations()) };
+    // SAFETY: the device stays open until the super block is gone, which is after `put`.
+    let pmem = unsafe { DirectMap::open((*raw).s_bdev) };
     let pmem = pmem.map_err(|error| {
         fc.refuse(sb.name(), fmt!("{error}"));
         Error::from(error)
@@ -243,7 +259,7 @@ fn mount(fc: &Context, options: Options, sb: &SuperBlock) -> Result<Pin<KBox<SbI
     KBox::pin_init(
         try_pin_init!(SbInfo {
             sb: raw,
-            files: None,
+            files <- new_mutex!(None, "rdax_files"),
             volume,
             counters: Counters::new(),
             dirty <- dax::DirtyInodes::new(),
@@ -283,9 +299,14 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         bindings::rdax_set_uuid(raw, uuid.as_ptr());
         bindings::sb_set_blocksize(raw, BLOCK as i32)
     };
+    // SAFETY: `put` detaches it.
+    let attached = unsafe { sb.info().volume.pmem().attach(sb.info()) };
     let result = if block == 0 {
         fc.refuse(sb.name(), fmt!("device has no blocks of 4096 bytes"));
         Err(EINVAL)
+    } else if attached.is_err() {
+        fc.refuse(sb.name(), fmt!("{}", OpenError::Removed));
+        attached
     } else {
         open_root(fc, sb)
     };
@@ -326,17 +347,15 @@ fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
         fc.refuse(sb.name(), fmt!("root is no directory; run fsck.rdax"));
         return Err(EUCLEAN);
     }
-    let files = CounterFiles::new(info)?;
+    info.show_counters()?;
     // SAFETY: takes over the reference, also where it fails. The super block is new: nobody else
-    // looks at these fields before `put`.
+    // looks at the field.
     unsafe {
         let root = bindings::d_make_root(root.into_raw());
         if root.is_null() {
             return Err(ENOMEM);
         }
-        let raw = sb.as_raw();
-        (*(*raw).s_fs_info.cast::<SbInfo>()).files = Some(files);
-        (*raw).s_root = root;
+        (*sb.as_raw()).s_root = root;
     }
     Ok(())
 }
@@ -357,6 +376,11 @@ fn recover_orphans(info: &SbInfo) -> Result {
 /// A read-only mount shall become writable.
 pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
     let name = info.name();
+    // The VFS thaws one that is read-only without asking.
+    info.volume.pmem().check_place().map_err(|error| {
+        fc.refuse(name, fmt!("{error}"));
+        Error::from(error)
+    })?;
     if info.state() != State::Running {
         fc.refuse(
             name,
@@ -418,7 +442,22 @@ impl SuperOperations for RdaxSuper {
         Ok(())
     }
 
+    fn device_removed(sb: &SuperBlock) {
+        sb.info().volume.pmem().removed();
+    }
+
+    fn thawed(sb: &SuperBlock) {
+        let info = sb.info();
+        if let Err(error) = info.volume.pmem().check_place() {
+            pr_err!("{}: {error}\n", sb.name());
+            info.shut_down("device has changed");
+        }
+    }
+
     unsafe fn put(sb: &SuperBlock) {
+        // Before anything is taken down: who is told of the device uses all of it.
+        sb.info().volume.pmem().detach();
+        sb.info().hide_counters();
         dax::pins::finish(sb.info());
         // SAFETY: by the caller nobody uses it any more; `fill` made the box.
         unsafe {

@@ -50,3 +50,15 @@ python3 /share/remove.py
 umount /mnt/pmem
 END
 vm --pmem 128M -- bash /share/remove
+
+# The device comes back, and is somebody else's, while the mount that had it is in use.
+cat >share/again <<'END'
+set -e
+mkfs.rdax -q /dev/pmem0
+mount -t rdax /dev/pmem0 /mnt/pmem
+cd /tmp
+rdax-dax-test removal
+umount /mnt/pmem
+END
+rm image
+vm --pmem 128M -- bash /share/again

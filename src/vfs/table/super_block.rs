@@ -26,6 +26,12 @@ pub trait SuperOperations {
     /// `->show_options`, as they stand in /proc/mounts.
     fn show_options(sb: &SuperBlock, seq: &SeqFile) -> Result;
 
+    /// `->shutdown`: the block device is gone, or going.
+    fn device_removed(sb: &SuperBlock);
+
+    /// `->unfreeze_fs`: the device mapper may have changed the device meanwhile.
+    fn thawed(sb: &SuperBlock);
+
     /// `->put_super`: the last inode is gone.
     ///
     /// # Safety
@@ -49,6 +55,7 @@ impl<T: SuperOperations> SuperTable<T> {
             sync_fs: Some(Self::sync_fs),
             freeze_fs: Some(Self::freeze_fs),
             unfreeze_fs: Some(Self::unfreeze_fs),
+            shutdown: Some(Self::shutdown),
             statfs: Some(Self::statfs),
             show_options: Some(Self::show_options),
             ..pin_init::zeroed()
@@ -130,8 +137,18 @@ impl<T: SuperOperations> SuperTable<T> {
     /// # Safety
     ///
     /// `->unfreeze_fs`, called by the VFS.
-    unsafe extern "C" fn unfreeze_fs(_sb: *mut bindings::super_block) -> c_int {
+    unsafe extern "C" fn unfreeze_fs(sb: *mut bindings::super_block) -> c_int {
+        // SAFETY: the super block is alive.
+        T::thawed(unsafe { SuperBlock::from_raw(sb) });
         0
+    }
+
+    /// # Safety
+    ///
+    /// `->shutdown`, called by the VFS with the super block locked and mounted.
+    unsafe extern "C" fn shutdown(sb: *mut bindings::super_block) {
+        // SAFETY: the super block is alive.
+        T::device_removed(unsafe { SuperBlock::from_raw(sb) });
     }
 
     /// # Safety

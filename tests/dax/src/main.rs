@@ -22,10 +22,12 @@ mod layout;
 mod pins;
 mod private;
 mod races;
+mod removal;
 mod sync;
 mod sys;
 mod times;
 mod uring;
+mod userfault;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,7 +57,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 16] = [
+const GROUPS: [(&str, &[Scenario]); 17] = [
     ("sync", sync::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
@@ -72,6 +74,7 @@ const GROUPS: [(&str, &[Scenario]); 16] = [
     ("freeze", freeze::SCENARIOS),
     ("concurrent", concurrent::SCENARIOS),
     ("races", races::SCENARIOS),
+    ("removal", removal::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

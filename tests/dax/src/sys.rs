@@ -124,6 +124,13 @@ impl Map {
         )
     }
 
+    /// Maps `len` bytes of memory that is no file's.
+    pub fn anonymous(len: usize) -> Result<Map> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        Map::of(-1, len, protection, flags, 0)
+    }
+
     /// Maps `len` bytes of `file` from 0, private, readable and writable.
     pub fn private(file: &File, len: usize) -> Result<Map> {
         Map::new(
@@ -147,6 +154,10 @@ impl Map {
         flags: i32,
         offset: i64,
     ) -> Result<Map> {
+        Map::of(file.as_raw_fd(), len, protection, flags, offset)
+    }
+
+    fn of(fd: i32, len: usize, protection: i32, flags: i32, offset: i64) -> Result<Map> {
         // SAFETY: the kernel picks the address.
         let base = unsafe {
             libc::mmap(
@@ -154,7 +165,7 @@ impl Map {
                 len,
                 protection,
                 flags,
-                file.as_raw_fd(),
+                fd,
                 offset,
             )
         };

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which inodes pages of the device belong to: removal of the device waits until there is none.
+
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
+
+use super::tracker::Chunk;
+use crate::vfs::inode::InodeInfo;
+
+/// Whether pages may belong to an inode.
+pub struct Ownership(Atomic<i32>);
+
+impl Ownership {
+    /// None does.
+    pub const fn new() -> Self {
+        Ownership(Atomic::new(0))
+    }
+
+    /// Whether one may.
+    pub(super) fn is_held(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+}
+
+/// The chunk `index` of the file, with pages that may belong to the inode from now on. The caller has
+/// found the file system alive, and keeps removal of the device from the inode since then: by the
+/// invalidate lock, or that of the pins.
+pub(super) fn own_chunk(info: &InodeInfo, index: u64) -> Result<&Chunk> {
+    let Ownership(held) = &info.tracker.ownership;
+    if held.load(Relaxed) == 0 && held.cmpxchg(0, 1, Full).is_ok() {
+        info.sb().volume.pmem().add_owner();
+    }
+    info.tracker.make_chunk(index)
+}
+
+/// No page belongs to the inode any more, and none will.
+pub(super) fn disown(info: &InodeInfo) {
+    if info.tracker.ownership.0.xchg(0, Full) != 0 {
+        info.sb().volume.pmem().remove_owner();
+    }
+}

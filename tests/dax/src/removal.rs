@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device is taken away (its driver unbound), comes back, and belongs to somebody else, while
+//! the mount that had it is still in use.
+//!
+//! Each scenario leaves a new volume mounted where it found one.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::counters::Counters;
+use crate::sys::{check_len, create, errno, filled, read_at, wait_until, write_at, Map, PAGE};
+use crate::userfault::Missing;
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("a write that sleeps in its copy", write_sleeps),
+    ("a read that sleeps in its copy", read_sleeps),
+    ("the device comes back", comes_back),
+    (
+        "pages that an evicted inode left pinned",
+        pinned_and_evicted,
+    ),
+];
+
+/// What the next owner has on the device.
+const NEXT: u8 = 0x77;
+/// What is written to the mount that has lost it.
+const LATE: u8 = 0xdd;
+
+/// The driver of a device.
+struct Driver {
+    block: PathBuf,
+    device: String,
+    driver: PathBuf,
+}
+
+impl Driver {
+    fn of(place: &Place) -> Result<Self> {
+        let sys = place.counters.device();
+        let device = fs::canonicalize(sys.join("device"))?;
+        let name = device.file_name().context("no device")?;
+        Ok(Driver {
+            block: Path::new("/dev").join(sys.file_name().context("no name")?),
+            device: name.to_string_lossy().into_owned(),
+            driver: fs::canonicalize(device.join("driver"))?,
+        })
+    }
+
+    fn unbind(&self) -> Result<()> {
+        Ok(fs::write(self.driver.join("unbind"), &self.device)?)
+    }
+
+    /// Removes the device in another thread, which must not take long.
+    fn unbind_at_once(&self) -> Result<()> {
+        std::thread::scope(|scope| {
+            let unbind = scope.spawn(|| self.unbind());
+            if !wait_until(|| unbind.is_finished()) {
+                eprintln!("removal of the device does not end");
+                std::process::exit(1);
+            }
+            unbind.join().unwrap()
+        })
+    }
+
+    fn bind(&self) -> Result<()> {
+        fs::write(self.driver.join("bind"), &self.device)?;
+        ensure!(wait_until(|| self.block.exists()), "no block device");
+        Ok(())
+    }
+
+    /// All bytes of the device, past the page cache.
+    fn open(&self) -> Result<File> {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).custom_flags(libc::O_EXCL);
+        Ok(options.open(&self.block)?)
+    }
+
+    /// The device gets a new owner, all of whose bytes are [`NEXT`].
+    fn take_over(&self) -> Result<()> {
+        let device = self.open()?;
+        let piece = vec![NEXT; 1 << 20];
+        for at in 0..self.len()? >> 20 {
+            write_at(&device, &piece, (at << 20) as usize)?;
+        }
+        Ok(device.sync_all()?)
+    }
+
+    fn len(&self) -> Result<u64> {
+        let sectors = fs::read_to_string(
+            Path::new("/sys/class/block")
+                .join(self.block.file_name().context("no name")?)
+                .join("size"),
+        )?;
+        Ok(sectors.trim().parse::<u64>()? * 512)
+    }
+
+    /// Not a byte of the new owner's has changed.
+    fn is_untouched(&self) -> Result<()> {
+        let device = self.open()?;
+        let differ = (0..self.len()? >> 20)
+            .map(|at| Ok(read_at(&device, 1 << 20, (at << 20) as usize)?))
+            .map(|piece: Result<Vec<u8>>| Ok(piece?.iter().filter(|b| **b != NEXT).count()))
+            .sum::<Result<usize>>()?;
+        ensure!(
+            differ == 0,
+            "{differ} bytes of the next owner's have changed"
+        );
+        Ok(())
+    }
+}
+
+fn run(program: &str, args: &[&Path]) -> Result<()> {
+    let output = Command::new(program).args(args).output()?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// A new volume on the device, mounted at `at`.
+fn mount_new(driver: &Driver, at: &Path) -> Result<()> {
+    run("mkfs.rdax", &["-q".as_ref(), "-f".as_ref(), &driver.block])?;
+    run(
+        "mount",
+        &["-t".as_ref(), "rdax".as_ref(), &driver.block, at],
+    )
+}
+
+/// The scenarios' end: the dead mount goes, and a new volume is mounted there.
+fn again(place: &Place, driver: &Driver) -> Result<()> {
+    run("umount", &[&place.dir])?;
+    mount_new(driver, &place.dir)
+}
+
+/// How many pages a copy is of that sleeps in the middle.
+const PAGES: usize = 32;
+
+fn write_sleeps(place: &Place) -> Result<()> {
+    let driver = Driver::of(place)?;
+    let file = filled(&place.fresh("file"), PAGES)?;
+    let memory = Missing::new(PAGES, PAGES / 2, 1)?;
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| {
+            // SAFETY: the memory is as long.
+            check_len(unsafe {
+                let from = memory.map.at(0).cast();
+                libc::pwrite(file.as_raw_fd(), from, PAGES * PAGE, 0)
+            })
+        });
+        memory.wait_for_sleeper()?;
+        driver.unbind_at_once()?;
+        driver.bind()?;
+        driver.take_over()?;
+        memory.come(LATE)?;
+        let written = write.join().unwrap();
+        ensure!(
+            written.as_ref().is_ok_and(|n| *n <= PAGES / 2 * PAGE)
+                || written
+                    .as_ref()
+                    .is_err_and(|e| e.raw_os_error() == Some(libc::EIO)),
+            "{written:?}"
+        );
+        driver.is_untouched()
+    })?;
+    drop(file);
+    again(place, &driver)
+}
+
+fn read_sleeps(place: &Place) -> Result<()> {
+    let driver = Driver::of(place)?;
+    let file = filled(&place.fresh("file"), PAGES)?;
+    let memory = Missing::new(PAGES, PAGES / 2, 0)?;
+    std::thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            // SAFETY: the memory is as long.
+            check_len(unsafe {
+                let to = memory.map.at(0).cast();
+                libc::pread(file.as_raw_fd(), to, PAGES * PAGE, 0)
+            })
+        });
+        memory.wait_for_sleeper()?;
+        driver.unbind_at_once()?;
+        driver.bind()?;
+        driver.take_over()?;
+        memory.come(0)?;
+        let read = read.join().unwrap();
+        ensure!(
+            read.as_ref().is_ok_and(|n| *n <= PAGES / 2 * PAGE)
+                || read
+                    .as_ref()
+                    .is_err_and(|e| e.raw_os_error() == Some(libc::EIO)),
+            "{read:?}"
+        );
+        let seen = (0..PAGES * PAGE).filter(|at| memory.map.load(*at) == NEXT);
+        let seen = seen.count();
+        ensure!(seen == 0, "{seen} bytes of the next owner's were read");
+        Ok(())
+    })?;
+    drop(file);
+    again(place, &driver)
+}
+
+fn comes_back(place: &Place) -> Result<()> {
+    let driver = Driver::of(place)?;
+    let file = filled(&place.fresh("file"), 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(0, LATE);
+    driver.unbind_at_once()?;
+    ensure!(
+        place.counters.read("fences").is_err(),
+        "the counters of a device that is gone are shown"
+    );
+    driver.bind()?;
+    let second = std::env::current_dir()?.join("second");
+    fs::create_dir_all(&second)?;
+    mount_new(&driver, &second)?;
+    let counters = Counters::find(&second)?;
+    let before = counters.read("fences")?;
+    write_at(&create(&second.join("new"))?, b"new", 0)?;
+    ensure!(
+        counters.read("fences")? > before,
+        "whose counters are these?"
+    );
+    // The dead one stays dead.
+    ensure!(errno(file.sync_all().map_err(Into::into)) == Some(libc::EIO));
+    ensure!(errno(read_at(&file, 1, 0)) == Some(libc::EIO));
+    ensure!(errno(create(&place.dir.join("other"))) == Some(libc::EIO));
+    drop((map, file));
+    run("umount", &[&place.dir])?;
+    counters
+        .read("fences")
+        .context("the other's counters went")?;
+    ensure!(fs::read(second.join("new"))? == b"new");
+    run("umount", &[&second])?;
+    run("fsck.rdax", &["-n".as_ref(), &driver.block])?;
+    mount_new(&driver, &place.dir)
+}
+
+fn pinned_and_evicted(place: &Place) -> Result<()> {
+    let driver = Driver::of(place)?;
+    let path = place.fresh("file");
+    let (reader, writer) = crate::sys::pipe()?;
+    {
+        let file = filled(&path, 4)?;
+        let map = Map::shared(&file, 4 * PAGE)?;
+        crate::sys::vmsplice(&writer, &map, PAGE)?;
+    }
+    fs::remove_file(&path)?;
+    std::thread::scope(|scope| {
+        let unbind = scope.spawn(|| driver.unbind());
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        ensure!(!unbind.is_finished(), "the pin was not waited for");
+        ensure!(crate::sys::read_page(&reader)? == [2; PAGE]);
+        drop((reader, writer));
+        ensure!(wait_until(|| unbind.is_finished()), "removal does not end");
+        unbind.join().unwrap()
+    })?;
+    driver.bind()?;
+    again(place, &driver)
+}
