@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=bash
+#
+# Every two events in the life of a mount against each other, under load, for a while; first those
+# that found removal of the device under the feet of a mount.
+. "${0%/*}/lib.sh"
+
+races() { "$TOP/tests/races/run" --kernel "$KERNEL" "$@"; }
+
+races --seconds 30 --pair unmount,unbind --pair mount,unbind --pair mount,rebind
+races --seconds 45 --seed "${STRESS_SEED:-1}"
