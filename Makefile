@@ -26,7 +26,7 @@ clippy:
 	$(KBUILD) MO="$(CURDIR)/build/clippy-$(RELEASE)" CLIPPY=1 KRUSTFLAGS=-Dwarnings modules
 else
 
-.PHONY: all module tools run shell test host-test vm-test crash bench
+.PHONY: all module tools run shell test host-test vm-test crash torture bench
 .PHONY: debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
 all: module tools
 
@@ -63,6 +63,11 @@ CRASH_FS ?= rdax
 crash: tools $(if $(MUTATE),,module)
 	@build/bin/rdax-crash $(if $(MUTATE),mutate $(MUTATE),run) --budget $(BUDGET) \
 		--fs $(CRASH_FS) --seed $(SEED) $(foreach name,$(WORKLOAD),--workload '$(name)')
+
+# Damage, failures, kills, races and hostile users: Documentation/torture.rst.
+torture: BUDGET = 60m
+torture: all
+	@tests/torture/run --budget $(BUDGET) --seed $(SEED) $(if $(PART),--part "$(PART)")
 
 # The same tests on a kernel with KASAN, lockdep and so on; its first build takes
 # a while.
@@ -110,6 +115,8 @@ help:
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
 	@echo '                   mistakes found; CRASH_FS=ext4 or xfs: some states, mounted by the'
 	@echo '                   kernel); a page, build/crash/crash.html'
+	@echo 'make torture       damaged volumes, allocations that fail, races, kills, hostile users'
+	@echo '                   (BUDGET=60m, SEED=1, PART="damage images failures lifecycle kills users")'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it;'
 	@echo '                   RESUME=1: but for those that have passed with this build)'
 	@echo 'make xfstests XFSTESTS=DIR'
