@@ -159,16 +159,7 @@ impl Map {
 
     fn of(fd: i32, len: usize, protection: i32, flags: i32, offset: i64) -> Result<Map> {
         // SAFETY: the kernel picks the address.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                protection,
-                flags,
-                fd,
-                offset,
-            )
-        };
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, offset) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error()).context("mmap");
         }
