@@ -3,6 +3,7 @@
 #
 # Every two events in the life of a mount against each other, under load, for a while; first those
 # that found removal of the device under the feet of a mount.
+# order: first
 . "${0%/*}/lib.sh"
 
 races() { "$TOP/tests/races/run" --kernel "$KERNEL" "$@"; }
