@@ -71,10 +71,20 @@ pub struct Run {
 
 /// The blocks of the present pages. Most chunks lie in one piece: then the block of page 0 says
 /// all. Others take a table.
-struct Blocks<T> {
+pub struct Blocks<T> {
     /// Where page 0 is, or would be; wraps below zero.
     origin: u64,
     table: Option<T>,
+}
+
+impl<T: DerefMut<Target = [u64; PAGES]>> Blocks<T> {
+    /// As [`State::block`].
+    pub fn block(&self, page: usize) -> u64 {
+        match self.table.as_ref().and_then(|t| t.get(page)) {
+            Some(block) => *block,
+            None => self.origin.wrapping_add(page as u64),
+        }
+    }
 }
 
 /// What the chunk lock guards. `T` is a heap-allocated table of one block number a page.
@@ -243,10 +253,12 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     /// The block of `page`: meaningful for pages that are present, or were when the lock was
     /// taken.
     pub fn block(&self, page: usize) -> u64 {
-        match self.blocks.table.as_ref().and_then(|t| t.get(page)) {
-            Some(block) => *block,
-            None => self.blocks.origin.wrapping_add(page as u64),
-        }
+        self.blocks.block(page)
+    }
+
+    /// How hot the pages are, and where: the one changes by what is in the other.
+    pub fn heat_and_blocks(&mut self) -> (&mut Heat<T>, &Blocks<T>) {
+        (&mut self.heat, &self.blocks)
     }
 
     /// Cuts the present pages of `pages` into runs that are contiguous in the file and on the
@@ -298,9 +310,9 @@ pub struct Tagged {
 #[must_use]
 pub struct Snapshot(PageSet);
 
-/// A page that stays dirty, and may stay writable; its lines must be written back all the same.
+/// Pages that stay dirty, and may stay writable; their lines must be written back all the same.
 #[must_use]
-pub struct Kept(());
+pub struct Kept(PageSet);
 
 /// Pages whose mappings were all write-protected while the chunk lock was held, and still is.
 #[must_use]
@@ -367,11 +379,10 @@ impl Snapshot {
         &self.0
     }
 
-    /// `page`, which is among them, stays writable, and is taken out.
-    #[inline]
-    pub fn keep(&mut self, page: usize) -> Kept {
-        self.0.remove(page);
-        Kept(())
+    /// `pages`, which are among them, stay writable, and are taken out.
+    pub fn keep(&mut self, pages: &PageSet) -> Kept {
+        self.0.remove_all(pages);
+        Kept(*pages)
     }
 
     /// Every shared mapping of every page was write-protected, or the file has no mapping that
@@ -382,10 +393,15 @@ impl Snapshot {
 }
 
 impl Kept {
-    /// The write-back of every line of the page was started; returns the number of pages, 1. They
+    /// The pages.
+    pub fn pages(&self) -> &PageSet {
+        &self.0
+    }
+
+    /// The write-back of every line of every page was started; returns the number of pages. They
     /// are durable after a fence.
     pub fn written_back(self) -> usize {
-        1
+        self.0.count()
     }
 }
 

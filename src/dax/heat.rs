@@ -25,14 +25,25 @@ pub const EPOCH: u8 = 16;
 pub const PATIENCE: u8 = 8;
 
 /// What a sync finds out about a hot page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
     /// It was stored to since the last one.
     StoredTo,
     /// It was not, but is hot still.
     LeftAlone,
-    /// It is not hot any more, and to be [cooled](Heat::cool).
+    /// It is not hot any more.
     Cold,
+}
+
+/// What a sync does about the hot pages that it found dirty.
+#[must_use]
+pub struct Review {
+    /// They stay writable and dirty.
+    pub stay: PageSet,
+    /// They are not hot any more: to be write-protected, and then [cooled](Heat::cool_down).
+    pub cooling: PageSet,
+    /// One of them was stored to since the last sync: the times of the file have to move.
+    pub stored_to: bool,
 }
 
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
@@ -68,7 +79,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         &self.hot
     }
 
-    /// The pages that become hot if a sync finds them dirty, for the third time.
+    /// The pages that become hot if a sync finds them dirty, for the third time. None is hot.
     pub fn warm(&self) -> &PageSet {
         &self.twice
     }
@@ -83,17 +94,63 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints = Some(table);
     }
 
-    /// `page`, which is dirty, is hot from now on. Ignored without a table.
-    pub fn add(&mut self, page: usize, fingerprint: u64) {
-        if let Some(slot) = self.slot(page) {
-            *slot = fingerprint;
-            self.hot.insert(page);
+    /// A sync found the pages `dirty`, and may leave pages writable: says which of the hot ones stay
+    /// so. `fingerprint` is that of a page, `None` where the media cannot be read.
+    pub fn review(
+        &mut self,
+        dirty: &PageSet,
+        mut fingerprint: impl FnMut(usize) -> Option<u64>,
+    ) -> Review {
+        let mut stay = self.hot.and(dirty);
+        let mut review = Review {
+            stay,
+            cooling: PageSet::EMPTY,
+            stored_to: false,
+        };
+        let mut next = stay.next(0);
+        while let Some(page) = next {
+            // Where there is no telling, who needs to know finds out.
+            let found = match fingerprint(page) {
+                Some(now) => self.compare(page, now),
+                None => Found::Cold,
+            };
+            review.stored_to |= found == Found::StoredTo;
+            if found == Found::Cold {
+                review.cooling.insert(page);
+            }
+            next = stay.next(page + 1);
         }
+        stay.remove_all(&review.cooling);
+        review.stay = stay;
+        review
+    }
+
+    /// The warm pages among `dirty` are hot from now on; returns them. None without a table, or
+    /// where the fingerprint cannot be taken.
+    pub fn heat_up(
+        &mut self,
+        dirty: &PageSet,
+        mut fingerprint: impl FnMut(usize) -> Option<u64>,
+    ) -> PageSet {
+        let mut fresh = PageSet::EMPTY;
+        let mut next = self.twice.next_in(0, dirty);
+        while let Some(page) = next {
+            next = self.twice.next_in(page + 1, dirty);
+            if let (Some(now), Some(slot)) = (fingerprint(page), self.slot(page)) {
+                *slot = now;
+                fresh.insert(page);
+            }
+        }
+        self.hot.insert_all(&fresh);
+        // Else they would be warm still when they cool down, and hot again at once.
+        self.once.remove_all(&fresh);
+        self.twice.remove_all(&fresh);
+        fresh
     }
 
     /// A sync found the hot `page` with this fingerprint.
     #[inline]
-    pub fn compare(&mut self, page: usize, fingerprint: u64) -> Found {
+    fn compare(&mut self, page: usize, fingerprint: u64) -> Found {
         let Some(slot) = self.slot(page) else {
             return Found::Cold;
         };
@@ -114,11 +171,32 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         Found::Cold
     }
 
+    /// Nobody can store to `pages`, which are hot, any more: they are cold. Returns whether one of
+    /// them was stored to since the last sync. (If that were asked before they are write-protected, a
+    /// store in between would not move the times.)
+    pub fn cool_down(
+        &mut self,
+        pages: &PageSet,
+        mut fingerprint: impl FnMut(usize) -> Option<u64>,
+    ) -> bool {
+        let mut stored_to = false;
+        let mut next = pages.next(0);
+        while let Some(page) = next {
+            let now = fingerprint(page);
+            let before = self.slot(page).map(|slot| *slot);
+            stored_to |= now.is_some() && now != before;
+            next = pages.next(page + 1);
+        }
+        self.cool(pages);
+        stored_to
+    }
+
     fn slot(&mut self, page: usize) -> Option<&mut u64> {
         self.fingerprints.as_mut().and_then(|t| t.get_mut(page))
     }
 
-    /// A sync made `pages` clean, of which none is hot; perhaps no page at all.
+    /// A sync made `pages` clean, of which none is hot; perhaps no page at all. (Those that it left
+    /// writable are not among them.)
     pub fn synced(&mut self, pages: &PageSet) {
         self.syncs += 1;
         if self.syncs == EPOCH {

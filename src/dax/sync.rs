@@ -19,7 +19,6 @@ use kernel::prelude::*;
 
 use super::chunk::{Kept, Snapshot};
 use super::density::SAMPLE;
-use super::heat::Found;
 use super::layout::unmap;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
@@ -173,83 +172,65 @@ fn keep_hot(
     may_stay: bool,
 ) -> (usize, PageSet) {
     let pmem = info.sb().volume.pmem();
+    let hot = state.heat.hot().and(dirty.pages());
     if !may_stay {
-        return (0, state.heat.hot().and(dirty.pages()));
+        return (0, hot);
     }
-    let mut cooling = PageSet::EMPTY;
-    // After its fingerprint was taken: a store in between is found by the next sync.
-    let write_back = |page: Kept, block| {
-        if !mutated!("hot-write-back") {
-            pmem.write_back_blocks(block, 1);
+    // What is written back is what has its fingerprint, or newer: a store in between is found by the
+    // next sync.
+    let write_back = |state: &State, kept: Kept| {
+        for run in state.runs(kept.pages()) {
+            if !mutated!("hot-write-back") {
+                pmem.write_back_blocks(run.block, run.len as u64);
+            }
         }
-        page.written_back()
+        kept.written_back()
     };
     let mut kept = 0;
-    let mut stored_to = false;
-    let mut next = state.heat.hot().next_in(0, dirty.pages());
-    if next.is_some() {
-        // Nothing below sleeps.
+    let mut cooling = PageSet::EMPTY;
+    if !hot.is_empty() {
+        let review = {
+            let (heat, blocks) = state.heat_and_blocks();
+            // Nothing below sleeps.
+            let mut fingerprints = pmem.fingerprints();
+            heat.review(&hot, |page| fingerprints.of(blocks.block(page)))
+        };
+        if review.stored_to {
+            // Under the chunk lock: another sync that finds no more change may rely on it.
+            info.touch_data();
+        }
+        kept += write_back(state, dirty.keep(&review.stay));
+        cooling = review.cooling;
+    }
+    if state.is_huge() || state.heat.warm().and(dirty.pages()).is_empty() {
+        return (kept, cooling);
+    }
+    if state.heat.needs_table() {
+        match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
+            Ok(table) => state.heat.set_table(table),
+            Err(_) => return (kept, cooling),
+        }
+    }
+    let fresh = {
+        let (heat, blocks) = state.heat_and_blocks();
         let mut fingerprints = pmem.fingerprints();
-        while let Some(page) = next {
-            let block = state.block(page);
-            let found = match fingerprints.of(block) {
-                Some(fingerprint) => state.heat.compare(page, fingerprint),
-                // Where the media cannot be read, there is no telling; who needs it finds out.
-                None => Found::Cold,
-            };
-            stored_to |= found == Found::StoredTo;
-            if found != Found::Cold {
-                kept += write_back(dirty.keep(page), block);
-            } else {
-                cooling.insert(page);
-            }
-            next = state.heat.hot().next_in(page + 1, dirty.pages());
-        }
-    }
-    if stored_to {
-        // Under the chunk lock: another sync that finds no more change may rely on it.
-        info.touch_data();
-    }
-    let mut from = match state.is_huge() {
-        true => PAGES,
-        false => 0,
+        heat.heat_up(dirty.pages(), |page| fingerprints.of(blocks.block(page)))
     };
-    while let Some(page) = state.heat.warm().next_in(from, dirty.pages()) {
-        from = page + 1;
-        if state.heat.needs_table() {
-            match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
-                Ok(table) => state.heat.set_table(table),
-                Err(_) => break,
-            }
-        }
-        let block = state.block(page);
-        let fingerprint = pmem.fingerprints().of(block);
-        if let Some(fingerprint) = fingerprint {
-            state.heat.add(page, fingerprint);
-            kept += write_back(dirty.keep(page), block);
-        }
-    }
+    kept += write_back(state, dirty.keep(&fresh));
     (kept, cooling)
 }
 
 /// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times of
-/// the file. (If that were asked before they are write-protected, a store in between would not.)
+/// the file.
 fn cool(info: &InodeInfo, state: &mut State, pages: &PageSet) {
-    let mut next = pages.next(0);
-    if next.is_none() {
+    if pages.is_empty() {
         return;
     }
-    let mut stored_to = false;
-    let mut fingerprints = info.sb().volume.pmem().fingerprints();
-    while let Some(page) = next {
-        // Where the media cannot be read, there is no telling; who needs it finds out.
-        if let Some(fingerprint) = fingerprints.of(state.block(page)) {
-            stored_to |= state.heat.compare(page, fingerprint) == Found::StoredTo;
-        }
-        next = pages.next(page + 1);
-    }
-    drop(fingerprints);
-    state.heat.cool(pages);
+    let stored_to = {
+        let (heat, blocks) = state.heat_and_blocks();
+        let mut fingerprints = info.sb().volume.pmem().fingerprints();
+        heat.cool_down(pages, |page| fingerprints.of(blocks.block(page)))
+    };
     if stored_to {
         info.touch_data();
     }

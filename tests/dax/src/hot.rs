@@ -18,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("pages stored to in turn are hot", in_turn),
     ("pages stored to by chance are not", by_chance),
     ("the times move with every store, and not without", times),
+    ("the times move while a hot page cools down", times_cooling),
     (
         "a hot page that is unmapped is still written back",
         unmapped,
@@ -128,6 +129,28 @@ fn times(place: &Place) -> Result<()> {
         Ok(file.sync_all()?)
     })?;
     ensure!(seen, "the times did not move after it cooled down");
+    Ok(())
+}
+
+/// After any number of syncs that leave the page alone, also where a sync finds another page of the
+/// chunk dirty.
+fn times_cooling(place: &Place) -> Result<()> {
+    for other in [false, true] {
+        for quiet in 1..3 * PATIENCE {
+            let (file, map) = hot(place, 8)?;
+            for left in (0..quiet).rev() {
+                if other && left == 0 {
+                    map.store(4 * PAGE, 1);
+                }
+                file.sync_all()?;
+            }
+            let seen = moved(&file, || {
+                map.store(0, 99);
+                Ok(file.sync_all()?)
+            })?;
+            ensure!(seen, "{quiet} syncs without a store, other page: {other}");
+        }
+    }
     Ok(())
 }
 

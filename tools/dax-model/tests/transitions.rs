@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dax_model::chunk::{Entry, Run, State, Tags, Window};
 use dax_model::density::Density;
-use dax_model::heat::{Found, Heat, EPOCH, PATIENCE};
+use dax_model::heat::{Heat, EPOCH, PATIENCE};
 use dax_model::page_set::{PageSet, PAGES};
 use proptest::prelude::*;
 
@@ -248,21 +248,148 @@ fn a_hot_page_is_hot_until_it_is_left_alone() {
     heat.synced(&two);
     assert_eq!(*heat.warm(), one);
     assert!(heat.needs_table());
-    heat.add(7, 1);
-    assert!(heat.hot().is_empty(), "without a table");
+    assert!(
+        heat.heat_up(&two, |_| Some(1)).is_empty(),
+        "without a table"
+    );
     heat.set_table(Box::new([0; PAGES]));
-    heat.add(7, 1);
+    assert!(heat.heat_up(&two, |_| None).is_empty(), "cannot be read");
+    assert_eq!(heat.heat_up(&two, |_| Some(1)), one);
     assert_eq!(*heat.hot(), one);
-    assert_eq!(heat.compare(7, 1), Found::LeftAlone);
-    assert_eq!(heat.compare(7, 2), Found::StoredTo);
+    assert!(heat.warm().is_empty());
+    let found = |heat: &mut Heat<_>, now| {
+        let review = heat.review(&two, |_| Some(now));
+        (review.stored_to, review.cooling.is_empty())
+    };
+    assert_eq!(found(&mut heat, 1), (false, true));
+    assert_eq!(found(&mut heat, 2), (true, true));
     for _ in 1..PATIENCE {
-        assert_eq!(heat.compare(7, 2), Found::LeftAlone);
+        assert_eq!(found(&mut heat, 2), (false, true));
     }
-    assert_eq!(heat.compare(7, 2), Found::Cold);
-    heat.cool(&one);
+    assert_eq!(found(&mut heat, 2), (false, false));
+    assert!(heat.cool_down(&one, |_| Some(3)), "stored to in between");
     assert!(heat.hot().is_empty() && heat.warm().is_empty() && heat.needs_table());
     heat.synced(&two);
     assert_eq!(*heat.warm(), PageSet::range(8, 8), "7 begins anew");
+}
+
+/// A chunk whose pages are stored to and synced, as `sync.rs` does it, by one task.
+struct Stored {
+    heat: Heat<Box<[u64; PAGES]>>,
+    tags: Tags,
+    content: [u64; PAGES],
+    writable: PageSet,
+    /// Stored to since the last sync, and no fault moved the times meanwhile.
+    unseen: PageSet,
+    /// Faulted on since the last sync.
+    faulted: PageSet,
+}
+
+impl Stored {
+    fn new() -> Self {
+        Stored {
+            heat: Heat::new(),
+            tags: Tags::new(),
+            content: [0; PAGES],
+            writable: PageSet::EMPTY,
+            unseen: PageSet::EMPTY,
+            faulted: PageSet::EMPTY,
+        }
+    }
+
+    fn store(&mut self, page: usize) {
+        self.content[page] += 1;
+        if self.writable.insert(page) {
+            let _ = self.tags.set(page);
+            self.faulted.insert(page);
+        }
+        if !self.faulted.contains(page) {
+            self.unseen.insert(page);
+        }
+    }
+
+    /// `write_back_chunk()`. Each store to the range has moved the times when it returns.
+    fn sync(&mut self, range: &PageSet, keep: bool) {
+        let mut cold = self.tags.dirty_in(range);
+        if cold.pages().is_empty() {
+            assert!(self.unseen.and(range).is_empty(), "a store that nobody saw");
+            return;
+        }
+        let content = &self.content;
+        let fingerprint = |page: usize| Some(content[page]);
+        let mut stored_to = false;
+        let mut cooling = self.heat.hot().and(cold.pages());
+        if keep {
+            let review = self.heat.review(cold.pages(), fingerprint);
+            let _ = cold.keep(&review.stay);
+            (stored_to, cooling) = (review.stored_to, review.cooling);
+            if self.heat.needs_table() {
+                self.heat.set_table(Box::new([0; PAGES]));
+            }
+            let fresh = self.heat.heat_up(cold.pages(), fingerprint);
+            let _ = cold.keep(&fresh);
+        }
+        self.writable.remove_all(cold.pages());
+        if !cooling.is_empty() {
+            stored_to |= self.heat.cool_down(&cooling, fingerprint);
+        }
+        let (taken, _) = self.tags.take(cold.write_protected());
+        self.heat.synced(taken.pages());
+        assert!(
+            stored_to || self.unseen.and(range).is_empty(),
+            "the times did not move"
+        );
+        self.unseen.remove_all(range);
+        self.faulted.remove_all(range);
+        let open = self.writable.and(range);
+        assert_eq!(
+            open,
+            self.heat.hot().and(range),
+            "writable, and nobody looks"
+        );
+        assert_eq!(open, *self.tags.dirty_in(range).pages());
+    }
+}
+
+#[test]
+fn a_store_moves_the_times_wherever_the_page_is_on_its_way_from_hot_to_cold() {
+    let all = PageSet::ALL;
+    for other in [false, true] {
+        for quiet in 1..=3 * usize::from(PATIENCE) {
+            let mut chunk = Stored::new();
+            for _ in 0..3 {
+                chunk.store(0);
+                chunk.sync(&all, true);
+            }
+            assert!(chunk.writable.contains(0));
+            for i in 1..=quiet {
+                if other && i == quiet {
+                    chunk.store(40);
+                }
+                chunk.sync(&all, true);
+                let patient = i < usize::from(PATIENCE);
+                assert_eq!(chunk.writable.contains(0), patient, "after {i} syncs");
+            }
+            chunk.store(0);
+            chunk.sync(&all, true);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_store_moves_the_times(
+        steps in prop::collection::vec((0..12u8, 0..4usize, 0..4usize), 1..200)
+    ) {
+        let mut chunk = Stored::new();
+        for (kind, a, b) in steps {
+            match kind {
+                0..=3 => chunk.store(a),
+                4 => chunk.sync(&PageSet::ALL, false),
+                _ => chunk.sync(&PageSet::range(a.min(b), a.max(b)), true),
+            }
+        }
+    }
 }
 
 #[test]

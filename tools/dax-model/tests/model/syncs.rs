@@ -4,17 +4,12 @@
 
 use dax_model::chunk::{Run, Snapshot, Window};
 use dax_model::density::SAMPLE;
-use dax_model::heat::Found;
 use dax_model::page_set::{PageSet, PAGES};
 use shuttle::sync::atomic::Ordering::SeqCst;
 
 use crate::machine::{Chunk, Machine, LAST};
 use crate::memory::NR;
 use crate::mistakes::Mistake;
-
-fn one(page: usize) -> PageSet {
-    PageSet::range(page, page)
-}
 
 fn without(pages: &PageSet, gone: &PageSet) -> PageSet {
     let mut rest = *pages;
@@ -81,47 +76,38 @@ impl Machine {
 
     /// The fingerprint of a page: what is in the cache. Those without a block in the model are stored
     /// to together with one that has: each half of the chunk with one.
-    fn fingerprint(&self, chunk: &Chunk, page: usize) -> u64 {
+    fn fingerprint(&self, block: impl Fn(usize) -> u64, page: usize) -> u64 {
         let page = if page < NR { page } else { page * NR / PAGES };
-        let block = chunk.block(page);
-        self.device.lock().unwrap().block(block).cache
+        self.device.lock().unwrap().block(block(page)).cache
     }
 
     /// `sample`.
     pub fn sample(&self, chunk: &Chunk) -> [u64; SAMPLE] {
         let pages = chunk.density.pages(0);
-        pages.map(|page| self.fingerprint(chunk, page))
+        pages.map(|page| self.fingerprint(|page| chunk.block(page), page))
     }
 
     /// `keep_hot`, without the write-back: returns the pages that stay.
     fn keep_hot(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> PageSet {
-        let mut kept = PageSet::EMPTY;
-        let mut from = 0;
-        while let Some(page) = chunk.heat.hot().next_in(from, dirty.pages()) {
-            from = page + 1;
-            let fingerprint = self.fingerprint(chunk, page);
-            if chunk.heat.compare(page, fingerprint) != Found::Cold && may_stay {
-                assert_eq!(dirty.keep(page).written_back(), 1);
-                kept.insert(page);
-            } else {
-                chunk.heat.cool(&one(page));
-            }
+        let huge = chunk.is_huge();
+        if !may_stay {
+            let hot = chunk.heat.hot().and(dirty.pages());
+            chunk.heat.cool(&hot);
+            return PageSet::EMPTY;
         }
-        from = if may_stay && !chunk.is_huge() {
-            0
-        } else {
-            PAGES
-        };
-        while let Some(page) = chunk.heat.warm().next_in(from, dirty.pages()) {
-            from = page + 1;
-            if chunk.heat.needs_table() {
-                chunk.heat.set_table(Box::new([0; PAGES]));
+        let (heat, blocks) = chunk.heat_and_blocks();
+        let fingerprint = |page| Some(self.fingerprint(|page| blocks.block(page), page));
+        let review = heat.review(dirty.pages(), fingerprint);
+        heat.cool(&review.cooling);
+        let mut kept = review.stay;
+        if !huge && !heat.warm().is_empty() {
+            if heat.needs_table() {
+                heat.set_table(Box::new([0; PAGES]));
             }
-            let fingerprint = self.fingerprint(chunk, page);
-            chunk.heat.add(page, fingerprint);
-            assert_eq!(dirty.keep(page).written_back(), 1);
-            kept.insert(page);
+            kept.insert_all(&heat.heat_up(dirty.pages(), fingerprint));
         }
+        let count = kept.count();
+        assert_eq!(dirty.keep(&kept).written_back(), count);
         kept
     }
 
