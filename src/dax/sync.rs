@@ -64,7 +64,7 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
         return Ok(());
     }
     let tracker = &info.tracker;
-    let result = tracker.sync(&sb.dirty.fenced, first, last, |sync| {
+    tracker.sync(&sb.dirty.fenced, first, last, |sync| {
         let mut pages = 0;
         for chunk in tracker.chunks(first, last, true) {
             pages += write_back_chunk(info, sync, chunk, &chunk.clip(first, last), hot);
@@ -79,11 +79,11 @@ pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> R
         if mutated!("sync-fence") {
             return Ok(());
         }
-        pmem.fence()
-    });
-    result.map_err(|_| {
-        stores_are_lost(info);
-        EIO
+        pmem.fence().map_err(|_| {
+            // Before others that wait for this fence look.
+            stores_are_lost(info);
+            EIO
+        })
     })
 }
 

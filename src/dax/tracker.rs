@@ -23,7 +23,7 @@ use core::ptr;
 use kernel::alloc::flags::GFP_KERNEL;
 use kernel::alloc::KBox;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Full, Relaxed};
+use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::barrier::{smp_mb, Read};
 use kernel::sync::lock::mutex::MutexBackend;
 use kernel::sync::lock::Guard;
@@ -197,6 +197,8 @@ pub struct Tracker {
     syncs: SpinLock<Syncs>,
     /// How many syncs are in flight: changes under the tag lock, read without.
     in_flight: Atomic<u32>,
+    /// How many syncs have failed: counted before they end to be in flight.
+    failed: Atomic<u32>,
     /// What the next store to a hole is given.
     pub ahead: FillAhead,
     /// Whether pages may belong to the inode.
@@ -229,6 +231,7 @@ impl Tracker {
                 "rdax_tags"
             ),
             in_flight: Atomic::new(0),
+            failed: Atomic::new(0),
             ahead: FillAhead::new(),
             ownership: Ownership::new(),
             entry <- DirtyEntry::new(),
@@ -367,14 +370,17 @@ impl Tracker {
 
     /// Runs a sync of the pages `first..=last`: `walk` takes pages, writes them back and fences.
     /// Then waits until every other sync that took pages of the range before now has its fence
-    /// behind it, too: `fenced` is notified when one has. May sleep.
-    pub fn sync<R>(
+    /// behind it, too: `fenced` is notified when one has. Fails if one of them did, for what it found
+    /// clean may be what the other has lost. May sleep.
+    pub fn sync(
         &self,
         fenced: &CondVar,
         first: u64,
         last: u64,
-        walk: impl FnOnce(&mut SyncWindow<'_>) -> R,
-    ) -> R {
+        walk: impl FnOnce(&mut SyncWindow<'_>) -> Result,
+    ) -> Result {
+        // Before it looks at a page: one that another takes meanwhile is missed by neither.
+        let failed = self.failed.load(Acquire);
         let mut node = MaybeUninit::uninit();
         let mut sync = SyncWindow {
             tracker: self,
@@ -383,8 +389,12 @@ impl Tracker {
             linked: false,
         };
         let result = walk(&mut sync);
-        if !sync.linked && (self.in_flight.load(Relaxed) == 0 || mutated!("sync-wait")) {
-            return result;
+        if result.is_err() {
+            // Before the window closes: who waits for it looks when it is closed.
+            self.failed.fetch_add(1, Full);
+        }
+        if !sync.linked && (self.in_flight.load(Acquire) == 0 || mutated!("sync-wait")) {
+            return result.and(self.none_failed_since(failed));
         }
         let mut syncs = self.syncs.lock();
         if sync.linked {
@@ -400,7 +410,15 @@ impl Tracker {
             fenced.wait(&mut syncs);
             syncs.waiters -= 1;
         }
-        result
+        drop(syncs);
+        result.and(self.none_failed_since(failed))
+    }
+
+    fn none_failed_since(&self, failed: u32) -> Result {
+        match self.failed.load(Acquire) == failed {
+            true => Ok(()),
+            false => Err(EIO),
+        }
     }
 
     /// Forgets the tags of pages that are being taken out of the file.

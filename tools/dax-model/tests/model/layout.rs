@@ -4,6 +4,7 @@
 //! `src/dax/layout.rs`.
 
 use dax_model::page_set::PageSet;
+use shuttle::sync::atomic::Ordering::SeqCst;
 
 use crate::machine::{Chunk, Machine, LAST};
 use crate::memory::{Pmd, Pte, NR};
@@ -60,7 +61,7 @@ impl Machine {
             invalidate = self.invalidate.write().unwrap();
         }
         if !self.is(Mistake::DropTags) {
-            self.sync_steps(first, LAST, false);
+            self.sync_steps(first, LAST, false, self.failed.load(SeqCst));
         }
         self.forget(&gone);
         for page in first..NR {

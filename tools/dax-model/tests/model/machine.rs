@@ -46,6 +46,10 @@ pub struct Machine {
     pub chunk: Mutex<Chunk>,
     pub tags: Mutex<TagState>,
     pub fenced: Condvar,
+    /// How many syncs have failed.
+    pub failed: AtomicU64,
+    /// The next fence fails.
+    pub fence_fails: AtomicBool,
     /// The chunk's mark: read without a lock.
     pub mark: AtomicBool,
     /// How many of the mappings exist; the second may come late.
@@ -84,6 +88,8 @@ impl Machine {
                 next_seq: 0,
             }),
             fenced: Condvar::new(),
+            failed: AtomicU64::new(0),
+            fence_fails: AtomicBool::new(false),
             mark: AtomicBool::new(false),
             writable: AtomicU64::new(2),
             maps: [0, 1].map(|_| Mutex::new(Pmd::None)),

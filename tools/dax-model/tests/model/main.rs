@@ -10,7 +10,7 @@
 //! What must hold, in every interleaving:
 //!
 //! * when a sync returns, the media holds every store to its range that was complete when the
-//!   sync began;
+//!   sync began, or the sync has failed;
 //! * a block that is freed is mapped nowhere, pinned by nobody, and part of no folio; a folio is
 //!   made of pages, and taken apart, while nobody maps or pins it;
 //! * an entry of 2 MiB and entries of pages do not replace each other;
@@ -35,10 +35,14 @@ use huge_scenes::{
     huge_zaps, stored_all_over,
 };
 use mistakes::Mistake;
-use scenes::{holes, hot_pages, late_mapping, stores_and_syncs, truncation, zaps_and_dma, Scene};
+use scenes::{
+    failing_fence, holes, hot_pages, late_mapping, stores_and_syncs, truncation, zaps_and_dma,
+    Scene,
+};
 
-const SCENES: [Scene; 14] = [
+const SCENES: [Scene; 15] = [
     stores_and_syncs,
+    failing_fence,
     hot_pages,
     zaps_and_dma,
     late_mapping,
@@ -55,12 +59,14 @@ const SCENES: [Scene; 14] = [
 ];
 
 /// Which scene finds each mistake.
-const MISTAKES: [(Mistake, Scene); 33] = [
+const MISTAKES: [(Mistake, Scene); 35] = [
     (Mistake::FlushBeforeProtect, stores_and_syncs),
     (Mistake::TakeBeforeProtect, stores_and_syncs),
     (Mistake::TagAfterInsert, stores_and_syncs),
     (Mistake::InsertAfterUnlock, stores_and_syncs),
     (Mistake::NoWindow, stores_and_syncs),
+    (Mistake::FailLate, failing_fence),
+    (Mistake::FailAlone, failing_fence),
     (Mistake::TrustHot, hot_pages),
     (Mistake::CoolUnprotected, hot_pages),
     (Mistake::TakeHot, hot_pages),

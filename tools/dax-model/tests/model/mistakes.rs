@@ -16,6 +16,10 @@ pub enum Mistake {
     InsertAfterUnlock,
     /// A sync that finds nothing dirty does not wait for one in flight.
     NoWindow,
+    /// A sync that fails says so when its window is closed.
+    FailLate,
+    /// A sync does not look whether the one that it waited for has failed.
+    FailAlone,
     /// The mark is cleared by what was seen before the tag lock was taken.
     ClearMarkLate,
     /// Whether the file is mapped writable is looked up before the chunk lock is taken.

@@ -52,6 +52,21 @@ pub fn stores_and_syncs(mistake: Mistake) {
     m.sync_file();
 }
 
+/// A fence fails, while others sync the same page.
+pub fn failing_fence(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.store(0, 0);
+    m.fence_fails.store(true, SeqCst);
+    join(vec![
+        run(&m, |m| m.sync(0, 0)),
+        run(&m, |m| m.sync_file()),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.sync(0, 0);
+        }),
+    ]);
+}
+
 /// A page that became hot is stored to, left alone, and unmapped while syncs run.
 pub fn hot_pages(mistake: Mistake) {
     let m = machine(mistake, File::Pages);

@@ -32,15 +32,21 @@ impl Machine {
         }
     }
 
-    fn fence(&self, under_way: UnderWay) {
+    /// Returns whether the device could.
+    fn fence(&self, under_way: UnderWay) -> bool {
+        if self.fence_fails.swap(false, SeqCst) {
+            return false;
+        }
         for (block, value) in under_way {
             let mut device = self.device.lock().unwrap();
             let media = &mut device.block(block).media;
             *media = value.max(*media);
         }
+        true
     }
 
-    /// `sync_range` of the pages `first..=last`, and whether it kept its promise.
+    /// `sync_range` of the pages `first..=last`, and whether it kept its promise. What one has lost that
+    /// failed before is lost.
     pub fn sync(&self, first: usize, last: usize) {
         let wanted: Vec<(usize, u64, u64)> = {
             let extents = self.extents.lock().unwrap();
@@ -50,7 +56,10 @@ impl Machine {
                 .map(|(page, block)| (page, block, device.block(block).complete))
                 .collect()
         };
-        self.sync_steps(first, last, true);
+        let failed = self.failed.load(SeqCst);
+        if !self.sync_steps(first, last, true, failed) || failed > 0 {
+            return;
+        }
         let extents = self.extents.lock().unwrap();
         let mut device = self.device.lock().unwrap();
         for (page, block, value) in wanted {
@@ -71,7 +80,7 @@ impl Machine {
 
     /// `sync_all` of `dirty.rs`: hot pages are write-protected, too.
     pub fn sync_all(&self) {
-        self.sync_steps(0, LAST, false);
+        self.sync_steps(0, LAST, false, self.failed.load(SeqCst));
     }
 
     /// The fingerprint of a page: what is in the cache. Those without a block in the model are stored
@@ -111,15 +120,16 @@ impl Machine {
         kept
     }
 
-    /// `write_back`, the fence, and the wait for others.
-    pub fn sync_steps(&self, first: usize, last: usize, keep: bool) {
+    /// `write_back`, the fence, and the wait for others. Returns whether none of them failed; `failed`
+    /// have before.
+    pub fn sync_steps(&self, first: usize, last: usize, keep: bool, failed: u64) -> bool {
         let early = self.writable.load(SeqCst) > 0;
         let windows = !self.is(Mistake::NoWindow);
         if !self.mark.load(SeqCst) {
             if windows {
                 self.wait_for_others(first, last, None);
             }
-            return;
+            return self.failed.load(SeqCst) == failed || self.is(Mistake::FailAlone);
         }
         let seq = {
             let mut t = self.tags.lock().unwrap();
@@ -138,10 +148,17 @@ impl Machine {
             _ => self.writable.load(SeqCst) > 0,
         };
         self.write_back_chunk(first, last, seq, writable, keep, &mut under_way);
-        self.fence(under_way);
+        let fenced = self.fence(under_way);
+        if !fenced && !self.is(Mistake::FailLate) {
+            self.failed.fetch_add(1, SeqCst);
+        }
         if windows {
             self.wait_for_others(first, last, Some(seq));
         }
+        if !fenced && self.is(Mistake::FailLate) {
+            self.failed.fetch_add(1, SeqCst);
+        }
+        fenced && (self.failed.load(SeqCst) == failed || self.is(Mistake::FailAlone))
     }
 
     /// `write_back_chunk`.
