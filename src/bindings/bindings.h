@@ -44,7 +44,7 @@ void rdax_inode_lock_shared(struct inode *inode);
 void rdax_inode_unlock_shared(struct inode *inode);
 void rdax_filemap_invalidate_lock(struct address_space *mapping);
 void rdax_filemap_invalidate_unlock(struct address_space *mapping);
-void rdax_sb_start_intwrite(struct super_block *sb);
+bool rdax_sb_start_intwrite_trylock(struct super_block *sb);
 void rdax_sb_end_intwrite(struct super_block *sb);
 
 /* vfs: inodes */

@@ -78,9 +78,9 @@ void rdax_filemap_invalidate_unlock(struct address_space *mapping)
 	filemap_invalidate_unlock(mapping);
 }
 
-void rdax_sb_start_intwrite(struct super_block *sb)
+bool rdax_sb_start_intwrite_trylock(struct super_block *sb)
 {
-	sb_start_intwrite(sb);
+	return sb_start_intwrite_trylock(sb);
 }
 
 void rdax_sb_end_intwrite(struct super_block *sb)
@@ -555,7 +555,7 @@ int rdax_page_clear_poisoned(struct page *page)
 
 bool rdax_page_test_clear_dirty(struct page *page)
 {
-	return TestClearPageDirty(page);
+	return PageDirty(page) && TestClearPageDirty(page);
 }
 
 struct folio *rdax_page_folio(struct page *page)

@@ -7,45 +7,32 @@
 //! which also happens under a page table lock; it leaves it when [`sync_all`] or [`sync_inode`] has
 //! written it back, or when it is evicted. Entering it also makes the inode dirty for the VFS, whose
 //! flusher calls back after a while (`dirty_expire_centisecs`): that is how stores reach the media
-//! without a sync call. The list holds no references: an unlinked file must go when its last user
-//! does. Instead eviction waits for a `sync_all` that is at the inode, and the other way round.
+//! without a sync call. What must hold between these is in [`dirty_list`](super::dirty_list), which is
+//! model-checked on the host; here is the kernel's side of it.
 
 use core::cell::UnsafeCell;
-use core::ptr;
 
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::barrier::{smp_mb, Full};
+use kernel::sync::lock::spinlock::SpinLockBackend;
+use kernel::sync::lock::Guard;
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
+use super::dirty_list::{self, Environment, Links, List};
 use super::sync::{self, Hot};
 use super::tracker::Tracker;
 use crate::mutate::mutated;
-use crate::vfs::inode::InodeInfo;
+use crate::vfs::inode::{InodeInfo, InodeRef};
 use crate::vfs::super_block::SbInfo;
 
-/// The place of an inode in the list.
-///
-/// # Invariants
-///
-/// While `listed`, the entry's inode is alive and `links` are those of the list.
+/// The place of an inode in the list: part of its tracker.
 pub struct DirtyEntry {
     /// Changes under the list's lock, read without.
     listed: Atomic<bool>,
     /// Guarded by the list's lock.
-    links: UnsafeCell<Links>,
-}
-
-struct Links {
-    prev: *const DirtyEntry,
-    next: *const DirtyEntry,
-    /// Number in the order of listing.
-    seq: u64,
-    /// Somebody took it out of the list and writes it back.
-    busy: bool,
-    /// Eviction writes it back and takes it out of the list then.
-    leaving: bool,
+    links: UnsafeCell<Links<Listed>>,
 }
 
 impl DirtyEntry {
@@ -53,73 +40,42 @@ impl DirtyEntry {
     pub fn new() -> Self {
         DirtyEntry {
             listed: Atomic::new(false),
-            links: UnsafeCell::new(Links {
-                prev: ptr::null(),
-                next: ptr::null(),
-                seq: 0,
-                busy: false,
-                leaving: false,
-            }),
+            links: UnsafeCell::new(Links::NONE),
         }
     }
 }
 
-/// The ends of the list. Whoever holds the lock around it may use the links of all entries.
-struct List {
-    head: *const DirtyEntry,
-    tail: *const DirtyEntry,
-    next_seq: u64,
-}
+/// Names an inode in the list.
+///
+/// # Invariants
+///
+/// Points to the tracker of an inode that is in the list, or is known to be in memory by whoever has
+/// this.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Listed(*const Tracker);
 
-// SAFETY: the entries are used under the lock around this only.
-unsafe impl Send for List {}
+// SAFETY: a name; what it points to may be used by any task.
+unsafe impl Send for Listed {}
 
-impl List {
-    /// The links of an entry.
+impl Listed {
+    /// INVARIANT: who has the reference knows that the inode is in memory.
+    fn new(tracker: &Tracker) -> Self {
+        Listed(tracker)
+    }
+
+    /// The inode.
     ///
     /// # Safety
     ///
-    /// `entry` is alive. (That the list's lock is held is shown by `self`.)
-    unsafe fn links(&mut self, entry: *const DirtyEntry) -> &mut Links {
-        // SAFETY: alive by the caller's promise; links are only reached through the list, which is
-        // borrowed mutably.
-        unsafe { &mut *(*entry).links.get() }
+    /// It stays in memory for all of `'a`.
+    unsafe fn info<'a>(self) -> &'a InodeInfo {
+        // SAFETY: trackers are parts of inodes, and as alive as these; by the caller's promise.
+        unsafe { &*container_of!(self.0, InodeInfo, tracker) }
     }
 
-    fn push(&mut self, entry: &DirtyEntry) {
-        let (tail, seq) = (self.tail, self.next_seq);
-        self.next_seq += 1;
-        // SAFETY: `entry` is a reference, `tail` is listed or null.
-        unsafe {
-            let links = self.links(entry);
-            (links.prev, links.next, links.seq) = (tail, ptr::null(), seq);
-            if tail.is_null() {
-                self.head = entry;
-            } else {
-                self.links(tail).next = entry;
-            }
-        }
-        self.tail = entry;
-        entry.listed.store(true, Relaxed);
-    }
-
-    fn unlink(&mut self, entry: &DirtyEntry) {
-        // SAFETY: `entry` is a reference; its neighbours are listed or null.
-        unsafe {
-            let links = self.links(entry);
-            let (prev, next) = (links.prev, links.next);
-            if prev.is_null() {
-                self.head = next;
-            } else {
-                self.links(prev).next = next;
-            }
-            if next.is_null() {
-                self.tail = prev;
-            } else {
-                self.links(next).prev = prev;
-            }
-        }
-        entry.listed.store(false, Relaxed);
+    fn entry(&self) -> &DirtyEntry {
+        // SAFETY: by the invariant.
+        unsafe { &(*self.0).entry }
     }
 }
 
@@ -127,8 +83,8 @@ impl List {
 #[pin_data]
 pub struct DirtyInodes {
     #[pin]
-    list: SpinLock<List>,
-    /// Notified when an entry stops to be busy, or has left.
+    list: SpinLock<List<Listed>>,
+    /// Notified when somebody who wrote an inode back, or evicted it, is done.
     #[pin]
     changed: CondVar,
     /// Notified when a sync of any inode has its fence behind it.
@@ -143,14 +99,7 @@ impl DirtyInodes {
     /// An empty list.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(DirtyInodes {
-            list <- new_spinlock!(
-                List {
-                    head: ptr::null(),
-                    tail: ptr::null(),
-                    next_seq: 0,
-                },
-                "rdax_dirty_inodes"
-            ),
+            list <- new_spinlock!(List::new(), "rdax_dirty_inodes"),
             changed <- new_condvar!("rdax_dirty_changed"),
             fenced <- new_condvar!("rdax_fenced"),
             serial <- new_mutex!((), "rdax_sync_all"),
@@ -170,116 +119,75 @@ impl DirtyInodes {
 
     #[cold]
     fn add(&self, tracker: &Tracker) {
-        let mut list = self.list.lock();
-        if tracker.entry.listed.load(Relaxed) {
-            return;
+        let entry = Listed::new(tracker);
+        if dirty_list::note(self, entry) {
+            // SAFETY: the reference to the tracker keeps the inode in memory.
+            unsafe { entry.info() }.mark_dirty();
         }
-        list.push(&tracker.entry);
-        drop(list);
-        // After it is in the list: the flusher clears the flags before it takes it out again.
-        info_of(tracker).mark_dirty();
     }
 
-    /// Runs `write_back` on an inode that is being evicted. A [`sync_all`] that is at the inode is
-    /// waited for; one that comes later waits until `write_back` is done. Afterwards the inode is
-    /// not in the list.
+    /// See [`dirty_list::leave`].
     pub(super) fn leave<R>(&self, tracker: &Tracker, write_back: impl FnOnce() -> R) -> R {
-        let entry = &tracker.entry;
-        let mut list = self.list.lock();
-        // SAFETY: `entry` is part of the tracker.
-        while unsafe { list.links(entry) }.busy {
-            self.changed.wait(&mut list);
-        }
-        if !entry.listed.load(Relaxed) {
-            drop(list);
-            // Nothing was tagged since the last time it was written back.
-            return write_back();
-        }
-        // SAFETY: as above.
-        unsafe { list.links(entry) }.leaving = true;
-        drop(list);
-        let result = write_back();
-        let mut list = self.list.lock();
-        list.unlink(entry);
-        drop(list);
-        self.changed.notify_all();
-        result
-    }
-
-    /// Takes the oldest inode listed before `limit` out of the list, to be written back; waits if
-    /// it is being evicted.
-    fn next(&self, limit: u64) -> Option<&Tracker> {
-        let mut list = self.list.lock();
-        loop {
-            // SAFETY: what is listed is alive.
-            let entry = unsafe { list.head.as_ref() }?;
-            // SAFETY: as above.
-            let links = unsafe { list.links(entry) };
-            if links.seq >= limit {
-                return None;
-            }
-            if links.leaving {
-                self.changed.wait(&mut list);
-                continue;
-            }
-            links.busy = true;
-            list.unlink(entry);
-            // SAFETY: entries are parts of trackers; eviction waits while it is busy.
-            return Some(unsafe { &*container_of!(ptr::from_ref(entry), Tracker, entry) });
-        }
-    }
-
-    /// Takes an inode out of the list, to be written back; false if it is not in it, or is being
-    /// evicted.
-    fn take(&self, tracker: &Tracker) -> bool {
-        let entry = &tracker.entry;
-        let mut list = self.list.lock();
-        // SAFETY: `entry` is part of the tracker.
-        let links = unsafe { list.links(entry) };
-        if !entry.listed.load(Relaxed) || links.leaving {
-            return false;
-        }
-        links.busy = true;
-        list.unlink(entry);
-        true
-    }
-
-    fn done(&self, tracker: &Tracker) {
-        let mut list = self.list.lock();
-        // SAFETY: `entry` is part of the tracker.
-        unsafe { list.links(&tracker.entry) }.busy = false;
-        drop(list);
-        self.changed.notify_all();
+        dirty_list::leave(self, Listed::new(tracker), write_back)
     }
 }
 
-/// The inode that a tracker is part of.
-fn info_of(tracker: &Tracker) -> &InodeInfo {
-    // SAFETY: trackers are parts of inodes, and as alive as these.
-    unsafe { &*container_of!(ptr::from_ref(tracker), InodeInfo, tracker) }
+impl Environment for DirtyInodes {
+    type Entry = Listed;
+    type Held = InodeRef;
+    type Error = Error;
+    type Locked<'a> = Guard<'a, List<Listed>, SpinLockBackend>;
+
+    fn lock(&self) -> Self::Locked<'_> {
+        self.list.lock()
+    }
+
+    fn wait(&self, list: &mut Self::Locked<'_>) {
+        self.changed.wait(list);
+    }
+
+    fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    fn grab(&self, entry: Listed) -> Option<InodeRef> {
+        // SAFETY: what is in the list is in memory, and the list is locked.
+        unsafe { entry.info() }.grab()
+    }
+
+    fn is_listed(&self, entry: Listed) -> bool {
+        entry.entry().listed.load(Relaxed)
+    }
+
+    fn set_listed(&self, entry: Listed, listed: bool) {
+        entry.entry().listed.store(listed, Relaxed);
+    }
+
+    fn links(&self, _list: &List<Listed>, entry: Listed) -> Links<Listed> {
+        // SAFETY: the links are guarded by the lock of the list, of which `_list` is proof.
+        unsafe { *entry.entry().links.get() }
+    }
+
+    fn set_links(&self, _list: &mut List<Listed>, entry: Listed, links: Links<Listed>) {
+        // SAFETY: as above.
+        unsafe { *entry.entry().links.get() = links };
+    }
 }
 
 /// Writes back every dirty page of the mount, and write-protects its mappings: for sync, syncfs,
-/// freeze, remount and unmount. Waits for evictions of dirty inodes that are under way. Returns the
-/// first error, after all inodes had their turn. May sleep.
+/// freeze, remount and unmount. Waits for whoever is at dirty inodes, evictions among them. Returns
+/// the first error, after all inodes had their turn. May sleep, and evict inodes.
 pub fn sync_all(sb: &SbInfo) -> Result {
     if mutated!("sync-all") {
         return Ok(());
     }
-    let dirty = &sb.dirty;
-    let _serial = dirty.serial.lock();
-    let limit = dirty.list.lock().next_seq;
-    let mut result = Ok(());
-    while let Some(tracker) = dirty.next(limit) {
-        result = result.and(sync_taken(sb, tracker));
-    }
-    result
+    let _serial = sb.dirty.serial.lock();
+    dirty_list::sync_all(&sb.dirty, |inode| write_back(inode))
 }
 
 /// Writes back every dirty page of an inode, and write-protects its mappings: for the flusher and
-/// whoever writes inodes. The caller keeps the inode alive. May sleep.
+/// whoever writes inodes. The caller keeps the inode in memory. May sleep.
 pub fn sync_inode(info: &InodeInfo) -> Result {
-    let sb = info.sb();
     // A sync does the same twice, here and in `sync_all`: leaving out one shows nothing.
     if mutated!("age") {
         return Ok(());
@@ -287,25 +195,18 @@ pub fn sync_inode(info: &InodeInfo) -> Result {
     if mutated!("sync-all") {
         return Ok(());
     }
-    // Nothing was tagged since it was taken out, or whoever took it out is at it.
-    if !sb.dirty.take(&info.tracker) {
-        return Ok(());
-    }
-    sync_taken(sb, &info.tracker)
+    let entry = Listed::new(&info.tracker);
+    dirty_list::sync_one(&info.sb().dirty, entry, || write_back(info))
 }
 
 /// Writes back an inode that was taken out of the list.
-fn sync_taken(sb: &SbInfo, tracker: &Tracker) -> Result {
+fn write_back(info: &InodeInfo) -> Result {
     // Pairs with `note`.
     smp_mb(Full);
-    // The inode is alive while the entry is busy.
-    let info = info_of(tracker);
-    let mut result = Ok(());
-    if !tracker.is_quiet() {
-        result = sync::write_back(info, 0, u64::MAX, Hot::Protect);
-        // Stores to hot pages moved the times just now.
-        result = result.and(info.write_times());
+    if info.tracker.is_quiet() {
+        return Ok(());
     }
-    sb.dirty.done(tracker);
-    result
+    let result = sync::write_back(info, 0, u64::MAX, Hot::Protect);
+    // Stores to hot pages moved the times just now.
+    result.and(info.write_times())
 }

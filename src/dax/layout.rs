@@ -11,10 +11,11 @@ use kernel::bindings::address_space;
 use kernel::prelude::*;
 
 use super::chunk::Run;
+use super::left::Pinned;
 use super::owner::disown;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
-use super::pins::{self, Pinned};
+use super::pins;
 use super::sync::{self, Hot};
 use super::tracker::{split, Chunk, State};
 use crate::bindings;

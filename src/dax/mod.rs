@@ -11,8 +11,8 @@
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
 //! what the file has.
 //!
-//! * [`chunk`], [`heat`] and [`page_set`] are pure: the state machine, which is model-checked on
-//!   the host.
+//! * [`chunk`], [`heat`], [`page_set`] and [`dirty_list`] are pure: state machines, which are
+//!   model-checked on the host.
 //! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
 //! * [`fault`], [`sync`], [`layout`], [`pins`] and [`failure`] are the edge to the memory manager.
 //!
@@ -23,10 +23,12 @@ mod ahead;
 pub mod chunk;
 mod density;
 mod dirty;
+mod dirty_list;
 mod failure;
 pub mod fault;
 mod heat;
 mod layout;
+mod left;
 mod owner;
 pub mod page;
 mod page_set;

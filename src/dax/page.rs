@@ -153,8 +153,10 @@ impl Page {
         }
     }
 
-    /// Gives the huge folio, which lost its owner while it was pinned, to `mapping` again.
+    /// Gives the huge folio, which lost its owner while it was pinned, to `mapping` again. The caller
+    /// takes it for stored to, whatever [`Page::associate`] would say.
     pub fn adopt_huge(self, mapping: *mut address_space, index: u64) {
+        self.clear_dirty();
         // SAFETY: by the invariant. Nobody but the file system changes the owner.
         unsafe { set_owner(self.folio(), mapping, index) }
     }
@@ -181,7 +183,7 @@ impl Page {
         false
     }
 
-    /// Forgets that a pin dirtied it while it belonged to nobody.
+    /// Forgets that it was dirtied, by a pin while it belonged to nobody, or by KVM.
     pub fn clear_dirty(self) {
         // SAFETY: by the invariant.
         unsafe { bindings::rdax_page_test_clear_dirty(self.folio().cast()) };

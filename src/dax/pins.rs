@@ -13,6 +13,8 @@
 //! The kernel tells nobody but a waiter that a page of a device is idle, so a thread of the kernel
 //! looks once a second while there is something to look at; [`settle`], at a sync, looks, too.
 //!
+//! An inode without a name that is evicted while the file system is frozen waits here, too.
+//!
 //! Guarantee: no block is freed that is pinned, and none stays behind for a pin that is gone. An inode
 //! without a name is in the orphan file until it is freed, for the next mount to find after a crash.
 
@@ -23,6 +25,7 @@ use kernel::sync::{new_mutex, Mutex};
 use kernel::time::msecs_to_jiffies;
 use kernel::types::Opaque;
 
+use super::left::{LeftBehind, Pinned};
 use super::owner::own_chunk;
 use super::page::Page;
 use super::page_set::PAGES;
@@ -38,28 +41,11 @@ use crate::volume::pmem::Pmem;
 /// How often is looked, in milliseconds.
 const INTERVAL: u32 = 1000;
 
-/// A page that was pinned when its inode was evicted; or the first one of a huge folio.
-#[derive(Clone, Copy)]
-pub(super) struct Pinned {
-    /// Where it was in the file.
-    pub page: u64,
-    /// Where it is on the device.
-    pub block: u64,
-}
-
-/// What an inode has left behind.
-struct Left {
-    ino: u64,
-    /// It has no name: it is to be freed when no page is left.
-    unlinked: bool,
-    pages: Vec<Pinned>,
-}
-
 /// What the evicted inodes of one mount have left behind.
 #[pin_data]
 pub struct Pins {
     #[pin]
-    left: Mutex<Vec<Left>>,
+    left: Mutex<LeftBehind>,
     /// Looks for pages that are idle.
     #[pin]
     work: Opaque<delayed_work>,
@@ -69,7 +55,7 @@ impl Pins {
     /// None.
     pub fn new() -> impl PinInit<Self> {
         pin_init!(Pins {
-            left <- new_mutex!(Vec::new(), "rdax_pins"),
+            left <- new_mutex!(LeftBehind::new(), "rdax_pins"),
             // SAFETY: initialises the work in its place, where it stays.
             work <- Opaque::ffi_init(|slot| unsafe {
                 bindings::rdax_init_delayed_work(slot, Some(look));
@@ -98,23 +84,24 @@ pub(super) fn leave(info: &InodeInfo, unlinked: bool, pages: Vec<Pinned>) -> boo
         return true;
     }
     let sb = info.sb();
-    let left = Left {
-        ino: info.ino(),
-        unlinked,
-        pages,
-    };
-    let mut all = sb.pins.left.lock();
-    if all.reserve(1).is_err() {
-        drop(all);
+    let added = sb.pins.left.lock().add(info.ino(), unlinked, pages);
+    if let Err(pages) = added {
         // Without a place to remember them there is no other way.
-        left.pages.iter().for_each(|page| wait_for(sb, page));
+        pages.iter().for_each(|page| wait_for(sb, page));
         return true;
     }
-    // There is room.
-    let _ = all.push(left);
-    drop(all);
     sb.pins.look_later();
     false
+}
+
+/// The inode `ino`, which has no name, is evicted while it cannot be freed, as the file system is
+/// frozen: frees it afterwards.
+pub fn free_later(sb: &SbInfo, ino: u64) {
+    let added = sb.pins.left.lock().add(ino, true, Vec::new());
+    // Where there is no memory to remember it, the next mount finds it in the orphan file.
+    if added.is_ok() {
+        sb.pins.look_later();
+    }
 }
 
 /// Waits for the last pin of a page, and makes it an ordinary one.
@@ -129,23 +116,12 @@ pub(super) fn wait_for(sb: &SbInfo, pinned: &Pinned) {
 pub fn adopt(info: &InodeInfo) -> Result {
     let sb = info.sb();
     let mut all = sb.pins.left.lock();
-    let Some(at) = all.iter().position(|left| left.ino == info.ino()) else {
-        return Ok(());
-    };
-    // With the lock held: removal of the device looks for them afterwards.
-    sb.check_alive()?;
-    if let Some(left) = all.get_mut(at) {
-        while let Some(pinned) = left.pages.pop() {
-            // Reclaim must not evict inodes: they leave pages here.
-            if let Err(error) = nofs(|| adopt_page(info, &pinned)) {
-                // There was room for it.
-                let _ = left.pages.push(pinned);
-                return Err(error);
-            }
-        }
-    }
-    all.swap_remove(at);
-    Ok(())
+    all.give_back(info.ino(), |pinned| {
+        // With the lock held: removal of the device looks for them afterwards.
+        sb.check_alive()?;
+        // Reclaim must not evict inodes: they leave pages here.
+        nofs(|| adopt_page(info, pinned))
+    })
 }
 
 fn adopt_page(info: &InodeInfo, pinned: &Pinned) -> Result {
@@ -205,14 +181,7 @@ pub fn settle(sb: &SbInfo) -> Result {
         // Reclaim must not evict inodes: they leave pages here.
         _ => nofs(|| pmem.fence()),
     };
-    let mut i = 0;
-    while let Some(left) = all.get(i) {
-        if left.pages.is_empty() && !left.unlinked {
-            all.swap_remove(i);
-        } else {
-            i += 1;
-        }
-    }
+    all.remove_settled();
     result.map_err(|_| {
         pr_err!("{}: stores by way of pins are lost\n", sb.name());
         EIO
@@ -222,22 +191,17 @@ pub fn settle(sb: &SbInfo) -> Result {
 /// Frees the inodes without a name of which no page is pinned any more, if the volume may be
 /// written: else the next mount frees them. The file system is not frozen. May sleep.
 fn free(sb: &SbInfo) {
+    let Some(_write) = InternalWrite::try_new(sb) else {
+        return;
+    };
+    if sb.check_writable().is_err() {
+        return;
+    }
     loop {
-        let ino = {
-            let mut all = sb.pins.left.lock();
-            let idle = |left: &Left| left.unlinked && left.pages.is_empty();
-            let Some(at) = all.iter().position(idle) else {
-                return;
-            };
-            let ino = all.get(at).map(|left| left.ino);
-            all.swap_remove(at);
-            ino
+        let Some(ino) = sb.pins.left.lock().take_free() else {
+            return;
         };
-        if sb.check_writable().is_err() {
-            continue;
-        }
-        let _write = InternalWrite::new(sb);
-        if let Some(Err(error)) = ino.map(|ino| sb.check(sb.volume.free_orphan(ino))) {
+        if let Err(error) = sb.check(sb.volume.free_orphan(ino)) {
             pr_err!(
                 "{}: an unlinked inode was not freed: {error:?}\n",
                 sb.name()
@@ -290,10 +254,7 @@ pub fn wait_for_all(sb: &SbInfo) {
 pub fn finish(sb: &SbInfo) {
     // SAFETY: the work is initialised. It does not wait for what the caller holds.
     unsafe { bindings::cancel_delayed_work_sync(sb.pins.work.get()) };
-    let pinned = || {
-        let all = sb.pins.left.lock();
-        all.iter().find_map(|left| left.pages.first().copied())
-    };
+    let pinned = || sb.pins.left.lock().any_page();
     while let (Some(pinned), Some(_access)) = (pinned(), sb.volume.pmem().access()) {
         let _ = Page::of_block(sb.volume.pmem(), pinned.block).wait_idle(false);
         // It has said so if stores are lost.

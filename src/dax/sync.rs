@@ -138,6 +138,7 @@ fn write_back_chunk(
         }
         flush_zapped(info, chunk, &state);
         cool(info, &mut state, &cooling);
+        forget_dirty(info, &state, cold.pages());
         let taken = tracker.take(sync, chunk, cold.write_protected());
         if !early && !mutated!("sync-write-back") {
             start_write_back(&state, taken.pages());
@@ -254,6 +255,21 @@ fn flush_zapped(info: &InodeInfo, chunk: &Chunk, state: &State) {
     let pmem = info.sb().volume.pmem();
     if state.is_huge() && Page::of_block(pmem, state.block(0)).is_held() {
         unmap(info.mapping(), chunk.first_page(), chunk.last_page());
+    }
+}
+
+/// Takes PG_dirty from `pages`, which are going to be clean: who ends a pin of a page that has it does
+/// not tell the file system. KVM sets it, for a page that it has mapped, and so not after the page was
+/// write-protected.
+fn forget_dirty(info: &InodeInfo, state: &State, pages: &PageSet) {
+    let pmem = info.sb().volume.pmem();
+    if state.is_huge() {
+        return Page::of_block(pmem, state.block(0)).clear_dirty();
+    }
+    let mut next = pages.next(0);
+    while let Some(page) = next {
+        Page::of_block(pmem, state.block(page)).clear_dirty();
+        next = pages.next(page + 1);
     }
 }
 

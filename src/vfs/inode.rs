@@ -275,6 +275,14 @@ impl InodeInfo {
         unsafe { (&raw mut (*self.as_vfs()).i_blocks).write_volatile(sectors) };
     }
 
+    /// A reference to the inode, unless its eviction has begun. Does not sleep.
+    pub fn grab(&self) -> Option<InodeRef> {
+        // SAFETY: the inode is alive, whether or not it may be referred to.
+        let inode = NonNull::new(unsafe { bindings::igrab(self.as_vfs()) })?;
+        // SAFETY: the reference is passed on.
+        Some(unsafe { InodeRef::from_raw(inode) })
+    }
+
     /// Has the flusher write the inode after a while. Does not sleep; a page table lock may be held.
     pub fn mark_dirty(&self) {
         // SAFETY: the inode is alive.
@@ -312,20 +320,34 @@ impl InodeInfo {
             (*vfs).__bindgen_anon_1.__i_nlink == 0
         };
         let sb = self.sb();
-        // One that stays behind is in the orphan file: if somebody still has a page of it pinned, until
-        // that is over; after an error, for the next mount.
+        // One that stays behind is in the orphan file: if somebody still has a page of it pinned, or
+        // the file system is frozen, until that is over; after an error, for the next mount.
         if unlinked && idle && sb.check_writable().is_ok() {
-            let _write = InternalWrite::new(sb);
-            let mut meta = self.meta();
-            if !meta.is_blank() {
-                let ino = meta.ino();
-                if let Err(error) = sb.check(sb.volume.free_inode(&mut meta)) {
-                    pr_err!("{}: inode {ino} was not freed: {error:?}\n", sb.name());
-                }
-            }
+            self.free_blocks();
         }
         // SAFETY: as above; this is the last step of an eviction.
         unsafe { bindings::clear_inode(vfs) };
+    }
+}
+
+impl InodeInfo {
+    /// Frees the inode, which has no name left, on the media. Does not wait where the file system is
+    /// frozen: who evicts may be at that, or hold `s_umount`, for which the end of it waits.
+    fn free_blocks(&self) {
+        let sb = self.sb();
+        let write = InternalWrite::try_new(sb);
+        let mut meta = self.meta();
+        if meta.is_blank() {
+            return;
+        }
+        let ino = meta.ino();
+        if write.is_none() {
+            drop(meta);
+            return dax::pins::free_later(sb, ino);
+        }
+        if let Err(error) = sb.check(sb.volume.free_inode(&mut meta)) {
+            pr_err!("{}: inode {ino} was not freed: {error:?}\n", sb.name());
+        }
     }
 }
 

@@ -129,18 +129,18 @@ impl Drop for InvalidateLock<'_> {
 pub struct InternalWrite(*mut bindings::super_block);
 
 impl InternalWrite {
-    /// Waits until the file system is not frozen.
-    pub fn new(sb: &SbInfo) -> Self {
+    /// `None` if the file system is frozen, or about to be.
+    pub fn try_new(sb: &SbInfo) -> Option<Self> {
         let sb = sb.as_raw();
         // SAFETY: the super block outlives what is kept beside it; `drop` matches.
-        unsafe { bindings::rdax_sb_start_intwrite(sb) };
-        InternalWrite(sb)
+        let started = unsafe { bindings::rdax_sb_start_intwrite_trylock(sb) };
+        started.then_some(InternalWrite(sb))
     }
 }
 
 impl Drop for InternalWrite {
     fn drop(&mut self) {
-        // SAFETY: started in `new`; the caller kept the super block alive until here.
+        // SAFETY: started in `try_new`; the caller kept the super block alive until here.
         unsafe { bindings::rdax_sb_end_intwrite(self.0) };
     }
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{check, errno, filled, Map, PAGE};
+use crate::sys::{check, errno, filled, free_blocks, syncfs, wait_until, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("freeze with a mapped writer", writer),
+    ("files go while the file system is frozen", files_go),
     ("read-only, once nothing is mapped to be written", read_only),
 ];
 
@@ -56,6 +57,30 @@ fn writer(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 2)], || Ok(file.sync_all()?))
+}
+
+/// The last close of a file without a name does not wait for the end, for who closes may be needed for
+/// that; nor does a sync. Its blocks come back afterwards.
+fn files_go(place: &Place) -> Result<()> {
+    let dir = File::open(&place.dir)?;
+    let path = place.fresh("a");
+    let free = free_blocks(&place.dir)?;
+    let file = filled(&path, 4)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    map.store(0, 1);
+    std::fs::remove_file(&path)?;
+    ioctl(&dir, FIFREEZE)?;
+    let closing = std::thread::spawn(|| drop((map, file)));
+    let closed = wait_until(|| closing.is_finished());
+    let synced = syncfs(&dir);
+    let kept = free_blocks(&place.dir);
+    ioctl(&dir, FITHAW)?;
+    synced?;
+    ensure!(closed, "the close waits for the end of the freeze");
+    ensure!(kept? < free, "freed while frozen");
+    let back = || free_blocks(&place.dir).is_ok_and(|now| now == free);
+    ensure!(wait_until(back), "the blocks do not come back");
+    Ok(())
 }
 
 /// Remounts what is mounted on the directory, read-only or not.

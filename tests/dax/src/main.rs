@@ -12,6 +12,7 @@ mod concurrent;
 mod counters;
 mod dirty;
 mod eof;
+mod evict;
 mod flush;
 mod freeze;
 mod held;
@@ -57,7 +58,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 17] = [
+const GROUPS: [(&str, &[Scenario]); 18] = [
     ("sync", sync::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
@@ -75,6 +76,7 @@ const GROUPS: [(&str, &[Scenario]); 17] = [
     ("concurrent", concurrent::SCENARIOS),
     ("races", races::SCENARIOS),
     ("removal", removal::SCENARIOS),
+    ("evict", evict::SCENARIOS),
 ];
 
 fn main() -> ExitCode {

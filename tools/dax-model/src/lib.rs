@@ -7,11 +7,17 @@
 
 #![forbid(unsafe_code)]
 
+pub use rdax_volume::env;
+
 #[path = "../../../src/dax/chunk.rs"]
 pub mod chunk;
 #[path = "../../../src/dax/density.rs"]
 pub mod density;
+#[path = "../../../src/dax/dirty_list.rs"]
+pub mod dirty_list;
 #[path = "../../../src/dax/heat.rs"]
 pub mod heat;
+#[path = "../../../src/dax/left.rs"]
+pub mod left;
 #[path = "../../../src/dax/page_set.rs"]
 pub mod page_set;

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What evicted inodes have left behind: their pages that are pinned, and themselves, where they have
+//! no name and could not be freed.
+//!
+//! Pure: no locks, no kernel. [`pins`](super::pins) guards it and knows the pages.
+
+use crate::env::Vec;
+
+/// A page that was pinned when its inode was evicted; or the first one of a huge folio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Where it was in the file.
+    pub page: u64,
+    /// Where it is on the device.
+    pub block: u64,
+}
+
+/// What an inode has left behind.
+pub struct Left {
+    ino: u64,
+    /// It has no name: it is to be freed when no page is left.
+    pub unlinked: bool,
+    /// Its pages that belong to nobody.
+    pub pages: Vec<Pinned>,
+}
+
+/// What the inodes of one mount have left behind. There is one entry for an inode.
+pub struct LeftBehind(Vec<Left>);
+
+impl LeftBehind {
+    /// Nothing.
+    pub const fn new() -> Self {
+        LeftBehind(Vec::new())
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The entries.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Left> {
+        self.0.iter_mut()
+    }
+
+    /// A page of any.
+    pub fn any_page(&self) -> Option<Pinned> {
+        self.0.iter().find_map(|left| left.pages.first().copied())
+    }
+
+    /// Adds what an inode leaves; gives `pages` back where there is no memory. Those that
+    /// [`LeftBehind::give_back`] took before it failed need none.
+    pub fn add(&mut self, ino: u64, unlinked: bool, pages: Vec<Pinned>) -> Result<(), Vec<Pinned>> {
+        if let Some(left) = self.0.iter_mut().find(|left| left.ino == ino) {
+            if left.pages.extend_from_slice(&pages).is_err() {
+                return Err(pages);
+            }
+            left.unlinked |= unlinked;
+            return Ok(());
+        }
+        if self.0.reserve(1).is_err() {
+            return Err(pages);
+        }
+        let left = Left {
+            ino,
+            unlinked,
+            pages,
+        };
+        // There is room.
+        let _ = self.0.push(left);
+        Ok(())
+    }
+
+    /// Gives the pages of an inode back to it, one by one, by `adopt`. If that fails, those that it has
+    /// not got stay here.
+    pub fn give_back<E>(
+        &mut self,
+        ino: u64,
+        mut adopt: impl FnMut(&Pinned) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(at) = self.0.iter().position(|left| left.ino == ino) else {
+            return Ok(());
+        };
+        if let Some(left) = self.0.get_mut(at) {
+            while let Some(pinned) = left.pages.last().copied() {
+                adopt(&pinned)?;
+                left.pages.pop();
+            }
+        }
+        self.0.swap_remove(at);
+        Ok(())
+    }
+
+    /// Takes out the entries of inodes that have a name and no page any more.
+    pub fn remove_settled(&mut self) {
+        let mut i = 0;
+        while let Some(left) = self.0.get(i) {
+            if left.pages.is_empty() && !left.unlinked {
+                self.0.swap_remove(i);
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    /// Takes out an inode that has neither a name nor a page any more.
+    pub fn take_free(&mut self) -> Option<u64> {
+        let idle = |left: &Left| left.unlinked && left.pages.is_empty();
+        let at = self.0.iter().position(idle)?;
+        let ino = self.0.get(at).map(|left| left.ino);
+        self.0.swap_remove(at);
+        ino
+    }
+
+    /// Takes out any entry.
+    pub fn pop(&mut self) -> Option<Left> {
+        self.0.pop()
+    }
+}
+
+impl Default for LeftBehind {
+    fn default() -> Self {
+        Self::new()
+    }
+}
