@@ -91,6 +91,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Blocks<T> {
 pub struct State<T> {
     present: PageSet,
     zero: PageSet,
+    /// Dirty, but write-protected since they were last stored to. Only where that sync had nothing to
+    /// write back.
+    settled: PageSet,
     blocks: Blocks<T>,
     /// All pages are present, and their blocks one folio.
     huge: bool,
@@ -110,6 +113,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         State {
             present: PageSet::EMPTY,
             zero: PageSet::EMPTY,
+            settled: PageSet::EMPTY,
             blocks: Blocks {
                 origin: 0,
                 table: None,
@@ -157,6 +161,28 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.present = PageSet::ALL;
         self.huge = true;
         !core::mem::replace(&mut self.zero, PageSet::EMPTY).is_empty()
+    }
+
+    /// The dirty pages that were write-protected since they were last stored to, by a sync for which
+    /// they were durable as they were. They stay dirty, for the case that the next one must write
+    /// them back.
+    pub fn settled(&self) -> &PageSet {
+        &self.settled
+    }
+
+    /// The pages are [`settled`](State::settled).
+    pub fn settle(&mut self, pages: &Protected) {
+        self.settled.insert_all(&pages.0);
+    }
+
+    /// A store may happen to `page` from now on; to any page if it is `None`.
+    pub fn unsettle(&mut self, page: Option<usize>) {
+        match page {
+            Some(page) => {
+                self.settled.remove(page);
+            }
+            None => self.settled = PageSet::EMPTY,
+        }
     }
 
     /// The pages, which are mapped nowhere, are about to be one folio: forgets where they were. Their
@@ -244,6 +270,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         let gone = self.present.and(pages);
         self.present.remove_all(&gone);
         self.zero.remove_all(pages);
+        self.settled.remove_all(pages);
         if self.present.is_empty() {
             self.blocks.table = None;
         }
@@ -379,6 +406,11 @@ impl Snapshot {
         &self.0
     }
 
+    /// Takes `pages` out: they stay as they are.
+    pub fn leave_out(&mut self, pages: &PageSet) {
+        self.0.remove_all(pages);
+    }
+
     /// `pages`, which are among them, stay writable, and are taken out.
     pub fn keep(&mut self, pages: &PageSet) -> Kept {
         self.0.remove_all(pages);
@@ -389,6 +421,13 @@ impl Snapshot {
     /// could be writable.
     pub fn write_protected(self) -> Protected {
         Protected(self.0)
+    }
+}
+
+impl Protected {
+    /// The pages.
+    pub fn pages(&self) -> &PageSet {
+        &self.0
     }
 }
 

@@ -150,6 +150,9 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     if todo.associate {
         dirty |= struct_page.associate(info.mapping(), fault.page());
     }
+    if dirty {
+        state.unsettle(Some(page));
+    }
     if dirty && !mutated!("tag") {
         // Before the page can be stored to, and a store be followed by a sync.
         tag(info, chunk, Some(page));
@@ -238,6 +241,7 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
                 let sample = sample(info, chunk, &state);
                 state.density.begin(sample);
             }
+            state.unsettle(None);
             if !mutated!("tag-huge") {
                 tag(info, chunk, None);
             }

@@ -195,8 +195,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints.as_mut().and_then(|t| t.get_mut(page))
     }
 
-    /// A sync made `pages` clean, of which none is hot; perhaps no page at all. (Those that it left
-    /// writable are not among them.)
+    /// A sync write-protected `pages`, of which none is hot any more; perhaps no page at all.
     pub fn synced(&mut self, pages: &PageSet) {
         self.syncs += 1;
         if self.syncs == EPOCH {

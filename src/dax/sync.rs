@@ -42,6 +42,14 @@ pub(super) enum Hot {
     Protect,
 }
 
+/// How a sync goes about it.
+#[derive(Clone, Copy)]
+struct How {
+    hot: Hot,
+    /// Lines are written back, and pages become clean.
+    flush: bool,
+}
+
 /// Makes the stores to the bytes `start..=end` of the file durable. Fails with `EIO` if the device
 /// does; every open file then learns of it at its next fsync, too. May sleep. No chunk lock of the
 /// inode is held.
@@ -58,16 +66,17 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
 pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
-    if !pmem.has_write_cache() {
-        // Stores are durable as they are. The tags stay, for the case that the cache is declared
-        // volatile later.
-        return Ok(());
-    }
+    // Without a write cache stores are durable as they are. All else is done as with one; and what is
+    // left alone stays dirty, for the case that the cache is declared volatile later.
+    let how = How {
+        hot,
+        flush: hot == Hot::Protect || pmem.has_write_cache(),
+    };
     let tracker = &info.tracker;
     tracker.sync(&sb.dirty.fenced, first, last, |sync| {
         let mut pages = 0;
         for chunk in tracker.chunks(first, last, true) {
-            pages += write_back_chunk(info, sync, chunk, &chunk.clip(first, last), hot);
+            pages += write_back_chunk(info, sync, chunk, &chunk.clip(first, last), how);
         }
         if pages == 0 {
             return Ok(());
@@ -100,19 +109,23 @@ pub(super) fn stores_are_lost(info: &InodeInfo) {
     unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
 }
 
-/// Writes back the dirty pages among `pages` of one chunk, without the fence. Returns how many.
+/// Writes back the dirty pages among `pages` of one chunk, without the fence. Returns how many. (None
+/// where nothing is flushed.)
 fn write_back_chunk(
     info: &InodeInfo,
     sync: &mut SyncWindow<'_>,
     chunk: &Chunk,
     pages: &PageSet,
-    hot: Hot,
+    how: How,
 ) -> u64 {
     let tracker = &info.tracker;
     let pmem = info.sb().volume.pmem();
     // From here to the write-back no fault makes a page of the chunk writable.
     let mut state = chunk.lock();
     let mut cold = tracker.dirty_in(chunk, &state, pages);
+    if !how.flush {
+        cold.leave_out(state.settled());
+    }
     if cold.pages().is_empty() {
         return 0;
     }
@@ -120,7 +133,8 @@ fn write_back_chunk(
     // SAFETY: the mapping is that of the inode.
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
     let whole = *cold.pages() == PageSet::ALL;
-    let (mut pages, cooling) = keep_hot(info, &mut state, &mut cold, writable && hot == Hot::Keep);
+    let may_stay = writable && how.hot == Hot::Keep;
+    let (mut pages, cooling) = keep_hot(info, &mut state, &mut cold, may_stay, how.flush);
     info.sb().counters.hot_pages.add(pages as u64);
     if !cold.pages().is_empty() {
         let start_write_back = |state: &State, pages: &PageSet| {
@@ -138,16 +152,21 @@ fn write_back_chunk(
         }
         flush_zapped(info, chunk, &state);
         cool(info, &mut state, &cooling);
-        forget_dirty(info, &state, cold.pages());
-        let taken = tracker.take(sync, chunk, cold.write_protected());
-        if !early && !mutated!("sync-write-back") {
-            start_write_back(&state, taken.pages());
+        let protected = cold.write_protected();
+        state.heat.synced(protected.pages());
+        if how.flush {
+            forget_dirty(info, &state, protected.pages());
+            let taken = tracker.take(sync, chunk, protected);
+            if !early && !mutated!("sync-write-back") {
+                start_write_back(&state, taken.pages());
+            }
+            if how.hot == Hot::Keep {
+                tag_pinned(info, chunk, &state, taken.pages());
+            }
+            pages += taken.written_back();
+        } else {
+            state.settle(&protected);
         }
-        state.heat.synced(taken.pages());
-        if hot == Hot::Keep {
-            tag_pinned(info, chunk, &state, taken.pages());
-        }
-        pages += taken.written_back();
     } else {
         state.heat.synced(&PageSet::EMPTY);
     }
@@ -160,7 +179,10 @@ fn write_back_chunk(
     } else if whole {
         state.store_whole();
     }
-    pages as u64
+    match how.flush {
+        true => pages as u64,
+        false => 0,
+    }
 }
 
 /// Writes back those of the `dirty` pages of a chunk that stay writable, if any may, and takes them
@@ -171,6 +193,7 @@ fn keep_hot(
     state: &mut State,
     dirty: &mut Snapshot,
     may_stay: bool,
+    flush: bool,
 ) -> (usize, PageSet) {
     let pmem = info.sb().volume.pmem();
     let hot = state.heat.hot().and(dirty.pages());
@@ -181,7 +204,7 @@ fn keep_hot(
     // next sync.
     let write_back = |state: &State, kept: Kept| {
         for run in state.runs(kept.pages()) {
-            if !mutated!("hot-write-back") {
+            if flush && !mutated!("hot-write-back") {
                 pmem.write_back_blocks(run.block, run.len as u64);
             }
         }

@@ -163,11 +163,13 @@ impl DirectMap {
         self.device.as_raw()
     }
 
-    /// Whether stores stay in the CPU cache until they are written back. Root can switch it off in
-    /// sysfs for a platform whose caches are inside the persistence domain.
+    /// Whether stores are not durable until they are written back and fenced. Root can switch it off in
+    /// sysfs for a platform whose caches are inside the persistence domain; what an asynchronous
+    /// device has beside them is volatile all the same.
     pub fn has_write_cache(&self) -> bool {
         // SAFETY: the device is held.
-        let has = unsafe { bindings::dax_write_cache_enabled(self.device.as_raw()) };
+        let enabled = unsafe { bindings::dax_write_cache_enabled(self.device.as_raw()) };
+        let has = !self.synchronous || enabled;
         #[cfg(rdax_shadow)]
         if let (Some(shadow), false) = (&self.shadow, has) {
             shadow.void();

@@ -11,7 +11,7 @@ set -e
 mkfs.rdax -q /dev/pmem0
 mount -t rdax /dev/pmem0 /mnt/pmem
 [ -b /dev/nbd0 ] || modprobe nbd nbds_max=1 max_part=0
-for group in flush sync dirty holes times; do
+for group in flush sync no_cache dirty holes times; do
 	rdax-dax-test $group
 done
 rdax-stress --dir /mnt/pmem --seconds 10 --seed 3 --ledger /share/ledger --only mixed

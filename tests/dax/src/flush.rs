@@ -22,7 +22,7 @@ pub const SCENARIOS: &[Scenario] = &[
 
 impl Place {
     /// Whether what has left the CPU's cache is durable: on NVDIMMs, not on virtio-pmem.
-    fn is_synchronous(&self) -> Result<bool> {
+    pub fn is_synchronous(&self) -> Result<bool> {
         let device = self.counters.device();
         let device = fs::canonicalize(&device).with_context(|| device.display().to_string())?;
         Ok(!device.to_string_lossy().contains("/virtio"))

@@ -30,18 +30,24 @@ pub fn ioctl(dir: &File, request: libc::c_ulong) -> Result<()> {
 }
 
 fn writer(place: &Place) -> Result<()> {
-    let dir = File::open(&place.dir)?;
     let file = filled(&place.fresh("a"), 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
     map.store(0, 1);
     map.store(PAGE, 1);
     let expect = [("pages_written_back", 2), ("pages_write_protected", 2)];
-    place.counters.expect(&expect, || ioctl(&dir, FIFREEZE))?;
+    stands_still(place, &map, &expect)?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 2)], || Ok(file.sync_all()?))
+}
+
+/// The file of four pages that is mapped at `map`, of which the first was stored to, does not change
+/// while it is frozen. What freezing does to the counters is `expect`.
+pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<()> {
+    let dir = File::open(&place.dir)?;
+    place.counters.expect(expect, || ioctl(&dir, FIFREEZE))?;
     let result = std::thread::scope(|scope| {
-        let stores = [0, 2].map(|page| {
-            let map = &map;
-            scope.spawn(move || map.store(page * PAGE, 2))
-        });
+        let stores = [0, 2].map(|page| scope.spawn(move || map.store(page * PAGE, 2)));
         std::thread::sleep(Duration::from_millis(300));
         let through = stores.iter().filter(|store| store.is_finished()).count();
         let seen = map.load(0);
@@ -54,9 +60,7 @@ fn writer(place: &Place) -> Result<()> {
     });
     result?;
     ensure!(map.load(0) == 2 && map.load(2 * PAGE) == 2);
-    place
-        .counters
-        .expect(&[("pages_written_back", 2)], || Ok(file.sync_all()?))
+    Ok(())
 }
 
 /// The last close of a file without a name does not wait for the end, for who closes may be needed for

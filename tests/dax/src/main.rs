@@ -20,6 +20,7 @@ mod holes;
 mod hot;
 mod huge;
 mod layout;
+mod no_cache;
 mod pins;
 mod private;
 mod races;
@@ -58,7 +59,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 18] = [
+const GROUPS: [(&str, &[Scenario]); 19] = [
     ("sync", sync::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
@@ -76,6 +77,7 @@ const GROUPS: [(&str, &[Scenario]); 18] = [
     ("concurrent", concurrent::SCENARIOS),
     ("races", races::SCENARIOS),
     ("removal", removal::SCENARIOS),
+    ("no_cache", no_cache::SCENARIOS),
     ("evict", evict::SCENARIOS),
 ];
 

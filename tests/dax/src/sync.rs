@@ -22,10 +22,6 @@ pub const SCENARIOS: &[Scenario] = &[
         other_mappings,
     ),
     ("mprotect does not make a clean page writable", protection),
-    (
-        "no write-back while the cache is persistent",
-        persistent_cache,
-    ),
 ];
 
 /// What one page costs.
@@ -272,31 +268,4 @@ fn protection(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))
-}
-
-/// The device says whether its cache is volatile; what was stored while it was not is written back
-/// when it has become so.
-fn persistent_cache(place: &Place) -> Result<()> {
-    let setting = place.counters.device().join("dax/write_cache");
-    let file = filled(&place.fresh("a"), 4)?;
-    let map = Map::shared(&file, 4 * PAGE)?;
-    std::fs::write(&setting, "0")?;
-    let result = place.counters.expect(&NOTHING, || {
-        (0..4).for_each(|page| map.store(page * PAGE, 1));
-        file.sync_data()?;
-        place.counters.expect(&[("mkwrite_faults", 0)], || {
-            map.store(0, 2);
-            Ok(())
-        })?;
-        map.msync(0, 4 * PAGE, libc::MS_SYNC)
-    });
-    let truncated = file.set_len(2 * PAGE as u64);
-    std::fs::write(&setting, "1")?;
-    result?;
-    truncated?;
-    place
-        .counters
-        .expect(&[("pages_written_back", 2), ("fences", 1)], || {
-            Ok(file.sync_data()?)
-        })
 }

@@ -275,9 +275,10 @@ fn a_hot_page_is_hot_until_it_is_left_alone() {
 
 /// A chunk whose pages are stored to and synced, as `sync.rs` does it, by one task.
 struct Stored {
-    heat: Heat<Box<[u64; PAGES]>>,
+    chunk: Chunk,
     tags: Tags,
     content: [u64; PAGES],
+    media: [u64; PAGES],
     writable: PageSet,
     /// Stored to since the last sync, and no fault moved the times meanwhile.
     unseen: PageSet,
@@ -285,12 +286,22 @@ struct Stored {
     faulted: PageSet,
 }
 
+/// What a sync does.
+#[derive(Clone, Copy)]
+enum Sync {
+    /// fsync, and whether the device has a write cache.
+    File { cache: bool },
+    /// sync, freeze, and the like.
+    All,
+}
+
 impl Stored {
     fn new() -> Self {
         Stored {
-            heat: Heat::new(),
+            chunk: Chunk::new(),
             tags: Tags::new(),
             content: [0; PAGES],
+            media: [0; PAGES],
             writable: PageSet::EMPTY,
             unseen: PageSet::EMPTY,
             faulted: PageSet::EMPTY,
@@ -300,6 +311,7 @@ impl Stored {
     fn store(&mut self, page: usize) {
         self.content[page] += 1;
         if self.writable.insert(page) {
+            self.chunk.unsettle(Some(page));
             let _ = self.tags.set(page);
             self.faulted.insert(page);
         }
@@ -308,33 +320,48 @@ impl Stored {
         }
     }
 
-    /// `write_back_chunk()`. Each store to the range has moved the times when it returns.
-    fn sync(&mut self, range: &PageSet, keep: bool) {
+    /// `write_back_chunk()`. When it returns, each store to the range has moved the times, and is
+    /// durable.
+    fn sync(&mut self, range: &PageSet, how: Sync) {
+        let (keep, flush) = match how {
+            Sync::File { cache } => (true, cache),
+            Sync::All => (false, true),
+        };
         let mut cold = self.tags.dirty_in(range);
-        if cold.pages().is_empty() {
-            assert!(self.unseen.and(range).is_empty(), "a store that nobody saw");
-            return;
+        if !flush {
+            cold.leave_out(self.chunk.settled());
         }
+        let heat = &mut self.chunk.heat;
         let content = &self.content;
         let fingerprint = |page: usize| Some(content[page]);
+        let mut written = *cold.pages();
         let mut stored_to = false;
-        let mut cooling = self.heat.hot().and(cold.pages());
+        let mut cooling = heat.hot().and(cold.pages());
         if keep {
-            let review = self.heat.review(cold.pages(), fingerprint);
+            let review = heat.review(cold.pages(), fingerprint);
             let _ = cold.keep(&review.stay);
             (stored_to, cooling) = (review.stored_to, review.cooling);
-            if self.heat.needs_table() {
-                self.heat.set_table(Box::new([0; PAGES]));
+            if heat.needs_table() {
+                heat.set_table(Box::new([0; PAGES]));
             }
-            let fresh = self.heat.heat_up(cold.pages(), fingerprint);
+            let fresh = heat.heat_up(cold.pages(), fingerprint);
             let _ = cold.keep(&fresh);
         }
         self.writable.remove_all(cold.pages());
         if !cooling.is_empty() {
-            stored_to |= self.heat.cool_down(&cooling, fingerprint);
+            stored_to |= heat.cool_down(&cooling, fingerprint);
         }
-        let (taken, _) = self.tags.take(cold.write_protected());
-        self.heat.synced(taken.pages());
+        let protected = cold.write_protected();
+        heat.synced(protected.pages());
+        if flush {
+            self.tags.take(protected).0.written_back();
+            while let Some(page) = written.next(0) {
+                self.media[page] = self.content[page];
+                written.remove(page);
+            }
+        } else {
+            self.chunk.settle(&protected);
+        }
         assert!(
             stored_to || self.unseen.and(range).is_empty(),
             "the times did not move"
@@ -342,12 +369,15 @@ impl Stored {
         self.unseen.remove_all(range);
         self.faulted.remove_all(range);
         let open = self.writable.and(range);
-        assert_eq!(
-            open,
-            self.heat.hot().and(range),
-            "writable, and nobody looks"
-        );
-        assert_eq!(open, *self.tags.dirty_in(range).pages());
+        let hot = self.chunk.heat.hot().and(range);
+        assert_eq!(open, hot.and(&open), "writable, and nobody looks");
+        let dirty = *self.tags.dirty_in(range).pages();
+        assert_eq!(hot, dirty.and(&hot));
+        if flush {
+            assert_eq!(hot, dirty);
+            let durable = |page| self.media[page] == self.content[page];
+            assert!(pages_of(range).all(durable), "not durable");
+        }
     }
 }
 
@@ -359,34 +389,37 @@ fn a_store_moves_the_times_wherever_the_page_is_on_its_way_from_hot_to_cold() {
             let mut chunk = Stored::new();
             for _ in 0..3 {
                 chunk.store(0);
-                chunk.sync(&all, true);
+                chunk.sync(&all, Sync::File { cache: true });
             }
             assert!(chunk.writable.contains(0));
             for i in 1..=quiet {
                 if other && i == quiet {
                     chunk.store(40);
                 }
-                chunk.sync(&all, true);
+                chunk.sync(&all, Sync::File { cache: true });
                 let patient = i < usize::from(PATIENCE);
                 assert_eq!(chunk.writable.contains(0), patient, "after {i} syncs");
             }
             chunk.store(0);
-            chunk.sync(&all, true);
+            chunk.sync(&all, Sync::File { cache: true });
         }
     }
 }
 
 proptest! {
     #[test]
-    fn every_store_moves_the_times(
-        steps in prop::collection::vec((0..12u8, 0..4usize, 0..4usize), 1..200)
+    fn every_store_moves_the_times_and_is_durable(
+        steps in prop::collection::vec((0..16u8, 0..4usize, 0..4usize), 1..200)
     ) {
         let mut chunk = Stored::new();
         for (kind, a, b) in steps {
             match kind {
                 0..=3 => chunk.store(a),
-                4 => chunk.sync(&PageSet::ALL, false),
-                _ => chunk.sync(&PageSet::range(a.min(b), a.max(b)), true),
+                4 => chunk.sync(&PageSet::ALL, Sync::All),
+                _ => {
+                    let range = PageSet::range(a.min(b), a.max(b));
+                    chunk.sync(&range, Sync::File { cache: kind > 7 });
+                }
             }
         }
     }
