@@ -167,6 +167,7 @@ void rdax_mapping_set_error(struct address_space *mapping, int error);
 #ifdef __BINDGEN__
 /* Macros with casts, which bindgen cannot evaluate. */
 const unsigned long RDAX_SB_RDONLY = SB_RDONLY;
+const unsigned long RDAX_SB_FORCE = SB_FORCE;
 const unsigned long RDAX_SB_POSIXACL = SB_POSIXACL;
 const unsigned long RDAX_SB_NOSEC = SB_NOSEC;
 const unsigned int RDAX_S_DAX = S_DAX;

@@ -10,6 +10,7 @@
 
 use core::ptr::NonNull;
 
+use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::rcu;
 
@@ -17,7 +18,7 @@ use super::layout::{self, unmap};
 use super::page::Page;
 use super::page_set::PageSet;
 use super::pins;
-use super::sync;
+use super::sync::{self, Hot};
 use super::tracker::split;
 use crate::bindings;
 use crate::pmem::User;
@@ -120,8 +121,27 @@ pub fn unmap_all(sb: &SbInfo) {
     });
 }
 
+/// Makes everything durable that was stored, and takes write access from every mapping of the mount.
+/// None comes back if [`SbInfo::check_writable`] fails by now. Returns the first error, after all files
+/// had their turn. Waits for faults that are under way.
+pub fn end_stores(sb: &SbInfo) -> Result {
+    let mut result = Ok(());
+    for_each_file(sb, |info| {
+        let _faults = InvalidateLock::new(info);
+        let written = match info.is_dax() {
+            true => sync::write_back(info, 0, u64::MAX, Hot::Protect),
+            // SAFETY: the mapping is that of the inode.
+            false => to_result(unsafe {
+                bindings::filemap_write_and_wait_range(info.mapping(), 0, i64::MAX)
+            }),
+        };
+        result = result.and(written).and(info.write_times());
+    });
+    result
+}
+
 /// Runs `each` for every regular file in memory, with a reference to it. May sleep.
-fn for_each_file(sb: &SbInfo, each: impl Fn(&InodeInfo)) {
+fn for_each_file(sb: &SbInfo, mut each: impl FnMut(&InodeInfo)) {
     let raw = sb.as_raw();
     // SAFETY: the super block is alive; the lock guards the list of its inodes.
     let lock = unsafe { &raw mut (*raw).s_inode_list_lock };

@@ -85,6 +85,15 @@ pub fn huge(fault: &Fault<'_>) -> FaultResult {
     }
 }
 
+/// Asked with the invalidate lock held, which whoever ends stores, or all use, takes from every file
+/// when it has said so.
+fn check_usable(info: &InodeInfo, write: bool) -> Result {
+    match write {
+        true => info.sb().check_writable(),
+        false => info.sb().check_alive(),
+    }
+}
+
 /// What the memory manager is told about an error.
 pub fn code(error: Error) -> FaultResult {
     if error == ENOMEM {
@@ -98,7 +107,7 @@ pub fn code(error: Error) -> FaultResult {
 fn map(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
     let info = fault.info();
     let _invalidate = SharedInvalidateLock::new(info);
-    info.sb().check_alive()?;
+    check_usable(info, write)?;
     if fault.page() >= info.i_size().div_ceil(PAGE) {
         return Ok(VM_FAULT_SIGBUS);
     }
@@ -211,7 +220,7 @@ fn fill_hole(
 fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
     let info = fault.info();
     let _invalidate = SharedInvalidateLock::new(info);
-    info.sb().check_alive()?;
+    check_usable(info, write)?;
     let (index, _) = split(fault.page());
     let chunk = own_chunk(info, index)?;
     if chunk.last_page() >= info.i_size().div_ceil(PAGE) {

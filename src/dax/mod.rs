@@ -38,7 +38,7 @@ mod tracker;
 
 pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
-pub use failure::unmap_all;
+pub use failure::{end_stores, unmap_all};
 pub use layout::{break_layout, evict, hole_filled};
 pub use pins::Pins;
 pub use sync::sync_range;

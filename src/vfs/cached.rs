@@ -292,7 +292,7 @@ impl CacheOperations for Cached {
 
     fn write_back(info: &InodeInfo, page: &LockedPage) -> Result {
         let sb = info.sb();
-        sb.check_writable()?;
+        sb.check_sound()?;
         let index = page.index();
         let len = info.i_size().saturating_sub(index * BLOCK).min(BLOCK);
         if len == 0 {
@@ -336,6 +336,7 @@ impl CacheOperations for Cached {
         if fault.page() >= info.i_size().div_ceil(BLOCK) {
             return VM_FAULT_SIGBUS;
         }
+        // With faults that may be waited for under way: `prepare` asks again.
         match ready.and_then(|()| Self::prepare(info, fault.page())) {
             Ok(()) => dirty(),
             Err(error) => fault::code(error),

@@ -181,11 +181,17 @@ impl ContextOperations for RdaxContext {
 
     fn reconfigure(fc: &Context, asked: &Asked, sb: &SuperBlock) -> Result {
         let info: &SbInfo = sb.info();
+        if fc.is_forced() {
+            super_block::make_read_only(info);
+            return Ok(());
+        }
         info.check_alive()?;
         // SAFETY: the VFS holds the super block locked for us.
         to_result(unsafe { bindings::sync_filesystem(sb.as_raw()) })?;
-        if sb.is_read_only() && !fc.is_read_only() {
-            super_block::make_writable(fc, info)?;
+        match (sb.is_read_only(), fc.leaves_read_only(sb)) {
+            (true, false) => super_block::make_writable(fc, info)?,
+            (false, true) => info.read_only.ask(true),
+            _ => {}
         }
         info.set_options(asked.or(info.options()));
         Ok(())

@@ -17,6 +17,7 @@ use kernel::types::Opaque;
 use super::lock::InternalWrite;
 use super::meta::{MetaGuard, MetaLock};
 use super::object::{Dentry, File, SuperBlock};
+use super::shutdown::State;
 use super::super_block::SbInfo;
 use super::time::Times;
 use super::{attr, dir, file, flags, slab, symlink};
@@ -305,7 +306,12 @@ impl InodeInfo {
         if now == durable {
             return Ok(());
         }
-        sb.check_writable()?;
+        match sb.state() {
+            State::Running => {}
+            // They end here.
+            State::ReadOnly => return Ok(()),
+            State::ShutDown => return Err(EIO),
+        }
         sb.check(sb.volume.touch(&mut meta, now.atime, now.mtime, now.ctime))
     }
 
@@ -321,8 +327,9 @@ impl InodeInfo {
         };
         let sb = self.sb();
         // One that stays behind is in the orphan file: if somebody still has a page of it pinned, or
-        // the file system is frozen, until that is over; after an error, for the next mount.
-        if unlinked && idle && sb.check_writable().is_ok() {
+        // the file system is frozen or read-only, until that is over; after an error, for the next
+        // mount.
+        if unlinked && idle && sb.check_sound().is_ok() {
             self.free_blocks();
         }
         // SAFETY: as above; this is the last step of an eviction.
@@ -331,11 +338,13 @@ impl InodeInfo {
 }
 
 impl InodeInfo {
-    /// Frees the inode, which has no name left, on the media. Does not wait where the file system is
-    /// frozen: who evicts may be at that, or hold `s_umount`, for which the end of it waits.
+    /// Frees the inode, which has no name left, on the media; later where the file system is frozen or
+    /// read-only now. Does not wait for the end of that: who evicts may be at freezing, or hold
+    /// `s_umount`, for which the end of it waits.
     fn free_blocks(&self) {
         let sb = self.sb();
-        let write = InternalWrite::try_new(sb);
+        let may_write = sb.check_writable().is_ok();
+        let write = may_write.then(|| InternalWrite::try_new(sb)).flatten();
         let mut meta = self.meta();
         if meta.is_blank() {
             return;

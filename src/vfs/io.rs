@@ -242,6 +242,7 @@ impl<'a> Writer<'a> {
             if interrupted() {
                 return Err(EINTR);
             }
+            sb.check_writable()?;
             let want = PIECE.min(from.len() as u64);
             let (first, nr) = (self.pos / BLOCK, blocks(self.pos, want));
             let (len, place) = {

@@ -160,10 +160,24 @@ impl MountLock {
 
     /// Whether the file system is writable and not frozen.
     pub fn may_change(&self) -> bool {
-        // SAFETY: both change under the lock alone.
+        // SAFETY: changes under the lock, or from writable to read-only.
+        let flags = unsafe { (&raw const (*self.0).s_flags).read_volatile() };
+        flags & bindings::RDAX_SB_RDONLY == 0 && !self.is_frozen()
+    }
+
+    /// Whether the file system is frozen, or about to be.
+    pub fn is_frozen(&self) -> bool {
+        // SAFETY: changes under the lock alone.
+        let frozen = unsafe { (*self.0).s_writers.frozen };
+        i64::from(frozen) != i64::from(bindings::SB_UNFROZEN)
+    }
+
+    /// Has the VFS keep new writers out. The file system is not frozen.
+    pub fn set_read_only(&self) {
+        // SAFETY: as other file systems do it: who changes other flags holds the lock exclusively.
         unsafe {
-            (*self.0).s_flags & bindings::RDAX_SB_RDONLY == 0
-                && i64::from((*self.0).s_writers.frozen) == i64::from(bindings::SB_UNFROZEN)
+            let flags = &raw mut (*self.0).s_flags;
+            flags.write_volatile(flags.read_volatile() | bindings::RDAX_SB_RDONLY);
         }
     }
 }

@@ -20,6 +20,7 @@ use super::counters::{CounterFiles, Counters};
 use super::export;
 use super::inode::iget;
 use super::object::SuperBlock;
+use super::read_only::ReadOnly;
 use super::shutdown::{State, StateCell};
 use super::table::context::Context;
 use super::table::super_block::{SuperOperations, SuperTable};
@@ -54,6 +55,9 @@ pub struct SbInfo {
     pub pins: dax::Pins,
     /// The orphans that the last mount left are recovered: those there are now are this one's.
     orphans_recovered: Atomic<bool>,
+    /// Whether it is read-only, or becoming so.
+    #[pin]
+    pub read_only: ReadOnly,
     on_error: Atomic<i32>,
     dax: Atomic<i32>,
     state: StateCell,
@@ -139,13 +143,7 @@ impl SbInfo {
             return;
         }
         pr_err!("{}: read-only from now on\n", self.name());
-        let sb = self.as_raw();
-        // SAFETY: as other file systems do it: the flag only keeps new writers out, and whoever is
-        // inside asks `check_writable`.
-        unsafe {
-            let flags = &raw mut (*sb).s_flags;
-            flags.write_volatile(flags.read_volatile() | bindings::RDAX_SB_RDONLY);
-        }
+        self.read_only.end_stores_soon();
     }
 
     /// Fails with EIO after a shutdown. To be asked by what does not touch the media, or could make
@@ -158,10 +156,21 @@ impl SbInfo {
         }
     }
 
-    /// Fails with EROFS if all writing has ended after an error, with EIO after a shutdown. To be
-    /// asked before a change.
+    /// Fails with EROFS if the mount is read-only, with EIO after a shutdown. To be asked before a
+    /// change.
     #[inline]
     pub fn check_writable(&self) -> Result {
+        self.check_sound()?;
+        match self.read_only.is_asked() {
+            false => Ok(()),
+            true => Err(EROFS),
+        }
+    }
+
+    /// Fails with EROFS if all writing has ended after an error, with EIO after a shutdown. To be
+    /// asked before what was changed is made durable.
+    #[inline]
+    pub fn check_sound(&self) -> Result {
         match self.state() {
             State::Running => Ok(()),
             State::ReadOnly => Err(EROFS),
@@ -265,6 +274,7 @@ fn mount(fc: &Context, options: Options, sb: &SuperBlock) -> Result<Pin<KBox<SbI
             dirty <- dax::DirtyInodes::new(),
             pins <- dax::Pins::new(),
             orphans_recovered: Atomic::new(false),
+            read_only <- ReadOnly::new(fc.is_read_only()),
             on_error: Atomic::new(options.on_error as i32),
             dax: Atomic::new(options.dax as i32),
             state: StateCell::new(),
@@ -373,6 +383,18 @@ fn recover_orphans(info: &SbInfo) -> Result {
     Ok(())
 }
 
+/// An emergency: the mount becomes read-only at once, whoever uses it. Nobody looks at an error.
+pub fn make_read_only(info: &SbInfo) {
+    if info.check_alive().is_err() {
+        return;
+    }
+    info.read_only.ask(true);
+    if let Err(error) = dax::end_stores(info) {
+        pr_err!("{}: mapped stores are lost: {error:?}\n", info.name());
+    }
+    let _ = dax::pins::settle(info);
+}
+
 /// A read-only mount shall become writable.
 pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
     let name = info.name();
@@ -399,7 +421,9 @@ pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
             },
         ));
     }
-    recover_orphans(info)
+    recover_orphans(info)?;
+    info.read_only.ask(false);
+    Ok(())
 }
 
 /// The operations of a super block.
@@ -459,6 +483,7 @@ impl SuperOperations for RdaxSuper {
         sb.info().volume.pmem().detach();
         sb.info().hide_counters();
         dax::pins::finish(sb.info());
+        sb.info().read_only.finish();
         // SAFETY: by the caller nobody uses it any more; `fill` made the box.
         unsafe {
             let info = core::mem::replace(&mut (*sb.as_raw()).s_fs_info, null_mut());

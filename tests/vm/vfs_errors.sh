@@ -34,8 +34,46 @@ END
 at=$(python3 damage.py "$PMEM1") || fail "no inode found"
 sync
 
+# A page that is stored to all the time; what has become of that goes to `stored`.
+cat >store.py <<'END'
+import mmap, os, sys, time
+with open(sys.argv[1], 'w+b') as file:
+    file.write(bytes(4096))
+    file.flush()
+    m = mmap.mmap(file.fileno(), 4096)
+    n = 0
+    while True:
+        n += 1
+        m[0] = n % 251
+        if n % 3 == 0:
+            os.fsync(file.fileno())
+        if n == 30:
+            open('storing', 'w').close()
+        time.sleep(0.001)
+END
+store() {
+	rm -f storing
+	python3 store.py "$MNT/stored" &
+	storer=$!
+	for ((i = 0; i < 600; i++)); do
+		[ ! -e storing ] || return 0
+		sleep 0.1
+	done
+	fail "nothing is stored"
+}
+shown_ro() { grep " $MNT " /proc/mounts | grep -qE ' ro,'; }
+# It becomes so soon.
+becomes_ro() {
+	for ((i = 0; i < 100; i++)); do
+		! shown_ro || return 0
+		sleep 0.1
+	done
+	fail "$(grep " $MNT " /proc/mounts)"
+}
+
 for on_error in remount-ro continue; do
 	must mount -t rdax -o "errors=$on_error" "$PMEM1" "$MNT"
+	[ $on_error = continue ] || store
 	mark_log
 	! output=$(stat "$MNT/damaged" 2>&1) || fail "a damaged inode is shown"
 	[[ $output == *"Structure needs cleaning"* ]] || fail "stat: $output"
@@ -47,9 +85,25 @@ for on_error in remount-ro continue; do
 		log_says "$name: read-only from now on"
 		! output=$(touch "$MNT/new" 2>&1) || fail "written to in spite of errors=remount-ro"
 		[[ $output == *"Read-only file system"* ]] || fail "touch: $output"
-		grep " $MNT " /proc/mounts | grep -qE ' ro,' || fail "$(grep " $MNT " /proc/mounts)"
+		becomes_ro
+		status=0
+		wait $storer || status=$?
+		same "status of who stores, 128 + SIGBUS" 135 $status
 		! mount -o remount,rw "$MNT" 2>/dev/null || fail "writable again after an error"
 	fi
 	must umount "$MNT"
 done
+# Found while the file system is frozen: writers are refused, and wait for nothing, when it is not any
+# more.
+must mount -t rdax "$PMEM1" "$MNT"
+must fsfreeze -f "$MNT"
+at_end "fsfreeze -u $MNT; umount $MNT"
+! stat "$MNT/damaged" 2>/dev/null || fail "a damaged inode is shown"
+! shown_ro || fail "read-only, and frozen as writable"
+must fsfreeze -u "$MNT"
+status=0
+output=$(timeout 20 touch "$MNT/new" 2>&1) || status=$?
+same "status of touch ($output)" 1 $status
+becomes_ro
+must umount "$MNT"
 ! fsck.rdax -n "$PMEM1" >found 2>&1 || fail "fsck.rdax finds nothing"

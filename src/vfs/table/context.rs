@@ -46,6 +46,21 @@ impl Context {
         self.flags() & bindings::RDAX_SB_RDONLY != 0
     }
 
+    /// Whether `sb`, which this changes, shall be read-only afterwards. (Not said means as it is.)
+    pub fn leaves_read_only(&self, sb: &SuperBlock) -> bool {
+        // SAFETY: the context is the caller's alone.
+        let asked = unsafe { (*self.as_raw()).sb_flags_mask as usize } & bindings::RDAX_SB_RDONLY;
+        match asked != 0 {
+            true => self.is_read_only(),
+            false => sb.is_read_only(),
+        }
+    }
+
+    /// Whether the mount shall change whoever uses it: an emergency remount, to read-only.
+    pub fn is_forced(&self) -> bool {
+        self.flags() & bindings::RDAX_SB_FORCE != 0
+    }
+
     /// What the user named as the device.
     pub fn source(&self) -> &CStr {
         // SAFETY: the context is the caller's alone; a string that stays as long as it.

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a mount becomes read-only while it is in use: by an emergency remount (sysrq u), which asks
+//! nobody, or after an error (`errors=remount-ro`).
+//!
+//! First, whoever wants to change something is refused ([`SbInfo::check_writable`]). Then
+//! [`dax::end_stores`] waits for faults under way, and takes write access from every mapping; what was
+//! stored before is durable then. A store after that faults, and ends in SIGBUS. Calls under way may
+//! complete what they are at.
+//!
+//! Where an error is found, locks are held; so a thread of the kernel does the rest. It says so in
+//! `s_flags` as well, but not while the file system is frozen: the VFS thaws in another way what is
+//! read-only, and would leave every writer waiting.
+
+use kernel::bindings::{delayed_work, work_struct, wq_misc_consts_WORK_CPU_UNBOUND};
+use kernel::container_of;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
+use kernel::time::msecs_to_jiffies;
+use kernel::types::Opaque;
+
+use super::lock::MountLock;
+use super::super_block::SbInfo;
+use crate::{bindings, dax};
+
+/// When it is tried again, in milliseconds.
+const INTERVAL: u32 = 1000;
+
+/// Whether a mount is read-only, or becoming so.
+#[pin_data]
+pub struct ReadOnly {
+    /// As the mount was asked to be.
+    asked: Atomic<bool>,
+    #[pin]
+    work: Opaque<delayed_work>,
+}
+
+impl ReadOnly {
+    /// Of a mount that is read-only from its beginning if `asked`.
+    pub fn new(asked: bool) -> impl PinInit<Self> {
+        pin_init!(ReadOnly {
+            asked: Atomic::new(asked),
+            // SAFETY: initialises the work in its place, where it stays.
+            work <- Opaque::ffi_init(|slot| unsafe {
+                bindings::rdax_init_delayed_work(slot, Some(end_stores));
+            }),
+        })
+    }
+
+    /// Whether the mount was asked to be read-only.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Relaxed)
+    }
+
+    /// The mount is asked to be read-only, or writable. Faults that do not see it are waited for by
+    /// [`dax::end_stores`].
+    pub fn ask(&self, read_only: bool) {
+        self.asked.xchg(read_only, Full);
+    }
+
+    /// After an error, all writing has ended: has a thread of the kernel take write access from the
+    /// mappings. Does not sleep.
+    pub fn end_stores_soon(&self) {
+        self.queue(0);
+    }
+
+    fn queue(&self, milliseconds: u32) {
+        // SAFETY: the work is initialised; `finish` cancels it before it goes away.
+        unsafe {
+            bindings::queue_delayed_work_on(
+                wq_misc_consts_WORK_CPU_UNBOUND as i32,
+                bindings::system_dfl_wq,
+                self.work.get(),
+                msecs_to_jiffies(milliseconds),
+            );
+        }
+    }
+
+    /// The end of a mount, which finds no error any more.
+    pub fn finish(&self) {
+        // SAFETY: the work is initialised. It does not wait for what the caller holds.
+        unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
+    }
+}
+
+/// What [`ReadOnly::end_stores_soon`] has done.
+///
+/// # Safety
+///
+/// Called by the kernel's work queues with the work of a [`ReadOnly`].
+unsafe extern "C" fn end_stores(work: *mut work_struct) {
+    // SAFETY: the work is part of a mount, which waits for it before it ends.
+    let sb = unsafe {
+        let work = container_of!(work, delayed_work, work);
+        let read_only = container_of!(Opaque::cast_from(work), ReadOnly, work);
+        &*container_of!(read_only, SbInfo, read_only)
+    };
+    match MountLock::try_new(sb) {
+        Some(mount) if !mount.is_frozen() => {
+            mount.set_read_only();
+            // It has said so if stores are lost.
+            let _ = dax::end_stores(sb);
+        }
+        // Frozen, nothing is stored to; and unmounted, nothing is mapped.
+        _ => sb.read_only.queue(INTERVAL),
+    }
+}
