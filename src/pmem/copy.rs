@@ -138,7 +138,6 @@ impl DirectMap {
             // SAFETY: inside the span.
             unsafe { bindings::arch_wb_cache_pmem(start.cast(), last) };
         }
-        drop(target);
         self.becomes_durable(to, copied as u64);
         copied
     }
@@ -197,7 +196,6 @@ impl DirectMap {
         unsafe {
             kernel_bindings::__memcpy_flushcache(to.as_ptr().cast(), from.cast(), len as usize)
         };
-        drop(to);
         self.becomes_durable(block * PAGE, len);
         Ok(())
     }

@@ -349,7 +349,6 @@ impl Pmem for DirectMap {
             let to = to.as_ptr().cast();
             kernel_bindings::__memcpy_flushcache(to, bytes.as_ptr().cast(), bytes.len());
         }
-        drop(to);
         self.becomes_durable(at, bytes.len() as u64);
         Ok(())
     }
@@ -359,7 +358,7 @@ impl Pmem for DirectMap {
             // SAFETY: the span has as many bytes.
             Ok(to) => unsafe { nt::zero(to.as_ptr(), len as usize) },
             Err(_) => {
-                drop(self.memory.span(at, len)?);
+                let _ = self.memory.span(at, len)?;
                 self.zero_around(at, len);
             }
         }
