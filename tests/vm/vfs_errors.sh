@@ -87,7 +87,7 @@ for on_error in remount-ro continue; do
 		[[ $output == *"Read-only file system"* ]] || fail "touch: $output"
 		becomes_ro
 		status=0
-		wait $storer || status=$?
+		wait "$storer" || status=$?
 		same "status of who stores, 128 + SIGBUS" 135 $status
 		! mount -o remount,rw "$MNT" 2>/dev/null || fail "writable again after an error"
 	fi
