@@ -91,8 +91,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Blocks<T> {
 pub struct State<T> {
     present: PageSet,
     zero: PageSet,
-    /// Dirty, but write-protected since they were last stored to. Only where that sync had nothing to
-    /// write back.
+    /// Dirty, but write-protected since they were last stored to. Only where that sync had nothing
+    /// to write back.
     settled: PageSet,
     blocks: Blocks<T>,
     /// All pages are present, and their blocks one folio.
@@ -163,9 +163,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         !core::mem::replace(&mut self.zero, PageSet::EMPTY).is_empty()
     }
 
-    /// The dirty pages that were write-protected since they were last stored to, by a sync for which
-    /// they were durable as they were. They stay dirty, for the case that the next one must write
-    /// them back.
+    /// The dirty pages that were write-protected since they were last stored to, by a sync for
+    /// which they were durable as they were. They stay dirty, for the case that the next one must
+    /// write them back.
     pub fn settled(&self) -> &PageSet {
         &self.settled
     }

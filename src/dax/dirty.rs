@@ -2,13 +2,13 @@
 
 //! Which inodes of a mount have dirty pages, so that sync, freeze and unmount find them.
 //!
-//! The VFS's own lists do not serve: they hold an inode only until its next write-back, which
-//! finds no page cache here and forgets it. An inode enters this list when a page of it is tagged,
-//! which also happens under a page table lock; it leaves it when [`sync_all`] or [`sync_inode`] has
-//! written it back, or when it is evicted. Entering it also makes the inode dirty for the VFS, whose
-//! flusher calls back after a while (`dirty_expire_centisecs`): that is how stores reach the media
-//! without a sync call. What must hold between these is in [`dirty_list`](super::dirty_list), which is
-//! model-checked on the host; here is the kernel's side of it.
+//! The VFS's own lists do not serve: they hold an inode only until its next write-back, which finds
+//! no page cache here and forgets it. An inode enters this list when a page of it is tagged, which
+//! also happens under a page table lock; it leaves it when [`sync_all`] or [`sync_inode`] has
+//! written it back, or when it is evicted. Entering it also makes the inode dirty for the VFS,
+//! whose flusher calls back after a while (`dirty_expire_centisecs`): that is how stores reach the
+//! media without a sync call. What must hold between these is in [`dirty_list`](super::dirty_list),
+//! which is model-checked on the host; here is the kernel's side of it.
 
 use core::cell::UnsafeCell;
 
@@ -49,8 +49,8 @@ impl DirtyEntry {
 ///
 /// # Invariants
 ///
-/// Points to the tracker of an inode that is in the list, or is known to be in memory by whoever has
-/// this.
+/// Points to the tracker of an inode that is in the list, or is known to be in memory by whoever
+/// has this.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Listed(*const Tracker);
 

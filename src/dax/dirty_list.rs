@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of the inodes of a mount that have dirty pages, and who takes inodes out of it: a sync of
-//! all, the flusher, eviction.
+//! The list of the inodes of a mount that have dirty pages, and who takes inodes out of it: a sync
+//! of all, the flusher, eviction.
 //!
-//! Pure: no unsafe code, no kernel. Locks and inodes are those of an [`Environment`]; the host has one
-//! in which a model checker runs every interleaving (`tools/dax-model/tests/dirty.rs`).
+//! Pure: no unsafe code, no kernel. Locks and inodes are those of an [`Environment`]; the host has
+//! one in which a model checker runs every interleaving (`tools/dax-model/tests/dirty/`).
 //!
-//! The list itself holds no references: an unlinked file must go when its last user does. So an inode
-//! that is in it may be on its way out of memory. Whoever takes an inode out of it to write it back
-//! has a reference first ([`Environment::Held`]), which keeps eviction from beginning; where none can
-//! be had any more, eviction has begun, and is waited for: it writes the inode back, and takes it out of
-//! the list.
+//! The list itself holds no references: an unlinked file must go when its last user does. So an
+//! inode that is in it may be on its way out of memory. Whoever takes an inode out of it to write
+//! it back has a reference first ([`Environment::Held`]), which keeps eviction from beginning;
+//! where none can be had any more, eviction has begun, and is waited for: it writes the inode back,
+//! and takes it out of the list.
 //!
 //! Guarantees:
 //!
@@ -145,9 +145,9 @@ impl<E: Copy> List<E> {
     }
 }
 
-/// Puts an inode into the list, of which a page was tagged just now. Returns whether it was not there:
-/// then it has to be marked dirty for the flusher, which clears that mark before it comes here. Does
-/// not sleep. The inode is known to be in memory.
+/// Puts an inode into the list, of which a page was tagged just now. Returns whether it was not
+/// there: then it has to be marked dirty for the flusher, which clears that mark before it comes
+/// here. Does not sleep. The inode is known to be in memory.
 pub fn note<W: Environment>(world: &W, entry: W::Entry) -> bool {
     let mut list = world.lock();
     if world.is_listed(entry) {
@@ -192,7 +192,6 @@ fn take_before<W: Environment>(world: &W, limit: u64) -> Option<W::Held> {
         }
         if let Some(inode) = world.grab(entry) {
             list.unlink(world, entry);
-            // Who waits for an inode that is being evicted need not wait on for this one.
             return Some(inode);
         }
         world.wait(&mut list);
@@ -222,9 +221,9 @@ pub fn sync_one<W: Environment>(
     result
 }
 
-/// Runs `write_back` on an inode that is being evicted, of which nobody has a reference, and nothing
-/// tags a page any more. A [`sync_all`] that comes to it meanwhile waits. Afterwards it is not in the
-/// list.
+/// Runs `write_back` on an inode that is being evicted, of which nobody has a reference, and
+/// nothing tags a page any more. A [`sync_all`] that comes to it meanwhile waits. Afterwards it is
+/// not in the list.
 pub fn leave<W: Environment, R>(world: &W, entry: W::Entry, write_back: impl FnOnce() -> R) -> R {
     let result = write_back();
     let mut list = world.lock();

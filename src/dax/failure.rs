@@ -121,9 +121,9 @@ pub fn unmap_all(sb: &SbInfo) {
     });
 }
 
-/// Makes everything durable that was stored, and takes write access from every mapping of the mount.
-/// None comes back if [`SbInfo::check_writable`] fails by now. Returns the first error, after all files
-/// had their turn. Waits for faults that are under way.
+/// Makes everything durable that was stored, and takes write access from every mapping of the
+/// mount. None comes back if [`SbInfo::check_writable`] fails by now. Returns the first error,
+/// after all files had their turn. Waits for faults that are under way.
 pub fn end_stores(sb: &SbInfo) -> Result {
     let mut result = Ok(());
     for_each_file(sb, |info| {

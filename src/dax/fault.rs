@@ -85,8 +85,8 @@ pub fn huge(fault: &Fault<'_>) -> FaultResult {
     }
 }
 
-/// Asked with the invalidate lock held, which whoever ends stores, or all use, takes from every file
-/// when it has said so.
+/// Asked with the invalidate lock held, which whoever ends stores, or all use, takes from every
+/// file when it has said so.
 fn check_usable(info: &InodeInfo, write: bool) -> Result {
     match write {
         true => info.sb().check_writable(),

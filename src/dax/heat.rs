@@ -94,8 +94,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints = Some(table);
     }
 
-    /// A sync found the pages `dirty`, and may leave pages writable: says which of the hot ones stay
-    /// so. `fingerprint` is that of a page, `None` where the media cannot be read.
+    /// A sync found the pages `dirty`, and may leave pages writable: says which of the hot ones
+    /// stay so. `fingerprint` is that of a page, `None` where the media cannot be read.
     pub fn review(
         &mut self,
         dirty: &PageSet,
@@ -172,8 +172,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
     }
 
     /// Nobody can store to `pages`, which are hot, any more: they are cold. Returns whether one of
-    /// them was stored to since the last sync. (If that were asked before they are write-protected, a
-    /// store in between would not move the times.)
+    /// them was stored to since the last sync. (If that were asked before they are write-protected,
+    /// a store in between would not move the times.)
     pub fn cool_down(
         &mut self,
         pages: &PageSet,

@@ -183,8 +183,9 @@ pub fn evict(info: &InodeInfo) -> bool {
             info.ino()
         );
     }
-    // SAFETY: no fault, sync or break of the layout is under way or can begin: they need a
-    // reference to the inode, or `leave` waited for them.
+    // SAFETY: no fault, sync or break of the layout is under way or can begin: they need a reference
+    // to the inode, which nobody can have any more, or are those of the flusher, for whose end the VFS
+    // has waited.
     unsafe { tracker.free_chunks() };
     let idle = pinned.is_some_and(|pinned| pins::leave(info, unlinked, pinned));
     disown(info);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What evicted inodes have left behind: their pages that are pinned, and themselves, where they have
-//! no name and could not be freed.
+//! What evicted inodes have left behind: their pages that are pinned, and themselves, where they
+//! have no name and could not be freed.
 //!
 //! Pure: no locks, no kernel. [`pins`](super::pins) guards it and knows the pages.
 
@@ -72,8 +72,8 @@ impl LeftBehind {
         Ok(())
     }
 
-    /// Gives the pages of an inode back to it, one by one, by `adopt`. If that fails, those that it has
-    /// not got stay here.
+    /// Gives the pages of an inode back to it, one by one, by `adopt`. If that fails, those that it
+    /// has not got stay here.
     pub fn give_back<E>(
         &mut self,
         ino: u64,

@@ -153,8 +153,8 @@ impl Page {
         }
     }
 
-    /// Gives the huge folio, which lost its owner while it was pinned, to `mapping` again. The caller
-    /// takes it for stored to, whatever [`Page::associate`] would say.
+    /// Gives the huge folio, which lost its owner while it was pinned, to `mapping` again. The
+    /// caller takes it for stored to, whatever [`Page::associate`] would say.
     pub fn adopt_huge(self, mapping: *mut address_space, index: u64) {
         self.clear_dirty();
         // SAFETY: by the invariant. Nobody but the file system changes the owner.

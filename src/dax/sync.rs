@@ -66,8 +66,8 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
 pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
-    // Without a write cache stores are durable as they are. All else is done as with one; and what is
-    // left alone stays dirty, for the case that the cache is declared volatile later.
+    // Without a write cache stores are durable as they are. All else is done as with one; and what
+    // is left alone stays dirty, for the case that the cache is declared volatile later.
     let how = How {
         hot,
         flush: hot == Hot::Protect || pmem.has_write_cache(),
@@ -109,8 +109,8 @@ pub(super) fn stores_are_lost(info: &InodeInfo) {
     unsafe { bindings::rdax_mapping_set_error(info.mapping(), EIO.to_errno()) };
 }
 
-/// Writes back the dirty pages among `pages` of one chunk, without the fence. Returns how many. (None
-/// where nothing is flushed.)
+/// Writes back the dirty pages among `pages` of one chunk, without the fence. Returns how many.
+/// (None where nothing is flushed.)
 fn write_back_chunk(
     info: &InodeInfo,
     sync: &mut SyncWindow<'_>,
@@ -200,8 +200,8 @@ fn keep_hot(
     if !may_stay {
         return (0, hot);
     }
-    // What is written back is what has its fingerprint, or newer: a store in between is found by the
-    // next sync.
+    // What is written back is what has its fingerprint, or newer: a store in between is found by
+    // the next sync.
     let write_back = |state: &State, kept: Kept| {
         for run in state.runs(kept.pages()) {
             if flush && !mutated!("hot-write-back") {
@@ -281,9 +281,9 @@ fn flush_zapped(info: &InodeInfo, chunk: &Chunk, state: &State) {
     }
 }
 
-/// Takes PG_dirty from `pages`, which are going to be clean: who ends a pin of a page that has it does
-/// not tell the file system. KVM sets it, for a page that it has mapped, and so not after the page was
-/// write-protected.
+/// Takes PG_dirty from `pages`, which are going to be clean: who ends a pin of a page that has it
+/// does not tell the file system. KVM sets it, for a page that it has mapped, and so not after the
+/// page was write-protected.
 fn forget_dirty(info: &InodeInfo, state: &State, pages: &PageSet) {
     let pmem = info.sb().volume.pmem();
     if state.is_huge() {

@@ -370,8 +370,8 @@ impl Tracker {
 
     /// Runs a sync of the pages `first..=last`: `walk` takes pages, writes them back and fences.
     /// Then waits until every other sync that took pages of the range before now has its fence
-    /// behind it, too: `fenced` is notified when one has. Fails if one of them did, for what it found
-    /// clean may be what the other has lost. May sleep.
+    /// behind it, too: `fenced` is notified when one has. Fails if one of them did, for what it
+    /// found clean may be what the other has lost. May sleep.
     pub fn sync(
         &self,
         fenced: &CondVar,

@@ -326,9 +326,9 @@ impl InodeInfo {
             (*vfs).__bindgen_anon_1.__i_nlink == 0
         };
         let sb = self.sb();
-        // One that stays behind is in the orphan file: if somebody still has a page of it pinned, or
-        // the file system is frozen or read-only, until that is over; after an error, for the next
-        // mount.
+        // One that stays behind is in the orphan file: if somebody still has a page of it pinned,
+        // or the file system is frozen or read-only, until that is over; after an error, for the
+        // next mount.
         if unlinked && idle && sb.check_sound().is_ok() {
             self.free_blocks();
         }
@@ -338,8 +338,8 @@ impl InodeInfo {
 }
 
 impl InodeInfo {
-    /// Frees the inode, which has no name left, on the media; later where the file system is frozen or
-    /// read-only now. Does not wait for the end of that: who evicts may be at freezing, or hold
+    /// Frees the inode, which has no name left, on the media; later where the file system is frozen
+    /// or read-only now. Does not wait for the end of that: who evicts may be at freezing, or hold
     /// `s_umount`, for which the end of it waits.
     fn free_blocks(&self) {
         let sb = self.sb();

@@ -4,9 +4,9 @@
 //! nobody, or after an error (`errors=remount-ro`).
 //!
 //! First, whoever wants to change something is refused ([`SbInfo::check_writable`]). Then
-//! [`dax::end_stores`] waits for faults under way, and takes write access from every mapping; what was
-//! stored before is durable then. A store after that faults, and ends in SIGBUS. Calls under way may
-//! complete what they are at.
+//! [`dax::end_stores`] waits for faults under way, and takes write access from every mapping; what
+//! was stored before is durable then. A store after that faults, and ends in SIGBUS. Calls under
+//! way may complete what they are at.
 //!
 //! Where an error is found, locks are held; so a thread of the kernel does the rest. It says so in
 //! `s_flags` as well, but not while the file system is frozen: the VFS thaws in another way what is

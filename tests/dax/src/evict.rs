@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files leave memory while the file system is synced: nothing hangs, and nobody uses what was freed
-//! (which shows on a kernel that poisons freed memory).
+//! Files leave memory while the file system is synced: nothing hangs, and nobody uses what was
+//! freed (which shows on a kernel that poisons freed memory).
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};

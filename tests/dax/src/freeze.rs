@@ -41,8 +41,8 @@ fn writer(place: &Place) -> Result<()> {
         .expect(&[("pages_written_back", 2)], || Ok(file.sync_all()?))
 }
 
-/// The file of four pages that is mapped at `map`, of which the first was stored to, does not change
-/// while it is frozen. What freezing does to the counters is `expect`.
+/// The file of four pages that is mapped at `map`, of which the first was stored to, does not
+/// change while it is frozen. What freezing does to the counters is `expect`.
 pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<()> {
     let dir = File::open(&place.dir)?;
     place.counters.expect(expect, || ioctl(&dir, FIFREEZE))?;
@@ -63,8 +63,8 @@ pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<
     Ok(())
 }
 
-/// The last close of a file without a name does not wait for the end, for who closes may be needed for
-/// that; nor does a sync. Its blocks come back afterwards.
+/// The last close of a file without a name does not wait for the end, for who closes may be needed
+/// for that; nor does a sync. Its blocks come back afterwards.
 fn files_go(place: &Place) -> Result<()> {
     let dir = File::open(&place.dir)?;
     let path = place.fresh("a");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that says that its write cache is not volatile: nothing is written back by fsync, and all
-//! else is as with a volatile one.
+//! A device that says that its write cache is not volatile: nothing is written back by fsync, and
+//! all else is as with a volatile one.
 
 use std::fs::File;
 use std::path::PathBuf;

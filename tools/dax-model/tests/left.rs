@@ -26,8 +26,8 @@ fn take(left: &mut LeftBehind, ino: u64, most: usize) -> (Vec<Pinned>, Result<()
     (got, result)
 }
 
-/// An inode is read again, gets some of its pages back, fails for want of memory, and is evicted: the
-/// next time it gets all of them.
+/// An inode is read again, gets some of its pages back, fails for want of memory, and is evicted:
+/// the next time it gets all of them.
 #[test]
 fn pages_come_back_all_or_later() {
     for most in 0..4 {

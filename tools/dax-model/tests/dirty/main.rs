@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A model of the list of dirty inodes (`src/dax/dirty_list.rs`, the file of the module) under every
-//! interleaving the scheduler finds: syncs of all, the flusher, users that store and go, eviction.
+//! A model of the list of dirty inodes (`src/dax/dirty_list.rs`, the file of the module) under
+//! every interleaving the scheduler finds: syncs of all, the flusher, users that store and go,
+//! eviction.
 //!
 //! What must hold:
 //!
 //! * nobody works on an inode that has left memory, and nothing waits for ever;
-//! * when a sync of all returns, what was stored before it began is durable, but for files that have
-//!   no name left;
+//! * when a sync of all returns, what was stored before it began is durable, but for files that
+//!   have no name left;
 //! * an inode with a dirty page is in the list, and one in the list is dirty for the flusher.
 //!
 //! Each [`Mistake`] of the surroundings must break one of them, or the model would be blind to it.

@@ -45,8 +45,8 @@ impl Machine {
         true
     }
 
-    /// `sync_range` of the pages `first..=last`, and whether it kept its promise. What one has lost that
-    /// failed before is lost.
+    /// `sync_range` of the pages `first..=last`, and whether it kept its promise. What one has lost
+    /// that failed before is lost.
     pub fn sync(&self, first: usize, last: usize) {
         let wanted: Vec<(usize, u64, u64)> = {
             let extents = self.extents.lock().unwrap();
@@ -120,8 +120,8 @@ impl Machine {
         kept
     }
 
-    /// `write_back`, the fence, and the wait for others. Returns whether none of them failed; `failed`
-    /// have before.
+    /// `write_back`, the fence, and the wait for others. Returns whether none of them failed;
+    /// `failed` have before.
     pub fn sync_steps(&self, first: usize, last: usize, keep: bool, failed: u64) -> bool {
         let early = self.writable.load(SeqCst) > 0;
         let windows = !self.is(Mistake::NoWindow);
