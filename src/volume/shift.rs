@@ -70,6 +70,8 @@ impl<P: Pmem> Volume<P> {
                 new.add(m, end, u64::MAX, -to_i64(len))?;
             }
             if gone.0.len() > FREE_MAX {
+                // Before anything has changed: what is left of the file then can be moved.
+                extent::check_replace(&old, new.0.len())?;
                 self.punch(inode, file_block, len, now)?;
                 continue;
             }
