@@ -27,7 +27,7 @@ clippy:
 else
 
 .PHONY: all module tools run shell test host-test vm-test crash torture bench
-.PHONY: debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
+.PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -68,6 +68,12 @@ crash: tools $(if $(MUTATE),,module)
 torture: BUDGET = 60m
 torture: all
 	@tests/torture/run --budget $(BUDGET) --seed $(SEED) $(if $(PART),--part "$(PART)")
+
+# Mistakes made mechanically in a copy of the code: Documentation/mutations.rst.
+MUTANTS = build/bin/rdax-mutants
+CHOICE = $(foreach part,$(PART),--part $(part)) $(if $(SAMPLE),--sample $(SAMPLE)) --seed $(SEED)
+mutants: tools
+	@$(MUTANTS) make && $(MUTANTS) run $(CHOICE) --budget $(BUDGET) && $(MUTANTS) table $(CHOICE)
 
 # The same tests on a kernel with KASAN, lockdep and so on; its first build takes
 # a while.
@@ -115,6 +121,9 @@ help:
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
 	@echo '                   mistakes found; CRASH_FS=ext4 or xfs: some states, mounted by the'
 	@echo '                   kernel); a page, build/crash/crash.html'
+	@echo 'make mutants       mistakes made mechanically in a copy of the code: which of the tests on'
+	@echo '                   the host find them, and what none finds (PART=src/volume,'
+	@echo '                   SAMPLE=300, SEED=1, BUDGET=10m)'
 	@echo 'make torture       damaged volumes, allocations that fail, races, kills, hostile users'
 	@echo '                   (BUDGET=60m, SEED=1, PART="damage images failures lifecycle kills users")'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it;'
