@@ -27,7 +27,7 @@ clippy:
 else
 
 .PHONY: all module tools run shell test host-test vm-test crash torture bench
-.PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
+.PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -104,11 +104,6 @@ lint:
 doc: module
 	@scripts/doc
 
-# What rust-analyzer needs to know of the module: rust-project.json.
-rust-analyzer: module
-	@kernel=$$(scripts/kernel) && \
-	scripts/in-root make -s -C "$$kernel/tree" M="$(CURDIR)" CC=gcc-14 HOSTCC=gcc-14 rust-analyzer
-
 clean:
 	rm -rf build
 
@@ -140,7 +135,6 @@ help:
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck'
 	@echo 'make doc           the documentation of the code, module and tools'
-	@echo 'make rust-analyzer rust-project.json, for editors'
 	@echo 'make clean         remove build/ (not the cache, ~/.cache/rdax)'
 	@echo 'qemu/vm --help     run a program of your own in the VM'
 endif
