@@ -162,6 +162,7 @@ int rdax_folio_wait_idle(struct folio *folio, bool interruptible);
 void rdax_make_huge(struct page *page);
 bool rdax_pmd_is_huge(const struct vm_fault *vmf);
 bool rdax_pmd_is_none(const struct vm_fault *vmf);
+void rdax_clear_pte_marker(struct vm_fault *vmf);
 void rdax_mapping_set_error(struct address_space *mapping, int error);
 
 #ifdef __BINDGEN__

@@ -5,6 +5,8 @@
 #include <linux/badblocks.h>
 #include <linux/mm.h>
 #include <linux/huge_mm.h>
+#include <linux/leafops.h>
+#include <linux/list_lru.h>
 #include <linux/memremap.h>
 #include <linux/pagemap.h>
 #include <linux/rcupdate.h>
@@ -651,6 +653,34 @@ bool rdax_pmd_is_huge(const struct vm_fault *vmf)
 bool rdax_pmd_is_none(const struct vm_fault *vmf)
 {
 	return pmd_none(pmdp_get_lockless(vmf->pmd));
+}
+
+/*
+ * Takes out the marker that the fault has found, a write-protection by userfaultfd of a page that is
+ * not mapped: nothing can be inserted over it. (pte_offset_map_lock() is not exported; this is what
+ * it does.)
+ */
+void rdax_clear_pte_marker(struct vm_fault *vmf)
+{
+	pmd_t pmd;
+	pte_t *pte;
+	spinlock_t *lock;
+
+	if (!(vmf->flags & FAULT_FLAG_ORIG_PTE_VALID) || !pte_is_uffd_wp_marker(vmf->orig_pte))
+		return;
+	rcu_read_lock();
+	pmd = pmdp_get_lockless(vmf->pmd);
+	if (pmd_none(pmd) || !pmd_present(pmd) || pmd_leaf(pmd))
+		goto out;
+	pte = pte_offset_kernel(&pmd, vmf->address);
+	lock = pte_lockptr(vmf->vma->vm_mm, &pmd);
+	spin_lock(lock);
+	/* The table itself may have been taken out meanwhile; RCU keeps its memory. */
+	if (pmd_same(pmd, pmdp_get_lockless(vmf->pmd)) && pte_same(vmf->orig_pte, ptep_get(pte)))
+		pte_clear(vmf->vma->vm_mm, vmf->address, pte);
+	spin_unlock(lock);
+out:
+	rcu_read_unlock();
 }
 
 void rdax_mapping_set_error(struct address_space *mapping, int error)

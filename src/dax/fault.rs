@@ -10,6 +10,11 @@
 //! Locks, outermost first: the mapping's (the memory manager holds it); freeze protection; the
 //! invalidate lock, shared, against truncation; the chunk lock. The blocks are looked up under the
 //! chunk lock, so that what is inserted is what the file has.
+//!
+//! No fault is repeated for ever: an entry that is neither a page nor nothing is the memory manager's,
+//! which waits (migration, device-exclusive), or ends the access (poison, guard). But at a marker of
+//! userfaultfd it asks the file system, and there nothing can be inserted until
+//! [the marker is gone](Fault::clear_marker).
 
 use kernel::bindings::{
     vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK,
@@ -127,6 +132,7 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
         // Another thread was faster; if that does not do, the next fault is not huge.
         return Ok(VM_FAULT_NOPAGE);
     }
+    fault.clear_marker();
     if write && state.is_huge() {
         // Of a huge folio, a zap of one page would make all of them dirty. That is right, too, and
         // what happens as long as one is pinned.

@@ -111,6 +111,13 @@ impl Fault<'_> {
         unsafe { bindings::rdax_pmd_is_huge(self.vmf) }
     }
 
+    /// Takes out what userfaultfd has left at the faulting address to remember that it write-protects
+    /// a page that is not mapped. The page counts as stored to, for who asks userfaultfd.
+    pub fn clear_marker(&self) {
+        // SAFETY: the fault is under way, and the mapping locked: its page table stays.
+        unsafe { bindings::rdax_clear_pte_marker(self.vmf) };
+    }
+
     /// Maps the huge folio of `page` around the faulting address; writable if `write`. What is
     /// mapped there already has to be the same folio.
     pub fn insert_huge(&self, page: Page, write: bool) -> FaultResult {

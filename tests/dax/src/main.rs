@@ -20,6 +20,7 @@ mod holes;
 mod hot;
 mod huge;
 mod layout;
+mod markers;
 mod no_cache;
 mod pins;
 mod private;
@@ -59,7 +60,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 19] = [
+const GROUPS: [(&str, &[Scenario]); 20] = [
     ("sync", sync::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
@@ -72,6 +73,7 @@ const GROUPS: [(&str, &[Scenario]); 19] = [
     ("private", private::SCENARIOS),
     ("eof", eof::SCENARIOS),
     ("layout", layout::SCENARIOS),
+    ("markers", markers::SCENARIOS),
     ("pins", pins::SCENARIOS),
     ("freeze", freeze::SCENARIOS),
     ("concurrent", concurrent::SCENARIOS),
