@@ -40,6 +40,7 @@ impl Target {
         if u32::from(inode.mode()) & bindings::S_IFMT != bindings::S_IFLNK {
             return Ok(None);
         }
+        // Verified when the inode was read: SYMLINK_MAX at most.
         let len = usize::try_from(inode.size())?;
         let size = len.checked_add(1).ok_or(EOVERFLOW)?;
         let mut bytes = KVec::from_elem(0, size, GFP_KERNEL)?;

@@ -30,6 +30,7 @@ use super::inode::{self, Inode, CRC_OF_CRC};
 use super::num::{to_i64, to_usize};
 use super::persist::Dirty;
 use super::pmem::{read_struct, Pmem};
+use super::verify::verify;
 use super::Volume;
 use crate::env::{crc32c, Lock, NoMemory, Vec};
 
@@ -305,7 +306,12 @@ impl<P: Pmem> Volume<P> {
     /// Fails with [`Error::Stale`] if there is no such inode or it is not in use, and with
     /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged; `inode` stays blank then.
     pub fn iget_into(&self, ino: u64, inode: &mut Inode) -> Result<()> {
-        inode::read(&self.pmem, self.used_at(ino)?, ino, inode)
+        inode::read(&self.pmem, self.used_at(ino)?, ino, inode)?;
+        let verified = verify(&self.media(), inode.raw(), inode.at());
+        if verified.is_err() {
+            inode.reset();
+        }
+        verified
     }
 
     /// Whether inode `ino` is in use, and has generation `generation`. Others may change it

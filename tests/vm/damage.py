@@ -4,6 +4,9 @@
 # of them. Where they are, rdax-dump says.
 #
 # damage.py DEVICE one STRUCTURE INO   spoils one structure and prints its address
+# damage.py DEVICE field INO OFFSET BYTES VALUE
+#                                      changes a field of an inode, and makes the checksum right;
+#                                      prints the address of the inode
 # damage.py DEVICE random SEED         changes some bytes of some metadata
 import json
 import random
@@ -77,6 +80,31 @@ def one(device, what, ino):
     print("%#x" % at)
 
 
+def crc_of_change(change):
+    """By what the CRC32C of bytes changes that are changed by the XOR with these."""
+    crc = 0
+    for byte in change:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc
+
+
+def field(device, ino, offset, size, value):
+    at = address(dump(device, "inode", ino))
+    with open(device, "r+b", buffering=0) as file:
+        file.seek(at)
+        record = bytearray(file.read(256))
+        old = bytes(record)
+        record[offset : offset + size] = value.to_bytes(size, "little")
+        crc = int.from_bytes(record[:4], "little")
+        crc ^= crc_of_change(a ^ b for a, b in zip(old[4:], record[4:]))
+        record[:4] = crc.to_bytes(4, "little")
+        file.seek(at)
+        file.write(record)
+    print("%#x" % at)
+
+
 def bitmaps(device):
     sb = superblock(device)
     with open(device, "r+b", buffering=0) as file:
@@ -106,6 +134,8 @@ def chaos(device, seed):
 device, what = sys.argv[1:3]
 if what == "random":
     chaos(device, int(sys.argv[3]))
+elif what == "field":
+    field(device, *(int(arg, 0) for arg in sys.argv[3:7]))
 elif sys.argv[3] == "bitmap":
     bitmaps(device)
 else:

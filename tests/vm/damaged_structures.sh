@@ -15,6 +15,7 @@ must mount -t rdax "$PMEM1" "$MNT"
 echo sound >"$MNT/sound"
 mkdir "$MNT/dir" "$MNT/many"
 touch "$MNT/dir/name"
+ln -s sound "$MNT/link"
 python3 - "$MNT" <<'PY'
 import os, sys
 top = sys.argv[1]
@@ -25,6 +26,7 @@ with open(f"{top}/holes", "wb") as file:
         os.pwrite(file.fileno(), b"data", 8192 * n)
 PY
 last=$(printf '%s/many/%040d' "$MNT" 399)
+link=$(stat -c %i "$MNT/link")
 holes=$(stat -c %i "$MNT/holes") dir=$(stat -c %i "$MNT/dir") many=$(stat -c %i "$last")
 must umount "$MNT"
 must dd if="$PMEM1" of=image bs=1M
@@ -42,6 +44,23 @@ damaged() {
 	shift 3
 	must dd if=image of="$PMEM1" bs=1M conv=fsync
 	at=$(python3 "$here/damage.py" "$PMEM1" one "$structure" "$ino") || fail "no $structure"
+	met "$structure" "$at" "$says" "$@"
+}
+
+# hostile FIELD INO OFFSET BYTES VALUE COMMAND...: likewise, of a field of an inode with a right checksum.
+hostile() {
+	local field=$1 ino=$2 offset=$3 bytes=$4 value=$5 at
+	shift 5
+	must dd if=image of="$PMEM1" bs=1M conv=fsync
+	at=$(python3 "$here/damage.py" "$PMEM1" field "$ino" "$offset" "$bytes" "$value") ||
+		fail "no inode $ino"
+	met "$field" "$at" inode "$@"
+}
+
+# met WHAT AT SAYS COMMAND...
+met() {
+	local structure=$1 at=$2 says=$3
+	shift 3
 	mark_log
 	must mount -t rdax -o errors=continue "$PMEM1" "$MNT"
 	needs_cleaning "$@"
@@ -70,6 +89,11 @@ damaged extent-node "$holes" 'extent node' cat "$MNT/holes"
 damaged leaf "$dir" 'directory leaf' ls "$MNT/dir"
 damaged record "$dir" 'directory leaf' stat "$MNT/dir/name"
 damaged bitmap 0 'block bitmap' mkdir "$MNT/new"
+hostile 'size of a symlink' "$link" 8 8 $(((1 << 63) - 4096)) readlink "$MNT/link"
+hostile 'size of a symlink' "$link" 8 8 5000 readlink "$MNT/link"
+hostile 'size of a file' "$holes" 8 8 0x8000000000000000 cat "$MNT/holes"
+hostile 'nanoseconds' "$holes" 40 4 1000000000 stat "$MNT/holes"
+hostile 'depth of a tree' "$holes" 60 1 200 cat "$MNT/holes"
 
 # Without a journal or an inode table nothing can be served: it is refused, and says why.
 for structure in lane table; do

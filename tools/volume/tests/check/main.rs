@@ -12,4 +12,5 @@ mod inodes;
 mod links;
 mod sound;
 mod trees;
+mod verifier;
 mod xattrs;
