@@ -76,12 +76,19 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     }
     // SAFETY: the file is open and its inode locked.
     to_result(unsafe { bindings::file_modified(file.as_raw()) })?;
+    let mut stored = false;
+    if !matches!(what, What::Collapse | What::Insert) {
+        if info.is_dax() {
+            stored = zero_tail(info)?;
+        } else {
+            cached::zero_cached_tail(lock.exclusive())?;
+        }
+    }
     // Bytes from here on become zero where blocks are there already: all of them, or those that
     // the size did not show.
-    let mut stored = false;
     let (zero_from, blocks) = match what {
         What::Punch => {
-            let stored = clear(
+            stored |= clear(
                 lock.exclusive(),
                 offset,
                 end,
@@ -92,7 +99,7 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
         What::Collapse | What::Insert => return shift(lock.exclusive(), offset, len, what),
         What::Zero => {
             check_space(info, offset / BLOCK, end.div_ceil(BLOCK))?;
-            stored = clear(lock.exclusive(), offset, end, Volume::unwrite)?;
+            stored |= clear(lock.exclusive(), offset, end, Volume::unwrite)?;
             (end, Blocks::Unwritten)
         }
         What::WriteZeroes => (offset, Blocks::Data),
@@ -101,11 +108,8 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
     };
     // The cache, too.
     let mut _faults_out = None;
-    if !info.is_dax() {
-        cached::zero_cached_tail(lock.exclusive())?;
-        if zero_from < end {
-            _faults_out = Some(cached::drop_range(lock.exclusive(), zero_from, end)?);
-        }
+    if !info.is_dax() && zero_from < end {
+        _faults_out = Some(cached::drop_range(lock.exclusive(), zero_from, end)?);
     }
     stored |= provide(info, offset, end, zero_from, blocks)?;
     if let Some(size) = grown {
@@ -284,6 +288,10 @@ fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
     // Private copies of the pages that move go, too.
     // SAFETY: the inode is alive and locked.
     unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(start)?) };
+    if info.is_dax() {
+        // Durable with the transaction.
+        zero_tail(info)?;
+    }
     let now = info.times().ctime;
     let mut meta = info.meta();
     let (block, blocks) = (start / BLOCK, len / BLOCK);
@@ -295,6 +303,16 @@ fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
     info.set_i_size(meta.size());
     info.update_blocks(&meta);
     result
+}
+
+/// Zeroes what the last block of the file holds beyond its end, which a mapping may have stored to.
+/// Without a fence. Returns whether it did. What is bad, nobody sees.
+fn zero_tail(info: &InodeInfo) -> Result<bool> {
+    let size = info.i_size();
+    match zero_edge(info, size, size.next_multiple_of(BLOCK)) {
+        Err(error) if error == EIO => info.sb().check_alive().map(|()| false),
+        zeroed => zeroed,
+    }
 }
 
 /// Zeroes the bytes `from..to`, which are within one block, if it is data of the file. Without a

@@ -131,6 +131,7 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
     }
     if end > info.i_size() {
         zero_tail(inode)?;
+        info.clean_tail(|| zero_cached_end(info))?;
     }
     if iocb.is_direct() {
         settle(inode)?;
@@ -187,14 +188,19 @@ fn zero_tail(inode: Exclusive<'_>) -> Result {
 /// is raised by other means than a write to the cache. Stores of a mapping may have got there.
 pub fn zero_cached_tail(inode: Exclusive<'_>) -> Result {
     settle(inode)?;
-    let size = inode.i_size();
+    zero_cached_end(inode.info())
+}
+
+/// Zeroes what the cache has between the size and the end of its page.
+fn zero_cached_end(info: &InodeInfo) -> Result {
+    let size = info.i_size();
     let end = size.next_multiple_of(BLOCK);
     if size == end {
         return Ok(());
     }
     let from = i64::try_from(size)?;
     // SAFETY: the mapping is that of the inode.
-    unsafe { bindings::truncate_inode_pages_range(inode.mapping(), from, end - 1) };
+    unsafe { bindings::truncate_inode_pages_range(info.mapping(), from, end - 1) };
     Ok(())
 }
 
@@ -338,7 +344,10 @@ impl CacheOperations for Cached {
         }
         // With faults that may be waited for under way: `prepare` asks again.
         match ready.and_then(|()| Self::prepare(info, fault.page())) {
-            Ok(()) => dirty(),
+            Ok(()) => {
+                info.tail_may_change();
+                dirty()
+            }
             Err(error) => fault::code(error),
         }
     }

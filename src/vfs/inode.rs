@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 
 use kernel::error::code::*;
 use kernel::prelude::*;
-use kernel::sync::atomic::{Atomic, Relaxed};
+use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::types::Opaque;
 
 use super::lock::InternalWrite;
@@ -38,6 +38,8 @@ pub struct InodeInfo {
     born: UnsafeCell<Time>,
     /// The file attributes, `FS_*_FL`, as the volume has them.
     attrs: Atomic<u32>,
+    /// What the last block holds beyond the end of the file is known to be zero.
+    tail_is_zero: Atomic<bool>,
     /// Of a symlink: where it points. Set before others see the inode, and then only read, also
     /// under RCU alone.
     target: UnsafeCell<Option<symlink::Target>>,
@@ -73,6 +75,7 @@ impl InodeInfo {
         unsafe {
             (&raw mut (*info).born).write(UnsafeCell::new(Time::default()));
             (&raw mut (*info).attrs).write(Atomic::new(0));
+            (&raw mut (*info).tail_is_zero).write(Atomic::new(false));
             (&raw mut (*info).target).write(UnsafeCell::new(None));
             pin_init::raw_init(&raw mut (*info).tracker, dax::Tracker::new());
         }
@@ -267,6 +270,29 @@ impl InodeInfo {
     /// Brings the file attributes that [`InodeInfo::attrs`] returns up to date.
     pub fn set_attrs(&self, meta: &Inode) {
         self.attrs.store(meta.attrs(), Relaxed);
+    }
+
+    /// A mapping may store to the file from now on, also beyond its end. Does not sleep.
+    pub fn tail_may_change(&self) {
+        if self.tail_is_zero.load(Relaxed) {
+            self.tail_is_zero.store(false, Relaxed);
+        }
+    }
+
+    /// Runs `zero`, which zeroes what the last block holds beyond the end of the file, unless that is
+    /// known to be zero. The caller holds `i_rwsem` exclusively.
+    pub fn clean_tail(&self, zero: impl FnOnce() -> Result) -> Result {
+        // First: a store that comes meanwhile takes it back.
+        if self.tail_is_zero.xchg(true, Full) {
+            return Ok(());
+        }
+        let zeroed = zero();
+        // SAFETY: the mapping is that of the inode.
+        let mapped = unsafe { bindings::rdax_mapping_writably_mapped(self.mapping()) };
+        if mapped || zeroed.is_err() {
+            self.tail_is_zero.store(false, Relaxed);
+        }
+        zeroed
     }
 
     /// Brings the number of blocks that the VFS sees up to date.

@@ -285,8 +285,15 @@ impl<'a> Writer<'a> {
         let pmem = sb.volume.pmem();
         let copied = pmem.copy_from_iter(block, start % BLOCK, want as usize, from);
         self.stored = true;
-        let end = start + copied as u64;
-        if copied > 0 && end > info.i_size() {
+        let (end, size) = (start + copied as u64, info.i_size());
+        if copied > 0 && end > size {
+            let edge = size.next_multiple_of(BLOCK);
+            if end < edge {
+                // What a mapping has stored beyond the end would be beyond the new one.
+                let at = block * BLOCK + (end - start / BLOCK * BLOCK);
+                let zero = || sb.check(pmem.zero_nt(at, edge - end));
+                info.clean_tail(zero)?;
+            }
             let mut meta = info.meta();
             // This contains the fence.
             sb.check(sb.volume.extend(&mut meta, end, start, Some(self.now)))?;

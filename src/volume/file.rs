@@ -392,7 +392,8 @@ impl<P: Pmem> Volume<P> {
 
     /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
     /// the bytes from `stored_from` on, past the cache or written back (`new_size` if it has stored
-    /// nothing); what is mapped between the old size and there becomes zero. The fence is made here.
+    /// nothing, and then the rest of the old last block becomes zero, too); what is mapped between the
+    /// old size and there becomes zero. The fence is made here.
     /// The times are set if `now` is given.
     pub fn extend(
         &self,
@@ -408,7 +409,12 @@ impl<P: Pmem> Volume<P> {
         if new_size <= inode.size() {
             return Ok(());
         }
-        self.zero_mapped(inode, inode.size(), new_size.min(stored_from))?;
+        let to = match stored_from < new_size {
+            true => stored_from,
+            // To the end of the last block: who maps it sees all of that.
+            false => new_size.max(inode.size().next_multiple_of(BLOCK)),
+        };
+        self.zero_mapped(inode, inode.size(), to)?;
         let before = inode.before::<LINE>();
         inode.raw.size = U64::new(new_size);
         if let Some(now) = now {

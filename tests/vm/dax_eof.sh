@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# The end of the file, under mappings.
+# The end of the file, under mappings; and under those that go through the page cache.
 . "${0%/*}/lib.sh"
 
-exec rdax-dax-test eof
+must rdax-dax-test eof
+must umount "$MNT"
+must mount -t rdax -o dax=never "$PMEM" "$MNT"
+must rdax-dax-test eof
