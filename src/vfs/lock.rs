@@ -155,7 +155,7 @@ impl MountLock {
         let sb = sb.as_raw();
         // SAFETY: the super block outlives what is kept beside it; `drop` matches.
         let taken = unsafe { bindings::down_read_trylock(&raw mut (*sb).s_umount) } != 0;
-        taken.then_some(MountLock(sb))
+        taken.then(|| MountLock(sb))
     }
 
     /// Whether the file system is writable and not frozen.
