@@ -38,9 +38,12 @@ u64 rdax_siphash24(const u8 key[16], const void *data, size_t len);
 
 /* vfs: locks */
 void rdax_mutex_lock_nested(struct mutex *lock, unsigned int subclass);
+bool rdax_mutex_trylock(struct mutex *lock);
 void rdax_inode_lock(struct inode *inode);
+bool rdax_inode_trylock(struct inode *inode);
 void rdax_inode_unlock(struct inode *inode);
 void rdax_inode_lock_shared(struct inode *inode);
+bool rdax_inode_trylock_shared(struct inode *inode);
 void rdax_inode_unlock_shared(struct inode *inode);
 void rdax_filemap_invalidate_lock(struct address_space *mapping);
 void rdax_filemap_invalidate_unlock(struct address_space *mapping);
@@ -97,7 +100,8 @@ void rdax_folio_mark_uptodate(struct folio *folio);
 void rdax_folio_put(struct folio *folio);
 
 /* vfs: super blocks */
-void rdax_set_uuid(struct super_block *sb, const u8 uuid[16]);
+void rdax_set_names(struct super_block *sb, const u8 uuid[16]);
+void rdax_report_damage(struct super_block *sb, int error);
 void rdax_fc_error(struct fs_context *fc, const char *message);
 void rdax_panic(const char *name) __noreturn;
 bool rdax_printk_ratelimit(void);
@@ -176,8 +180,11 @@ const unsigned int RDAX_S_IMMUTABLE = S_IMMUTABLE;
 const unsigned int RDAX_S_APPEND = S_APPEND;
 const unsigned int RDAX_S_NOATIME = S_NOATIME;
 const unsigned int RDAX_FOP_MMAP_SYNC = FOP_MMAP_SYNC;
+const unsigned int RDAX_FOP_BUFFER_WASYNC = FOP_BUFFER_WASYNC;
 const unsigned int RDAX_SLAB_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
 const int RDAX_IOCB_DIRECT = IOCB_DIRECT;
+const int RDAX_IOCB_NOWAIT = IOCB_NOWAIT;
+const int RDAX_IOCB_DSYNC = IOCB_DSYNC;
 const xa_mark_t RDAX_XA_MARK_1 = XA_MARK_1;
 const xa_mark_t RDAX_XA_PRESENT = XA_PRESENT;
 const int RDAX_I_DIRTY_SYNC = I_DIRTY_SYNC;

@@ -4,6 +4,7 @@
  */
 #include <linux/badblocks.h>
 #include <linux/mm.h>
+#include <linux/fserror.h>
 #include <linux/huge_mm.h>
 #include <linux/leafops.h>
 #include <linux/list_lru.h>
@@ -50,9 +51,19 @@ void rdax_mutex_lock_nested(struct mutex *lock, unsigned int subclass)
 	mutex_lock_nested(lock, subclass);
 }
 
+bool rdax_mutex_trylock(struct mutex *lock)
+{
+	return mutex_trylock(lock);
+}
+
 void rdax_inode_lock(struct inode *inode)
 {
 	inode_lock(inode);
+}
+
+bool rdax_inode_trylock(struct inode *inode)
+{
+	return inode_trylock(inode);
 }
 
 void rdax_inode_unlock(struct inode *inode)
@@ -63,6 +74,11 @@ void rdax_inode_unlock(struct inode *inode)
 void rdax_inode_lock_shared(struct inode *inode)
 {
 	inode_lock_shared(inode);
+}
+
+bool rdax_inode_trylock_shared(struct inode *inode)
+{
+	return inode_trylock_shared(inode);
 }
 
 void rdax_inode_unlock_shared(struct inode *inode)
@@ -181,7 +197,7 @@ dev_t rdax_decode_dev(u32 dev)
 
 void rdax_set_open_direct(struct file *file)
 {
-	file->f_mode |= FMODE_CAN_ODIRECT;
+	file->f_mode |= FMODE_CAN_ODIRECT | FMODE_NOWAIT;
 }
 
 void rdax_set_cached_link(struct inode *inode, char *link, int len)
@@ -290,9 +306,16 @@ void rdax_folio_put(struct folio *folio)
 
 /* vfs: super blocks */
 
-void rdax_set_uuid(struct super_block *sb, const u8 uuid[16])
+/* What FS_IOC_GETFSUUID and FS_IOC_GETFSSYSFSPATH tell. */
+void rdax_set_names(struct super_block *sb, const u8 uuid[16])
 {
 	super_set_uuid(sb, uuid, 16);
+	super_set_sysfs_name_bdev(sb);
+}
+
+void rdax_report_damage(struct super_block *sb, int error)
+{
+	fserror_report_metadata(sb, error, GFP_NOFS);
 }
 
 /* For who holds the context open (fsopen(2)); a caller of mount(2) has none to read. */

@@ -191,6 +191,11 @@ impl DirectMap {
         first / PAGE..end.div_ceil(PAGE)
     }
 
+    /// Whether a fence is an `sfence` and no more: it does not wait.
+    pub fn is_synchronous(&self) -> bool {
+        self.synchronous
+    }
+
     /// Keeps the device from going away, for work that may sleep or uses its struct pages. `None`
     /// if it is gone.
     pub fn access(&self) -> Option<Access> {

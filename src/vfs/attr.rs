@@ -33,6 +33,12 @@ impl AttrOperations for Attributes {
         unsafe { bindings::generic_fillattr(idmap.as_raw(), mask, info.as_vfs(), stat) };
         stat.btime = info.born().into();
         stat.result_mask |= bindings::STATX_BTIME;
+        if mask & bindings::STATX_DIOALIGN != 0 && info.is(bindings::S_IFREG) {
+            // O_DIRECT copies, from and to anywhere.
+            stat.dio_mem_align = 1;
+            stat.dio_offset_align = 1;
+            stat.result_mask |= bindings::STATX_DIOALIGN;
+        }
         // The VFS adds STATX_ATTR_DAX.
         flags::fill_stat(info, stat);
         Ok(())

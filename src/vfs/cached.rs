@@ -27,7 +27,7 @@ use super::allocate::{self, zero_edge, Blocks};
 use super::file::Regular;
 use super::inode::InodeInfo;
 use super::io;
-use super::lock::{Exclusive, InvalidateLock};
+use super::lock::{Exclusive, InvalidateLock, SharedInodeLock};
 use super::object::File;
 use super::table::cache::{CacheOperations, CacheTable, LockedPage};
 use super::table::file::{FileOperations, FileTable, Kiocb, RegularTable};
@@ -125,6 +125,10 @@ fn count(done: isize) -> Result<usize> {
 /// Writes all of `from`, at the position of `iocb`.
 fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
     let info = inode.info();
+    if iocb.is_nowait() {
+        // Of O_DIRECT alone: the VFS refuses it for all else. It would wait for write-back.
+        return Err(EAGAIN);
+    }
     let (start, end) = (iocb.pos(), iocb.pos().saturating_add(from.len() as u64));
     if start > info.i_size() {
         grow(inode, start)?;
@@ -253,6 +257,12 @@ pub fn flush_and_drop<'a>(inode: Exclusive<'a>, start: u64) -> Result<Invalidate
 }
 
 impl CacheOperations for Cached {
+    fn block(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
+        let _size_stays = SharedInodeLock::new(info);
+        settle_to(info, info.i_size())?;
+        io::block_of(info, index)
+    }
+
     fn read(info: &InodeInfo, index: u64, bytes: &mut [u8]) -> Result {
         let sb = info.sb();
         sb.check_alive()?;

@@ -27,7 +27,7 @@ static INODE: InodeTable = InodeTable::new(bindings::inode_operations {
 
 static FILE: FileTable = FileTable::new(bindings::file_operations {
     // Every allocation is durable before a page of it is mapped writable: what MAP_SYNC promises.
-    fop_flags: bindings::RDAX_FOP_MMAP_SYNC,
+    fop_flags: bindings::RDAX_FOP_MMAP_SYNC | bindings::RDAX_FOP_BUFFER_WASYNC,
     get_unmapped_area: Some(bindings::thp_get_unmapped_area),
     splice_read: Some(bindings::copy_splice_read),
     splice_write: Some(bindings::iter_file_splice_write),

@@ -23,6 +23,7 @@ use kernel::prelude::*;
 
 use super::inode::InodeInfo;
 use super::lock::{Exclusive, InodeLock, SharedInodeLock};
+use super::meta::MetaGuard;
 use super::table::file::Kiocb;
 use crate::mutate::mutated;
 use crate::volume::alloc::Want;
@@ -73,16 +74,44 @@ fn done(total: usize, result: Result) -> Result<usize> {
     }
 }
 
+/// Whether a call may wait for locks and transactions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    May,
+    /// It fails with `EAGAIN` instead.
+    MustNot,
+}
+
+impl Wait {
+    fn of(iocb: &Kiocb) -> Self {
+        match iocb.is_nowait() {
+            true => Wait::MustNot,
+            false => Wait::May,
+        }
+    }
+
+    /// The volume's view of the inode.
+    fn meta(self, info: &InodeInfo) -> Result<MetaGuard<'_>> {
+        match self {
+            Wait::May => Ok(info.meta()),
+            Wait::MustNot => info.meta.try_get().ok_or(EAGAIN),
+        }
+    }
+}
+
 /// `->read_iter`.
 pub fn read(iocb: &mut Kiocb, to: &mut IovIterDest<'_>) -> Result<usize> {
     if to.is_empty() {
         return Ok(0);
     }
-    let (mut pos, mut total) = (iocb.pos(), 0);
+    let (mut pos, mut total, wait) = (iocb.pos(), 0, Wait::of(iocb));
     let result = {
         let info = iocb.file().inode();
-        let _blocks_stay = SharedInodeLock::new(info);
-        read_locked(info, to, &mut pos, &mut total)
+        let _blocks_stay = match wait {
+            Wait::May => SharedInodeLock::new(info),
+            Wait::MustNot => SharedInodeLock::try_new(info).ok_or(EAGAIN)?,
+        };
+        read_locked(info, to, &mut pos, &mut total, wait)
     };
     iocb.set_pos(pos);
     iocb.file().accessed();
@@ -95,6 +124,7 @@ fn read_locked(
     to: &mut IovIterDest<'_>,
     pos: &mut u64,
     total: &mut usize,
+    wait: Wait,
 ) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
@@ -109,7 +139,7 @@ fn read_locked(
             return Err(EINTR);
         }
         let map = {
-            let meta = info.meta();
+            let meta = wait.meta(info)?;
             sb.check(sb.volume.map(&meta, *pos / BLOCK, blocks(*pos, want)))?
         };
         let want = want.min(map.file_blocks() * BLOCK - *pos % BLOCK) as usize;
@@ -137,6 +167,9 @@ fn read_locked(
 /// `->write_iter`.
 pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
     write_with(iocb, from, |inode, iocb, from| {
+        if iocb.is_nowait() {
+            overwrites(inode.info(), iocb, from.len() as u64)?;
+        }
         store(inode, iocb.pos(), from)
     })
 }
@@ -150,7 +183,10 @@ pub fn write_with(
 ) -> Result<usize> {
     let (start, written) = {
         let file = iocb.file();
-        let lock = InodeLock::new(file.inode());
+        let lock = match Wait::of(iocb) {
+            Wait::May => InodeLock::new(file.inode()),
+            Wait::MustNot => InodeLock::try_new(file.inode()).ok_or(EAGAIN)?,
+        };
         file.inode().sb().check_writable()?;
         // Cuts `from` to the limits, and moves the position for O_APPEND.
         // SAFETY: both are the caller's, lent for the call, and the inode is locked.
@@ -171,6 +207,40 @@ pub fn write_with(
     // CAST: an errno is small.
     to_result(synced.min(0) as i32)?;
     Ok(written)
+}
+
+/// Fails with `EAGAIN` unless a write of `len` bytes takes no waiting: it stores to blocks that are data of
+/// the file already, and nothing but an `sfence` completes it.
+fn overwrites(info: &InodeInfo, iocb: &Kiocb, len: u64) -> Result {
+    let sb = info.sb();
+    let end = iocb.pos().checked_add(len).ok_or(EFBIG)?;
+    if end > info.i_size() || iocb.is_sync() || !sb.volume.pmem().is_synchronous() {
+        return Err(EAGAIN);
+    }
+    let meta = Wait::MustNot.meta(info)?;
+    let (mut block, last) = (iocb.pos() / BLOCK, end.div_ceil(BLOCK));
+    while block < last {
+        match sb.check(sb.volume.map(&meta, block, last - block))? {
+            Map::Run { len, .. } => block += len,
+            Map::Hole { .. } | Map::Unwritten { .. } => return Err(EAGAIN),
+        }
+    }
+    Ok(())
+}
+
+/// The block that holds block `index` of the file, for who asks where a file is (`FIBMAP`). `None` for
+/// what reads as zeros whatever is there.
+pub fn block_of(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
+    let sb = info.sb();
+    sb.check_alive()?;
+    if index >= info.i_size().div_ceil(BLOCK) {
+        return Ok(None);
+    }
+    let meta = info.meta();
+    match sb.check(sb.volume.map(&meta, index, 1))? {
+        Map::Run { block, .. } => Ok(Some(block)),
+        Map::Hole { .. } | Map::Unwritten { .. } => Ok(None),
+    }
 }
 
 /// As [`ended_early`], for what is written.

@@ -19,6 +19,9 @@ type Label = [u8; 256];
 const FS_IOC_SHUTDOWN: u32 = _IOR::<u32>(b'X' as u32, 125);
 const FS_IOC_GETFSLABEL: u32 = _IOR::<Label>(0x94, 49);
 const FS_IOC_SETFSLABEL: u32 = _IOW::<Label>(0x94, 50);
+/// `FS_IOC_GETVERSION` of linux/fs.h, and what programs of 32 bits call it. Both want an `int`.
+const FS_IOC_GETVERSION: u32 = _IOR::<u64>(b'v' as u32, 1);
+const FS_IOC32_GETVERSION: u32 = _IOR::<u32>(b'v' as u32, 1);
 /// `FITRIM` of linux/fs.h; the argument is three 64-bit numbers.
 const FITRIM: u32 = _IOWR::<[u64; 3]>(b'X' as u32, 121);
 
@@ -28,6 +31,7 @@ pub fn ioctl(file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
         FS_IOC_SHUTDOWN => shutdown::ioctl(file.inode().sb(), arg)?,
         FS_IOC_GETFSLABEL => get_label(file, arg)?,
         FS_IOC_SETFSLABEL => set_label(file, arg)?,
+        FS_IOC_GETVERSION | FS_IOC32_GETVERSION => get_version(file, arg)?,
         // Persistent memory has no use for it.
         FITRIM => return Err(EOPNOTSUPP),
         _ => return Err(ENOTTY),
@@ -43,6 +47,14 @@ fn get_label(file: &File, arg: UserPtr) -> Result {
     UserSlice::new(arg, bytes.len())
         .writer()
         .write_slice(&bytes)
+}
+
+fn get_version(file: &File, arg: UserPtr) -> Result {
+    let info = file.inode();
+    info.sb().check_alive()?;
+    UserSlice::new(arg, size_of::<u32>())
+        .writer()
+        .write_slice(&info.generation().to_ne_bytes())
 }
 
 fn set_label(file: &File, arg: UserPtr) -> Result {

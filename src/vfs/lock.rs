@@ -50,6 +50,12 @@ impl<'a> InodeLock<'a> {
         InodeLock(info)
     }
 
+    /// Takes the lock if that takes no waiting.
+    pub fn try_new(info: &'a InodeInfo) -> Option<Self> {
+        // SAFETY: as in `new`.
+        unsafe { bindings::rdax_inode_trylock(info.as_vfs()) }.then(|| InodeLock(info))
+    }
+
     /// The proof, as long as the guard lives.
     pub fn exclusive(&self) -> Exclusive<'_> {
         Exclusive(self.0)
@@ -72,6 +78,12 @@ impl<'a> SharedInodeLock<'a> {
         // SAFETY: the inode is alive; the guard releases what is taken here.
         unsafe { bindings::rdax_inode_lock_shared(info.as_vfs()) };
         SharedInodeLock(info)
+    }
+
+    /// Takes the lock if that takes no waiting.
+    pub fn try_new(info: &'a InodeInfo) -> Option<Self> {
+        // SAFETY: as in `new`.
+        unsafe { bindings::rdax_inode_trylock_shared(info.as_vfs()) }.then(|| SharedInodeLock(info))
     }
 }
 

@@ -68,6 +68,12 @@ impl MetaLock {
         self.lock(FRESH)
     }
 
+    /// Takes the lock, alone, if that takes no waiting.
+    pub fn try_get(&self) -> Option<MetaGuard<'_>> {
+        // SAFETY: initialised by `init_at`, the only way to make one; the guard unlocks.
+        unsafe { bindings::rdax_mutex_trylock(self.mutex.get()) }.then(|| MetaGuard(self))
+    }
+
     /// Waits for the lock, alone. The inode in it is not blank, since nobody else knows the inode
     /// before it is read or made.
     pub fn get(&self) -> MetaGuard<'_> {

@@ -199,6 +199,9 @@ impl SbInfo {
     /// Logs damage and follows `errors=`.
     fn damaged(&self, error: VolumeError) {
         let on_error = self.options().on_error;
+        // For fanotify (`FAN_FS_ERROR`).
+        // SAFETY: the super block is alive; the event is delivered by a work item.
+        unsafe { bindings::rdax_report_damage(self.as_raw(), -error.errno()) };
         // SAFETY: takes a lock of its own only.
         if unsafe { bindings::rdax_printk_ratelimit() } {
             pr_err!("{}: {error}; run fsck.rdax\n", self.name());
@@ -306,7 +309,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         (*raw).s_time_gran = 1;
         (*raw).s_time_min = i64::MIN;
         (*raw).s_time_max = i64::MAX;
-        bindings::rdax_set_uuid(raw, uuid.as_ptr());
+        bindings::rdax_set_names(raw, uuid.as_ptr());
         bindings::sb_set_blocksize(raw, BLOCK as i32)
     };
     // SAFETY: `put` detaches it.

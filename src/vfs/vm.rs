@@ -20,6 +20,7 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 
 use super::inode::InodeInfo;
+use super::io;
 use crate::dax::{self, fault};
 use crate::{bindings, dax::page::Page};
 
@@ -178,6 +179,7 @@ static VM_OPERATIONS: Table<vm_operations_struct> = Table(vm_operations_struct {
 static ADDRESS_SPACE_OPERATIONS: Table<address_space_operations> =
     Table(address_space_operations {
         dirty_folio: Some(aops_dirty_folio),
+        bmap: Some(aops_bmap),
         ..pin_init::zeroed()
     });
 
@@ -233,6 +235,18 @@ unsafe extern "C" fn vm_pfn_mkwrite(vmf: *mut vm_fault) -> vm_fault_t {
 /// Called by the memory manager, with a fault in a mapping of an rdax file.
 unsafe extern "C" fn vm_map_pages(_: *mut vm_fault, _start: usize, _end: usize) -> vm_fault_t {
     0
+}
+
+/// `address_space_operations.bmap`, for `FIBMAP`, which takes 0 for a hole. (swapon(2) is not misled by it:
+/// it wants files that go through the page cache.)
+///
+/// # Safety
+///
+/// Called by the kernel, with the mapping of an rdax inode that is alive.
+unsafe extern "C" fn aops_bmap(mapping: *mut address_space, index: u64) -> u64 {
+    // SAFETY: by the caller.
+    let info = unsafe { InodeInfo::from_vfs((*mapping).host) };
+    io::block_of(info, index).ok().flatten().unwrap_or(0)
 }
 
 /// `address_space_operations.dirty_folio`: a dirty entry was zapped, or a pin wrote to the page.

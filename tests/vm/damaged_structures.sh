@@ -93,6 +93,29 @@ hostile 'size of a symlink' "$link" 8 8 $(((1 << 63) - 4096)) readlink -v "$MNT/
 hostile 'size of a symlink' "$link" 8 8 5000 readlink -v "$MNT/link"
 hostile 'size of a file' "$holes" 8 8 0x8000000000000000 cat "$MNT/holes"
 hostile 'nanoseconds' "$holes" 40 4 1000000000 stat "$MNT/holes"
+# Who asks fanotify for errors of the file system, is told.
+reported() {
+	python3 - "$MNT" "$MNT/holes" <<'PY'
+import ctypes, os, select, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+FAN_REPORT_FID, FAN_MARK_ADD, FAN_MARK_FILESYSTEM, FAN_FS_ERROR = 0x200, 1, 0x100, 0x8000
+fd = libc.fanotify_init(FAN_REPORT_FID, os.O_RDONLY)
+assert fd >= 0, os.strerror(ctypes.get_errno())
+mark = libc.fanotify_mark
+mark.argtypes = [ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, ctypes.c_int, ctypes.c_char_p]
+done = mark(fd, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, FAN_FS_ERROR, -100, sys.argv[1].encode())
+assert done == 0, os.strerror(ctypes.get_errno())
+try:
+    os.stat(sys.argv[2])
+except OSError as error:
+    print(error.strerror)
+assert select.select([fd], [], [], 10)[0], "no event"
+mask = struct.unpack_from("=IBBHQ", os.read(fd, 4096))[4]
+assert mask & FAN_FS_ERROR, mask
+sys.exit(1)
+PY
+}
+hostile 'nanoseconds' "$holes" 40 4 2000000000 reported
 hostile 'depth of a tree' "$holes" 60 1 200 cat "$MNT/holes"
 
 # Without a journal or an inode table nothing can be served: it is refused, and says why.

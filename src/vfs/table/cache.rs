@@ -10,8 +10,8 @@ use core::marker::PhantomData;
 use core::ptr::{null_mut, NonNull};
 
 use kernel::bindings::{
-    address_space, address_space_operations, folio, vm_fault, vm_fault_t, vm_operations_struct,
-    writeback_control,
+    address_space, address_space_operations, folio, swap_info_struct, vm_fault, vm_fault_t,
+    vm_operations_struct, writeback_control,
 };
 use kernel::error::from_result;
 use kernel::ffi::{c_int, c_uint, c_void};
@@ -20,6 +20,7 @@ use kernel::prelude::*;
 use super::Table;
 use crate::bindings;
 use crate::vfs::inode::InodeInfo;
+use crate::vfs::object::File;
 use crate::vfs::vm::{Fault, FaultResult};
 use crate::volume::format::BLOCK;
 
@@ -81,6 +82,9 @@ impl LockedPage {
 
 /// What a file that goes through the page cache does for its pages.
 pub trait CacheOperations {
+    /// The block of page `index`, once what is in the cache is on the media; `None` if it has none.
+    fn block(info: &InodeInfo, index: u64) -> Result<Option<u64>>;
+
     /// Reads page `index` into `bytes`: zeroes where the file has nothing.
     fn read(info: &InodeInfo, index: u64, bytes: &mut [u8]) -> Result;
 
@@ -117,6 +121,8 @@ impl<T: CacheOperations> CacheTable<T> {
             write_end: Some(Self::write_end),
             migrate_folio: Some(bindings::filemap_migrate_folio),
             error_remove_folio: Some(bindings::generic_error_remove_folio),
+            bmap: Some(Self::bmap),
+            swap_activate: Some(Self::swap_activate),
             ..pin_init::zeroed()
         })
     }
@@ -129,6 +135,31 @@ impl<T: CacheOperations> CacheTable<T> {
             page_mkwrite: Some(Self::page_mkwrite),
             ..pin_init::zeroed()
         })
+    }
+
+    /// # Safety
+    ///
+    /// `->bmap`, called for `FIBMAP`, which takes 0 for a hole.
+    unsafe extern "C" fn bmap(mapping: *mut address_space, index: u64) -> u64 {
+        // SAFETY: the mapping is that of an inode in use.
+        let info = unsafe { InodeInfo::from_vfs((*mapping).host) };
+        T::block(info, index).ok().flatten().unwrap_or(0)
+    }
+
+    /// # Safety
+    ///
+    /// `->swap_activate`, called by swapon(2), which would use the blocks behind the back of the file
+    /// system otherwise.
+    unsafe extern "C" fn swap_activate(
+        _: *mut swap_info_struct,
+        file: *mut bindings::file,
+        _: *mut bindings::sector_t,
+    ) -> c_int {
+        // SAFETY: the file is open.
+        let file = unsafe { File::from_raw(file) };
+        let name = file.inode().sb().name();
+        pr_err!("{name}: a file cannot be swap space here\n");
+        EOPNOTSUPP.to_errno()
     }
 
     /// # Safety

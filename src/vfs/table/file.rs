@@ -59,6 +59,18 @@ impl Kiocb {
         unsafe { (*self.as_raw()).ki_flags & bindings::RDAX_IOCB_DIRECT != 0 }
     }
 
+    /// Whether it must not wait, but fail with `EAGAIN` (`RWF_NOWAIT`, io_uring).
+    pub fn is_nowait(&self) -> bool {
+        // SAFETY: the control block is ours for the call.
+        unsafe { (*self.as_raw()).ki_flags & bindings::RDAX_IOCB_NOWAIT != 0 }
+    }
+
+    /// Whether what is written has to be synced before the call returns.
+    pub fn is_sync(&self) -> bool {
+        // SAFETY: the control block is ours for the call.
+        unsafe { (*self.as_raw()).ki_flags & bindings::RDAX_IOCB_DSYNC != 0 }
+    }
+
     /// Moves the position to byte `pos`.
     pub fn set_pos(&mut self, pos: u64) {
         let pos = i64::try_from(pos).unwrap_or(i64::MAX);
@@ -118,7 +130,7 @@ impl<T: FileOperations> RegularTable<T> {
     /// `->open`, called by the VFS.
     unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
         // SAFETY: both are alive. O_DIRECT works on all files, and is what reads and writes of DAX
-        // files are anyway.
+        // files are anyway; neither has to wait for a device.
         let (info, opened) = unsafe {
             bindings::rdax_set_open_direct(file);
             let opened = bindings::generic_file_open(inode, file);

@@ -7,6 +7,7 @@
 //! line for each scenario; exits with 0 if all of the group passed.
 
 mod aging;
+mod answers;
 mod calls;
 mod concurrent;
 mod counters;
@@ -60,8 +61,9 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 20] = [
+const GROUPS: [(&str, &[Scenario]); 21] = [
     ("sync", sync::SCENARIOS),
+    ("answers", answers::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
