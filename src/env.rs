@@ -4,13 +4,16 @@
 //! counters, checksums. The host tools implement the same names with the standard library.
 //!
 //! Memory is allocated without recursing into file systems: the volume allocates with its locks
-//! held, and reclaim may evict an inode of this very file system, which takes them.
+//! held, and reclaim may evict an inode of this very file system, which takes them. What grows is
+//! charged to the memory cgroup of the task, unless that has no memory left at this moment: what would
+//! give it some may need those locks, and the task must not be killed for that.
 
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 
+use kernel::alloc::flags::{GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_NOWAIT};
 use kernel::alloc::kvec::PushError;
-use kernel::alloc::{flags::GFP_KERNEL, AllocError, KBox, KVVec};
+use kernel::alloc::{AllocError, Flags, KBox, KVVec};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::{LockClassKey, Mutex, MutexGuard};
@@ -49,6 +52,12 @@ pub fn nofs<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Runs `f`, an allocation with the flags that it is given; again, with others, if it fails.
+fn charged<T>(mut f: impl FnMut(Flags) -> Result<T, AllocError>) -> Result<T, AllocError> {
+    let at_once = GFP_NOWAIT | (GFP_KERNEL_ACCOUNT & !GFP_KERNEL);
+    f(at_once).or_else(|_| nofs(|| f(GFP_KERNEL)))
+}
+
 /// A growable array whose growth can fail.
 #[derive(Debug)]
 pub struct Vec<T>(ManuallyDrop<KVVec<T>>);
@@ -78,7 +87,7 @@ impl<T> Vec<T> {
 
     /// An empty array with room for `n`.
     pub fn with_capacity(n: usize) -> Result<Self, NoMemory> {
-        let vec = nofs(|| KVVec::with_capacity(n, GFP_KERNEL))?;
+        let vec = charged(|flags| KVVec::with_capacity(n, flags))?;
         Ok(Vec(ManuallyDrop::new(vec)))
     }
 
@@ -87,14 +96,18 @@ impl<T> Vec<T> {
         if self.0.capacity() - self.0.len() >= n {
             return Ok(());
         }
-        Ok(nofs(|| self.0.reserve(n, GFP_KERNEL))?)
+        Ok(charged(|flags| self.0.reserve(n, flags))?)
     }
 
     /// Appends `value`.
     pub fn push(&mut self, value: T) -> Result<(), NoMemory> {
         match self.0.push_within_capacity(value) {
             Ok(()) => Ok(()),
-            Err(PushError(value)) => Ok(nofs(|| self.0.push(value, GFP_KERNEL))?),
+            Err(PushError(value)) => {
+                charged(|flags| self.0.reserve(1, flags))?;
+                // There is room.
+                Ok(self.0.push(value, GFP_NOWAIT)?)
+            }
         }
     }
 
@@ -123,14 +136,15 @@ impl<T> Vec<T> {
         T: Copy,
     {
         self.reserve(items.len())?;
-        Ok(self.0.extend_from_slice(items, GFP_KERNEL)?)
+        // There is room.
+        Ok(self.0.extend_from_slice(items, GFP_NOWAIT)?)
     }
 }
 
 impl Vec<u8> {
     /// `n` zero bytes.
     pub fn zeroed(n: usize) -> Result<Self, NoMemory> {
-        let vec = nofs(|| KVVec::from_elem(0, n, GFP_KERNEL))?;
+        let vec = charged(|flags| KVVec::from_elem(0, n, flags))?;
         Ok(Vec(ManuallyDrop::new(vec)))
     }
 }

@@ -19,12 +19,14 @@
 #include <linux/fs_context.h>
 #include <linux/fs_parser.h>
 #include <linux/libnvdimm.h>
+#include <linux/list_lru.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 #include <linux/rmap.h>
 #include <linux/seq_file.h>
+#include <linux/shrinker.h>
 #include <linux/statfs.h>
 #include <linux/xarray.h>
 
@@ -78,6 +80,16 @@ int rdax_security_inode_init_security(struct inode *inode, struct inode *dir,
 							const struct xattr *xattrs,
 							void *data),
 				      void *data);
+
+/* vfs: what is given back when memory is short */
+void rdax_init_list_head(struct list_head *links);
+int rdax_list_lru_init(struct list_lru *lru, struct shrinker *shrinker);
+void *rdax_alloc_lru(struct kmem_cache *cache, struct list_lru *lru);
+unsigned long rdax_list_lru_count(struct list_lru *lru, struct shrink_control *sc);
+unsigned long rdax_list_lru_walk(struct list_lru *lru, struct shrink_control *sc,
+				 enum lru_status (*isolate)(struct list_head *item,
+							    struct list_lru_one *list, void *arg),
+				 void *arg);
 
 /* vfs: files and directories */
 const struct qstr *rdax_dentry_name(const struct dentry *dentry);
@@ -137,6 +149,8 @@ void rdax_sb_start_pagefault(struct super_block *sb);
 void rdax_sb_end_pagefault(struct super_block *sb);
 void rdax_filemap_invalidate_lock_shared(struct address_space *mapping);
 void rdax_filemap_invalidate_unlock_shared(struct address_space *mapping);
+bool rdax_filemap_invalidate_trylock(struct address_space *mapping);
+void rdax_init_rwsem(struct rw_semaphore *lock);
 bool rdax_mapping_writably_mapped(const struct address_space *mapping);
 
 /* dax: work */
@@ -144,7 +158,6 @@ void rdax_init_delayed_work(struct delayed_work *work, work_func_t func);
 
 /* dax: the tree of chunks */
 void rdax_xa_init(struct xarray *xa);
-bool rdax_xa_empty(const struct xarray *xa);
 bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark);
 
 /* dax: pages */
@@ -166,6 +179,7 @@ int rdax_folio_wait_idle(struct folio *folio, bool interruptible);
 void rdax_make_huge(struct page *page);
 bool rdax_pmd_is_huge(const struct vm_fault *vmf);
 bool rdax_pmd_is_none(const struct vm_fault *vmf);
+void rdax_install_page_table(struct vm_fault *vmf);
 void rdax_clear_pte_marker(struct vm_fault *vmf);
 void rdax_mapping_set_error(struct address_space *mapping, int error);
 
@@ -182,6 +196,8 @@ const unsigned int RDAX_S_NOATIME = S_NOATIME;
 const unsigned int RDAX_FOP_MMAP_SYNC = FOP_MMAP_SYNC;
 const unsigned int RDAX_FOP_BUFFER_WASYNC = FOP_BUFFER_WASYNC;
 const unsigned int RDAX_SLAB_FLAGS = SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT;
+const unsigned int RDAX_SHRINKER_FLAGS = SHRINKER_MEMCG_AWARE | SHRINKER_NUMA_AWARE;
+const gfp_t RDAX_GFP_FS = __GFP_FS;
 const int RDAX_IOCB_DIRECT = IOCB_DIRECT;
 const int RDAX_IOCB_NOWAIT = IOCB_NOWAIT;
 const int RDAX_IOCB_DSYNC = IOCB_DSYNC;

@@ -15,6 +15,7 @@
 #include <linux/sched/signal.h>
 #include <linux/security.h>
 #include <linux/set_memory.h>
+#include <linux/shrinker.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
 #include <linux/srcu.h>
@@ -22,6 +23,7 @@
 #include <linux/wait_bit.h>
 
 #include <asm/asm.h>
+#include <asm/pgalloc.h>
 
 #include "bindings.h"
 
@@ -221,6 +223,37 @@ int rdax_security_inode_init_security(struct inode *inode, struct inode *dir,
 				      const initxattrs initxattrs, void *data)
 {
 	return security_inode_init_security(inode, dir, name, initxattrs, data);
+}
+
+/* vfs: what is given back when memory is short */
+
+void rdax_init_list_head(struct list_head *links)
+{
+	INIT_LIST_HEAD(links);
+}
+
+int rdax_list_lru_init(struct list_lru *lru, struct shrinker *shrinker)
+{
+	return list_lru_init_memcg(lru, shrinker);
+}
+
+/* The lists of the memory cgroup that the object is charged to are made as well. */
+void *rdax_alloc_lru(struct kmem_cache *cache, struct list_lru *lru)
+{
+	return kmem_cache_alloc_lru(cache, lru, GFP_KERNEL);
+}
+
+unsigned long rdax_list_lru_count(struct list_lru *lru, struct shrink_control *sc)
+{
+	return list_lru_shrink_count(lru, sc);
+}
+
+unsigned long rdax_list_lru_walk(struct list_lru *lru, struct shrink_control *sc,
+				 enum lru_status (*isolate)(struct list_head *item,
+							    struct list_lru_one *list, void *arg),
+				 void *arg)
+{
+	return list_lru_shrink_walk(lru, sc, isolate, arg);
 }
 
 /* vfs: files and directories */
@@ -528,6 +561,16 @@ void rdax_filemap_invalidate_unlock_shared(struct address_space *mapping)
 	filemap_invalidate_unlock_shared(mapping);
 }
 
+bool rdax_filemap_invalidate_trylock(struct address_space *mapping)
+{
+	return down_write_trylock(&mapping->invalidate_lock);
+}
+
+void rdax_init_rwsem(struct rw_semaphore *lock)
+{
+	init_rwsem(lock);
+}
+
 bool rdax_mapping_writably_mapped(const struct address_space *mapping)
 {
 	return mapping_writably_mapped(mapping);
@@ -537,12 +580,7 @@ bool rdax_mapping_writably_mapped(const struct address_space *mapping)
 
 void rdax_xa_init(struct xarray *xa)
 {
-	xa_init(xa);
-}
-
-bool rdax_xa_empty(const struct xarray *xa)
-{
-	return xa_empty(xa);
+	xa_init_flags(xa, XA_FLAGS_ACCOUNT);
 }
 
 bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark)
@@ -676,6 +714,28 @@ bool rdax_pmd_is_huge(const struct vm_fault *vmf)
 bool rdax_pmd_is_none(const struct vm_fault *vmf)
 {
 	return pmd_none(pmdp_get_lockless(vmf->pmd));
+}
+
+/*
+ * Puts the page table in place that the memory manager has allocated for the fault, where no lock of
+ * the file system was held: or the insertion of a page would allocate another one.
+ */
+void rdax_install_page_table(struct vm_fault *vmf)
+{
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	spinlock_t *lock;
+
+	if (!vmf->prealloc_pte)
+		return;
+	lock = pmd_lock(mm, vmf->pmd);
+	if (pmd_none(*vmf->pmd)) {
+		mm_inc_nr_ptes(mm);
+		/* What is in the table is seen before the table: see pmd_install(). */
+		smp_wmb();
+		pmd_populate(mm, vmf->pmd, vmf->prealloc_pte);
+		vmf->prealloc_pte = NULL;
+	}
+	spin_unlock(lock);
 }
 
 /*

@@ -26,11 +26,11 @@ use kernel::bindings::{
 use kernel::prelude::*;
 
 use super::layout::{split_huge, unmap, unmap_zeroes};
-use super::owner::own_chunk;
+use super::owner::own;
 use super::page::Page;
 use super::page_set::{PageSet, PAGES};
 use super::sync::sample;
-use super::tracker::{split, table_for, Chunk, State};
+use super::tracker::{split, table, Chunk, State, Table};
 use super::{tag, Entry};
 use crate::bindings;
 use crate::env::nofs;
@@ -108,22 +108,60 @@ pub fn code(error: Error) -> FaultResult {
     }
 }
 
-/// Maps the page, writable if `write`.
-fn map(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
+/// Runs `f` with the chunk of the page and the invalidate lock, shared. `None` if the page is past the
+/// end of the file.
+fn with_chunk(
+    fault: &Fault<'_>,
+    write: bool,
+    mut f: impl FnMut(&Chunk) -> Result<FaultResult>,
+) -> Result<Option<FaultResult>> {
     let info = fault.info();
-    let _invalidate = SharedInvalidateLock::new(info);
-    check_usable(info, write)?;
-    if fault.page() >= info.i_size().div_ceil(PAGE) {
-        return Ok(VM_FAULT_SIGBUS);
-    }
     let (index, _) = split(fault.page());
-    let chunk = own_chunk(info, index)?;
-    // Reclaim must not enter this file system: it evicts inodes, whose chunks and journal it locks.
-    nofs(|| map_in_chunk(fault, chunk, write))
+    let mut made = false;
+    loop {
+        {
+            let _invalidate = SharedInvalidateLock::new(info);
+            check_usable(info, write)?;
+            if fault.page() >= info.i_size().div_ceil(PAGE) {
+                return Ok(None);
+            }
+            if let Some(chunk) = info.tracker.chunk(index) {
+                own(info);
+                if !made {
+                    chunk.touch();
+                }
+                // Reclaim must not enter this file system: it evicts inodes, whose chunks and
+                // journal it locks.
+                return nofs(|| f(chunk)).map(Some);
+            }
+        }
+        // Without a lock: the memory may have to come from other chunks of this file.
+        info.tracker.make_chunk(index)?;
+        made = true;
+    }
 }
 
-/// Maps the page of `chunk`.
-fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultResult> {
+/// Maps the page, writable if `write`.
+fn map(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
+    let mut spare = None;
+    loop {
+        match with_chunk(fault, write, |chunk| {
+            map_in_chunk(fault, chunk, write, &mut spare)
+        }) {
+            // Made without a lock, as chunks are.
+            Err(error) if error == EAGAIN && spare.is_none() => spare = Some(table()?),
+            mapped => return Ok(mapped?.unwrap_or(VM_FAULT_SIGBUS)),
+        }
+    }
+}
+
+/// Maps the page of `chunk`. Fails with `EAGAIN` if that needs a table, and there is no `spare` one.
+fn map_in_chunk(
+    fault: &Fault<'_>,
+    chunk: &Chunk,
+    write: bool,
+    spare: &mut Option<Table>,
+) -> Result<FaultResult> {
     let info = fault.info();
     let sb = info.sb();
     let (_, page) = split(fault.page());
@@ -132,6 +170,7 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
         // Another thread was faster; if that does not do, the next fault is not huge.
         return Ok(VM_FAULT_NOPAGE);
     }
+    fault.install_page_table();
     fault.clear_marker();
     if write && state.is_huge() {
         // Of a huge folio, a zap of one page would make all of them dirty. That is right, too, and
@@ -156,7 +195,10 @@ fn map_in_chunk(fault: &Fault<'_>, chunk: &Chunk, write: bool) -> Result<FaultRe
     if sb.volume.pmem().is_bad(block, 1) {
         return Ok(VM_FAULT_HWPOISON);
     }
-    let table = table_for(&state, page, block)?;
+    let table = match state.needs_table(page, block) {
+        true => Some(spare.take().ok_or(EAGAIN)?),
+        false => None,
+    };
     let todo = state.map_block(page, block, table);
     if todo.unmap_zero {
         unmap(info.mapping(), fault.page(), fault.page());
@@ -225,14 +267,10 @@ fn fill_hole(
 /// Maps the 2 MiB around the page in one piece, writable if `write`.
 fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
     let info = fault.info();
-    let _invalidate = SharedInvalidateLock::new(info);
-    check_usable(info, write)?;
-    let (index, _) = split(fault.page());
-    let chunk = own_chunk(info, index)?;
-    if chunk.last_page() >= info.i_size().div_ceil(PAGE) {
-        return Ok(VM_FAULT_FALLBACK);
-    }
-    nofs(|| {
+    with_chunk(fault, write, |chunk| {
+        if chunk.last_page() >= info.i_size().div_ceil(PAGE) {
+            return Ok(VM_FAULT_FALLBACK);
+        }
         let mut state = chunk.lock();
         if !fault.is_unmapped_huge() && !fault.is_mapped_huge() {
             return Ok(VM_FAULT_FALLBACK);
@@ -263,6 +301,7 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
         }
         Ok(fault.insert_huge(page, write))
     })
+    .map(|mapped| mapped.unwrap_or(VM_FAULT_FALLBACK))
 }
 
 /// Makes a huge chunk of one that is not, if its pages are mapped nowhere, and its blocks in one

@@ -99,7 +99,7 @@ fn pages_of<'a>(state: &'a State, pages: &PageSet) -> impl Iterator<Item = (usiz
 }
 
 /// Forgets the pages `first..=last`; `each` takes a page from the file. None is mapped or pinned.
-fn forget(info: &InodeInfo, first: u64, last: u64, each: impl Fn(Page)) {
+pub(super) fn forget(info: &InodeInfo, first: u64, last: u64, each: impl Fn(Page)) {
     let pmem = info.sb().volume.pmem();
     for chunk in info.tracker.chunks(first, last, false) {
         let pages = chunk.clip(first, last);
@@ -135,6 +135,7 @@ pub fn hole_filled(info: &InodeInfo, first: u64, nr: u64) {
         return;
     }
     let last = first.saturating_add(nr - 1);
+    let _chunks_stay = info.tracker.stay();
     for chunk in info.tracker.chunks(first, last, false) {
         unmap_zeroes(info, chunk, &mut chunk.lock(), &chunk.clip(first, last));
     }
@@ -161,6 +162,7 @@ pub fn evict(info: &InodeInfo) -> bool {
         disown(info);
         return true;
     }
+    tracker.leave_list();
     let sb = info.sb();
     // With the device, its struct pages are gone, and the inode is no owner any more. As long as it
     // is, removal waits.
@@ -224,7 +226,7 @@ pub(super) fn unmap(mapping: *mut address_space, first: u64, last: u64) {
 }
 
 /// A page of `first..=last`, which are mapped nowhere, that is pinned.
-fn find_pinned(info: &InodeInfo, first: u64, last: u64) -> Option<Page> {
+pub(super) fn find_pinned(info: &InodeInfo, first: u64, last: u64) -> Option<Page> {
     let pmem = info.sb().volume.pmem();
     for chunk in info.tracker.chunks(first, last, false) {
         let state = chunk.lock();

@@ -14,7 +14,8 @@
 //! * [`chunk`], [`heat`], [`page_set`] and [`dirty_list`] are pure: state machines, which are
 //!   model-checked on the host.
 //! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
-//! * [`fault`], [`sync`], [`layout`], [`pins`] and [`failure`] are the edge to the memory manager.
+//! * [`fault`], [`sync`], [`layout`], [`pins`], [`reclaim`] and [`failure`] are the edge to the memory
+//!   manager.
 //!
 //! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
@@ -33,6 +34,7 @@ mod owner;
 pub mod page;
 mod page_set;
 pub mod pins;
+mod reclaim;
 mod sync;
 mod tracker;
 
@@ -42,7 +44,7 @@ pub use failure::{end_stores, unmap_all};
 pub use layout::{break_layout, evict, hole_filled};
 pub use pins::Pins;
 pub use sync::sync_range;
-pub use tracker::Tracker;
+pub use tracker::{Chunk, Tracker};
 
 use crate::mutate::mutated;
 use crate::vfs::inode::InodeInfo;

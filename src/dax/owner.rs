@@ -2,10 +2,8 @@
 
 //! Which inodes pages of the device belong to: removal of the device waits until there is none.
 
-use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
-use super::tracker::Chunk;
 use crate::vfs::inode::InodeInfo;
 
 /// Whether pages may belong to an inode.
@@ -23,15 +21,13 @@ impl Ownership {
     }
 }
 
-/// The chunk `index` of the file, with pages that may belong to the inode from now on. The caller has
-/// found the file system alive, and keeps removal of the device from the inode since then: by the
-/// invalidate lock, or that of the pins.
-pub(super) fn own_chunk(info: &InodeInfo, index: u64) -> Result<&Chunk> {
+/// Pages may belong to the inode from now on. The caller has found the file system alive, and keeps removal
+/// of the device from the inode since then: by the invalidate lock, or that of the pins.
+pub(super) fn own(info: &InodeInfo) {
     let Ownership(held) = &info.tracker.ownership;
     if held.load(Relaxed) == 0 && held.cmpxchg(0, 1, Full).is_ok() {
         info.sb().volume.pmem().add_owner();
     }
-    info.tracker.make_chunk(index)
 }
 
 /// No page belongs to the inode any more, and none will.

@@ -26,7 +26,7 @@ use kernel::time::msecs_to_jiffies;
 use kernel::types::Opaque;
 
 use super::left::{LeftBehind, Pinned};
-use super::owner::own_chunk;
+use super::owner::own;
 use super::page::Page;
 use super::page_set::PAGES;
 use super::tag;
@@ -115,6 +115,7 @@ pub(super) fn wait_for(sb: &SbInfo, pinned: &Pinned) {
 /// them. Called before others see the inode.
 pub fn adopt(info: &InodeInfo) -> Result {
     let sb = info.sb();
+    let _chunks_stay = info.tracker.stay();
     let mut all = sb.pins.left.lock();
     all.give_back(info.ino(), |pinned| {
         // With the lock held: removal of the device looks for them afterwards.
@@ -126,7 +127,9 @@ pub fn adopt(info: &InodeInfo) -> Result {
 
 fn adopt_page(info: &InodeInfo, pinned: &Pinned) -> Result {
     let (index, nth) = split(pinned.page);
-    let chunk = own_chunk(info, index)?;
+    own(info);
+    info.tracker.make_chunk(index)?;
+    let chunk = info.tracker.chunk(index).ok_or(ENOMEM)?;
     let mut state = chunk.lock();
     let page = Page::of_block(info.sb().volume.pmem(), pinned.block);
     // Whoever has it pinned may have stored to it.

@@ -13,7 +13,7 @@
 //! when it began is durable, whether its mapping still exists or not, and has moved the times of the
 //! file. Nothing outside the range is written back.
 
-use kernel::alloc::flags::GFP_KERNEL;
+use kernel::alloc::flags::{GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_NOWAIT};
 use kernel::alloc::KBox;
 use kernel::prelude::*;
 
@@ -64,6 +64,13 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
 
 /// Writes back the dirty pages among `first..=last`, and waits for other syncs that are at it.
 pub(super) fn write_back(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> Result {
+    let _chunks_stay = info.tracker.stay();
+    // Reclaim must not evict an inode meanwhile: it waits for who is at its chunks.
+    nofs(|| write_back_held(info, first, last, hot))
+}
+
+/// As [`write_back`]; the caller keeps the chunks from being freed.
+pub(super) fn write_back_held(info: &InodeInfo, first: u64, last: u64, hot: Hot) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();
     // Without a write cache stores are durable as they are. All else is done as with one; and what
@@ -230,7 +237,9 @@ fn keep_hot(
         return (kept, cooling);
     }
     if state.heat.needs_table() {
-        match nofs(|| KBox::new([0; PAGES], GFP_KERNEL)) {
+        // Without reclaim, which could not free a chunk of this inode: no page needs to become hot.
+        let at_once = GFP_NOWAIT | (GFP_KERNEL_ACCOUNT & !GFP_KERNEL);
+        match KBox::new([0; PAGES], at_once) {
             Ok(table) => state.heat.set_table(table),
             Err(_) => return (kept, cooling),
         }

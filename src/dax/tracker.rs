@@ -5,8 +5,11 @@
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 //!
-//! A chunk is made by the first fault in its 2 MiB of file and stays until the inode leaves
-//! memory, so a reference to it needs no lock. It has two:
+//! A chunk is made by the first fault in its 2 MiB of file. It stays until the inode leaves memory, or
+//! memory is short (`reclaim.rs`). Whoever has a reference to one keeps that from happening: by the
+//! invalidate lock of the mapping (faults, and what takes pages from the file), by
+//! [`Tracker::stay`] (syncs, and what fills holes), or by a reference to a page of it (the end of a
+//! mapping or a pin). A chunk has two locks:
 //!
 //! * the *chunk lock*, which sleeps: faults, syncs and layout breaks hold it, for as long as page
 //!   tables, folios and cache lines have to agree with what it guards ([`State`]);
@@ -17,10 +20,11 @@
 //! Whether an inode has anything dirty or in flight can be read without a lock
 //! ([`Tracker::is_quiet`]), because a mark changes under the tag lock together with the tags.
 
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
-use kernel::alloc::flags::GFP_KERNEL;
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::alloc::KBox;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
@@ -35,8 +39,10 @@ use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
 use super::owner::Ownership;
 use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
+use super::reclaim;
 use crate::bindings;
 use crate::mutate::mutated;
+use crate::vfs::lru::{self, Links, List};
 
 /// The table of blocks of a chunk that does not lie in one piece.
 pub type Table = KBox<[u64; PAGES]>;
@@ -47,14 +53,51 @@ pub type StateGuard<'a> = Guard<'a, State, MutexBackend>;
 
 /// 512 pages, 2 MiB, of a file.
 #[pin_data]
+#[repr(C)]
 pub struct Chunk {
+    /// In the list of those that the shrinker may give back.
+    #[pin]
+    links: Links,
+    /// The next one that it is about to give back.
+    pub(super) next: UnsafeCell<Option<NonNull<Chunk>>>,
+    /// Whose it is.
+    pub(super) tracker: NonNull<Tracker>,
+    /// It was used since the shrinker looked at it last.
+    used: Atomic<bool>,
     index: u64,
     #[pin]
     state: Mutex<State>,
     tags: LockedBy<Tags, Syncs>,
 }
 
+// SAFETY: `next` belongs to the shrinker that has taken the chunk from its list; the tracker is `Sync`
+// and lives longer; all else is in locks, atomic or constant.
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
+unsafe impl Sync for Chunk {}
+
+static CHUNKS: List<Chunk> = List::new();
+
 impl Chunk {
+    /// The list of all chunks, from which memory is reclaimed.
+    pub(super) fn list() -> &'static List<Chunk> {
+        &CHUNKS
+    }
+
+    /// Notes that it is used again.
+    pub fn touch(&self) {
+        if !self.used.load(Relaxed) {
+            self.used.store(true, Relaxed);
+        }
+    }
+
+    /// Whether it was used since this was asked last.
+    pub(super) fn was_used(&self) -> bool {
+        let used = self.used.load(Relaxed);
+        self.used.store(false, Relaxed);
+        used
+    }
+
     /// Waits for the chunk lock.
     pub fn lock(&self) -> StateGuard<'_> {
         self.state.lock()
@@ -89,10 +132,15 @@ impl Chunk {
     }
 }
 
+/// A table. May sleep.
+pub fn table() -> Result<Table> {
+    Ok(KBox::new([0; PAGES], GFP_KERNEL_ACCOUNT)?)
+}
+
 /// The table that [`State::map_block`] may need, and that is allocated before.
 pub fn table_for(state: &State, page: usize, block: u64) -> Result<Option<Table>> {
     Ok(match state.needs_table(page, block) {
-        true => Some(KBox::new([0; PAGES], GFP_KERNEL)?),
+        true => Some(table()?),
         false => None,
     })
 }
@@ -193,6 +241,13 @@ pub struct Tracker {
     /// The chunks by index (`*mut Chunk`). `MARK` is set for those with dirty pages.
     #[pin]
     chunks: Opaque<bindings::xarray>,
+    /// Held shared by who has references to chunks, exclusively by who frees some.
+    #[pin]
+    lifetime: Opaque<bindings::rw_semaphore>,
+    /// There may be chunks, or have been some.
+    was_used: Atomic<bool>,
+    /// What the shrinker keeps here while it holds `lifetime`.
+    pub(super) reclaim: reclaim::Claim,
     #[pin]
     syncs: SpinLock<Syncs>,
     /// How many syncs are in flight: changes under the tag lock, read without.
@@ -222,6 +277,10 @@ impl Tracker {
         pin_init!(Tracker {
             // SAFETY: initialises the tree in its place.
             chunks <- Opaque::ffi_init(|slot| unsafe { bindings::rdax_xa_init(slot) }),
+            // SAFETY: initialises the lock in its place, where it stays.
+            lifetime <- Opaque::ffi_init(|slot| unsafe { bindings::rdax_init_rwsem(slot) }),
+            was_used: Atomic::new(false),
+            reclaim: reclaim::Claim::new(),
             syncs <- new_spinlock!(
                 Syncs {
                     newest: ptr::null_mut(),
@@ -249,39 +308,79 @@ impl Tracker {
         !marked && self.in_flight.load(Relaxed) == 0
     }
 
-    /// Whether the file was never mapped: there is no chunk.
+    /// Whether the file was never mapped: there is no chunk, and nobody is freeing one.
     #[inline]
     pub fn is_unused(&self) -> bool {
-        // SAFETY: the tree is alive.
-        unsafe { bindings::rdax_xa_empty(self.chunks.get()) }
+        !self.was_used.load(Relaxed)
     }
 
-    /// The chunk `index`, if a fault made it.
+    /// Keeps the chunks there are from being freed. May sleep.
+    pub fn stay(&self) -> Stay<'_> {
+        // SAFETY: the lock is initialised; the guard unlocks it.
+        unsafe { bindings::down_read(self.lifetime.get()) };
+        Stay(self)
+    }
+
+    /// The right to free chunks, if nobody has a reference to one by [`Tracker::stay`]. The caller unlocks
+    /// it with [`Tracker::end_freeing`].
+    pub(super) fn try_freeing(&self) -> bool {
+        // SAFETY: the lock is initialised.
+        unsafe { bindings::down_write_trylock(self.lifetime.get()) != 0 }
+    }
+
+    /// Gives up the right to free chunks. The tracker may be gone afterwards.
+    ///
+    /// # Safety
+    ///
+    /// The task has got it by [`Tracker::try_freeing`].
+    pub(super) unsafe fn end_freeing(&self) {
+        // SAFETY: by the caller. An inode is freed an RCU grace period after it was evicted, and the
+        // kernel does not let others run while it unlocks.
+        unsafe { bindings::up_write(self.lifetime.get()) };
+    }
+
+    /// Takes all chunks from the list of the shrinker, for good, and waits until it is at none of them:
+    /// from now on, nobody frees a chunk but the caller, who is evicting the inode.
+    pub(super) fn leave_list(&self) {
+        // SAFETY: the lock is initialised.
+        unsafe { bindings::down_write(self.lifetime.get()) };
+        for chunk in self.chunks(0, u64::MAX, false) {
+            // SAFETY: it was added when it was made.
+            unsafe { CHUNKS.remove(NonNull::from(chunk)) };
+        }
+        // SAFETY: locked above.
+        unsafe { bindings::up_write(self.lifetime.get()) };
+    }
+
+    /// The chunk `index`, if a fault made it. The caller keeps it from being freed, see above.
     pub fn chunk(&self, index: u64) -> Option<&Chunk> {
-        // SAFETY: the tree is alive; the entries are chunks, which live as long as the tracker.
+        // SAFETY: the tree is alive; the entries are chunks, which nobody frees meanwhile.
         unsafe {
             let entry = bindings::xa_load(self.chunks.get(), index as usize);
             entry.cast::<Chunk>().as_ref()
         }
     }
 
-    /// The chunk `index`, made if it was not there. May sleep.
-    pub fn make_chunk(&self, index: u64) -> Result<&Chunk> {
-        if let Some(chunk) = self.chunk(index) {
-            return Ok(chunk);
-        }
-        let fresh = KBox::pin_init(
-            pin_init!(Chunk {
-                index,
-                state <- new_mutex!(State::new(), "rdax_chunk"),
-                tags: LockedBy::new(&self.syncs, Tags::new()),
-            }),
-            GFP_KERNEL,
-        )?;
-        // SAFETY: the chunk is not moved: it stays where it was allocated until it is freed.
-        let fresh = KBox::into_raw(unsafe { Pin::into_inner_unchecked(fresh) });
+    /// Makes the chunk `index`, if it is not there. May sleep, and free chunks of this and other
+    /// inodes to get memory; nothing is held that would keep it from that. Unless the caller
+    /// keeps chunks from being freed, the new one may be gone again at once.
+    pub fn make_chunk(&self, index: u64) -> Result {
+        self.was_used.store(true, Relaxed);
+        let memory = CHUNKS.alloc()?;
+        let fresh = pin_init!(Chunk {
+            links <- lru::unlinked(),
+            next: UnsafeCell::new(None),
+            tracker: NonNull::from(self),
+            used: Atomic::new(false),
+            index,
+            state <- new_mutex!(State::new(), "rdax_chunk"),
+            tags: LockedBy::new(&self.syncs, Tags::new()),
+        });
+        // SAFETY: the memory is for a chunk, and ours alone; the chunk stays in it until it is freed.
+        unsafe { pin_init::raw_init(memory.as_ptr(), fresh) };
         // SAFETY: the tree is alive, and takes any aligned pointer. Its lock is held, but for
-        // the time that an allocation takes.
+        // the time that an allocation takes. What is in the tree is in the list, too: under the lock of
+        // the tree nobody else finds the chunk.
         let there = unsafe {
             let tree = self.chunks.get();
             bindings::xa_lock(tree);
@@ -289,24 +388,25 @@ impl Tracker {
                 tree,
                 index as usize,
                 ptr::null_mut(),
-                fresh.cast(),
+                memory.as_ptr().cast(),
                 bindings::GFP_KERNEL,
             );
+            if there.is_null() {
+                CHUNKS.add(memory);
+            }
             bindings::xa_unlock(tree);
             there
         };
-        if !there.is_null() {
-            // SAFETY: it was not stored, so it is still ours alone.
-            drop(unsafe { KBox::from_raw(fresh) });
-            // SAFETY: checks whether the pointer is an error.
-            if unsafe { bindings::xa_err(there) } != 0 {
-                return Err(ENOMEM);
-            }
-            // SAFETY: another fault made it; it lives as long as the tracker.
-            return Ok(unsafe { &*there.cast() });
+        if there.is_null() {
+            return Ok(());
         }
-        // SAFETY: the tree has it now, and keeps it as long as the tracker lives.
-        Ok(unsafe { &*fresh })
+        // SAFETY: it was not stored, so it is still ours alone.
+        unsafe { free(memory) };
+        // SAFETY: checks whether the pointer is an error. If not, another fault has made the chunk.
+        match unsafe { bindings::xa_err(there) } {
+            0 => Ok(()),
+            _ => Err(ENOMEM),
+        }
     }
 
     /// The chunks with a page in `first..=last`, ascending, with dirty pages only if `dirty`.
@@ -435,11 +535,24 @@ impl Tracker {
         unsafe { bindings::xa_clear_mark(self.chunks.get(), chunk.index as usize, MARK) };
     }
 
+    /// Frees a chunk that knows of no page, and is not in the list of the shrinker.
+    ///
+    /// # Safety
+    ///
+    /// Nobody but the caller has a reference to it, nor can get one.
+    pub(super) unsafe fn free_chunk(&self, chunk: NonNull<Chunk>) {
+        // SAFETY: the tree is alive and has the chunk, which is as the caller says.
+        unsafe {
+            bindings::xa_erase(self.chunks.get(), chunk.as_ref().index as usize);
+            free(chunk);
+        }
+    }
+
     /// Drops all chunks.
     ///
     /// # Safety
     ///
-    /// Nobody holds a reference to a chunk, and nobody makes one.
+    /// Nobody holds a reference to a chunk, and nobody makes one; none is in the list of the shrinker.
     pub unsafe fn free_chunks(&self) {
         if self.is_unused() {
             return;
@@ -455,16 +568,35 @@ impl Tracker {
                     bindings::RDAX_XA_PRESENT,
                 )
             };
-            if chunk.is_null() {
+            let Some(chunk) = NonNull::new(chunk.cast::<Chunk>()) else {
                 break;
-            }
-            // SAFETY: the chunk came from `make_chunk`, and by the caller's promise nobody else
-            // has it.
-            unsafe {
-                bindings::xa_erase(self.chunks.get(), index);
-                drop(KBox::from_raw(chunk.cast::<Chunk>()));
-            }
+            };
+            // SAFETY: by the caller's promise nobody else has it.
+            unsafe { self.free_chunk(chunk) };
         }
+    }
+}
+
+/// Gives back the memory of a chunk.
+///
+/// # Safety
+///
+/// It was made by [`Tracker::make_chunk`], is in no tree and no list, and nobody has a reference to it.
+unsafe fn free(chunk: NonNull<Chunk>) {
+    // SAFETY: by the caller.
+    unsafe {
+        chunk.drop_in_place();
+        CHUNKS.free(chunk);
+    }
+}
+
+/// Keeps the chunks of a tracker from being freed.
+pub struct Stay<'a>(&'a Tracker);
+
+impl Drop for Stay<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken in `Tracker::stay`, by this task.
+        unsafe { bindings::up_read(self.0.lifetime.get()) };
     }
 }
 

@@ -85,6 +85,10 @@ counters! {
         hot_pages,
         /// Pages of the page cache that were written back.
         cached_pages_written_back,
+        /// Chunks of 2 MiB of mapped files that were given back because memory was short.
+        chunks_reclaimed,
+        /// Directories of which nothing is known any more because memory was short.
+        directories_forgotten,
         /// Calls of fsync, fdatasync and msync.
         sync_calls,
     }

@@ -358,6 +358,7 @@ impl InodeInfo {
         if unlinked && idle && sb.check_sound().is_ok() {
             self.free_blocks();
         }
+        self.meta.leave_list();
         // SAFETY: as above; this is the last step of an eviction.
         unsafe { bindings::clear_inode(vfs) };
     }

@@ -9,20 +9,25 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
 
 use kernel::prelude::*;
 use kernel::static_lock_class;
 use kernel::types::Opaque;
 
 use super::inode::InodeInfo;
+use super::known::Known;
 use crate::bindings;
-use crate::volume::inode::Inode;
+use crate::env::nofs;
+use crate::volume::inode::{Inode, Knowledge};
 
 /// A mutex around the volume's inode; blank until the inode was read or made, and after it was freed.
 /// It stays as it is, blank, from one use of an inode's memory to the next.
 pub struct MetaLock {
     mutex: Opaque<bindings::mutex>,
     inode: UnsafeCell<Inode>,
+    /// Its place in the list of directories of which something is known. Guarded by the mutex.
+    known: UnsafeCell<Option<NonNull<Known>>>,
 }
 
 /// The rank of the lock of an inode that is being made: beyond those of [`lock_all`].
@@ -43,6 +48,7 @@ impl MetaLock {
         // SAFETY: by the caller, `slot` is valid for writes; the class is static.
         unsafe {
             (&raw mut (*slot).inode).write(UnsafeCell::new(Inode::blank()));
+            (&raw mut (*slot).known).write(UnsafeCell::new(None));
             bindings::__mutex_init(
                 Opaque::cast_into(&raw const (*slot).mutex),
                 c"rdax_meta".as_char_ptr(),
@@ -54,6 +60,46 @@ impl MetaLock {
     /// Makes the inode blank. Nobody else has it, so this does not wait for the lock.
     pub fn reset(&mut self) {
         self.inode.get_mut().reset();
+    }
+
+    /// Forgets what is known of the directory beyond its inode, if nobody is at it; returns that.
+    /// `place`, its place in the list, is the caller's then. Does not sleep.
+    pub fn try_forget(&self, place: NonNull<Known>) -> Option<Knowledge> {
+        let mut guard = self.try_get()?;
+        // SAFETY: the guard holds the mutex.
+        let known = unsafe { &mut *self.known.get() };
+        // Else it is being taken from the list by `leave_list`.
+        known.take_if(|known| *known == place)?;
+        Some(guard.take_knowledge())
+    }
+
+    /// The inode is being evicted: takes it from the list. Nobody else has it, so this does not wait for
+    /// the lock long.
+    pub fn leave_list(&self) {
+        let mut guard = self.lock(0);
+        drop(guard.take_knowledge());
+        // SAFETY: the guard holds the mutex.
+        if let Some(known) = unsafe { (*self.known.get()).take() } {
+            drop(guard);
+            // SAFETY: taken from where alone it was known. (Not with the lock held: the shrinker
+            // tries to get that with the lock of the list held.)
+            unsafe { Known::remove(known) };
+        }
+    }
+
+    /// Keeps a directory in the list as long as something is known of it. The mutex is held.
+    fn note_known(&self) {
+        // SAFETY: the mutex is held.
+        let (inode, known) = unsafe { (&*self.inode.get(), &mut *self.known.get()) };
+        if !inode.has_knowledge() {
+            return;
+        }
+        match *known {
+            // SAFETY: it is in the list as long as it is here.
+            Some(known) => unsafe { Known::touch(known) },
+            // Reclaim must not evict inodes: that takes locks like this one.
+            None => *known = nofs(|| Known::note(self)),
+        }
     }
 
     /// Waits for the lock. `rank` counts the locks of this kind that the task holds already.
@@ -135,6 +181,7 @@ impl DerefMut for MetaGuard<'_> {
 
 impl Drop for MetaGuard<'_> {
     fn drop(&mut self) {
+        self.0.note_known();
         // SAFETY: the guard was made by locking, by this task.
         unsafe { bindings::mutex_unlock(self.0.mutex.get()) };
     }

@@ -26,7 +26,9 @@ pub mod flags;
 pub mod inode;
 pub mod io;
 pub mod ioctl;
+pub mod known;
 pub mod lock;
+pub mod lru;
 pub mod meta;
 pub mod namei;
 pub mod object;
@@ -43,7 +45,7 @@ pub mod xattr;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
-use crate::{bindings, pmem};
+use crate::{bindings, dax, pmem};
 use table::{Table, THIS_MODULE};
 
 static TYPE: Table<bindings::file_system_type> = Table::new(bindings::file_system_type {
@@ -61,6 +63,8 @@ pub struct FileSystem {
     // Dropped in this order.
     _type: Registration,
     _counters: counters::Root,
+    _chunks: lru::Lru<dax::Chunk>,
+    _known: lru::Lru<known::Known>,
     _inodes: slab::InodeCache,
     _notifications: pmem::Notifications,
 }
@@ -70,12 +74,15 @@ impl FileSystem {
     pub fn register() -> Result<Self> {
         let notifications = pmem::Notifications::new();
         let inodes = slab::InodeCache::new()?;
+        let (chunks, known) = (lru::Lru::new()?, lru::Lru::new()?);
         let counters = counters::Root::new()?;
         // SAFETY: the type is static, and unregistered when `Registration` is dropped.
         to_result(unsafe { bindings::register_filesystem(TYPE.as_ptr()) })?;
         Ok(FileSystem {
             _type: Registration,
             _counters: counters,
+            _chunks: chunks,
+            _known: known,
             _inodes: inodes,
             _notifications: notifications,
         })

@@ -5,7 +5,7 @@
 
 use core::ffi::CStr;
 
-use kernel::alloc::flags::GFP_KERNEL;
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::error::code::*;
 use kernel::prelude::*;
 
@@ -31,7 +31,7 @@ impl Target {
     /// A copy of `path`.
     pub fn new(path: &CStr) -> Result<Self> {
         let mut bytes = KVec::new();
-        bytes.extend_from_slice(path.to_bytes_with_nul(), GFP_KERNEL)?;
+        bytes.extend_from_slice(path.to_bytes_with_nul(), GFP_KERNEL_ACCOUNT)?;
         Ok(Target(bytes))
     }
 
@@ -43,7 +43,7 @@ impl Target {
         // Verified when the inode was read: SYMLINK_MAX at most.
         let len = usize::try_from(inode.size())?;
         let size = len.checked_add(1).ok_or(EOVERFLOW)?;
-        let mut bytes = KVec::from_elem(0, size, GFP_KERNEL)?;
+        let mut bytes = KVec::from_elem(0, size, GFP_KERNEL_ACCOUNT)?;
         let path = bytes.get_mut(..len).ok_or(EIO)?;
         let read = sb.check(sb.volume.read_link(inode, path))?;
         if read != len || path.contains(&0) {

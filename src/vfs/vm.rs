@@ -112,6 +112,13 @@ impl Fault<'_> {
         unsafe { bindings::rdax_pmd_is_huge(self.vmf) }
     }
 
+    /// Uses the page table that the memory manager has ready, if one is missing: so that nothing is
+    /// allocated when a page is inserted.
+    pub fn install_page_table(&self) {
+        // SAFETY: the fault is under way, and the mapping locked.
+        unsafe { bindings::rdax_install_page_table(self.vmf) };
+    }
+
     /// Takes out what userfaultfd has left at the faulting address to remember that it write-protects
     /// a page that is not mapped. The page counts as stored to, for who asks userfaultfd.
     pub fn clear_marker(&self) {

@@ -33,6 +33,13 @@ pub struct Inode {
     pub(super) leaves: Leaves,
 }
 
+/// What is known of a directory beyond its inode: a cache of what its tree and its leaves hold.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    _nodes: Nodes,
+    _leaves: Leaves,
+}
+
 /// A copy: what is known of a directory beyond its inode does not go with it.
 impl Clone for Inode {
     fn clone(&self) -> Self {
@@ -98,6 +105,20 @@ impl Inode {
         self.at = 0;
         self.nodes = Nodes::default();
         self.leaves = Leaves::default();
+    }
+
+    /// Whether anything is known of it beyond it.
+    #[inline]
+    pub fn has_knowledge(&self) -> bool {
+        !self.leaves.is_unknown() || !self.nodes.is_unknown()
+    }
+
+    /// Forgets what is known of it beyond it, and returns that. It is read again when it is wanted.
+    pub fn take_knowledge(&mut self) -> Knowledge {
+        Knowledge {
+            _nodes: core::mem::take(&mut self.nodes),
+            _leaves: core::mem::take(&mut self.leaves),
+        }
     }
 
     /// Whether it is none.

@@ -141,6 +141,11 @@ fn place(record: &Record) -> Place {
 }
 
 impl Leaves {
+    /// Whether no leaf is known.
+    pub fn is_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// What is known of `leaf`, which is read if that is nothing.
     pub fn get<P: Pmem>(&mut self, media: &Media<'_, P>, leaf: &Leaf) -> Result<&Known> {
         if self.0.get(leaf.block).is_none() {

@@ -258,6 +258,11 @@ pub struct Nodes {
 }
 
 impl Nodes {
+    /// Whether no node is known.
+    pub fn is_unknown(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// Shows the entries of the root in `raw`, an inode at byte address `at`, to `around`. Returns
     /// how many there are.
     pub fn search_root<P: Pmem>(

@@ -22,6 +22,7 @@ mod hot;
 mod huge;
 mod layout;
 mod markers;
+mod memory;
 mod no_cache;
 mod pins;
 mod private;
@@ -61,7 +62,7 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 21] = [
+const GROUPS: [(&str, &[Scenario]); 22] = [
     ("sync", sync::SCENARIOS),
     ("answers", answers::SCENARIOS),
     ("calls", calls::SCENARIOS),
@@ -76,6 +77,7 @@ const GROUPS: [(&str, &[Scenario]); 21] = [
     ("eof", eof::SCENARIOS),
     ("layout", layout::SCENARIOS),
     ("markers", markers::SCENARIOS),
+    ("memory", memory::SCENARIOS),
     ("pins", pins::SCENARIOS),
     ("freeze", freeze::SCENARIOS),
     ("concurrent", concurrent::SCENARIOS),

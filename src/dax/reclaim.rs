@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is known of mapped pages is given back when memory is short: all the chunks of all files are in
+//! one list, by memory cgroup, and the shrinker takes those that were not used for a while. What is
+//! dirty in one is written back; its pages are unmapped and taken from the file, and who
+//! touches one faults, and finds out anew.
+//!
+//! A chunk is given back under the lock of its inode that says that nobody else has a reference to a
+//! chunk ([`Tracker::try_freeing`]), with faults kept out, if nothing of it is pinned. Both locks are
+//! only tried for: the task that needs memory may hold them.
+
+use core::ptr::{null_mut, NonNull};
+
+use kernel::container_of;
+use kernel::prelude::*;
+use kernel::sync::atomic::{Atomic, Relaxed};
+
+use super::layout::{find_pinned, forget, unmap};
+use super::page_set::PageSet;
+use super::sync::{self, Hot};
+use super::tracker::{Chunk, Tracker};
+use crate::bindings;
+use crate::vfs::inode::InodeInfo;
+use crate::vfs::lru::{List, Object, Place, Verdict};
+
+/// Most inodes whose chunks are taken at once: each has a lock.
+const INODES_MAX: u32 = 16;
+
+/// Of a tracker, under its lock: who has taken chunks of it, and how many.
+pub struct Claim {
+    by: Atomic<*mut Taken>,
+    chunks: Atomic<u32>,
+}
+
+impl Claim {
+    /// Nobody has.
+    pub const fn new() -> Self {
+        Claim {
+            by: Atomic::new(null_mut()),
+            chunks: Atomic::new(0),
+        }
+    }
+}
+
+/// Chunks that were taken from the list.
+#[derive(Default)]
+pub struct Taken {
+    /// Linked by [`Chunk::next`].
+    first: Option<NonNull<Chunk>>,
+    inodes: u32,
+}
+
+impl Object for Chunk {
+    const NAME: &'static CStr = c"rdax_chunk";
+
+    type Taken = Taken;
+
+    fn list() -> &'static List<Self> {
+        Chunk::list()
+    }
+
+    unsafe fn take(chunk: NonNull<Self>, place: Place, taken: &mut Taken) -> Verdict {
+        // SAFETY: it is in the list, from which it is taken before it is freed; its inode is there as
+        // long as it is.
+        let (this, tracker) = unsafe { (chunk.as_ref(), chunk.as_ref().tracker.as_ref()) };
+        if this.was_used() {
+            return Verdict::Used;
+        }
+        let (claim, me) = (&tracker.reclaim, &raw mut *taken);
+        if claim.by.load(Relaxed) != me {
+            if taken.inodes == INODES_MAX || !tracker.try_freeing() {
+                return Verdict::Busy;
+            }
+            claim.by.store(me, Relaxed);
+            claim.chunks.store(0, Relaxed);
+            taken.inodes += 1;
+        }
+        claim.chunks.store(claim.chunks.load(Relaxed) + 1, Relaxed);
+        // SAFETY: it is being taken from the list: nobody else uses the field.
+        unsafe { *this.next.get() = taken.first.replace(chunk) };
+        place.take()
+    }
+
+    fn give_back(taken: Taken) -> usize {
+        let (mut next, mut freed) = (taken.first, 0);
+        while let Some(chunk) = next {
+            // SAFETY: it was taken from the list, and the lock of its tracker is held, so that both are
+            // there still; nobody else uses `next`.
+            let (this, tracker) = unsafe {
+                next = (*chunk.as_ref().next.get()).take();
+                (chunk.as_ref(), chunk.as_ref().tracker.as_ref())
+            };
+            // SAFETY: it is in no list. What is given up, nobody has a reference to, by the locks that
+            // are held.
+            unsafe {
+                if give_up(info_of(tracker), this) {
+                    tracker.free_chunk(chunk);
+                    freed += 1;
+                } else {
+                    Chunk::list().add(chunk);
+                }
+            }
+            leave(tracker);
+        }
+        freed
+    }
+}
+
+/// The inode that a tracker is part of.
+fn info_of(tracker: &Tracker) -> &InodeInfo {
+    // SAFETY: trackers are parts of inodes, and as alive as these.
+    unsafe { &*container_of!(core::ptr::from_ref(tracker), InodeInfo, tracker) }
+}
+
+/// Is done with one of the chunks of `tracker` that were taken.
+fn leave(tracker: &Tracker) {
+    let claim = &tracker.reclaim;
+    let left = claim.chunks.load(Relaxed) - 1;
+    claim.chunks.store(left, Relaxed);
+    if left == 0 {
+        claim.by.store(null_mut(), Relaxed);
+        // SAFETY: `take` has got the right for this task.
+        unsafe { tracker.end_freeing() };
+    }
+}
+
+/// Takes all pages of `chunk` from the file, and writes back what is dirty; false if that cannot be
+/// now. Nobody else has a reference to a chunk, but for faults.
+fn give_up(info: &InodeInfo, chunk: &Chunk) -> bool {
+    let Some(_faults_out) = FaultsOut::try_new(info) else {
+        return false;
+    };
+    let sb = info.sb();
+    // With the device, its struct pages go.
+    let Some(_access) = sb.volume.pmem().access() else {
+        return false;
+    };
+    let (first, last) = (chunk.first_page(), chunk.last_page());
+    if is_dirty(info, chunk)
+        && (sb.check_alive().is_err()
+            || sync::write_back_held(info, first, last, Hot::Protect).is_err())
+    {
+        return false;
+    }
+    unmap(info.mapping(), first, last);
+    // What was pinned may have been stored to up to now.
+    if find_pinned(info, first, last).is_some() || is_dirty(info, chunk) {
+        return false;
+    }
+    forget(info, first, last, |page| {
+        page.dissociate();
+    });
+    sb.counters.chunks_reclaimed.add(1);
+    true
+}
+
+/// Whether a page of `chunk` is dirty.
+fn is_dirty(info: &InodeInfo, chunk: &Chunk) -> bool {
+    let state = chunk.lock();
+    let dirty = info.tracker.dirty_in(chunk, &state, &PageSet::ALL);
+    !dirty.pages().is_empty()
+}
+
+/// Keeps faults out, if that does not take waiting.
+struct FaultsOut<'a>(&'a InodeInfo);
+
+impl<'a> FaultsOut<'a> {
+    fn try_new(info: &'a InodeInfo) -> Option<Self> {
+        // SAFETY: the mapping is that of the inode; `drop` matches.
+        let taken = unsafe { bindings::rdax_filemap_invalidate_trylock(info.mapping()) };
+        taken.then(|| FaultsOut(info))
+    }
+}
+
+impl Drop for FaultsOut<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken in `try_new`, by this task.
+        unsafe { bindings::rdax_filemap_invalidate_unlock(self.0.mapping()) };
+    }
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel memory: what the file system remembers of a file is charged to the memory cgroup of who made
+//! it remember, and is given back when that one is full.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use anyhow::{ensure, Context, Result};
+
+use crate::sys::{check, create, spawn, End, Map, PAGE};
+use crate::{Place, Scenario};
+
+pub const SCENARIOS: &[Scenario] = &[
+    ("loads of a sparse file, in a small memory cgroup", loads),
+    ("stores to a sparse file, in a small memory cgroup", stores),
+    (
+        "what is mapped, dirty and pinned outlives reclaim",
+        outlives,
+    ),
+    ("what is known of an open directory", directory),
+];
+
+const CHUNK: usize = 2 << 20;
+/// Bytes that a group may have.
+const LIMIT: u64 = 8 << 20;
+/// More than that in the slab, and it was not charged.
+const GROWTH: u64 = 2 * LIMIT;
+/// Chunks of a mapping; the mapping slides over the file.
+const WINDOW: usize = 250;
+
+/// A memory cgroup with a limit.
+struct Group(PathBuf);
+
+impl Group {
+    fn new() -> Result<Group> {
+        let root = PathBuf::from("/sys/fs/cgroup");
+        if !root.join("cgroup.controllers").exists() {
+            let kind = c"cgroup2".as_ptr();
+            let at = c"/sys/fs/cgroup".as_ptr();
+            // SAFETY: the names are C strings; there is no data.
+            check(unsafe { libc::mount(kind, at, kind, 0, std::ptr::null()) })
+                .context("cgroup2")?;
+        }
+        let group = Group(root.join("rdax-dax-test"));
+        let _ = fs::remove_dir(&group.0);
+        fs::write(root.join("cgroup.subtree_control"), "+memory").context("memory controller")?;
+        fs::create_dir(&group.0)?;
+        fs::write(group.0.join("memory.max"), LIMIT.to_string())?;
+        Ok(group)
+    }
+
+    /// Runs `work` in a child in the group; it must not be killed. Returns by how many bytes the
+    /// slab grew.
+    fn run(&self, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+        let before = slab()?;
+        let child = spawn(|| {
+            fs::write(self.0.join("cgroup.procs"), "0")?;
+            work()
+        })?;
+        let end = child.wait()?;
+        ensure!(end == End::Exit(0), "in the group: {end:?}");
+        Ok(slab()?.saturating_sub(before))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// Bytes of the kernel's slab.
+fn slab() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find(|line| line.starts_with("Slab:"));
+    let mut words = line.context("Slab")?.split_whitespace();
+    let kib: u64 = words.nth(1).context("Slab")?.parse()?;
+    Ok(kib << 10)
+}
+
+/// Calls `access` with each of the `chunks` of `file`, as a mapping of [`WINDOW`] and a byte in it.
+fn slide(file: &File, chunks: usize, access: impl Fn(&Map, usize)) -> Result<()> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    for first in (0..chunks).step_by(WINDOW) {
+        let (len, offset) = (WINDOW * CHUNK, (first * CHUNK) as i64);
+        let map = Map::at_offset(file, len, protection, libc::MAP_SHARED, offset)?;
+        (0..WINDOW.min(chunks - first)).for_each(|chunk| access(&map, chunk * CHUNK));
+    }
+    Ok(())
+}
+
+/// Runs `access` on each of the `chunks` of a new sparse file, in a small group.
+fn in_group(place: &Place, chunks: usize, access: impl Fn(&Map, usize)) -> Result<()> {
+    let file = create(&place.fresh("sparse"))?;
+    file.set_len((chunks * CHUNK) as u64)?;
+    let group = Group::new()?;
+    let before = place.counters.read("chunks_reclaimed")?;
+    let grew = group.run(|| slide(&file, chunks, access))?;
+    let reclaimed = place.counters.read("chunks_reclaimed")? - before;
+    ensure!(
+        grew < GROWTH,
+        "the slab grew by {} MiB, the limit is {}",
+        grew >> 20,
+        LIMIT >> 20
+    );
+    ensure!(reclaimed > 0, "nothing was reclaimed");
+    Ok(())
+}
+
+fn loads(place: &Place) -> Result<()> {
+    in_group(place, 20_000, |map, at| {
+        map.load(at);
+    })
+}
+
+fn stores(place: &Place) -> Result<()> {
+    let chunks = 10_000;
+    in_group(place, chunks, |map, at| map.store(at, 5))?;
+    let file = File::open(place.dir.join("sparse"))?;
+    for chunk in (0..chunks).step_by(97) {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, (chunk * CHUNK) as u64)?;
+        ensure!(byte == [5], "chunk {chunk} lost its store");
+    }
+    fs::remove_file(place.dir.join("sparse"))?;
+    Ok(())
+}
+
+fn outlives(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("a"))?;
+    file.write_all_at(&[1; 4 * PAGE], 0)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    let pipe = crate::sys::pipe()?;
+    for round in 0..20u8 {
+        map.store(0, round);
+        ensure!(map.load(PAGE) == 1);
+        if round == 10 {
+            crate::sys::vmsplice(&pipe.1, &map, 2 * PAGE)?;
+        }
+        // Each drops what was not used since the one before.
+        (0..3).try_for_each(|_| fs::write("/proc/sys/vm/drop_caches", "2"))?;
+        ensure!(map.load(0) == round && map.load(2 * PAGE) == 1);
+    }
+    ensure!(crate::sys::read_page(&pipe.0)? == [1; PAGE]);
+    place.counters.expect(&[("pages_written_back", 1)], || {
+        map.store(3 * PAGE, 9);
+        file.sync_all()?;
+        Ok(())
+    })
+}
+
+fn directory(place: &Place) -> Result<()> {
+    let dir = place.dir.join("names");
+    fs::create_dir(&dir)?;
+    let names: Vec<PathBuf> = (0..300).map(|n| dir.join(n.to_string())).collect();
+    names
+        .iter()
+        .try_for_each(|name| File::create(name).map(drop))?;
+    let _open = File::open(&dir)?;
+    let before = place.counters.read("directories_forgotten")?;
+    (0..3).try_for_each(|_| fs::write("/proc/sys/vm/drop_caches", "2"))?;
+    ensure!(
+        place.counters.read("directories_forgotten")? > before,
+        "it was not forgotten"
+    );
+    for name in &names {
+        ensure!(name.exists(), "{} is gone", name.display());
+        fs::remove_file(name)?;
+    }
+    Ok(fs::remove_dir(&dir)?)
+}
