@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::sys::{check, check_len, Map, LONG, PAGE};
+use crate::sys::{check, check_len, long, Map, PAGE};
 
 const UFFD_API: u64 = 0xaa;
 const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
@@ -66,7 +66,7 @@ impl Missing {
             revents: 0,
         };
         // SAFETY: one structure.
-        let ready = check(unsafe { libc::poll(&mut poll, 1, LONG.as_millis() as i32) })?;
+        let ready = check(unsafe { libc::poll(&mut poll, 1, long().as_millis() as i32) })?;
         ensure!(ready == 1, "nobody touched a missing page");
         let mut message = [0u8; 32];
         // SAFETY: the buffer has as many bytes.
