@@ -31,14 +31,8 @@ fi
 [ "$1" != last ] || exit 0
 mount -t rdax /dev/pmem0 /mnt/pmem
 touch /share/checked
-# Beside what is verified, as many transactions as there can be: names that come and go.
-for n in 1 2 3; do
-	while :; do
-		for i in 1 2 3 4 5 6 7 8; do : >/mnt/pmem/load$n.$i; done
-		for i in 1 2 3 4 5 6 7 8; do mv /mnt/pmem/load$n.$i /mnt/pmem/moved$n.$i; done 2>/dev/null
-		rm -f /mnt/pmem/moved$n.*
-	done &
-done
+# Beside what is verified, as many transactions as there can be.
+rdax-torture-guest load &
 exec rdax-stress --dir /mnt/pmem --seconds 600 --only mixed --seed "$1" --ledger /share/ledger
 END
 

@@ -4,6 +4,7 @@
 
 mod failures;
 mod images;
+mod load;
 mod operations;
 mod snapshot;
 mod users;
@@ -26,6 +27,8 @@ enum Part {
     Images(images::Args),
     /// Make every operation fail at its first allocation, its second, and so on
     Failures(failures::Args),
+    /// As many transactions as there can be, for a machine that is killed
+    Load(load::Args),
     /// Every call with every kind of argument, by users without privileges
     Users(users::Args),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().part {
         Part::Images(args) => images::run(&args),
         Part::Failures(args) => failures::run(&args),
+        Part::Load(args) => load::run(&args),
         Part::Users(args) => users::run(&args),
     };
     match result {
