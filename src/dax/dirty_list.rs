@@ -145,6 +145,12 @@ impl<E: Copy> List<E> {
     }
 }
 
+impl<E: Copy> Default for List<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Puts an inode into the list, of which a page was tagged just now. Returns whether it was not
 /// there: then it has to be marked dirty for the flusher, which clears that mark before it comes
 /// here. Does not sleep. The inode is known to be in memory.
