@@ -129,13 +129,8 @@ fn only_files_have_unwritten_blocks() {
             bed.problems()[0],
             of(bed.ino(name), Inode, bed.at(name), kind)
         );
-        let vol = mount(&bed.ram);
-        let mut inode = vol.iget(bed.ino(name)).unwrap();
-        let used = match name {
-            "sub" => vol.lookup(&mut inode, b"x").map(drop),
-            _ => vol.read_link(&inode, &mut [0; 4096]).map(drop),
-        };
-        assert!(matches!(used, Err(Error::Corrupt { .. })), "{used:?}");
+        let read = mount(&bed.ram).iget(bed.ino(name));
+        assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
     }
 }
 
