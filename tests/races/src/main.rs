@@ -57,7 +57,7 @@ struct Args {
 }
 
 /// What the kernel says when something is wrong.
-const REPORTS: [&str; 14] = [
+const REPORTS: [&str; 16] = [
     "WARNING: ",
     "BUG: ",
     "Oops: ",
@@ -66,7 +66,10 @@ const REPORTS: [&str; 14] = [
     "general protection fault",
     "refcount_t: ",
     "panicked at",
-    "corruption",
+    // Not "corruption": a process that is killed for the memory error it met is meant to be.
+    "list_add corruption",
+    "list_del corruption",
+    "BUG kmalloc",
     "cannot create duplicate",
     "Busy inodes",
     "blocked for more than",
