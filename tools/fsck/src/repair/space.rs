@@ -27,15 +27,15 @@ fn set(bitmap: &mut Bitmap, bit: u64, used: bool) {
     *byte = if used { *byte | mask } else { *byte & !mask };
 }
 
-/// The summary of `chunk` with `bitmap`.
-fn summary_of(chunk: u64, bitmap: &Bitmap) -> Summary {
+/// The summary of `chunk` with `bitmap`, in a volume of this `seed`. `reserved` is what it had there.
+fn summary_of(seed: u32, chunk: u64, bitmap: &Bitmap, reserved: U16) -> Summary {
     let free: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
     let mut summary = Summary {
         crc: U32::ZERO,
         free: U16::new(free as u16),
-        reserved: U16::ZERO,
+        reserved,
     };
-    let crc = crc32c(crc32c(0, bitmap), &summary.as_bytes()[4..]);
+    let crc = crc32c(crc32c(seed, bitmap), &summary.as_bytes()[4..]);
     summary.crc = U32::new(crc32c(crc, &chunk.to_le_bytes()));
     summary
 }
@@ -120,7 +120,9 @@ impl Repair<'_, '_> {
 
     fn bitmap_writes(&self, chunk: u64, bitmap: &Bitmap) -> [Write; 2] {
         let geo = &self.media.geo;
-        let summary = summary_of(chunk, bitmap);
+        let old: Option<Summary> = self.media.get(geo.summary_at(chunk));
+        let reserved = old.map_or(U16::ZERO, |old| old.reserved);
+        let summary = summary_of(geo.seed, chunk, bitmap, reserved);
         [
             (geo.bitmap_at(chunk), bitmap.to_vec()),
             (geo.summary_at(chunk), summary.as_bytes().to_vec()),
@@ -137,8 +139,10 @@ impl Repair<'_, '_> {
             };
             let stored: Option<Summary> = self.media.get(self.media.geo.summary_at(chunk));
             // A damaged bitmap may have anything marked free.
-            let sound = stored
-                .is_some_and(|stored| stored.as_bytes() == summary_of(chunk, &bitmap).as_bytes());
+            let sound = stored.is_some_and(|stored| {
+                let right = summary_of(self.media.geo.seed, chunk, &bitmap, stored.reserved);
+                stored.as_bytes() == right.as_bytes()
+            });
             let first = (0..CHUNK_BLOCKS).find(|&bit| !is_set(&bitmap, bit));
             let Some(first) = first.filter(|_| sound) else {
                 continue;
