@@ -27,7 +27,7 @@ clippy:
 else
 
 .PHONY: all module tools run shell test host-test vm-test crash bench
-.PHONY: debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
+.PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc rust-analyzer clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -63,6 +63,15 @@ CRASH_FS ?= rdax
 crash: tools $(if $(MUTATE),,module)
 	@build/bin/rdax-crash $(if $(MUTATE),mutate $(MUTATE),run) --budget $(BUDGET) \
 		--fs $(CRASH_FS) --seed $(SEED) $(foreach name,$(WORKLOAD),--workload '$(name)')
+
+# Mistakes made mechanically in a copy of the code: Documentation/mutations.rst.
+LAYERS ?= host
+MUTANTS = build/bin/rdax-mutants
+CHOICE = $(foreach part,$(PART),--part $(part)) $(if $(SAMPLE),--sample $(SAMPLE)) --seed $(SEED)
+mutants: tools
+	@$(MUTANTS) make $(if $(filter vm crash,$(LAYERS)),,--no-kernel)
+	@$(foreach layer,$(LAYERS),$(MUTANTS) run --layer $(layer) $(CHOICE) --budget $(BUDGET) && ) \
+		$(MUTANTS) table $(CHOICE)
 
 # The same tests on a kernel with KASAN, lockdep and so on; its first build takes
 # a while.
@@ -110,6 +119,9 @@ help:
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
 	@echo '                   mistakes found; CRASH_FS=ext4 or xfs: some states, mounted by the'
 	@echo '                   kernel); a page, build/crash/crash.html'
+	@echo 'make mutants       mistakes made mechanically in a copy of the code: which tests find them,'
+	@echo '                   and what none finds (LAYERS="host vm crash", PART=src/volume,'
+	@echo '                   SAMPLE=300, SEED=1, BUDGET=10m for each layer)'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it)'
 	@echo 'make xfstests XFSTESTS=DIR'
 	@echo '                   an xfstests tree that you have built, in the VM (TESTS="-g quick",'

@@ -2,6 +2,7 @@
 
 //! The hash table in memory, against a plain list of what it should hold.
 
+use rdax_volume::env::fail_allocations_after;
 use rdax_volume::volume::index::Index;
 
 /// Numbers that look random: a linear congruential generator.
@@ -67,4 +68,42 @@ fn a_value_can_be_changed() {
     assert!(index.all(3).any(|value| *value == 83));
     assert!(!index.all(3).any(|value| *value == 93));
     assert_eq!(index.get_mut(11), None);
+}
+
+#[test]
+fn a_value_behind_others_in_its_chain_can_be_changed() {
+    /// Keys this far apart share a chain as long as there are fewer chains.
+    const FAR: u64 = 1 << 20;
+    let mut index = Index::default();
+    for n in 0..4 {
+        index.insert(3 + n * FAR, n).unwrap();
+    }
+    // The newest is the first.
+    *index.get_mut(3).unwrap() = 1000;
+    let values: Vec<Option<&u64>> = (0..4).map(|n| index.get(3 + n * FAR)).collect();
+    assert_eq!(values, [Some(&1000), Some(&1), Some(&2), Some(&3)]);
+    assert_eq!(index.get_mut(3 + 4 * FAR), None);
+}
+
+#[test]
+fn without_memory_nothing_is_added() {
+    // Both where the chains are doubled and where they are not.
+    for there in 0..40 {
+        let mut index = Index::default();
+        for key in 0..there {
+            index.insert(key, key).unwrap();
+        }
+        fail_allocations_after(Some(0));
+        let mut added = 0;
+        while added < 100 && index.insert(there + added, there + added).is_ok() {
+            added += 1;
+        }
+        fail_allocations_after(None);
+        assert!(added < 100);
+        assert_eq!(index.len() as u64, there + added);
+        for key in 0..there + added {
+            assert_eq!(index.get(key), Some(&key));
+        }
+        assert_eq!(index.get(there + added), None);
+    }
 }

@@ -18,6 +18,7 @@ mod replay;
 mod report;
 mod run;
 mod subject;
+mod switches;
 mod vm;
 mod walk;
 
@@ -40,6 +41,9 @@ enum What {
     Run(Run),
     /// Build the module with mistakes, one at a time, and see whether each is found
     Mutate(Mutate),
+    /// Make mutations in a module that rdax-mutants has made, one at a time, and see whether each is
+    /// found: a line of JSON for each
+    Switches(Switches),
     /// Measure what recording costs
     Cost {
         /// The checkout, with the module and the tools built
@@ -55,6 +59,15 @@ struct Mutate {
     /// Names of mistakes, as scripts/mutations lists them, or all
     #[arg(required = true)]
     mutation: Vec<String>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Args)]
+struct Switches {
+    /// Numbers of mutations
+    #[arg(required = true)]
+    switch: Vec<u32>,
     #[command(flatten)]
     run: Run,
 }
@@ -118,6 +131,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().what {
         What::Run(args) => run::run(&args),
         What::Mutate(args) => mutate::mutate(&args),
+        What::Switches(args) => switches::switches(&args).map(|()| true),
         What::Cost { top } => cost::cost(&top),
         What::Replay(args) => replay::replay(&args),
     };

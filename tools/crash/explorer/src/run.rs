@@ -34,6 +34,8 @@ const PEERS: &[&str] = &["mmap:", "data:", "random:mmap", "random:data"];
 const MISTAKEN: &str = "mmap:msync";
 /// It is found wrong in so many states at most.
 const MISTAKEN_STATES: usize = 60;
+/// Where the module that rdax-mutants makes is told which mistake to make.
+const SWITCH: &str = "/sys/module/rdax/parameters/mutate";
 
 /// The names that are asked for, in an order in which those come first that find most.
 fn chosen(args: &Run) -> Result<Vec<String>> {
@@ -98,9 +100,11 @@ fn thread_seconds() -> f64 {
 /// What the workers share.
 struct Shared<'a> {
     args: &'a Run,
-    machine: Machine,
+    machine: &'a Machine,
     /// For mounting crash images, if that is asked for.
-    bare: Option<Machine>,
+    bare: Option<&'a Machine>,
+    /// The mutation that a module with switches makes.
+    switch: Option<u32>,
     started: AtomicUsize,
     lines: Mutex<Vec<Line>>,
     states: AtomicUsize,
@@ -118,7 +122,9 @@ impl Shared<'_> {
     }
 
     fn explore(&self, subject: &Subject) -> Result<Line> {
-        let run = self.machine.record(&subject.command())?;
+        let switch = self.switch.map(|n| format!("echo {n} >{SWITCH}; "));
+        let command = switch.unwrap_or_default() + &subject.command();
+        let run = self.machine.record(&command)?;
         let start = thread_seconds();
         if self.args.fs != FileSystem::Rdax {
             let explored = self.explore_peer(subject, &run.trace, self.args.mounted, false)?;
@@ -140,10 +146,7 @@ impl Shared<'_> {
         let explored = explore(&*judge, &recorded, bounds, &progress)?;
         let mut line = Line::new(subject, &run, &explored, thread_seconds() - start);
         let nth = self.started.fetch_add(1, Ordering::Relaxed);
-        let bare = self
-            .bare
-            .as_ref()
-            .filter(|_| nth % self.args.kernel_every == 0);
+        let bare = self.bare.filter(|_| nth % self.args.kernel_every == 0);
         if !line.is_good() && self.bad.load(Ordering::Relaxed) < KEPT_MAX {
             keep(&self.args.out, subject, &run.trace, &self.machine.base)?;
         }
@@ -177,7 +180,7 @@ impl Shared<'_> {
             until_found,
         };
         let recorded = self.recorded(subject, trace);
-        let bare = self.bare.as_ref().context("no VM to mount with")?;
+        let bare = self.bare.context("no VM to mount with")?;
         let progress = |states| self.progress(states);
         peer::explore(subject, &recorded, self.args.fs, bare, bounds, &progress)
     }
@@ -218,7 +221,9 @@ impl Shared<'_> {
                 self.bar
                     .suspend(|| print!("{}", line.trouble(self.args.fs)));
             }
-            let found = self.args.until_found && !line.violations.is_empty();
+            // With a mutation, a workload that cannot be run has found it, too.
+            let found =
+                self.args.until_found && (!line.violations.is_empty() || self.switch.is_some());
             self.stop.fetch_or(found, Ordering::Relaxed);
         }
         self.bar.set_prefix(line.name.clone());
@@ -251,18 +256,30 @@ pub fn run(args: &Run) -> Result<bool> {
     Ok(report.is_good())
 }
 
-/// Runs workloads and writes the report.
+/// Boots VMs, runs workloads and writes the report.
 pub fn explore_all(args: &Run) -> Result<Report> {
-    fs::create_dir_all(&args.out)?;
     let top = args.top.canonicalize()?;
     let boot = |mounted| Machine::boot(&top, args.module.as_deref(), args.fs, mounted);
     let peer = args.fs != FileSystem::Rdax;
     let wanted = args.kernel_every > 0 || peer;
     let (machine, bare) = rayon::join(|| boot(true), || wanted.then(|| boot(false)).transpose());
+    explore_on(args, &machine?, bare?.as_ref(), None)
+}
+
+/// Runs workloads on `machine`, whose module makes the mutation `switch`, and writes the report.
+pub fn explore_on(
+    args: &Run,
+    machine: &Machine,
+    bare: Option<&Machine>,
+    switch: Option<u32>,
+) -> Result<Report> {
+    fs::create_dir_all(&args.out)?;
+    let peer = args.fs != FileSystem::Rdax;
     let shared = Shared {
         args,
-        machine: machine?,
-        bare: bare?,
+        machine,
+        bare,
+        switch,
         started: AtomicUsize::new(0),
         lines: Mutex::new(Vec::new()),
         states: AtomicUsize::new(0),
