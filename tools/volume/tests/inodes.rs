@@ -7,7 +7,7 @@ mod media;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use media::{bytes, made, mount, Pausing, SMALL};
+use media::{bytes, empty_file, made, mount, Pausing, SMALL};
 use proptest::prelude::*;
 use rdax_volume::sim::{Bounds, Sim};
 use rdax_volume::volume::alloc::Want;
@@ -24,9 +24,8 @@ use rdax_volume::volume::Volume;
 type Vol = Volume<Arc<Sim>>;
 
 fn raw(vol: &Vol, fill: u8) -> RawInode {
-    let mut raw = vol.iget(ROOT_INO).unwrap().raw().clone();
+    let mut raw = empty_file(vol);
     raw.uid = u32::from(fill).into();
-    raw.root = Default::default();
     raw
 }
 

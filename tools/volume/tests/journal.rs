@@ -7,13 +7,13 @@ mod media;
 use std::mem::offset_of;
 use std::sync::Arc;
 
-use media::{bytes, ensure, made, mount, try_used_blocks, try_used_inodes, SMALL};
+use media::{bytes, empty_file, ensure, made, mount, try_used_blocks, try_used_inodes, SMALL};
 use proptest::prelude::*;
 use rdax_volume::env::fail_allocations_after;
 use rdax_volume::sim::{Bounds, Image, Mistake, Sim, Trace};
 use rdax_volume::volume::alloc::{Run, Want};
 use rdax_volume::volume::error::{Error, Structure};
-use rdax_volume::volume::format::{LaneHeader, RawInode, BLOCK, LANE_BODY, LANE_COUNT, ROOT_INO};
+use rdax_volume::volume::format::{LaneHeader, RawInode, BLOCK, LANE_BODY, LANE_COUNT};
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::journal::{retired_word, unretired_word, Tx, BODY_MAX};
 use rdax_volume::volume::pmem::{read_struct, Pmem};
@@ -180,10 +180,9 @@ impl Bench {
 }
 
 fn raw_inode<P: Pmem>(vol: &Volume<P>, fill: u8) -> RawInode {
-    let mut raw = vol.iget(ROOT_INO).unwrap().raw().clone();
+    let mut raw = empty_file(vol);
     raw.uid = u32::from(fill).into();
     raw.size = (u64::from(fill) << 32).into();
-    raw.root = Default::default();
     raw
 }
 

@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use media::{free_blocks, made, mount, used_blocks, SMALL};
+use media::{empty_file, free_blocks, made, mount, used_blocks, SMALL};
 use rdax_volume::ram::Ram;
 use rdax_volume::sim::Bounds;
 use rdax_volume::volume::alloc::{Run, Want};
 use rdax_volume::volume::error::Error;
-use rdax_volume::volume::format::{BLOCK, ROOT_INO};
+use rdax_volume::volume::format::BLOCK;
 use rdax_volume::volume::Volume;
 
 const THREADS: u64 = 6;
@@ -104,9 +104,8 @@ fn work(vol: &Volume<Arc<Ram>>, owned: &Mutex<Owned>, thread: u64, rounds: u64) 
                 let slot = vol.reserve_inode().unwrap();
                 let ino = slot.ino();
                 assert!(owned.lock().unwrap().inodes.insert(ino), "{ino} twice");
-                let mut raw = vol.iget(ROOT_INO).unwrap().raw().clone();
+                let mut raw = empty_file(&vol);
                 raw.uid = (thread as u32).into();
-                raw.root = Default::default();
                 let mut tx = vol.begin().unwrap();
                 let inode = tx.create_inode(slot, raw).unwrap();
                 tx.commit().unwrap();

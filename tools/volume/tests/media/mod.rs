@@ -11,7 +11,9 @@ use std::sync::{Arc, Barrier};
 use rdax_volume::env::crc32c;
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::error::Error;
-use rdax_volume::volume::format::{Time, BLOCK, CHUNK_BLOCKS, INODES_PER_CHUNK, INODE_BYTES};
+use rdax_volume::volume::format::{
+    RawInode, Time, BLOCK, CHUNK_BLOCKS, INODES_PER_CHUNK, INODE_BYTES, ROOT_INO,
+};
 use rdax_volume::volume::mkfs;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::MountOptions;
@@ -48,6 +50,20 @@ pub fn made(bytes: u64) -> Arc<Sim> {
 /// Mounts what `pmem` holds.
 pub fn mount<P: Pmem>(pmem: P) -> Volume<P> {
     Volume::mount(pmem, MountOptions::default()).expect("mount")
+}
+
+/// The record of an empty file, for tests that create an inode without a name.
+pub fn empty_file<P: Pmem>(vol: &Volume<P>) -> RawInode {
+    let mut raw = vol.iget(ROOT_INO).unwrap().raw().clone();
+    raw.mode = 0o100_644.into();
+    raw.nlink = 1.into();
+    raw.parent = 0.into();
+    raw.size = 0.into();
+    raw.blocks = 0.into();
+    raw.root = Default::default();
+    raw.root_count = 0.into();
+    raw.depth = 0;
+    raw
 }
 
 /// `len` bytes at `at`.
