@@ -34,6 +34,7 @@ mod owner;
 pub mod page;
 mod page_set;
 pub mod pins;
+mod place;
 mod reclaim;
 mod sync;
 mod tracker;
@@ -52,7 +53,7 @@ use crate::vfs::inode::InodeInfo;
 /// Page `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is
 /// being zapped, or by a pin that ends. Returns whether one was clean. Does not sleep; a page table lock may be held.
 pub fn dirty_page(info: &InodeInfo, page: u64, huge: bool) -> bool {
-    let (index, page) = tracker::split(page);
+    let (index, page) = place::split(page);
     let Some(chunk) = info.tracker.chunk(index) else {
         // Only pages that belong to the file get here, and a fault made them so.
         return false;

@@ -273,7 +273,10 @@ fn cool(info: &InodeInfo, state: &mut State, pages: &PageSet) {
 pub(super) fn sample(info: &InodeInfo, chunk: &Chunk, state: &State) -> Option<[u64; SAMPLE]> {
     let mut fingerprints = info.sb().volume.pmem().fingerprints();
     let mut sample = [0; SAMPLE];
-    for (slot, page) in sample.iter_mut().zip(state.density.pages(chunk.index())) {
+    for (slot, page) in sample
+        .iter_mut()
+        .zip(state.density.pages(chunk.place().index()))
+    {
         *slot = fingerprints.of(state.block(page))?;
     }
     Some(sample)

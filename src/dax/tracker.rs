@@ -38,7 +38,8 @@ use super::ahead::FillAhead;
 use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
 use super::owner::Ownership;
-use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
+use super::page_set::{PageSet, PAGES};
+use super::place::{split, Place};
 use super::reclaim;
 use crate::bindings;
 use crate::mutate::mutated;
@@ -64,7 +65,7 @@ pub struct Chunk {
     pub(super) tracker: NonNull<Tracker>,
     /// It was used since the shrinker looked at it last.
     used: Atomic<bool>,
-    index: u64,
+    place: Place,
     #[pin]
     state: Mutex<State>,
     tags: LockedBy<Tags, Syncs>,
@@ -103,32 +104,24 @@ impl Chunk {
         self.state.lock()
     }
 
-    /// Which chunk of the file it is.
-    pub fn index(&self) -> u64 {
-        self.index
+    /// Where in the file it is.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// The number of its first page in the file.
     pub fn first_page(&self) -> u64 {
-        self.index << PAGES_SHIFT
+        self.place.first_page()
     }
 
     /// The number of its last page in the file.
     pub fn last_page(&self) -> u64 {
-        self.first_page() + PAGES as u64 - 1
+        self.place.last_page()
     }
 
     /// The pages of the chunk among the pages `first..=last` of the file.
     pub fn clip(&self, first: u64, last: u64) -> PageSet {
-        let start = self.first_page();
-        if last < start || first >= start + PAGES as u64 {
-            return PageSet::EMPTY;
-        }
-        if first <= start && last >= self.last_page() {
-            return PageSet::ALL;
-        }
-        let low = first.saturating_sub(start) as usize;
-        PageSet::range(low, (last - start).min(PAGES as u64 - 1) as usize)
+        self.place.clip(first, last)
     }
 }
 
@@ -143,11 +136,6 @@ pub fn table_for(state: &State, page: usize, block: u64) -> Result<Option<Table>
         true => Some(table()?),
         false => None,
     })
-}
-
-/// Which chunk the page `page` of a file is in, and which page of that.
-pub fn split(page: u64) -> (u64, usize) {
-    (page >> PAGES_SHIFT, (page % PAGES as u64) as usize)
 }
 
 /// The syncs in flight, as the tag lock guards them.
@@ -372,7 +360,7 @@ impl Tracker {
             next: UnsafeCell::new(None),
             tracker: NonNull::from(self),
             used: Atomic::new(false),
-            index,
+            place: Place::new(index),
             state <- new_mutex!(State::new(), "rdax_chunk"),
             tags: LockedBy::new(&self.syncs, Tags::new()),
         });
@@ -416,8 +404,8 @@ impl Tracker {
         } else {
             bindings::RDAX_XA_PRESENT
         };
-        let end = last >> PAGES_SHIFT;
-        let mut next = Some(first >> PAGES_SHIFT);
+        let (end, _) = split(last);
+        let mut next = Some(split(first).0);
         core::iter::from_fn(move || {
             let mut index = next? as usize;
             // SAFETY: as in `chunk`.
@@ -442,7 +430,7 @@ impl Tracker {
         };
         if tagged.set_mark {
             // SAFETY: the tree is alive and has the chunk.
-            unsafe { bindings::xa_set_mark(self.chunks.get(), chunk.index as usize, MARK) };
+            unsafe { bindings::xa_set_mark(self.chunks.get(), chunk.place.index() as usize, MARK) };
         }
         tagged.newly
     }
@@ -458,9 +446,8 @@ impl Tracker {
     /// the chunk lock.
     pub fn take(&self, sync: &mut SyncWindow<'_>, chunk: &Chunk, pages: Protected) -> Taken {
         let mut syncs = self.syncs.lock();
-        let end = chunk.first_page() + PAGES as u64;
         // Before the pages become clean: who finds them clean finds the window.
-        sync.reach(&mut syncs, end);
+        sync.reach(&mut syncs, chunk.place.end());
         let (taken, clear) = chunk.tags.access_mut(&mut syncs).take(pages);
         if clear {
             self.clear_mark(chunk);
@@ -532,7 +519,7 @@ impl Tracker {
     /// Called with the tag lock held.
     fn clear_mark(&self, chunk: &Chunk) {
         // SAFETY: the tree is alive and has the chunk.
-        unsafe { bindings::xa_clear_mark(self.chunks.get(), chunk.index as usize, MARK) };
+        unsafe { bindings::xa_clear_mark(self.chunks.get(), chunk.place.index() as usize, MARK) };
     }
 
     /// Frees a chunk that knows of no page, and is not in the list of the shrinker.
@@ -543,7 +530,7 @@ impl Tracker {
     pub(super) unsafe fn free_chunk(&self, chunk: NonNull<Chunk>) {
         // SAFETY: the tree is alive and has the chunk, which is as the caller says.
         unsafe {
-            bindings::xa_erase(self.chunks.get(), chunk.as_ref().index as usize);
+            bindings::xa_erase(self.chunks.get(), chunk.as_ref().place.index() as usize);
             free(chunk);
         }
     }

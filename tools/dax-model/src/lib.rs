@@ -21,3 +21,5 @@ pub mod heat;
 pub mod left;
 #[path = "../../../src/dax/page_set.rs"]
 pub mod page_set;
+#[path = "../../../src/dax/place.rs"]
+pub mod place;

@@ -8,6 +8,7 @@ use dax_model::chunk::{Entry, Run, State, Tags, Window};
 use dax_model::density::Density;
 use dax_model::heat::{Heat, EPOCH, PATIENCE};
 use dax_model::page_set::{PageSet, PAGES};
+use dax_model::place::{split, Place};
 use proptest::prelude::*;
 
 type Chunk = State<Box<[u64; PAGES]>>;
@@ -459,6 +460,35 @@ fn a_huge_chunk_is_one_run_and_becomes_dirty_as_one() {
     assert!(!chunk.may_map_huge(false));
     assert_eq!(chunk.forget(&PageSet::ALL), PageSet::ALL);
     assert!(!chunk.is_huge());
+}
+
+/// Pages at the edges of the chunks around the fifth of a file, and others.
+fn page_of_file() -> impl Strategy<Value = u64> {
+    let edge = (3u64..9, 0u64..5).prop_map(|(chunk, i)| chunk * PAGES as u64 + i - 2);
+    prop_oneof![
+        edge,
+        3 * PAGES as u64..9 * PAGES as u64,
+        Just(0),
+        Just(u64::MAX)
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// A range has of a chunk the pages that are in both.
+    #[test]
+    fn a_range_is_clipped_to_the_page(first in page_of_file(), last in page_of_file()) {
+        let place = Place::new(5);
+        let pages = (5 * PAGES as u64)..(6 * PAGES as u64);
+        prop_assert_eq!((place.first_page(), place.last_page()), (pages.start, pages.end - 1));
+        prop_assert_eq!(place.end(), pages.end);
+        let clipped = place.clip(first, last);
+        for (page, nth) in pages.zip(0..) {
+            prop_assert_eq!(clipped.contains(nth), first <= page && page <= last);
+            prop_assert_eq!(split(page), (place.index(), nth));
+        }
+    }
 }
 
 #[test]
