@@ -34,7 +34,9 @@ def read(name):
 # Plain rename: to a free name, over a file, over an empty directory, across directories.
 write('a', 'A'); write('b', 'B'); os.mkdir('d1'); os.mkdir('d2'); os.mkdir('d1/sub')
 os.rename('a', 'c'); assert read('c') == 'A' and not os.path.exists('a')
-os.rename('c', 'b'); assert read('b') == 'A'
+fd = os.open('b', os.O_RDONLY); os.link('b', 'b2')
+os.rename('c', 'b'); assert read('b') == 'A' and os.fstat(fd).st_nlink == 1
+write('c', 'A'); os.rename('c', 'b2'); assert os.fstat(fd).st_nlink == 0; os.close(fd)
 fails(errno.EISDIR, os.rename, 'b', 'd1')
 fails(errno.ENOTDIR, os.rename, 'd1', 'b')
 fails(errno.ENOTEMPTY, os.rename, 'd2', 'd1')
@@ -42,7 +44,9 @@ os.rename('d1/sub', 'd2/sub')
 assert (os.stat('d1').st_nlink, os.stat('d2').st_nlink) == (2, 3)
 assert os.stat('d2/sub/..').st_ino == os.stat('d2').st_ino
 fails(errno.EINVAL, os.rename, 'd2', 'd2/sub/x')
-os.rename('d2', 'd1'); assert os.path.isdir('d1/sub') and not os.path.exists('d2')
+fd = os.open('d1', os.O_RDONLY)
+os.rename('d2', 'd1'); assert os.fstat(fd).st_nlink == 0; os.close(fd)
+assert os.path.isdir('d1/sub') and os.stat('d1').st_nlink == 3 and not os.path.exists('d2')
 os.rename('b', 'b')
 # RENAME_NOREPLACE, RENAME_EXCHANGE.
 write('x', 'X'); write('y', 'Y')

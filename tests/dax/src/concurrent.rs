@@ -4,12 +4,12 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 
 use crate::hot::PATIENCE;
-use crate::sys::{check_len, create, fallocate, filled, wait_until, Map, PAGE};
+use crate::sys::{check_len, create, fallocate, filled, wait_until, write_at, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -20,6 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
         one_unwritten,
     ),
     ("stores, syncs, truncation, punching", storm),
+    ("faults while pages are taken away", taken_away),
     ("syncs of the file system while files come and go", sync_all),
 ];
 
@@ -226,6 +227,44 @@ fn storm(place: &Place) -> Result<()> {
         Box::new(move |rounds| rounds.each(|_| Ok(file.sync_all()?))),
     ];
     run(100, threads)
+}
+
+/// Who loads from a page while it is punched may see what was in it; once the call has returned nobody
+/// does. The loads are faults, most of them: each write, and each punch, takes the mapping away.
+fn taken_away(place: &Place) -> Result<()> {
+    const PAGES: usize = 16;
+    let file = create(&place.fresh("a"))?;
+    file.set_len((PAGES * PAGE) as u64)?;
+    let map = Map::shared(&file, PAGES * PAGE)?;
+    let stop = AtomicBool::new(false);
+    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    std::thread::scope(|scope| {
+        for step in [1, 5] {
+            let (map, stop) = (&map, &stop);
+            scope.spawn(move || {
+                let mut page = 0;
+                while !stop.load(Relaxed) {
+                    map.load(page * PAGE);
+                    page = (page + step) % PAGES;
+                }
+            });
+        }
+        // Some are enough, if they take long.
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut rounds = (0..3000).take_while(|_| Instant::now() < end);
+        let result = rounds.try_for_each(|round: usize| {
+            write_at(&file, &[1; PAGES * PAGE], 0)?;
+            fallocate(&file, punch, 0, (PAGES * PAGE) as u64)?;
+            let old = (0..PAGES).filter(|page| map.load(page * PAGE) != 0).count();
+            ensure!(
+                old == 0,
+                "round {round}: {old} pages are there after they were punched"
+            );
+            Ok(())
+        });
+        stop.store(true, Relaxed);
+        result
+    })
 }
 
 fn sync_all(place: &Place) -> Result<()> {

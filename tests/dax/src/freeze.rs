@@ -11,11 +11,16 @@ use std::time::Duration;
 
 use anyhow::{ensure, Result};
 
+use crate::huge::{self, HUGE};
 use crate::sys::{check, errno, filled, free_blocks, syncfs, wait_until, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("freeze with a mapped writer", writer),
+    (
+        "a store to 2 MiB waits for the end of a freeze",
+        huge_writer,
+    ),
     ("files go while the file system is frozen", files_go),
     ("read-only, once nothing is mapped to be written", read_only),
 ];
@@ -60,6 +65,28 @@ pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<
     });
     result?;
     ensure!(map.load(0) == 2 && map.load(2 * PAGE) == 2);
+    Ok(())
+}
+
+/// The first store to 2 MiB, which are mapped in one piece then, and one to 2 MiB that were only read.
+fn huge_writer(place: &Place) -> Result<()> {
+    let file = huge::file(place, 2)?;
+    let map = Map::shared(&file, 2 * HUGE)?;
+    map.load(HUGE);
+    let dir = File::open(&place.dir)?;
+    place.counters.expect(&[("huge_faults", 2)], || {
+        ioctl(&dir, FIFREEZE)?;
+        std::thread::scope(|scope| {
+            let map = &map;
+            let stores = [PAGE, HUGE].map(|at| scope.spawn(move || map.store(at, 77)));
+            std::thread::sleep(Duration::from_millis(300));
+            let through = stores.iter().filter(|store| store.is_finished()).count();
+            ioctl(&dir, FITHAW)?;
+            ensure!(through == 0, "{through} stores came through");
+            Ok(())
+        })
+    })?;
+    ensure!(map.load(PAGE) == 77 && map.load(HUGE) == 77);
     Ok(())
 }
 

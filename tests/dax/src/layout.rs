@@ -21,6 +21,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("punch a hole under a mapping", punch),
     ("truncate a dirty mapping, and write on", truncate_dirty),
     ("zero a range under a mapping", zero_range),
+    ("zeros at the edges of a range are durable", zero_edges),
     (
         "truncation waits for a pinned page, and a signal ends the wait",
         truncate_pinned,
@@ -79,6 +80,33 @@ fn zero_range(place: &Place) -> Result<()> {
     ensure!(map.load(3 * PAGE) == 9 && map.load(PAGE + 1) == 0);
     map.store(PAGE, 4);
     ensure!(read_at(&file, 1, PAGE)? == [4]);
+    Ok(())
+}
+
+/// What is no whole block is made zero in place, and a fence follows.
+fn zero_edges(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 8)?;
+    let keep = libc::FALLOC_FL_KEEP_SIZE;
+    for mode in [libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_ZERO_RANGE] {
+        for (at, len) in [
+            // Within a block, at its begin, at its end, across two.
+            (PAGE + 100, 50),
+            (2 * PAGE, 100),
+            (3 * PAGE - 100, 100),
+            (4 * PAGE - 50, 100),
+        ] {
+            let before = [9; 2 * PAGE];
+            write_at(&file, &before, at - PAGE)?;
+            // Whatever moves the times, not what is asked about.
+            file.sync_all()?;
+            place.counters.expect(&[("fences", 1)], || {
+                Ok(fallocate(&file, mode | keep, at, len as u64)?)
+            })?;
+            let after = read_at(&file, 2 * PAGE, at - PAGE)?;
+            let zeros = |i: &usize| (PAGE..PAGE + len).contains(i);
+            ensure!((0..2 * PAGE).all(|i| after[i] == if zeros(&i) { 0 } else { 9 }));
+        }
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{create, filled, syncfs, Map, PAGE};
+use crate::sys::{create, fallocate, filled, syncfs, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -14,6 +14,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("fsync with nothing dirty costs no fence", nothing_dirty),
     ("a range that ends inside pages", inside_pages),
     ("pages far apart, one fence", far_apart),
+    ("ranges that end at every edge of 2 MiB", edges),
     ("neighbours in one run", one_run),
     ("fdatasync, syncfs, sync", other_calls),
     ("msync over two files, MS_ASYNC", msync_flags),
@@ -109,7 +110,7 @@ fn far_apart(place: &Place) -> Result<()> {
     let pages = 4096;
     let file = create(&place.fresh("a"))?;
     file.set_len((pages * PAGE) as u64)?;
-    crate::sys::fallocate(&file, 0, 0, (pages * PAGE) as u64)?;
+    fallocate(&file, 0, 0, (pages * PAGE) as u64)?;
     let map = Map::shared(&file, pages * PAGE)?;
     for i in 0..8 {
         map.store(i * 512 * PAGE + i * PAGE, 1);
@@ -127,6 +128,43 @@ fn far_apart(place: &Place) -> Result<()> {
         ],
         || map.msync(0, pages * PAGE, libc::MS_SYNC),
     )
+}
+
+/// What is known of pages is kept for 2 MiB each: a range takes the pages up to its ends, of each.
+fn edges(place: &Place) -> Result<()> {
+    let (len, first, last) = (3 * 512, 511, 1024);
+    let stored = [0, 1, 510, 511, 512, 513, 1022, 1023, 1024, 1025, 1535];
+    for (start, end) in [
+        (0, first),
+        (1, first),
+        (first, first),
+        (first, first + 1),
+        (first + 1, last - 1),
+        (first + 1, last),
+        (first + 2, last - 2),
+        (1, last + 1),
+        (last - 1, len - 1),
+        (last, last),
+    ] {
+        let file = create(&place.fresh("a"))?;
+        fallocate(&file, 0, 0, (len * PAGE) as u64)?;
+        let map = Map::shared(&file, len * PAGE)?;
+        // The first time, 2 MiB each.
+        (0..3).for_each(|i| map.store((i * 512 + 100) * PAGE, 1));
+        file.sync_data()?;
+        stored.iter().for_each(|page| map.store(page * PAGE, 2));
+        let within = stored.iter().filter(|page| (start..=end).contains(page));
+        let within = within.count() as u64;
+        let expect = |pages| [("pages_written_back", pages), ("lines_flushed", pages * 64)];
+        place.counters.expect(&expect(within), || {
+            map.msync(start * PAGE, (end + 1 - start) * PAGE, libc::MS_SYNC)
+        })?;
+        let others = stored.len() as u64 - within;
+        place
+            .counters
+            .expect(&expect(others), || Ok(file.sync_data()?))?;
+    }
+    Ok(())
 }
 
 fn one_run(place: &Place) -> Result<()> {
