@@ -70,10 +70,13 @@ torture: all
 	@tests/torture/run --budget $(BUDGET) --seed $(SEED) $(if $(PART),--part "$(PART)")
 
 # Mistakes made mechanically in a copy of the code: Documentation/mutations.rst.
+LAYERS ?= host
 MUTANTS = build/bin/rdax-mutants
 CHOICE = $(foreach part,$(PART),--part $(part)) $(if $(SAMPLE),--sample $(SAMPLE)) --seed $(SEED)
 mutants: tools
-	@$(MUTANTS) make && $(MUTANTS) run $(CHOICE) --budget $(BUDGET) && $(MUTANTS) table $(CHOICE)
+	@$(MUTANTS) make $(if $(filter vm,$(LAYERS)),,--no-kernel)
+	@$(foreach layer,$(LAYERS),$(MUTANTS) run --layer $(layer) $(CHOICE) --budget $(BUDGET) && ) \
+		$(MUTANTS) table $(CHOICE)
 
 # The same tests on a kernel with KASAN, lockdep and so on; its first build takes
 # a while.
@@ -116,9 +119,9 @@ help:
 	@echo '                   (BUDGET=10m, SEED=1, WORKLOAD="mmap:fsync ace1:*", MUTATE=all: are'
 	@echo '                   mistakes found; CRASH_FS=ext4 or xfs: some states, mounted by the'
 	@echo '                   kernel); a page, build/crash/crash.html'
-	@echo 'make mutants       mistakes made mechanically in a copy of the code: which of the tests on'
-	@echo '                   the host find them, and what none finds (PART=src/volume,'
-	@echo '                   SAMPLE=300, SEED=1, BUDGET=10m)'
+	@echo 'make mutants       mistakes made mechanically in a copy of the code: which tests find them,'
+	@echo '                   and what none finds (LAYERS="host vm", PART=src/volume,'
+	@echo '                   SAMPLE=300, SEED=1, BUDGET=10m for each layer)'
 	@echo 'make torture       damaged volumes, allocations that fail, races, kills, hostile users'
 	@echo '                   (BUDGET=60m, SEED=1, PART="damage images failures lifecycle kills users")'
 	@echo 'make test-debug    the VM tests on a kernel with KASAN and lockdep (make debug-kernel builds it;'

@@ -125,6 +125,15 @@ pub fn down<T: Int>(n: u32, value: T) -> T {
 }
 
 #[inline]
+pub fn nothing<T: Default>(n: u32, value: T) -> T {
+    if on(n) {
+        T::default()
+    } else {
+        value
+    }
+}
+
+#[inline]
 pub fn not(n: u32, value: bool) -> bool {
     value != on(n)
 }

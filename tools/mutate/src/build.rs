@@ -11,6 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::mutation::{Kind, Mutation};
 use crate::tree::Tree;
 
 /// Mistakes make what is denied elsewhere, such as constants that overflow. (Not `allow`: cargo reads
@@ -120,30 +121,62 @@ fn at(places: &BTreeMap<u32, Range<usize>>, span: &Range<usize>) -> Vec<u32> {
     within.map(|(id, _)| *id).collect()
 }
 
+/// The mutations that may have made an error at `span` of the file `name`, which is in no mutation
+/// itself: those of the function that change the type of something, or where control goes.
+fn around(tree: &Tree, name: &str, span: &Range<usize>) -> BTreeSet<u32> {
+    let places = tree.places.get(name).into_iter().flatten();
+    let distance = |place: &Range<usize>| place.start.abs_diff(span.start);
+    let nearest = places.min_by_key(|(_, place)| distance(place));
+    let nearest = nearest.and_then(|(id, _)| tree.mutations.get(id));
+    let suspect = |mutation: &&Mutation| {
+        let leaves = ["return", "break", "continue"];
+        let leaves = leaves
+            .iter()
+            .any(|word| mutation.original.starts_with(word));
+        matches!(mutation.kind, Kind::Forgiven | Kind::Guard)
+            || (mutation.kind == Kind::Dropped && leaves)
+    };
+    let of_function = |mutation: &&Mutation| {
+        nearest.is_some_and(|n| n.file == mutation.file && n.function == mutation.function)
+    };
+    let all = tree.mutations.values().filter(of_function).filter(suspect);
+    all.map(|mutation| mutation.id).collect()
+}
+
 /// The mutations to be left out for `error`.
 fn blamed(tree: &Tree, error: &Diagnostic) -> BTreeSet<u32> {
-    let all = |primary: bool| {
+    let all = |primary: bool, find: &dyn Fn(&str, &Range<usize>) -> BTreeSet<u32>| {
         let mut found = BTreeSet::new();
         let spans = error.spans.iter();
         for span in spans.chain(error.children.iter().flat_map(|child| &child.spans)) {
             if span.is_primary != primary {
                 continue;
             }
-            let file = tree.places.iter().find(|(name, _)| {
+            let file = tree.places.keys().find(|name| {
                 let name = format!("/{name}");
                 format!("/{}", span.file_name).ends_with(&name)
             });
-            if let Some((_, places)) = file {
-                found.extend(at(places, &(span.byte_start..span.byte_end)));
+            if let Some(name) = file {
+                found.extend(find(name, &(span.byte_start..span.byte_end)));
             }
         }
         found
     };
-    let primary = all(true);
-    if primary.is_empty() {
-        return all(false);
+    let within = |name: &str, span: &Range<usize>| {
+        let places = tree.places.get(name);
+        places
+            .map(|places| at(places, span).into_iter().collect())
+            .unwrap_or_default()
+    };
+    let near = |name: &str, span: &Range<usize>| around(tree, name, span);
+    let mut blamed = all(true, &within);
+    if blamed.is_empty() {
+        blamed = all(false, &within);
     }
-    primary
+    if blamed.is_empty() {
+        blamed = all(true, &near);
+    }
+    blamed
 }
 
 /// What a build came to.
@@ -208,6 +241,27 @@ pub fn build_host(
     let (out, err, success) = in_root(top, &cargo(dir, &command))?;
     ensure!(success, "cargo test --no-run: {err}");
     Ok(out)
+}
+
+/// Builds the module of the tree, with `module` beside it as the place for what is built.
+pub fn build_kernel(top: &Path, tree: &Tree, module: &Path) -> Result<Outcome> {
+    let kernel = Command::new(top.join("scripts/kernel"))
+        .stderr(Stdio::inherit())
+        .output()
+        .context("scripts/kernel")?;
+    ensure!(kernel.status.success(), "scripts/kernel failed");
+    let kernel = PathBuf::from(String::from_utf8_lossy(&kernel.stdout).trim_end()).join("tree");
+    let kernel = quoted(&kernel);
+    std::fs::create_dir_all(module)?;
+    let script = format!(
+        "args=$(scripts/check-tree {kernel}) && \
+         make -s -j\"$(nproc)\" -C {kernel} M={} MO={} $args \
+         KRUSTFLAGS='{FLAGS} --error-format=json' modules",
+        quoted(&tree.dir),
+        quoted(module),
+    );
+    let (out, err, success) = in_root(top, &script)?;
+    judge(tree, &out, &err, success)
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ pub struct Choice {
     /// Of files whose names begin so (src/volume); several may be given
     #[arg(long)]
     part: Vec<String>,
+    /// Those with these numbers (manifest.json has them)
+    #[arg(long)]
+    number: Vec<u32>,
     /// Of these, so many, by chance; a larger number has those of a smaller one, too
     #[arg(long)]
     sample: Option<usize>,
@@ -33,7 +36,10 @@ impl Choice {
             let mut parts = self.part.iter();
             self.part.is_empty() || parts.any(|part| mutation.file.starts_with(part.as_str()))
         };
-        let mut chosen: Vec<&Mutation> = all.iter().filter(is_part).collect();
+        let is_meant = |mutation: &&Mutation| {
+            is_part(mutation) && (self.number.is_empty() || self.number.contains(&mutation.id))
+        };
+        let mut chosen: Vec<&Mutation> = all.iter().filter(is_meant).collect();
         let seed = self.seed.to_string();
         chosen.sort_by_key(|mutation| hash(&[&seed, &mutation.key]));
         chosen.truncate(self.sample.unwrap_or(usize::MAX));

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::build::build_host;
 use crate::mutation::{hash, Mutation};
-use crate::process::{run, End};
+use crate::process::{run, End, SLOWER};
 use crate::results::{Layer, Results, Verdict};
 
 /// The packages whose tests run the code of `src/`.
@@ -65,6 +65,8 @@ pub struct Settings<'a> {
     pub jobs: usize,
     /// Tests of one mutation that take longer together are not all run.
     pub patience: Duration,
+    /// A test that takes longer is not used.
+    pub longest: Duration,
 }
 
 impl Test {
@@ -175,7 +177,7 @@ fn cover(settings: &Settings<'_>, programs: &[Program]) -> Result<Vec<Test>> {
         let start = Instant::now();
         let mut command = test.command(0);
         command.env("RDAX_MUTATE_REACHED", &file);
-        let end = run(&mut command, Duration::from_secs(120))?;
+        let end = run(&mut command, settings.longest / SLOWER)?;
         test.seconds = start.elapsed().as_secs_f64();
         test.reached = reached(&file);
         // It has none if it reaches nothing.

@@ -18,6 +18,7 @@ mod smoke;
 mod survivors;
 mod table;
 mod tree;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,8 +48,12 @@ struct Cli {
 #[derive(Subcommand)]
 enum What {
     /// Make the mutated tree, and find the mutations that do not compile
-    Make,
-    /// Run the host's tests with one mutation at a time
+    Make {
+        /// Compile it for the host alone
+        #[arg(long)]
+        no_kernel: bool,
+    },
+    /// Run the tests of a layer with one mutation at a time
     Run(Run),
     /// Print what caught what, and what survives without a reason
     Table {
@@ -70,6 +75,9 @@ enum What {
 
 #[derive(Args)]
 struct Run {
+    /// Which tests
+    #[arg(long, value_enum, default_value = "host")]
+    layer: Layer,
     #[command(flatten)]
     choice: Choice,
     /// The tests of these packages alone
@@ -78,12 +86,18 @@ struct Run {
     /// Of these, the test programs with these names alone
     #[arg(long)]
     program: Vec<String>,
+    /// In the VM, the tests of these names alone; a * at the end stands for any rest
+    #[arg(long)]
+    test: Vec<String>,
     /// Mutations tried at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
     /// Of one mutation, run tests that take so long together, not more (90s, 2m)
     #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
     patience: Duration,
+    /// On the host, use no test that takes longer
+    #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
+    longest: Duration,
     /// Begin no mutation after this time
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     budget: Duration,
@@ -92,26 +106,39 @@ struct Run {
     again: bool,
 }
 
-/// Runs the tests for those of the choice that have not been caught, nor tried.
+/// Runs a layer for those of the choice that no layer has caught and this one has not tried.
 fn run(places: &Places, args: &Run) -> Result<()> {
     let all = mutation::load(&places.out)?;
     let mut results = Results::load(&places.out)?;
     let mut chosen = args.choice.of(&all);
     chosen.retain(|mutation| {
-        let tried = results.get(&mutation.key, Layer::Host).is_some();
+        let tried = results.get(&mutation.key, args.layer).is_some();
         results.caught(&mutation.key).is_none() && (args.again || !tried)
     });
     println!("{} mutations to try", chosen.len());
     let limit = Instant::now() + args.budget;
-    let settings = host::Settings {
-        top: &places.top,
-        out: &places.out,
-        packages: &args.package,
-        programs: &args.program,
-        jobs: args.jobs,
-        patience: args.patience,
-    };
-    host::layer(&settings, &chosen, &mut results, limit)
+    match args.layer {
+        Layer::Host => {
+            let settings = host::Settings {
+                top: &places.top,
+                out: &places.out,
+                packages: &args.package,
+                programs: &args.program,
+                jobs: args.jobs,
+                patience: args.patience,
+                longest: args.longest,
+            };
+            host::layer(&settings, &chosen, &mut results, limit)
+        }
+        Layer::Vm => {
+            let settings = vm::Settings {
+                places,
+                tests: &args.test,
+                patience: args.patience,
+            };
+            vm::layer(&settings, &chosen, &mut results, limit)
+        }
+    }
 }
 
 fn table(places: &Places, choice: &Choice) -> Result<()> {
@@ -125,7 +152,7 @@ fn table(places: &Places, choice: &Choice) -> Result<()> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = Places::new(&cli.top, &cli.out).and_then(|places| match cli.what {
-        What::Make => make::make(&places, &|_| true).map(|()| true),
+        What::Make { no_kernel } => make::make(&places, !no_kernel, &|_| true).map(|()| true),
         What::Run(args) => run(&places, &args).map(|()| true),
         What::Table { choice } => table(&places, &choice).map(|()| true),
         What::Smoke { list } => smoke::smoke(&places, &list),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Result};
 
-use crate::build::{check_host, Outcome};
+use crate::build::{build_kernel, check_host, Outcome};
 use crate::mutation::Mutation;
 use crate::tree::Tree;
 
@@ -36,20 +36,31 @@ impl Places {
         self.out.join("tree")
     }
 
+    /// Where the module is built.
+    pub fn module(&self) -> PathBuf {
+        self.out.join("module")
+    }
+
     /// The keys of what does not compile, from earlier builds.
     fn left_out(&self) -> PathBuf {
         self.out.join("left-out")
     }
 }
 
-/// Makes the tree with the mutations that `wanted` names, and the list of those that are in it.
-pub fn make(places: &Places, wanted: &dyn Fn(&Mutation) -> bool) -> Result<()> {
+/// Makes the tree with the mutations that `wanted` names, for the kernel as well if `kernel`, and
+/// the list of those that are in it.
+pub fn make(places: &Places, kernel: bool, wanted: &dyn Fn(&Mutation) -> bool) -> Result<()> {
     let text = fs::read_to_string(places.left_out()).unwrap_or_default();
     let mut left_out: BTreeSet<String> = text.lines().map(str::to_owned).collect();
+    let mut host_built = false;
     for _ in 0..ROUNDS {
         let wanted = |mutation: &Mutation| wanted(mutation) && !left_out.contains(&mutation.key);
         let tree = Tree::make(&places.top, &places.tree(), &wanted)?;
-        match check_host(&places.top, &tree)? {
+        let outcome = match host_built {
+            false => check_host(&places.top, &tree)?,
+            true => build_kernel(&places.top, &tree, &places.module())?,
+        };
+        match outcome {
             Outcome::Wrong(ids) => {
                 let mutations = ids.iter().filter_map(|id| tree.mutations.get(id));
                 let before = left_out.len();
@@ -60,6 +71,7 @@ pub fn make(places: &Places, wanted: &dyn Fn(&Mutation) -> bool) -> Result<()> {
                 let keys: Vec<&str> = left_out.iter().map(String::as_str).collect();
                 fs::write(places.left_out(), keys.join("\n") + "\n")?;
             }
+            Outcome::Built if kernel && !host_built => host_built = true,
             Outcome::Built => {
                 let list: Vec<&Mutation> = tree.mutations.values().collect();
                 let path = places.out.join("manifest.json");

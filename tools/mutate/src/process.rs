@@ -12,6 +12,9 @@ use rustix::process::{kill_process_group, prlimit, Pid, Resource, Rlimit, Signal
 /// Bytes of address space.
 const MEMORY: u64 = 6 << 30;
 
+/// So many times the processor's time that it usually takes, a program may take.
+pub const SLOWER: u32 = 5;
+
 /// How a program ended.
 pub enum End {
     Passed,
@@ -63,7 +66,7 @@ fn describe(status: ExitStatus) -> String {
 
 /// Runs `command`, silently, which took `usual` without a mistake.
 pub fn run(command: &mut Command, usual: Duration) -> Result<End> {
-    let processor = Duration::from_secs(2) + usual * 5;
+    let processor = Duration::from_secs(2) + usual * SLOWER;
     // Whoever sleeps for ever uses no processor; others may be using them all.
     let patience = Duration::from_secs(60) + usual * 30;
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null());

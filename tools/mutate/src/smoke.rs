@@ -45,7 +45,9 @@ pub fn pick(places: &Places, choice: &Choice) -> Result<()> {
 pub fn smoke(places: &Places, list: &Path) -> Result<bool> {
     let list = named(&places.top.join(list))?;
     let places = Places::new(&places.top, &places.out.join("smoke"))?;
-    make(&places, &|mutation| list.contains(&Named::from(mutation)))?;
+    make(&places, false, &|mutation| {
+        list.contains(&Named::from(mutation))
+    })?;
     let all = mutation::load(&places.out)?;
     let there: std::collections::BTreeSet<Named> = all.iter().map(Named::from).collect();
     for gone in list.difference(&there) {
@@ -68,6 +70,7 @@ pub fn smoke(places: &Places, list: &Path) -> Result<bool> {
         programs: &programs,
         jobs: JOBS,
         patience: PATIENCE,
+        longest: PATIENCE,
     };
     let chosen: Vec<_> = all.iter().collect();
     host::layer(&settings, &chosen, &mut results, Instant::now() + BUDGET)?;

@@ -33,14 +33,22 @@ impl Row {
         let caught = |layer| self.caught.get(&layer).copied().unwrap_or(0);
         let share = 100.0 * self.unexplained as f64 / self.tried.max(1) as f64;
         println!(
-            "{name:<10} {:>7} {:>7} {:>7} {:>10} {:>12} {share:>6.1} %",
+            "{name:<10} {:>7} {:>7} {:>7} {:>7} {:>10} {:>12} {share:>6.1} %",
             self.made,
             self.tried,
             caught(Layer::Host),
+            caught(Layer::Vm),
             self.explained,
             self.unexplained
         );
     }
+}
+
+/// Whether a layer has tried `mutation`.
+fn was_tried(mutation: &Mutation, results: &Results) -> bool {
+    [Layer::Host, Layer::Vm]
+        .iter()
+        .any(|layer| results.get(&mutation.key, *layer).is_some())
 }
 
 /// Prints the table of `mutations`, and those of them that survive without a reason. Returns how
@@ -59,7 +67,7 @@ pub fn print(mutations: &[&Mutation], results: &Results, survivors: &[Survivor])
                 explained = true;
             }
         }
-        if results.get(&mutation.key, Layer::Host).is_none() {
+        if !was_tried(mutation, results) {
             continue;
         }
         row.tried += 1;
@@ -84,8 +92,8 @@ pub fn print(mutations: &[&Mutation], results: &Results, survivors: &[Survivor])
         println!("survives: {}", mutation.describe());
     }
     println!(
-        "{:<10} {:>7} {:>7} {:>7} {:>10} {:>12}",
-        "room", "made", "tried", "caught", "explained", "unexplained"
+        "{:<10} {:>7} {:>7} {:>7} {:>7} {:>10} {:>12}",
+        "room", "made", "tried", "host", "VM", "explained", "unexplained"
     );
     let mut all = Row::default();
     for (name, row) in &rows {

@@ -15,12 +15,16 @@ use crate::find::find;
 use crate::mutation::Mutation;
 
 /// What of the checkout the tree has.
-const COPIED: [&str; 3] = ["src", "tests", "tools"];
-/// The directories of `src/` of which crates on the host compile something.
-const ROOMS: [&str; 2] = ["dax", "volume"];
+const COPIED: [&str; 4] = ["Kbuild", "src", "tests", "tools"];
+/// What of `src/` is no code of a room, or belongs to the generated ones.
+const NO_ROOMS: [&str; 1] = ["bindings"];
 
 const HOST: &str = include_str!("../runtime/host.rs");
+const KERNEL: &str = include_str!("../runtime/kernel.rs");
+const PARAMETERS: &str = include_str!("../runtime/kernel.c");
 const OPERATIONS: &str = include_str!("../runtime/operations.rs");
+/// The object file of [`PARAMETERS`].
+const OBJECT: &str = "src/switch_parameters";
 
 /// The mutated tree, in a directory of its own.
 pub struct Tree {
@@ -70,7 +74,7 @@ fn is_room(file: &str) -> bool {
     src == Some("src")
         && more.is_some()
         && file.ends_with(".rs")
-        && room.is_some_and(|room| ROOMS.contains(&room))
+        && !room.is_some_and(|room| NO_ROOMS.contains(&room))
 }
 
 /// The file of a crate on the host that compiles something of `src/`, as its own.
@@ -105,8 +109,11 @@ impl Tree {
                 let edited = tree.mutate(name, text, &mut next, wanted)?;
                 write(&dir.join(name), edited.text.as_bytes())?;
                 tree.places.insert(name.clone(), edited.places);
-            } else if takes_src(name, text) {
+            } else if name == "src/rdax.rs" || takes_src(name, text) {
                 roots.push((name, text.to_owned()));
+            } else if name == "Kbuild" {
+                let more = format!("{text}\nrdax-y += {OBJECT}.o\n");
+                write(&dir.join(name), more.as_bytes())?;
             } else {
                 write(&dir.join(name), &bytes)?;
             }
@@ -118,10 +125,13 @@ impl Tree {
         );
         for (name, text) in roots {
             if let Some(package) = Path::new(name).parent().and_then(Path::parent) {
-                tree.crates.push(dir.join(package));
+                if name.starts_with("tools/") {
+                    tree.crates.push(dir.join(package));
+                }
             }
             tree.add_runtime(name, &text, next)?;
         }
+        write(&dir.join(OBJECT).with_extension("c"), PARAMETERS.as_bytes())?;
         tree.remove_others(&names)?;
         Ok(tree)
     }
@@ -144,9 +154,14 @@ impl Tree {
     fn add_runtime(&self, name: &str, text: &str, count: u32) -> Result<()> {
         let path = self.dir.join(name);
         let module = path.with_file_name("switch.rs");
+        let kind = if name.starts_with("src/") {
+            KERNEL
+        } else {
+            HOST
+        };
         let count =
             format!("\n/// Numbers of mutations, 0 among them.\nconst COUNT: usize = {count};\n");
-        write(&module, (HOST.to_owned() + &count + OPERATIONS).as_bytes())?;
+        write(&module, (kind.to_owned() + &count + OPERATIONS).as_bytes())?;
         // After the attributes of the crate, before its first module.
         let at = text
             .find("\nmod ")
@@ -166,7 +181,7 @@ impl Tree {
             files(&self.dir, Path::new(name), &mut there)?;
         }
         for name in there.difference(names) {
-            let ours = name.ends_with("/switch.rs");
+            let ours = name.ends_with("/switch.rs") || name.starts_with(OBJECT);
             let source = name.ends_with(".rs") || name.ends_with(".toml");
             if source && !ours {
                 fs::remove_file(self.dir.join(name))?;

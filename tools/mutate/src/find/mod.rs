@@ -255,9 +255,15 @@ impl Finder<'_> {
         let (Pat::Ident(pat), Some(init)) = (&local.pat, &local.init) else {
             return;
         };
-        if pat.ident.to_string().starts_with('_') && init.diverge.is_none() {
+        let held = pat.mutability.is_none() && init.diverge.is_none();
+        if pat.ident.to_string().starts_with('_') && held {
             let range = bytes(&*init.expr);
             self.call(Kind::Guard, &range, "keep", "let go at once");
+            if let Some(id) = self.mutation(Kind::Guard, &range, "not taken") {
+                let before = format!("(if crate::switch::on({id}) {{ None }} else {{ Some(");
+                let wrap = &mut self.found.edits;
+                wrap.wrap(id, &range, before, ") })".into());
+            }
         }
     }
 
@@ -318,6 +324,7 @@ impl Finder<'_> {
             BinOp::Sub(_) => exchange(Kind::Operator, "sub", "+", false),
             BinOp::BitAnd(_) => exchange(Kind::Operator, "bitand", "|", false),
             BinOp::BitOr(_) => exchange(Kind::Operator, "bitor", "&", false),
+            BinOp::BitOrAssign(_) => self.call(Kind::Operator, &bytes(&*e.right), "nothing", "0"),
             BinOp::Div(_) => exchange(Kind::Rounding, "div", "/ (rounded up)", false),
             BinOp::And(_) => self.logic(e, true),
             BinOp::Or(_) => self.logic(e, false),
@@ -393,6 +400,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_to_a_set_is_evaluated_and_left_out() {
+        let (text, said) = mutate("fn f() { a |= g(); }", Kind::Operator);
+        assert!(text.contains("a |= crate::switch::nothing("), "{text}");
+        assert_eq!(said, ["0"]);
+    }
+
+    #[test]
     fn what_is_constant_is_left_alone() {
         for source in [
             "const fn f() -> u8 { 1 + 2 }",
@@ -416,6 +430,14 @@ mod tests {
             text.contains("{ b()?; a(); } else { a(); b()?; } let x = 1; c(); }"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_guard_is_let_go_or_not_taken() {
+        let (text, said) = mutate("fn f() { let _guard = g(); }", Kind::Guard);
+        assert_eq!(said, ["let go at once", "not taken"]);
+        assert_eq!(text.matches("g()").count(), 1, "{text}");
+        assert!(text.contains("{ None } else { Some("), "{text}");
     }
 
     #[test]
