@@ -1,20 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The media format, version 4: every structure with its fields, units and limits.
+//! The media format, version 5: every structure with its fields, units and limits.
 //!
 //! Little-endian throughout. Addresses named `at` are bytes from the start of the device, block
-//! numbers count 4 KiB blocks from there. Every structure carries a CRC32C computed with its `crc`
-//! field as zero. `Documentation/format.rst` is the prose; sizes are checked at build time below.
+//! numbers count 4 KiB blocks from there. `Documentation/format.rst` is the prose; sizes are checked
+//! at build time below.
+//!
+//! Every structure carries a CRC32C of all its bytes but the checksum. But for the superblock's it
+//! begins with the *seed* of the volume, the CRC32C of its UUID and its hash key, so that what another
+//! volume has written is not taken for a structure of this one. Fields say where the structure lies,
+//! so that a copy of it elsewhere is not taken for one either.
+//!
+//! Reserved bytes are zero in what is made anew. Nothing judges by them, and what changes a structure
+//! keeps them: they belong to versions to come.
 //!
 //! ```text
-//! block 0        superblock                    last block   its copy
-//! block 1        system inodes (the inode table's and the orphan file's)
+//! block 0        superblock                    last block        its copy
+//! block 1        system inodes (the inode      block before it   their copy
+//!                table's, the orphan file's)
 //! lanes          LANE_COUNT journal lanes of LANE_BYTES
 //! summary        8 bytes for each chunk of 512 blocks
 //! bitmap         64 bytes for each chunk of 512 blocks
 //! data           everything else, allocated by blocks
 //! ```
 
+use super::num::to_usize;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy_derive::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -41,8 +51,8 @@ pub const LINK_MAX: u32 = i32::MAX as u32;
 pub const MAGIC: [u8; 8] = *b"rdax\x00pm\x01";
 /// What `statfs` reports as the type of the file system ("rdax").
 pub const STATFS_MAGIC: u64 = 0x7264_6178;
-/// The version this code writes and the newest it reads.
-pub const VERSION: u32 = 4;
+/// The version this code writes, and the only one it reads.
+pub const VERSION: u32 = 5;
 
 /// Incompatible features this code knows: none yet.
 pub const INCOMPAT_KNOWN: u64 = 0;
@@ -97,8 +107,12 @@ pub struct SuperBlock {
     pub hash_key: [u8; 16],
     /// When the volume was made: seconds since 1970.
     pub made_sec: I64,
-    /// Zero; room to grow.
-    pub reserved: [u8; 312],
+    /// Its own block.
+    pub block: U64,
+    /// One more each time the superblocks are written: of two that differ, the greater one is newer.
+    pub generation: U64,
+    /// Reserved; room to grow.
+    pub reserved: [u8; 296],
 }
 
 /// Bytes of a lane: two headers and the body.
@@ -116,11 +130,11 @@ pub const LANE_BODY: u64 = 128;
 #[derive(Clone, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct LaneHeader {
-    /// CRC32C of the header without `retired`.
+    /// CRC32C of the header without `retired`, from the seed on.
     pub crc: U32,
     /// Bytes of the body in use.
     pub body_len: U32,
-    /// CRC32C of these.
+    /// CRC32C of these, from the seed on.
     pub body_crc: U32,
     /// Index of the lane.
     pub lane: U32,
@@ -130,7 +144,7 @@ pub struct LaneHeader {
     pub free_blocks: I64,
     /// Change of the number of inodes in use, likewise.
     pub used_inodes: I64,
-    /// Zero.
+    /// Reserved. A header is made anew for each transaction.
     pub reserved: [u8; 16],
     /// The word of the last transaction of this slot that is durable in place: this one, or until
     /// then the one two before it. Outside `crc`, since it changes alone: eight bytes are never torn.
@@ -168,12 +182,12 @@ pub const ENTRY_INODE_FREE: u64 = 5;
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Summary {
-    /// CRC32C of the 64 bytes of bitmap, then `free`, `reserved` and the number of the chunk as 8
-    /// bytes.
+    /// CRC32C, from the seed on, of the 64 bytes of bitmap, then `free`, `reserved` and the number of
+    /// the chunk as 8 bytes.
     pub crc: U32,
     /// Free blocks in the chunk, 0 to 512.
     pub free: U16,
-    /// Zero.
+    /// Reserved.
     pub reserved: U16,
 }
 
@@ -187,10 +201,13 @@ pub const INODE_CHUNK_BLOCKS: u64 = 16;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 1;
 /// System inode whose extents map the inode table. It lies in slot 0 of the system block; its
-/// number is for messages and checksums only.
+/// number is for messages and checksums only. System inodes are changed together with their copies.
 pub const TABLE_INO: u64 = 0xffff_ffff_ffff_0000;
 /// System inode whose extents map the orphan file. It lies in slot 1 of the system block.
 pub const ORPHAN_INO: u64 = 0xffff_ffff_ffff_0001;
+
+/// Number of system inodes.
+pub const SYSTEM_INODES: u64 = 2;
 
 /// First bytes of an inode chunk header.
 pub const INODE_CHUNK_MAGIC: u32 = 0x6b43_6e49; // "InCk"
@@ -199,7 +216,7 @@ pub const INODE_CHUNK_MAGIC: u32 = 0x6b43_6e49; // "InCk"
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct InodeChunk {
-    /// CRC32C of this structure.
+    /// CRC32C of what follows, from the seed on.
     pub crc: U32,
     /// [`INODE_CHUNK_MAGIC`].
     pub magic: U32,
@@ -207,10 +224,12 @@ pub struct InodeChunk {
     pub index: U64,
     /// Bit set: the inode is in use. Bit 0 of the first word, the header's own, is always set.
     pub bitmap: [U64; 4],
+    /// Its own block.
+    pub block: U64,
     /// Free inodes in the chunk.
     pub free: U16,
-    /// Zero.
-    pub reserved: [u8; 14],
+    /// Reserved.
+    pub reserved: [u8; 6],
 }
 
 /// Seconds and nanoseconds since 1970.
@@ -245,7 +264,7 @@ pub const ROOT_ATTRS: u32 = ATTR_DAX;
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct RawInode {
-    /// CRC32C of the 256 bytes.
+    /// CRC32C of what follows, from the seed on.
     pub crc: U32,
     /// File type and permissions (`S_IFMT | 07777`).
     pub mode: U16,
@@ -271,7 +290,7 @@ pub struct RawInode {
     pub generation: U32,
     /// Levels of nodes below `root`: 0 if `root` holds the extents themselves.
     pub depth: u8,
-    /// Zero.
+    /// Reserved.
     pub reserved0: [u8; 3],
 
     /// Its own number.
@@ -349,7 +368,7 @@ pub const NODE_EXTENTS: usize = 252;
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct NodeHeader {
-    /// CRC32C of the header and of the entries in use.
+    /// CRC32C of the rest of the header and of the entries in use, from the seed on.
     pub crc: U32,
     /// [`NODE_MAGIC`].
     pub magic: U16,
@@ -357,7 +376,7 @@ pub struct NodeHeader {
     pub count: U16,
     /// Height above the leaves: 0 holds extents.
     pub level: U16,
-    /// Zero.
+    /// Reserved.
     pub reserved0: U16,
     /// Low half of the inode's generation: a node of a former owner is not taken for this one's.
     pub generation: U32,
@@ -365,7 +384,7 @@ pub struct NodeHeader {
     pub owner: U64,
     /// Its own block.
     pub block: U64,
-    /// Zero.
+    /// Reserved.
     pub reserved: [u8; 32],
 }
 
@@ -376,7 +395,7 @@ pub const LEAF_MAGIC: u32 = 0x664c_7244; // "DrLf"
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct LeafHeader {
-    /// CRC32C of the header.
+    /// CRC32C of the rest of the header, from the seed on.
     pub crc: U32,
     /// [`LEAF_MAGIC`].
     pub magic: U32,
@@ -394,7 +413,7 @@ pub struct LeafHeader {
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Dirent {
-    /// CRC32C of the head and of the name.
+    /// CRC32C of the rest of the head and of the name, from [`record_seed`] on.
     pub crc: U32,
     /// Bytes of the record, head and padding included; a multiple of 8, at least 24.
     pub rec_len: U16,
@@ -409,6 +428,13 @@ pub struct Dirent {
     pub cookie: U64,
 }
 
+/// What the checksums of the records of a leaf begin with: so a record that another leaf has left
+/// in the block, or a copy of one elsewhere, is none.
+pub fn record_seed(seed: u32, owner: u64, block: u64) -> u32 {
+    let [a, b, c, d, e, f, g, h] = (block ^ owner.rotate_left(20)).to_le_bytes();
+    seed ^ u32::from_le_bytes([a, b, c, d]) ^ u32::from_le_bytes([e, f, g, h])
+}
+
 /// Bits of a cookie below the hash.
 pub const COOKIE_LOW_BITS: u32 = 11;
 
@@ -416,6 +442,8 @@ pub const COOKIE_LOW_BITS: u32 = 11;
 pub const XATTR_MAGIC: u32 = 0x7241_7478; // "xtAr"
 /// Longest value of an extended attribute, in bytes.
 pub const XATTR_VALUE_MAX: usize = 65536;
+/// Most runs of blocks that hold one value.
+pub const XATTR_RUNS_MAX: usize = XATTR_VALUE_MAX / to_usize(BLOCK);
 /// Longest value that is kept beside its name, in bytes. A longer one has blocks of its own.
 pub const XATTR_INLINE_MAX: usize = 512;
 
@@ -424,7 +452,7 @@ pub const XATTR_INLINE_MAX: usize = 512;
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct XattrHeader {
-    /// CRC32C of the bytes in use.
+    /// CRC32C of the rest of the bytes in use, from the seed on.
     pub crc: U32,
     /// [`XATTR_MAGIC`].
     pub magic: U32,
@@ -479,9 +507,9 @@ impl XattrRecord {
 pub struct OrphanSlot {
     /// The inode number, or 0.
     pub ino: U64,
-    /// CRC32C of `ino` and of the index of the slot as 8 bytes.
+    /// CRC32C, from the seed on, of `ino` and of the index of the slot as 8 bytes.
     pub crc: U32,
-    /// Zero.
+    /// Reserved.
     pub reserved: U32,
 }
 

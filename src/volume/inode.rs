@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::dir::Leaves;
 use super::error::{Error, Result, Structure};
 use super::extent::Nodes;
-use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES};
+use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES, SYSTEM_INODES, TABLE_INO};
 use super::journal::Tx;
 use super::num::to_usize;
 use super::pmem::Pmem;
@@ -47,26 +47,32 @@ impl Clone for Inode {
     }
 }
 
-/// CRC32C of four zero bytes: what a checksum begins with whose own field comes first.
-pub(super) const CRC_OF_CRC: u32 = 0x4867_4bc7;
+/// The checksum of a structure, of which it is the first field, in a volume of this `seed`.
+pub(super) fn crc_of(seed: u32, bytes: &[u8]) -> u32 {
+    crc32c(seed, bytes.get(size_of::<U32>()..).unwrap_or(&[]))
+}
 
-/// CRC32C of an inode with its `crc` taken as zero.
-pub fn checksum(raw: &RawInode) -> u32 {
-    let bytes = raw.as_bytes();
-    let tail = bytes.get(size_of::<U32>()..).unwrap_or(&[]);
-    crc32c(CRC_OF_CRC, tail)
+/// The checksum of an inode in a volume of this `seed`.
+pub fn checksum(raw: &RawInode, seed: u32) -> u32 {
+    crc_of(seed, raw.as_bytes())
 }
 
 /// Sets the checksum of `raw`.
-pub fn seal(raw: &mut RawInode) {
-    raw.crc = U32::new(checksum(raw));
+pub fn seal(raw: &mut RawInode, seed: u32) {
+    raw.crc = U32::new(checksum(raw, seed));
 }
 
-/// Reads the inode `ino` at byte `at` into `inode` and checks it. After an error, `inode` is blank.
-pub(super) fn read<P: Pmem>(pmem: &P, at: u64, ino: u64, inode: &mut Inode) -> Result<()> {
+/// Reads the inode `ino` of a volume of this `seed` at byte `at` into `inode` and checks it. After an error, `inode` is blank.
+pub(super) fn read<P: Pmem>(
+    pmem: &P,
+    seed: u32,
+    at: u64,
+    ino: u64,
+    inode: &mut Inode,
+) -> Result<()> {
     inode.at = 0;
     pmem.read(at, inode.raw.as_mut_bytes())?;
-    if inode.raw.crc.get() != checksum(&inode.raw) || inode.raw.ino.get() != ino {
+    if inode.raw.crc.get() != checksum(&inode.raw, seed) || inode.raw.ino.get() != ino {
         return Err(Error::Corrupt {
             what: Structure::Inode,
             at,
@@ -74,6 +80,12 @@ pub(super) fn read<P: Pmem>(pmem: &P, at: u64, ino: u64, inode: &mut Inode) -> R
     }
     inode.at = at;
     Ok(())
+}
+
+/// Where in the system block `raw` lies, if it is a system inode.
+fn system_slot(raw: &RawInode) -> Option<u64> {
+    let slot = raw.ino.get().checked_sub(TABLE_INO)?;
+    (slot < SYSTEM_INODES).then_some(slot)
 }
 
 /// Bytes of an inode's first line: size, links, times of changes.
@@ -150,7 +162,10 @@ impl Inode {
         tx: &mut Tx<'_, P>,
         before: &Before<N>,
     ) -> Result<()> {
-        seal(&mut self.raw);
+        seal(&mut self.raw, tx.seed());
+        if let Some(slot) = system_slot(&self.raw) {
+            return tx.write_system_inode(slot, &self.raw);
+        }
         tx.update(self.at, &before.0, &self.raw.as_bytes()[..N])
     }
 
@@ -177,7 +192,10 @@ impl Inode {
     /// Seals `new` and logs how it differs from this inode. `new` becomes the inode with
     /// [`Inode::set`] once `tx` is committed.
     pub(super) fn log<P: Pmem>(&self, tx: &mut Tx<'_, P>, new: &mut RawInode) -> Result<()> {
-        seal(new);
+        seal(new, tx.seed());
+        if let Some(slot) = system_slot(new) {
+            return tx.write_system_inode(slot, new);
+        }
         tx.update(self.at, self.raw.as_bytes(), new.as_bytes())
     }
 

@@ -74,7 +74,6 @@ pub fn format<P: Pmem>(pmem: &P, options: &Options<'_>) -> Result<()> {
     let wiped = wipe(pmem, &geo)?;
     let (free, filled) = fill(pmem, &geo, &layout, options, wiped)?;
     sb.free_blocks = U64::new(free);
-    super_block::seal(&mut sb);
     finish(pmem, &geo, &sb, filled).map(|_| ())
 }
 
@@ -109,7 +108,9 @@ fn plan(blocks: u64, options: &Options<'_>) -> Result<SuperBlock> {
         root_ino: U64::new(ROOT_INO),
         hash_key: options.hash_key,
         made_sec: I64::new(options.now.sec),
-        reserved: [0; 312],
+        block: U64::ZERO,
+        generation: U64::new(1),
+        reserved: [0; 296],
     })
 }
 
@@ -172,7 +173,7 @@ fn fill<P: Pmem>(
             block: 0,
             len: layout.end,
         },
-        // The copy of the superblock, and the blocks that the last chunk lacks.
+        // The copies, and the blocks that the last chunk lacks.
         Run {
             block: geo.data_end(),
             len: geo.chunks * CHUNK_BLOCKS - geo.data_end(),
@@ -187,32 +188,38 @@ fn fill<P: Pmem>(
         (TABLE_INO, layout.table, INODE_CHUNK_BLOCKS),
         (ORPHAN_INO, layout.orphans, ORPHAN_BLOCKS),
     ];
-    dirty.zero(geo.system_inode_at(0), BLOCK)?;
+    for copies in [geo.system_inode_at(0), geo.system_copy_at(0)] {
+        dirty.zero(copies, BLOCK)?;
+    }
     for (slot, (ino, block, len)) in (0..).zip(system) {
         let at = block * BLOCK;
         dirty.zero(at, len * BLOCK)?;
         let mapping = Mapping::new(0, block, len);
-        let raw = new_inode(ino, 0, options.now, extent::pack(mapping), len);
-        dirty.store(geo.system_inode_at(slot), raw.as_bytes())?;
+        let raw = new_inode(geo, ino, 0, options.now, extent::pack(mapping), len);
+        for at in [geo.system_inode_at(slot), geo.system_copy_at(slot)] {
+            dirty.store(at, raw.as_bytes())?;
+        }
     }
     let table_at = layout.table * BLOCK;
-    dirty.store(table_at, table::header(0, &[ROOT_INO]).as_bytes())?;
+    let header = table::header(geo.seed, 0, layout.table, &[ROOT_INO]);
+    dirty.store(table_at, header.as_bytes())?;
 
-    let (extent, leaf) = dir::first_leaf(ROOT_INO, layout.root_leaf);
+    let (extent, leaf) = dir::first_leaf(geo.seed, ROOT_INO, layout.root_leaf);
     let leaf_at = layout.root_leaf * BLOCK;
     dirty.zero(leaf_at, BLOCK)?;
     dirty.store(leaf_at, leaf.as_ref())?;
-    let mut root = new_inode(ROOT_INO, ROOT_MODE, options.now, extent, 1);
+    let mut root = new_inode(geo, ROOT_INO, ROOT_MODE, options.now, extent, 1);
     root.nlink = U32::new(2);
     root.parent = U64::new(ROOT_INO);
     root.attrs = U32::new(ROOT_ATTRS);
-    inode::seal(&mut root);
+    inode::seal(&mut root, geo.seed);
     dirty.store(table_at + ROOT_INO * INODE_BYTES, root.as_bytes())?;
     Ok((free, dirty.write_back().fence()?))
 }
 
 /// An inode with `extent`, of `blocks` blocks, as its content.
 fn new_inode(
+    geo: &Geometry,
     ino: u64,
     mode: u16,
     now: Time,
@@ -234,7 +241,7 @@ fn new_inode(
     raw.set_btime(now);
     raw.set_mtime(now);
     raw.set_ctime(now);
-    inode::seal(&mut raw);
+    inode::seal(&mut raw, geo.seed);
     raw
 }
 
@@ -246,7 +253,10 @@ fn finish<P: Pmem>(
     _filled: Durable<Filled>,
 ) -> Result<Durable<Made>> {
     let mut dirty = Dirty::new(pmem);
-    dirty.store(super_block::copy_at(geo.blocks * BLOCK), sb.as_bytes())?;
-    dirty.store(0, sb.as_bytes())?;
+    let mut sb = sb.clone();
+    for at in [super_block::copy_at(geo.blocks * BLOCK), 0] {
+        super_block::seal(&mut sb, at);
+        dirty.store(at, sb.as_bytes())?;
+    }
     dirty.write_back().fence()
 }

@@ -61,7 +61,7 @@ impl<P: Pmem> OrphanReservation<'_, P> {
     /// The slot's byte address, and what it must hold to name `ino`.
     pub(super) fn content(&self, ino: u64) -> (u64, [u8; to_usize(SLOT)]) {
         let mut bytes = [0; to_usize(SLOT)];
-        bytes.copy_from_slice(seal(ino, self.slot).as_bytes());
+        bytes.copy_from_slice(seal(self.vol.geo.seed, ino, self.slot).as_bytes());
         (self.at, bytes)
     }
 
@@ -86,17 +86,17 @@ fn corrupt(at: u64) -> Error {
     }
 }
 
-/// Slot `index` with inode `ino`.
-fn seal(ino: u64, index: u32) -> OrphanSlot {
+/// Slot `index` with inode `ino`, in a volume of this `seed`.
+fn seal(seed: u32, ino: u64, index: u32) -> OrphanSlot {
     OrphanSlot {
         ino: U64::new(ino),
-        crc: U32::new(checksum(ino, index)),
+        crc: U32::new(checksum(seed, ino, index)),
         reserved: U32::ZERO,
     }
 }
 
-fn checksum(ino: u64, index: u32) -> u32 {
-    let crc = crc32c(0, &ino.to_le_bytes());
+fn checksum(seed: u32, ino: u64, index: u32) -> u32 {
+    let crc = crc32c(seed, &ino.to_le_bytes());
     crc32c(crc, &u64::from(index).to_le_bytes())
 }
 
@@ -136,7 +136,7 @@ impl Slots {
                 for bit in 0..64 {
                     let at = block * BLOCK + (first + bit) * SLOT;
                     let slot: OrphanSlot = read_struct(pmem, at)?;
-                    if slot.as_bytes() != [0; to_usize(SLOT)] {
+                    if slot.ino.get() != 0 || slot.crc.get() != 0 {
                         used |= 1 << bit;
                     }
                 }
@@ -276,7 +276,7 @@ impl<P: Pmem> Volume<P> {
     fn recover_orphan(&self, slot: u32, at: u64) -> Result<()> {
         let entry: OrphanSlot = read_struct(&self.pmem, at)?;
         let ino = entry.ino.get();
-        if entry.crc.get() != checksum(ino, slot) {
+        if entry.crc.get() != checksum(self.geo.seed, ino, slot) {
             return Err(corrupt(at));
         }
         let mut inode = match self.iget(ino) {
@@ -287,9 +287,12 @@ impl<P: Pmem> Volume<P> {
             return Err(corrupt(at));
         }
         if inode.nlink() == 0 {
-            self.free_inode(&mut inode)
-        } else {
-            self.finish_truncate(&mut inode)
+            return self.free_inode(&mut inode);
+        }
+        match self.finish_truncate(&mut inode) {
+            // It is no file that could be cut.
+            Err(Error::Invalid) => Err(corrupt(at)),
+            result => result,
         }
     }
 }

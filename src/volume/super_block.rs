@@ -5,17 +5,24 @@
 //! [`read`] trusts nothing: it returns a superblock only if every place it names lies inside the
 //! device and in its order, so that the rest of the volume may compute with a [`Geometry`] without
 //! further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the label).
+//!
+//! Of two superblocks that differ, that one counts of which more can be found on the device
+//! ([`witnesses`]); if these are as many, the one of the greater generation, of the same generation
+//! the one without features that are not known, and else the first.
 
 use core::mem::offset_of;
 
 use zerocopy::little_endian::U32;
 use zerocopy::IntoBytes;
 
+use super::alloc::bits;
 use super::error::{Error, Result, Structure};
 use super::format::{
-    SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, LANE_BYTES, MAGIC, MAX_BYTES, MIN_BYTES,
-    ROOT_INO, RO_COMPAT_KNOWN, VERSION,
+    SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, INODE_BYTES, LANE_BYTES, MAGIC, MAX_BYTES,
+    MIN_BYTES, ROOT_INO, RO_COMPAT_KNOWN, TABLE_INO, VERSION,
 };
+use super::inode::{self, Inode};
+use super::journal;
 use super::num::to_usize;
 use super::pmem::{read_struct, Pmem, LINE};
 use crate::env::crc32c;
@@ -42,6 +49,8 @@ pub struct Geometry {
     pub bitmap_block: u64,
     /// First block that files may use.
     pub data_block: u64,
+    /// What the checksums of its structures begin with.
+    pub seed: u32,
 }
 
 impl Geometry {
@@ -62,12 +71,18 @@ impl Geometry {
 
     /// Byte address of the system inode in `slot`.
     pub fn system_inode_at(&self, slot: u64) -> u64 {
-        self.system_block * BLOCK + slot * super::format::INODE_BYTES
+        self.system_block * BLOCK + slot * INODE_BYTES
     }
 
-    /// First block after those that files may use: the copy of the superblock.
+    /// Byte address of its copy.
+    pub fn system_copy_at(&self, slot: u64) -> u64 {
+        self.data_end() * BLOCK + slot * INODE_BYTES
+    }
+
+    /// First block after those that files may use: the copy of the system inodes. That of the
+    /// superblock follows.
     pub fn data_end(&self) -> u64 {
-        self.blocks - 1
+        self.blocks - 2
     }
 
     /// The last free blocks, which are kept for nodes of extent trees, so that a hole can be punched
@@ -97,6 +112,7 @@ impl Geometry {
             summary_block: sb.summary_block.get(),
             bitmap_block: sb.bitmap_block.get(),
             data_block: sb.data_block.get(),
+            seed: seed(sb),
         }
     }
 
@@ -110,7 +126,7 @@ impl Geometry {
             && self.chunks == self.blocks.div_ceil(CHUNK_BLOCKS)
             && (1..=LANES_MAX).contains(&self.lane_count)
             && self.system_block >= 1
-            && self.data_block < self.blocks - 1
+            && self.data_block < self.data_end()
             && ends_by(self.system_block, BLOCK, self.lanes_block)
             && ends_by(
                 self.lanes_block,
@@ -145,9 +161,15 @@ pub fn checksum(sb: &SuperBlock) -> u32 {
     crc32c(crc32c(crc32c(0, head), &[0; size_of::<U32>()]), tail)
 }
 
-/// Sets the checksum of `sb`.
-pub fn seal(sb: &mut SuperBlock) {
+/// Makes `sb` the one at byte `at`, and sets its checksum.
+pub fn seal(sb: &mut SuperBlock, at: u64) {
+    sb.block.set(at / BLOCK);
     sb.crc = U32::new(checksum(sb));
+}
+
+/// What the checksums of all other structures of the volume begin with.
+pub fn seed(sb: &SuperBlock) -> u32 {
+    crc32c(crc32c(0, &sb.uuid), &sb.hash_key)
 }
 
 /// `label` as the superblock holds it. Fails with [`Error::Invalid`] if it is longer than 32 bytes
@@ -202,7 +224,10 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
     }
     let geo = Geometry::of(&sb);
     let lane_bytes = u64::from(sb.lane_bytes.get());
-    if !geo.is_sound() || lane_bytes != LANE_BYTES || sb.root_ino.get() != ROOT_INO {
+    let here = geo.is_sound()
+        && sb.block.get() * BLOCK == at
+        && (at == 0 || at == copy_at(geo.blocks * BLOCK));
+    if !here || lane_bytes != LANE_BYTES || sb.root_ino.get() != ROOT_INO {
         return Err(Error::Corrupt {
             what: Structure::SuperBlock,
             at,
@@ -228,30 +253,101 @@ fn is_foreign<P: Pmem + ?Sized>(pmem: &P) -> Result<bool> {
     Ok(false)
 }
 
-/// Reads the superblock of a device: the first, or where that is unreadable or damaged, its copy in
-/// the last block of the device.
+/// Whether two superblocks of one volume say the same, each in its place.
+fn agree(first: &SuperBlock, copy: &SuperBlock) -> bool {
+    let mut same = copy.clone();
+    (same.block, same.crc) = (first.block, first.crc);
+    same.as_bytes() == first.as_bytes()
+}
+
+/// How many of the things that a superblock names are where it says, under the checksums of its
+/// volume: a system inode, a journal lane, the bitmap of the first chunk.
+#[inline(never)]
+fn witnesses<P: Pmem + ?Sized>(pmem: &P, geo: &Geometry) -> usize {
+    let pmem = &pmem;
+    let system = [geo.system_inode_at(0), geo.system_copy_at(0)];
+    let found = [
+        system
+            .iter()
+            .any(|at| inode::read(pmem, geo.seed, *at, TABLE_INO, &mut Inode::blank()).is_ok()),
+        (0..geo.lane_count).any(|lane| journal::has_header(pmem, geo, lane)),
+        bits::is_sound(pmem, geo, 0),
+    ];
+    found.iter().filter(|found| **found).count()
+}
+
+/// How much speaks for a superblock against one that says something else: what it names is there, the
+/// data begins right behind the bitmaps; it is newer; it has no features that are not known.
+fn weight<P: Pmem + ?Sized>(pmem: &P, sb: &SuperBlock, geo: &Geometry) -> (usize, u64, bool) {
+    let bitmaps = (geo.chunks * (CHUNK_BLOCKS / 8)).div_ceil(BLOCK);
+    let in_order = usize::from(geo.data_block == geo.bitmap_block + bitmaps);
+    let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
+    (witnesses(pmem, geo) + in_order, sb.generation.get(), plain)
+}
+
+/// Whether the first superblock, which this code must not use, says so only because it is damaged:
+/// the copy of it is not older.
+fn is_refused_wrongly<P: Pmem + ?Sized>(pmem: &P, copy: &SuperBlock) -> Result<bool> {
+    let first: SuperBlock = read_struct(pmem, 0)?;
+    Ok(first.uuid == copy.uuid && first.generation.get() <= copy.generation.get())
+}
+
+/// Reads the superblock of a device: of the first and its copy the one that counts. The copy is
+/// where the first says, and without it in the last block of the device.
 ///
 /// Another file system made over the volume leaves the copy where it is. So where the first has
 /// lost even its magic, the copy serves only if nothing else has moved in.
 ///
+/// One that is alone, and of which nothing is found on the device, serves for nothing.
+///
 /// Fails with what is wrong with the first, if the copy does not serve either: with
-/// [`Error::NotRdax`], [`Error::Corrupt`], [`Error::Media`], [`Error::TooSmall`], or
-/// [`Error::Unsupported`] for a newer format.
+/// [`Error::NotRdax`], [`Error::Corrupt`], [`Error::Media`], [`Error::TooSmall`],
+/// [`Error::Version`] or [`Error::Unsupported`].
 #[inline(never)]
 pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
-    let (sb, geo, copy_served) = match read_at(pmem, 0) {
-        Ok((sb, geo)) => (sb, geo, None),
-        Err(Error::NotRdax) if is_foreign(pmem)? => return Err(Error::NotRdax),
-        Err(why @ (Error::NotRdax | Error::Corrupt { .. } | Error::Media { .. })) => {
-            let copy = copy_at(pmem.len());
-            match read_at(pmem, copy) {
-                // A copy that is not at the end of its own volume belongs to something else.
-                Ok((sb, geo)) if copy_at(geo.blocks * BLOCK) == copy => (sb, geo, Some(why)),
-                Err(e @ (Error::Unsupported { .. } | Error::TooSmall { .. })) => return Err(e),
-                Ok(_) | Err(_) => return Err(why),
+    let first = read_at(pmem, 0);
+    let end = copy_at(pmem.len());
+    let named = first.as_ref().map(|(_, geo)| copy_at(geo.blocks * BLOCK));
+    // A first one that is wrong about the size of the volume does not know where the copy is.
+    let copy = match named.map(|at| read_at(pmem, at)) {
+        Ok(Ok(copy)) => Ok(copy),
+        Ok(Err(Error::Version { .. } | Error::Unsupported { .. } | Error::Corrupt { .. }))
+        | Err(_)
+        | Ok(Err(Error::NotRdax)) => read_at(pmem, end),
+        Ok(Err(e)) => Err(e),
+    };
+    let damaged = Error::Corrupt {
+        what: Structure::SuperBlock,
+        at: 0,
+    };
+    let (sb, geo, copy_served) = match (first, copy) {
+        (Ok((_, geo)), Err(_)) if witnesses(pmem, &geo) == 0 => return Err(damaged),
+        (Ok((sb, geo)), Err(_)) => (sb, geo, None),
+        (Ok((sb, geo)), Ok((copy, _))) if agree(&sb, &copy) => (sb, geo, None),
+        (Ok((sb, geo)), Ok((copy, copy_geo))) => {
+            if weight(pmem, &copy, &copy_geo) > weight(pmem, &sb, &geo) {
+                (copy, copy_geo, Some(damaged))
+            } else {
+                (sb, geo, None)
             }
         }
-        Err(e) => return Err(e),
+        (Err(Error::NotRdax), _) if is_foreign(pmem)? => return Err(Error::NotRdax),
+        (Err(why), Ok((_, geo))) if witnesses(pmem, &geo) == 0 => return Err(why),
+        (Err(why), Ok((copy, geo))) => match why {
+            Error::NotRdax | Error::Corrupt { .. } | Error::Media { .. } => (copy, geo, Some(why)),
+            Error::Version { .. } | Error::Unsupported { .. } | Error::TooSmall { .. }
+                if is_refused_wrongly(pmem, &copy)? =>
+            {
+                (copy, geo, Some(damaged))
+            }
+            why => return Err(why),
+        },
+        // Of a volume that this code does not read, a copy may be all that is left.
+        (
+            Err(Error::NotRdax | Error::Corrupt { .. } | Error::Media { .. }),
+            Err(e @ (Error::Version { .. } | Error::Unsupported { .. } | Error::TooSmall { .. })),
+        ) => return Err(e),
+        (Err(why), Err(_)) => return Err(why),
     };
     let unknown_ro_compat = sb.ro_compat.get() & !RO_COMPAT_KNOWN;
     Ok(Read {

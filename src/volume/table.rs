@@ -26,13 +26,13 @@ use super::format::{
     InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS,
     INODE_CHUNK_MAGIC,
 };
-use super::inode::{self, Inode, CRC_OF_CRC};
+use super::inode::{self, crc_of, Inode};
 use super::num::{to_i64, to_usize};
 use super::persist::Dirty;
 use super::pmem::{read_struct, Pmem};
 use super::verify::verify;
 use super::Volume;
-use crate::env::{crc32c, Lock, NoMemory, Vec};
+use crate::env::{Lock, NoMemory, Vec};
 
 /// Bytes of a chunk.
 const CHUNK_BYTES: u64 = INODE_CHUNK_BLOCKS * BLOCK;
@@ -111,19 +111,15 @@ fn corrupt(at: u64) -> Error {
     }
 }
 
-fn checksum(header: &InodeChunk) -> u32 {
-    let tail = header.as_bytes().get(size_of::<U32>()..).unwrap_or(&[]);
-    crc32c(CRC_OF_CRC, tail)
-}
-
-fn seal(header: &mut InodeChunk) {
+fn seal(header: &mut InodeChunk, seed: u32) {
     let free: u32 = header.bitmap.iter().map(|w| w.get().count_zeros()).sum();
     header.free = U16::new(u16::try_from(free).unwrap_or(u16::MAX));
-    header.crc = U32::new(checksum(header));
+    header.crc = U32::new(crc_of(seed, header.as_bytes()));
 }
 
-/// The header of chunk `index` with the inodes of `slots` in use.
-pub(super) fn header(index: u64, slots: &[u64]) -> InodeChunk {
+/// The header of chunk `index` in `block`, with the inodes of `slots` in use, in a volume of this
+/// `seed`.
+pub(super) fn header(seed: u32, index: u64, block: u64, slots: &[u64]) -> InodeChunk {
     let mut bitmap = [1, 0, 0, 0];
     for slot in slots {
         if let Some(word) = bitmap.get_mut(to_usize(slot / 64)) {
@@ -135,19 +131,21 @@ pub(super) fn header(index: u64, slots: &[u64]) -> InodeChunk {
         magic: U32::new(INODE_CHUNK_MAGIC),
         index: U64::new(index),
         bitmap: bitmap.map(U64::new),
+        block: U64::new(block),
         free: U16::ZERO,
-        reserved: [0; 14],
+        reserved: [0; 6],
     };
-    seal(&mut header);
+    seal(&mut header, seed);
     header
 }
 
 /// Reads and verifies the header of chunk `index` at byte `at`.
-fn read_header<P: Pmem>(pmem: &P, at: u64, index: u64) -> Result<InodeChunk> {
+fn read_header<P: Pmem>(pmem: &P, seed: u32, at: u64, index: u64) -> Result<InodeChunk> {
     let header: InodeChunk = read_struct(pmem, at)?;
-    let good = header.crc.get() == checksum(&header)
+    let good = header.crc.get() == crc_of(seed, header.as_bytes())
         && header.magic.get() == INODE_CHUNK_MAGIC
-        && header.index.get() == index;
+        && header.index.get() == index
+        && header.block.get() * BLOCK == at;
     good.then_some(header).ok_or(corrupt(at))
 }
 
@@ -156,6 +154,7 @@ fn read_header<P: Pmem>(pmem: &P, at: u64, index: u64) -> Result<InodeChunk> {
 pub(super) fn apply<P: Pmem, S>(
     dirty: &mut Dirty<'_, P, S>,
     pmem: &P,
+    seed: u32,
     at: u64,
     slot: u64,
     used: bool,
@@ -172,7 +171,7 @@ pub(super) fn apply<P: Pmem, S>(
     } else {
         word.get() & !bit
     });
-    seal(&mut header);
+    seal(&mut header, seed);
     dirty.store(at, header.as_bytes())
 }
 
@@ -306,7 +305,7 @@ impl<P: Pmem> Volume<P> {
     /// Fails with [`Error::Stale`] if there is no such inode or it is not in use, and with
     /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged; `inode` stays blank then.
     pub fn iget_into(&self, ino: u64, inode: &mut Inode) -> Result<()> {
-        inode::read(&self.pmem, self.used_at(ino)?, ino, inode)?;
+        inode::read(&self.pmem, self.geo.seed, self.used_at(ino)?, ino, inode)?;
         let verified = verify(&self.media(), inode.raw(), inode.at());
         if verified.is_err() {
             inode.reset();
@@ -341,7 +340,9 @@ impl<P: Pmem> Volume<P> {
             }
             chunk_at(self, &table, index)?
         };
-        let header = self.table.locked(|| read_header(&self.pmem, at, index))?;
+        let header = self
+            .table
+            .locked(|| read_header(&self.pmem, self.geo.seed, at, index))?;
         let word = header.bitmap.get(to_usize(slot / 64));
         if word.is_none_or(|word| word.get() & (1 << (slot % 64)) == 0) {
             return Err(Error::Stale);
@@ -401,7 +402,7 @@ impl<P: Pmem> Volume<P> {
             };
             let at = chunk_at(self, &table, index)?;
             let mut slots = self.table.slots.lock();
-            let header = read_header(&self.pmem, at, index)?;
+            let header = read_header(&self.pmem, self.geo.seed, at, index)?;
             if slots.open(index, at, &header) {
                 if let Some(taken) = slots.take()? {
                     return Ok(taken);
@@ -430,7 +431,7 @@ impl<P: Pmem> Volume<P> {
         let mut tx = self.begin()?;
         let run = tx.take(reservation)?;
         let at = run.block * BLOCK;
-        let header = header(index, &[]);
+        let header = header(self.geo.seed, index, run.block, &[]);
         let header_bytes = size_of::<InodeChunk>() as u64;
         tx.init(at, header.as_bytes())?;
         tx.init_zero(at + header_bytes, CHUNK_BYTES - header_bytes)?;

@@ -68,24 +68,35 @@ pub struct Volume<P: Pmem> {
     /// Inodes in use and reserved.
     pub(super) used_inodes: Counter,
     sb: SuperBlock,
-    /// The label, which can change.
-    label: Lock<[u8; 32]>,
+    /// The label, which can change, and the generation of the superblocks.
+    label: Lock<([u8; 32], u64)>,
     /// Byte address of the lane whose transaction could not be completed, or 0.
     failed: Counter,
     notes: Notes,
 }
 
-/// Reads the system inode `ino` in `slot`. Its size fits the volume.
+/// Reads the system inode `ino` in `slot`, or where that is damaged, its copy. Its size fits the
+/// volume.
 #[inline(never)]
 fn system_inode<P: Pmem>(pmem: &P, geo: &Geometry, slot: u64, ino: u64) -> Result<Inode> {
-    let at = geo.system_inode_at(slot);
+    let first = geo.system_inode_at(slot);
     let mut inode = Inode::blank();
-    inode::read(pmem, at, ino, &mut inode)?;
-    if inode.size() > geo.blocks * BLOCK {
-        let what = Structure::Inode;
-        return Err(Error::Corrupt { what, at });
+    let mut why = Ok(());
+    for at in [first, geo.system_copy_at(slot)] {
+        let read = inode::read(pmem, geo.seed, at, ino, &mut inode);
+        why = match read {
+            Ok(()) if inode.size() <= geo.blocks * BLOCK => {
+                inode.at = first;
+                return Ok(inode);
+            }
+            Ok(()) => {
+                let what = Structure::Inode;
+                why.and(Err(Error::Corrupt { what, at }))
+            }
+            Err(e) => why.and(Err(e)),
+        };
     }
-    Ok(inode)
+    why.and(Err(Error::Invalid))
 }
 
 #[inline(never)]
@@ -109,7 +120,7 @@ impl<P: Pmem> Volume<P> {
     // Not inlined, here and where it says so below: the kernel's stack is small.
     #[inline(never)]
     pub fn mount(pmem: P, options: MountOptions) -> Result<Self> {
-        let read = super_block::read(&pmem)?;
+        let mut read = super_block::read(&pmem)?;
         let (geo, bits) = (read.geo, read.unknown_ro_compat);
         if bits != 0 && !options.read_only {
             return Err(Error::Unsupported { bits, ro: true });
@@ -146,8 +157,9 @@ impl<P: Pmem> Volume<P> {
             });
         }
         // A crash may have interrupted a change of the superblock itself.
-        if notes.replayed > 0 && notes.copy_served.is_some() {
-            notes.copy_served = super_block::read_at(&pmem, 0).err();
+        if notes.replayed > 0 {
+            read = super_block::read(&pmem)?;
+            notes.copy_served = read.copy_served;
         }
         Volume::open(pmem, &read, &lanes, notes, (free, used))
     }
@@ -170,7 +182,7 @@ impl<P: Pmem> Volume<P> {
             orphans: open_orphans(&pmem, &geo)?,
             free: Counter::new(free),
             used_inodes: Counter::new(used),
-            label: Lock::new(read.sb.label)?,
+            label: Lock::new((read.sb.label, read.sb.generation.get()))?,
             failed: Counter::new(0),
             notes,
             sb: read.sb.clone(),
@@ -223,7 +235,7 @@ impl<P: Pmem> Volume<P> {
 
     /// The label, padded with zero bytes.
     pub fn label(&self) -> [u8; 32] {
-        *self.label.lock()
+        self.label.lock().0
     }
 
     /// Changes the label: at most 32 bytes of UTF-8 without zero bytes. Not called within a
@@ -233,6 +245,7 @@ impl<P: Pmem> Volume<P> {
     pub fn set_label(&self, label: &str) -> Result<()> {
         let mut current = self.label.lock();
         let bytes = super_block::label(label)?;
+        let generation = current.1.wrapping_add(1);
         // In two transactions: while one superblock is changed, the other is whole, since mount
         // reads them before it recovers.
         for at in [0, super_block::copy_at(self.geo.blocks * BLOCK)] {
@@ -240,12 +253,13 @@ impl<P: Pmem> Volume<P> {
             self.pmem.read(at, old.as_mut_bytes())?;
             let mut new = self.sb.clone();
             new.label = bytes;
-            super_block::seal(&mut new);
+            new.generation.set(generation);
+            super_block::seal(&mut new, at);
             let mut tx = self.begin()?;
             tx.update(at, old.as_bytes(), new.as_bytes())?;
             tx.commit()?;
         }
-        *current = bytes;
+        *current = (bytes, generation);
         Ok(())
     }
 

@@ -17,9 +17,9 @@ use super::error::{Error, Result, Structure};
 use super::extent::{add_blocks, pack, sub_blocks, unpack, Mapping};
 use super::format::{
     Extent, RawInode, XattrHeader, XattrRecord, BLOCK, NAME_MAX, XATTR_INLINE_MAX, XATTR_MAGIC,
-    XATTR_VALUE_MAX,
+    XATTR_RUNS_MAX, XATTR_VALUE_MAX,
 };
-use super::inode::{Before, Inode, CRC_OF_CRC, FIELDS};
+use super::inode::{crc_of, Before, Inode, FIELDS};
 use super::journal::Tx;
 use super::namespace::SetAttr;
 use super::num::{to_u32, to_u8, to_usize};
@@ -32,8 +32,6 @@ const HEADER: usize = size_of::<XattrHeader>();
 const HEAD: usize = size_of::<XattrRecord>();
 /// Bytes that names and small values have, with the header.
 const SET_MAX: usize = to_usize(BLOCK);
-/// Most runs of blocks of one value.
-const RUNS_MAX: usize = XATTR_VALUE_MAX / to_usize(BLOCK);
 
 /// A name and a value.
 pub type Xattr<'a> = (&'a [u8], &'a [u8]);
@@ -65,7 +63,7 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
     let name_len = usize::from(head.name_len);
     match usize::from(head.runs) {
         0 if head.value_len() <= XATTR_INLINE_MAX => {}
-        1..=RUNS_MAX => {}
+        1..=XATTR_RUNS_MAX => {}
         _ => return None,
     }
     let body_len = head.body_len();
@@ -160,7 +158,7 @@ fn add<P: Pmem>(
     if !(1..=NAME_MAX).contains(&name.len()) || value.len() > XATTR_VALUE_MAX {
         return Err(Error::Invalid);
     }
-    let mut runs = [U64::ZERO; RUNS_MAX];
+    let mut runs = [U64::ZERO; XATTR_RUNS_MAX];
     let mut count = 0;
     let mut crc = 0;
     if value.len() > XATTR_INLINE_MAX {
@@ -202,8 +200,9 @@ fn blank() -> Result<Vec<u8>> {
     Ok(set)
 }
 
-/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block`.
-pub fn seal(set: &mut [u8], raw: &RawInode, block: u64) {
+/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block` of
+/// a volume of this `seed`.
+pub fn seal(set: &mut [u8], raw: &RawInode, block: u64, seed: u32) {
     let mut header = XattrHeader {
         crc: U32::ZERO,
         magic: U32::new(XATTR_MAGIC),
@@ -213,20 +212,15 @@ pub fn seal(set: &mut [u8], raw: &RawInode, block: u64) {
         len: U32::new(to_u32(set.len())),
     };
     set[..HEADER].copy_from_slice(header.as_bytes());
-    header.crc = U32::new(checksum(set));
+    header.crc = U32::new(crc_of(seed, set));
     set[..HEADER].copy_from_slice(header.as_bytes());
-}
-
-/// CRC32C of the bytes in use, the checksum itself taken as zero.
-fn checksum(set: &[u8]) -> u32 {
-    crc32c(CRC_OF_CRC, set.get(size_of::<U32>()..).unwrap_or(&[]))
 }
 
 /// Gives `set`, a header and records, a block of its own; `raw`, whose number and generation are
 /// set, names it.
 fn attach<P: Pmem>(tx: &mut Tx<'_, P>, raw: &mut RawInode, set: &mut [u8]) -> Result<()> {
     let block = tx.alloc(Want::blocks(1))?.block;
-    seal(set, raw, block);
+    seal(set, raw, block, tx.seed());
     tx.init(block * BLOCK, set)?;
     raw.xattr_block = U64::new(block);
     add_blocks(raw, 1);
@@ -276,7 +270,7 @@ impl<P: Pmem> Volume<P> {
         }
         set.bytes = Vec::zeroed(len)?;
         self.pmem.read(set.at, &mut set.bytes)?;
-        if header.crc.get() != checksum(&set.bytes) {
+        if header.crc.get() != crc_of(self.geo.seed, &set.bytes) {
             return Err(set.corrupt());
         }
         Ok(set)
@@ -376,7 +370,7 @@ impl<P: Pmem> Volume<P> {
             (0, true) => attach(&mut tx, raw, &mut new)?,
             (_, false) => free_block(&mut tx, raw)?,
             (_, true) => {
-                seal(&mut new, raw, block);
+                seal(&mut new, raw, block, self.geo.seed);
                 let mut media = Vec::zeroed(new.len())?;
                 self.pmem.read(old.at, &mut media)?;
                 tx.update(old.at, &media, &new)?;

@@ -77,6 +77,10 @@ def one(device, what, ino):
         if what == "lane":
             # Both headers: with one the other would do.
             flip(file, at + 64, 0x10)
+        if what == "table":
+            # Its copy, too.
+            copy = (superblock(device)["blocks"] - 2) * BLOCK
+            flip(file, copy + offset, 0x10)
     print("%#x" % at)
 
 

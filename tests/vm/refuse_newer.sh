@@ -6,7 +6,7 @@
 # volume: none
 . "${0%/*}/lib.sh"
 
-for change in version=3 version=5 version=0xffffffff incompat=1 incompat=0x8000000000000000; do
+for change in version=4 version=6 version=0xffffffff incompat=1 incompat=0x8000000000000000; do
 	must mkfs.rdax -q -f "$PMEM1"
 	must python3 "${0%/*}/superblock.py" "$PMEM1" both "$change"
 	remember "$PMEM1"

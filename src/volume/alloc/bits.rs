@@ -102,19 +102,14 @@ fn free_in(words: &Words) -> u16 {
     u16::try_from(free).unwrap_or(u16::MAX)
 }
 
-/// The summary of `chunk` with the bitmap `words`.
-fn summary_of(words: &Words, chunk: u64) -> Summary {
-    let mut summary = Summary {
-        crc: U32::ZERO,
-        free: U16::new(free_in(words)),
-        reserved: U16::ZERO,
-    };
-    summary.crc = U32::new(checksum(words, &summary, chunk));
-    summary
+/// Makes `summary` that of `chunk` with the bitmap `words`.
+fn summarise(summary: &mut Summary, seed: u32, words: &Words, chunk: u64) {
+    summary.free = U16::new(free_in(words));
+    summary.crc = U32::new(checksum(seed, words, summary, chunk));
 }
 
-fn checksum(words: &Words, summary: &Summary, chunk: u64) -> u32 {
-    let crc = crc32c(0, words.as_bytes());
+fn checksum(seed: u32, words: &Words, summary: &Summary, chunk: u64) -> u32 {
+    let crc = crc32c(seed, words.as_bytes());
     let crc = crc32c(crc, summary.free.as_bytes());
     let crc = crc32c(crc, summary.reserved.as_bytes());
     crc32c(crc, &chunk.to_le_bytes())
@@ -141,7 +136,7 @@ pub(super) fn read_free<P: Pmem>(
 pub(super) fn read<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> Result<Mask> {
     let words: Words = read_struct(pmem, geo.bitmap_at(chunk))?;
     let summary: Summary = read_struct(pmem, geo.summary_at(chunk))?;
-    if summary.crc.get() != checksum(&words, &summary, chunk)
+    if summary.crc.get() != checksum(geo.seed, &words, &summary, chunk)
         || summary.free.get() != free_in(&words)
     {
         return Err(Error::Corrupt {
@@ -150,6 +145,11 @@ pub(super) fn read<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> Result<Mask
         });
     }
     Ok(Mask(words.map(U64::get)))
+}
+
+/// Whether the bitmap of `chunk` is there.
+pub(in crate::volume) fn is_sound<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> bool {
+    read(pmem, geo, chunk).is_ok()
 }
 
 /// Fails unless all blocks of `run` are data blocks in use.
@@ -188,6 +188,9 @@ pub(in crate::volume) fn apply<P: Pmem, S>(
         // Bitmaps first, then the line of their summaries, so that each line is written back once.
         let n = (BATCH - chunks.start % BATCH).min(chunks.end - chunks.start);
         let mut summaries = <[Summary; to_usize(BATCH)]>::new_zeroed();
+        if let Some(summaries) = summaries.get_mut(..to_usize(n)) {
+            pmem.read(geo.summary_at(chunks.start), summaries.as_mut_bytes())?;
+        }
         for (chunk, summary) in (chunks.start..chunks.start + n).zip(&mut summaries) {
             let at = geo.bitmap_at(chunk);
             let mut words: Words = read_struct(pmem, at)?;
@@ -199,7 +202,7 @@ pub(in crate::volume) fn apply<P: Pmem, S>(
                     dirty.store(at + i as u64 * 8, word.as_bytes())?;
                 }
             }
-            *summary = summary_of(&words, chunk);
+            summarise(summary, geo.seed, &words, chunk);
         }
         if let Some(summaries) = summaries.get(..to_usize(n)) {
             dirty.store(geo.summary_at(chunks.start), summaries.as_bytes())?;
@@ -222,7 +225,8 @@ pub(in crate::volume) fn format<P: Pmem, S>(
         mask.add(*run, chunk);
     }
     let words: Words = mask.0.map(U64::new);
-    let summary = summary_of(&words, chunk);
+    let mut summary = Summary::new_zeroed();
+    summarise(&mut summary, geo.seed, &words, chunk);
     dirty.store(geo.bitmap_at(chunk), words.as_bytes())?;
     dirty.store(geo.summary_at(chunk), summary.as_bytes())?;
     Ok(u64::from(summary.free.get()))

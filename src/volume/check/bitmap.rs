@@ -45,7 +45,8 @@ impl Checker<'_> {
         }
         let blocks = self.sb.blocks.get();
         self.used.add(0, self.sb.data_block.get());
-        self.used.add(blocks - 1, 1);
+        // The copies of the system inodes and of the superblock.
+        self.used.add(blocks - 2, 2);
         Ok(())
     }
 
@@ -55,7 +56,7 @@ impl Checker<'_> {
         bitmap: &[u8; to_usize(BITMAP_BYTES)],
         summary: &Summary,
     ) -> Result<()> {
-        let mut crc = crc32c(0, bitmap);
+        let mut crc = crc32c(self.seed, bitmap);
         crc = crc32c(crc, &summary.free.get().to_le_bytes());
         crc = crc32c(crc, &summary.reserved.get().to_le_bytes());
         crc = crc32c(crc, &chunk.to_le_bytes());
@@ -72,9 +73,6 @@ impl Checker<'_> {
                     counted: free,
                 },
             );
-        }
-        if summary.reserved.get() != 0 {
-            self.summary_problem(chunk, Kind::Reserved("reserved"));
         }
         self.summary.free_blocks += free;
         let past_end = (chunk * CHUNK_BLOCKS..(chunk + 1) * CHUNK_BLOCKS)
@@ -107,7 +105,8 @@ impl Checker<'_> {
         len: u64,
     ) -> bool {
         let end = block.checked_add(len);
-        if block < self.sb.data_block.get() || end.is_none_or(|end| end >= self.sb.blocks.get()) {
+        if block < self.sb.data_block.get() || end.is_none_or(|end| end > self.sb.blocks.get() - 2)
+        {
             self.problem(what, at, Some(ino), Kind::OutsideData { block, len });
             return false;
         }

@@ -3,7 +3,9 @@
 //! Directory leaves: their headers, the chain of records, each entry and what it names.
 
 use super::super::error::{Result, Structure};
-use super::super::format::{Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, KEY_BITS, LEAF_MAGIC};
+use super::super::format::{
+    record_seed, Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, KEY_BITS, LEAF_MAGIC,
+};
 use super::super::num::to_usize;
 use super::inode::DT_DIR;
 use super::media::{crc, read, view};
@@ -54,7 +56,7 @@ impl Checker<'_> {
             self.leaf_problem(leaf, 0, None, Kind::Magic);
             return Ok(());
         }
-        if crc(header.as_bytes()) != header.crc.get() {
+        if crc(self.seed, header.as_bytes()) != header.crc.get() {
             self.leaf_problem(leaf, 0, None, Kind::Checksum);
             return Ok(());
         }
@@ -90,7 +92,8 @@ impl Checker<'_> {
                 self.leaf_problem(leaf, offset, None, Kind::RecordLength { len: len as u64 });
                 return Ok(());
             }
-            if crc(&bytes[offset..name.end]) != head.crc.get() {
+            let seed = record_seed(self.seed, leaf.dir, leaf.block);
+            if crc(seed, &bytes[offset..name.end]) != head.crc.get() {
                 // Its length held so far, so the chain can still be followed.
                 self.leaf_problem(leaf, offset, None, Kind::Checksum);
             } else if head.ino.get() != 0 {

@@ -164,7 +164,7 @@ impl Checker<'_> {
             return Ok(self.bad_node(tree, at, Kind::TreeCount(count as u64)));
         }
         let used = size_of::<NodeHeader>() + count * size_of::<Extent>();
-        if crc(&bytes[..used]) != header.crc.get() {
+        if crc(self.seed, &bytes[..used]) != header.crc.get() {
             return Ok(self.bad_node(tree, at, Kind::Checksum));
         }
         let fields = [
@@ -186,9 +186,6 @@ impl Checker<'_> {
                 };
                 return Ok(self.bad_node(tree, at, kind));
             }
-        }
-        if header.reserved0.get() != 0 || header.reserved.iter().any(|&b| b != 0) {
-            self.bad_node(tree, at, Kind::Reserved("reserved"));
         }
         let mut entries = Vec::with_capacity(count)?;
         for entry in bytes[size_of::<NodeHeader>()..used].chunks_exact(size_of::<Extent>()) {

@@ -1,159 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What lies at fixed places: the two superblocks and the journal lanes.
+//! What lies at fixed places: the journal lanes, and the counters they carry.
 
-use super::super::error::{Error, Result, Structure};
-use super::super::format::{
-    LaneHeader, SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, INODES_PER_CHUNK, LANE_BODY,
-    MAGIC, MAX_BYTES, MIN_BYTES, RO_COMPAT_KNOWN, VERSION,
-};
+use super::super::error::{Result, Structure};
+use super::super::format::{LaneHeader, BLOCK, LANE_BODY, LANE_BYTES};
 use super::super::num::to_usize;
-use super::super::pmem::Pmem;
-use super::media::{crc, crc_at, get, read};
-use super::{Checker, Kind, Problem};
+use super::media::{crc, get, read};
+use super::{Checker, Kind};
 use crate::env::{crc32c, Vec};
 use core::mem::{offset_of, size_of};
 use zerocopy::IntoBytes;
-
-/// The superblock at `at`, or what is wrong with it; [`Kind::Magic`] where there is none.
-fn find(pmem: &dyn Pmem, at: u64) -> Result<Result<SuperBlock, Kind>> {
-    let Some(sb) = get::<SuperBlock>(pmem, at)? else {
-        return Ok(Err(Kind::Unreadable));
-    };
-    if sb.magic != MAGIC {
-        return Ok(Err(Kind::Magic));
-    }
-    if crc_at(sb.as_bytes(), offset_of!(SuperBlock, crc)) != sb.crc.get() {
-        return Ok(Err(Kind::Checksum));
-    }
-    Ok(Ok(sb))
-}
-
-/// Finds the superblock to go by: the first, or the copy if the first is damaged.
-pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
-    let have = pmem.len();
-    if have < MIN_BYTES {
-        let need = MIN_BYTES;
-        return Err(Error::TooSmall { need, have });
-    }
-    let first = find(pmem, 0)?;
-    // Without the first superblock, the end of the device says where the copy is.
-    let blocks = match &first {
-        Ok(sb) => sb.blocks.get().clamp(1, have / BLOCK),
-        Err(_) => have / BLOCK,
-    };
-    let copy_at = (blocks - 1) * BLOCK;
-    let copy = find(pmem, copy_at)?;
-    if let (Err(Kind::Magic), Err(Kind::Magic)) = (&first, &copy) {
-        return Err(Error::NotRdax);
-    }
-    let mut problem = |at, kind| {
-        report(Problem {
-            what: Structure::SuperBlock,
-            at,
-            ino: None,
-            name: None,
-            kind,
-        })
-    };
-    if let Err(kind) = first {
-        problem(0, kind);
-    }
-    if let Err(kind) = copy {
-        problem(copy_at, kind);
-    }
-    let (sb, at) = match (first, copy) {
-        (Ok(first), Ok(copy)) => {
-            // A new label reaches one after the other: a crash may come between.
-            let mut same = copy.clone();
-            (same.label, same.crc) = (first.label, first.crc);
-            if first.as_bytes() != same.as_bytes() {
-                problem(copy_at, Kind::CopiesDiffer);
-            }
-            (first, 0)
-        }
-        (Ok(first), Err(_)) => (first, 0),
-        (Err(_), Ok(copy)) => (copy, copy_at),
-        (Err(_), Err(_)) => {
-            return Err(Error::Corrupt {
-                what: Structure::SuperBlock,
-                at: 0,
-            })
-        }
-    };
-    let version = sb.version.get();
-    if version != VERSION {
-        return Err(Error::Version { found: version });
-    }
-    // A feature that only forbids writing to old code is still no structure this code can judge.
-    let unknown = (sb.incompat.get() & !INCOMPAT_KNOWN) | (sb.ro_compat.get() & !RO_COMPAT_KNOWN);
-    if unknown != 0 {
-        return Err(Error::Unsupported {
-            bits: unknown,
-            ro: false,
-        });
-    }
-    let need = sb.blocks.get().saturating_mul(BLOCK);
-    if need > have {
-        return Err(Error::TooSmall { need, have });
-    }
-    if let Err(why) = geometry(&sb) {
-        problem(at, Kind::Geometry(why));
-        return Err(Error::Corrupt {
-            what: Structure::SuperBlock,
-            at,
-        });
-    }
-    if sb.reserved.iter().any(|&b| b != 0) {
-        problem(at, Kind::Reserved("reserved"));
-    }
-    Ok(sb)
-}
-
-/// Checks that all areas lie inside the device, in order, and are as long as they must be.
-fn geometry(sb: &SuperBlock) -> Result<(), &'static str> {
-    let blocks = sb.blocks.get();
-    if !(MIN_BYTES / BLOCK..=MAX_BYTES / BLOCK).contains(&blocks) {
-        return Err("the number of blocks is not possible");
-    }
-    if sb.chunks.get() != blocks.div_ceil(CHUNK_BLOCKS) {
-        return Err("the number of chunks does not fit the number of blocks");
-    }
-    let lane_bytes = u64::from(sb.lane_bytes.get());
-    if sb.lane_count.get() == 0 || lane_bytes % BLOCK != 0 || lane_bytes <= LANE_BODY {
-        return Err("the journal lanes are not possible");
-    }
-    let areas = [
-        (sb.system_block.get(), 1),
-        (
-            sb.lanes_block.get(),
-            u64::from(sb.lane_count.get()) * (lane_bytes / BLOCK),
-        ),
-        (
-            sb.summary_block.get(),
-            (sb.chunks.get() * 8).div_ceil(BLOCK),
-        ),
-        (
-            sb.bitmap_block.get(),
-            (sb.chunks.get() * 64).div_ceil(BLOCK),
-        ),
-        (sb.data_block.get(), 1),
-    ];
-    let mut end = 1;
-    for (start, len) in areas {
-        if start < end {
-            return Err("areas of metadata overlap");
-        }
-        end = start
-            .checked_add(len)
-            .filter(|&end| end < blocks)
-            .ok_or("an area of metadata is outside the volume")?;
-    }
-    if sb.root_ino.get() % INODES_PER_CHUNK == 0 {
-        return Err("the number of the root directory is not possible");
-    }
-    Ok(())
-}
 
 /// What the lanes add to the counters of the superblock.
 pub(super) struct LaneTotals {
@@ -170,6 +26,12 @@ fn word(seq: u64) -> u64 {
 
 fn is_retired(header: &LaneHeader) -> bool {
     header.retired.get() == word(header.seq.get())
+}
+
+/// Whether the checksum of a lane's header holds.
+pub(super) fn is_header(seed: u32, header: &LaneHeader) -> bool {
+    let covered = &header.as_bytes()[..offset_of!(LaneHeader, retired)];
+    crc(seed, covered) == header.crc.get()
 }
 
 impl Checker<'_> {
@@ -201,9 +63,15 @@ impl Checker<'_> {
         let mut newest: [Option<LaneHeader>; 2] = [None, None];
         for (slot, found) in newest.iter_mut().enumerate() {
             let size = size_of::<LaneHeader>() as u64;
-            *found = get::<LaneHeader>(self.pmem, at + slot as u64 * size)?.filter(|header| {
-                crc(&header.as_bytes()[..offset_of!(LaneHeader, retired)]) == header.crc.get()
+            let Some(header) = get::<LaneHeader>(self.pmem, at + slot as u64 * size)? else {
+                self.problem(Structure::Lane, at, None, Kind::Unreadable);
+                return Ok(None);
+            };
+            *found = Some(header).filter(|header| {
+                is_header(self.seed, header)
                     && header.lane.get() == lane
+                    && u64::from(header.body_len.get()) <= LANE_BYTES - LANE_BODY
+                    && header.body_len.get() % 8 == 0
                     && header.seq.get() % 2 == slot as u64
             });
         }
@@ -252,15 +120,9 @@ impl Checker<'_> {
     }
 
     fn body_holds(&self, at: u64, header: &LaneHeader) -> Result<bool> {
-        let len = u64::from(header.body_len.get());
-        if len > u64::from(self.sb.lane_bytes.get()) - LANE_BODY {
-            return Ok(false);
-        }
-        let mut body = Vec::<u8>::zeroed(to_usize(len))?;
-        Ok(
-            read(self.pmem, at + LANE_BODY, &mut body)?
-                && crc32c(0, &body) == header.body_crc.get(),
-        )
+        let mut body = Vec::<u8>::zeroed(to_usize(header.body_len.get().into()))?;
+        Ok(read(self.pmem, at + LANE_BODY, &mut body)?
+            && crc32c(self.seed, &body) == header.body_crc.get())
     }
 
     /// Compares the counters with what was counted. Says nothing where either could not be read

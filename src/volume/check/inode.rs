@@ -57,12 +57,24 @@ impl Checker<'_> {
         each: &mut dyn FnMut(u64, u64, u64) -> Result<()>,
     ) -> Result<bool> {
         let at = self.sb.system_block.get() * BLOCK + slot * INODE_BYTES;
-        let Some(raw) = get::<RawInode>(self.pmem, at)? else {
-            self.problem(Structure::Inode, at, Some(ino), Kind::Unreadable);
-            return Ok(false);
+        let copy_at = (self.sb.blocks.get() - 2) * BLOCK + slot * INODE_BYTES;
+        let (first, copy) = (self.one_inode(at, ino)?, self.one_inode(copy_at, ino)?);
+        let (raw, wrong) = match (first, copy) {
+            (Ok(first), Ok(copy)) if first == copy => (first, None),
+            (Ok(first), Ok(_)) => (first, Some((copy_at, Kind::CopiesDiffer))),
+            // A block that cannot be read is to be made good first.
+            (Ok(one), Err(Kind::Unreadable)) => (one, Some((copy_at, Kind::Unreadable))),
+            (Err(Kind::Unreadable), Ok(one)) => (one, Some((at, Kind::Unreadable))),
+            (Ok(one), Err(_)) => (one, Some((copy_at, Kind::OneOfTwo))),
+            (Err(_), Ok(one)) => (one, Some((at, Kind::OneOfTwo))),
+            (Err(first), Err(copy)) => {
+                self.problem(Structure::Inode, at, Some(ino), first);
+                self.problem(Structure::Inode, copy_at, Some(ino), copy);
+                return Ok(false);
+            }
         };
-        if !self.believable(at, ino, &raw) {
-            return Ok(false);
+        if let Some((at, kind)) = wrong {
+            self.problem(Structure::Inode, at, Some(ino), kind);
         }
         // Dense from block 0 to the size.
         let mut next = 0;
@@ -144,13 +156,19 @@ impl Checker<'_> {
         };
         let wrong = if header.magic.get() != INODE_CHUNK_MAGIC {
             Some(Kind::Magic)
-        } else if crc(header.as_bytes()) != header.crc.get() {
+        } else if crc(self.seed, header.as_bytes()) != header.crc.get() {
             Some(Kind::Checksum)
         } else if header.index.get() != chunk {
             Some(Kind::Misplaced {
                 field: "index",
                 stored: header.index.get(),
                 expected: chunk,
+            })
+        } else if header.block.get() != at / BLOCK {
+            Some(Kind::Misplaced {
+                field: "block",
+                stored: header.block.get(),
+                expected: at / BLOCK,
             })
         } else {
             None
@@ -176,9 +194,6 @@ impl Checker<'_> {
             };
             self.problem(Structure::InodeChunk, at, None, kind);
         }
-        if header.reserved.iter().any(|&b| b != 0) {
-            self.problem(Structure::InodeChunk, at, None, Kind::Reserved("reserved"));
-        }
         for index in 1..INODES_PER_CHUNK {
             let ino = first + index;
             let word = header.bitmap[(index / 64) as usize].get();
@@ -203,13 +218,13 @@ impl Checker<'_> {
         let Some(at) = self.inode_at(ino) else {
             return Ok(());
         };
-        let Some(raw) = get::<RawInode>(self.pmem, at)? else {
-            self.problem(Structure::Inode, at, Some(ino), Kind::Unreadable);
-            return Ok(());
+        let raw = match self.one_inode(at, ino)? {
+            Ok(raw) => raw,
+            Err(kind) => {
+                self.problem(Structure::Inode, at, Some(ino), kind);
+                return Ok(());
+            }
         };
-        if !self.believable(at, ino, &raw) {
-            return Ok(());
-        }
         let file_type = (raw.mode.get() >> 12) as u8;
         let possible = match file_type {
             DT_DIR => true,
@@ -252,21 +267,22 @@ impl Checker<'_> {
         }
     }
 
-    /// True if the checksum holds and it is this inode.
-    fn believable(&mut self, at: u64, ino: u64, raw: &RawInode) -> bool {
-        let kind = if crc(raw.as_bytes()) != raw.crc.get() {
-            Kind::Checksum
+    /// The inode `ino` at byte `at`, if its checksum holds and it is this inode, or what is wrong.
+    fn one_inode(&self, at: u64, ino: u64) -> Result<Result<RawInode, Kind>> {
+        let Some(raw) = get::<RawInode>(self.pmem, at)? else {
+            return Ok(Err(Kind::Unreadable));
+        };
+        Ok(if crc(self.seed, raw.as_bytes()) != raw.crc.get() {
+            Err(Kind::Checksum)
         } else if raw.ino.get() != ino {
-            Kind::Misplaced {
+            Err(Kind::Misplaced {
                 field: "inode number",
                 stored: raw.ino.get(),
                 expected: ino,
-            }
+            })
         } else {
-            return true;
-        };
-        self.problem(Structure::Inode, at, Some(ino), kind);
-        false
+            Ok(raw)
+        })
     }
 
     /// Fields that do not depend on anything else.
@@ -285,7 +301,6 @@ impl Checker<'_> {
         }
         let device = matches!(file_type, DT_CHR | DT_BLK);
         let zero = [
-            ("reserved0", raw.reserved0 == [0; 3]),
             ("rdev", device || raw.rdev.get() == 0),
             ("parent", file_type == DT_DIR || raw.parent.get() == 0),
         ];

@@ -5,7 +5,7 @@
 use super::super::error::{Result, Structure};
 use super::super::format::{OrphanSlot, BLOCK};
 use super::super::num::to_usize;
-use super::inode::DT_DIR;
+use super::inode::{DT_DIR, DT_REG};
 use super::media::get;
 use super::{Checker, Kind, State};
 use crate::env::{crc32c, Vec};
@@ -39,7 +39,10 @@ impl Checker<'_> {
                     }
                     None => false,
                 };
-            if names_it {
+            if names_it && slot.nlink > 0 && slot.file_type != DT_REG {
+                let at = self.inode_at(ino).unwrap_or(0);
+                self.problem(Structure::Inode, at, Some(ino), Kind::OrphanNamed);
+            } else if names_it {
                 self.summary.orphans += 1;
             } else {
                 let at = self.inode_at(ino).unwrap_or(0);
@@ -55,9 +58,6 @@ impl Checker<'_> {
             self.problem(Structure::Orphan, at, None, Kind::Unreadable);
             return Ok(());
         };
-        if slot.reserved.get() != 0 {
-            self.problem(Structure::Orphan, at, None, Kind::Reserved("reserved"));
-        }
         let target = slot.ino.get();
         if target == 0 {
             if slot.crc.get() != 0 {
@@ -65,7 +65,10 @@ impl Checker<'_> {
             }
             return Ok(());
         }
-        let crc = crc32c(crc32c(0, &target.to_le_bytes()), &index.to_le_bytes());
+        let crc = crc32c(
+            crc32c(self.seed, &target.to_le_bytes()),
+            &index.to_le_bytes(),
+        );
         if crc != slot.crc.get() {
             self.problem(Structure::Orphan, at, None, Kind::Checksum);
             return Ok(());

@@ -35,16 +35,9 @@ pub(super) fn view<T: FromBytes + Immutable>(bytes: &[u8]) -> T {
     }
 }
 
-/// CRC32C of a structure whose first four bytes are its checksum.
-pub fn crc(bytes: &[u8]) -> u32 {
-    crc_at(bytes, 0)
-}
-
-/// CRC32C of a structure with its checksum in the four bytes at `field`, taken as zero.
-pub(super) fn crc_at(bytes: &[u8], field: usize) -> u32 {
-    let (head, tail) = bytes.split_at(field.min(bytes.len()));
-    let tail = tail.get(4..).unwrap_or(&[]);
-    crc32c(crc32c(crc32c(0, head), &[0; 4]), tail)
+/// CRC32C, from `seed` on, of a structure whose first four bytes are its checksum: of the rest.
+pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
+    crc32c(seed, bytes.get(4..).unwrap_or(&[]))
 }
 
 /// A set of small numbers.

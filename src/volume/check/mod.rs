@@ -19,6 +19,7 @@ mod inode;
 mod link;
 mod media;
 mod problem;
+mod super_block;
 mod xattr;
 
 pub use media::crc;
@@ -60,10 +61,11 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
         problems += 1;
         report(problem)
     };
-    let sb = fixed::super_blocks(pmem, &mut count)?;
+    let sb = super_block::super_blocks(pmem, &mut count)?;
     let blocks = sb.blocks.get();
     let mut checker = Checker {
         pmem,
+        seed: super_block::seed(&sb),
         used: Bits::new(blocks)?,
         marked: Bits::new(blocks)?,
         sb,
@@ -88,7 +90,7 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
 
 /// Checks only the superblocks, and returns the one that the volume goes by. Fails as [`check`] does.
 pub fn super_block(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
-    fixed::super_blocks(pmem, report)
+    super_block::super_blocks(pmem, report)
 }
 
 /// What is known of a slot of the inode table.
@@ -147,6 +149,8 @@ struct Checker<'a> {
     pmem: &'a dyn Pmem,
     report: &'a mut dyn FnMut(Problem),
     sb: SuperBlock,
+    /// What the checksums of the volume begin with.
+    seed: u32,
     /// Blocks that something uses.
     used: Bits,
     /// Blocks that the bitmaps mark in use.

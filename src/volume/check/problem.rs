@@ -85,7 +85,9 @@ pub enum Kind {
     /// A field that must be zero is not.
     Reserved(&'static str),
 
-    /// The two superblocks are both valid and differ, in more than the label.
+    /// A system inode is damaged, and its copy is not, or the other way round.
+    OneOfTwo,
+    /// A superblock, or a system inode, and its copy are both valid and differ.
     CopiesDiffer,
     /// The superblock's geometry contradicts itself or the device.
     Geometry(&'static str),
@@ -295,6 +297,8 @@ pub enum Kind {
         /// The inode number in the slot.
         target: u64,
     },
+    /// The inode is in the orphan file, has names, and is no file that can be cut.
+    OrphanNamed,
     /// The inode is not in the orphan slot that it names.
     OrphanSlot {
         /// The slot.
@@ -325,7 +329,8 @@ impl fmt::Display for Kind {
             Kind::Checksum => f.write_str("checksum mismatch"),
             Kind::Magic => f.write_str("magic number missing"),
             Kind::Reserved(field) => write!(f, "{field} is not zero"),
-            Kind::CopiesDiffer => f.write_str("differs from the first superblock"),
+            Kind::OneOfTwo => f.write_str("damaged; its other copy is sound"),
+            Kind::CopiesDiffer => f.write_str("differs from its other copy"),
             Kind::Geometry(why) => f.write_str(why),
             Kind::NoHeader => f.write_str("no valid header"),
             Kind::NotReplayed { seq } => {
@@ -426,6 +431,9 @@ impl fmt::Display for Kind {
             Kind::NoInode { target } => write!(f, "inode {target} is not in use"),
             Kind::OrphanInode { target } => {
                 write!(f, "inode {target} is not in use or does not name this slot")
+            }
+            Kind::OrphanNamed => {
+                f.write_str("is in the orphan file, but has names, and nothing to be cut off")
             }
             Kind::OrphanSlot { slot } => write!(f, "is not in orphan slot {slot}, as it says"),
         }

@@ -5,6 +5,7 @@
 use super::super::error::{Result, Structure};
 use super::super::format::{
     RawInode, XattrHeader, XattrRecord, BLOCK, NAME_MAX, XATTR_INLINE_MAX, XATTR_MAGIC,
+    XATTR_RUNS_MAX,
 };
 use super::super::num::to_usize;
 use super::extent::Walked;
@@ -59,7 +60,7 @@ impl Checker<'_> {
             Some(Kind::Magic)
         } else if len <= HEADER || len > to_usize(BLOCK) || len % 8 != 0 {
             Some(Kind::Size(len as u64))
-        } else if crc(&bytes[..len]) != header.crc.get() {
+        } else if crc(self.seed, &bytes[..len]) != header.crc.get() {
             Some(Kind::Checksum)
         } else {
             fields
@@ -98,7 +99,9 @@ impl Checker<'_> {
                 Some(Kind::BadName)
             } else if names.contains(&name) {
                 Some(Kind::NameTwice)
-            } else if large != (value_len > XATTR_INLINE_MAX) {
+            } else if large != (value_len > XATTR_INLINE_MAX)
+                || usize::from(head.runs) > XATTR_RUNS_MAX
+            {
                 Some(Kind::Size(value_len as u64))
             } else if !large && head.value_crc.get() != 0 {
                 Some(Kind::Reserved("value_crc"))
@@ -131,6 +134,11 @@ impl Checker<'_> {
         for word in runs.chunks_exact(8) {
             let value = view::<zerocopy::little_endian::U64>(word).get();
             let (first, len) = (value & ((1 << 40) - 1), value >> 40);
+            if len == 0 {
+                walked.whole = false;
+                self.bad_xattr(block, name, Kind::Size(value_len as u64));
+                return Ok(());
+            }
             if !self.claim(Structure::Xattr, block.at, block.ino, first, len) {
                 walked.whole = false;
                 return Ok(());

@@ -11,8 +11,10 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::env;
 use crate::volume::error::{Error, Result, Structure};
 use crate::volume::extent::{Found, Mapping, Media, KEY_END};
-use crate::volume::format::{Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, LEAF_MAGIC, NAME_MAX};
-use crate::volume::inode::{Inode, CRC_OF_CRC};
+use crate::volume::format::{
+    record_seed, Dirent, LeafHeader, BLOCK, COOKIE_LOW_BITS, LEAF_MAGIC, NAME_MAX,
+};
+use crate::volume::inode::{crc_of, Inode};
 use crate::volume::num::{to_u16, to_u8, to_usize};
 use crate::volume::pmem::Pmem;
 
@@ -40,6 +42,8 @@ pub struct Leaf {
     pub owner: u64,
     /// The first hash, its key in the directory's tree, and the first hash of the next leaf.
     pub keys: (u64, u64),
+    /// What the checksums of the volume begin with.
+    pub seed: u32,
 }
 
 /// A verified record.
@@ -103,31 +107,10 @@ impl Record {
     }
 }
 
-/// A head with its checksum.
-pub fn head(len: usize, name: &[u8], file_type: u8, ino: u64, cookie: u64) -> Dirent {
-    let mut head = Dirent {
-        crc: U32::ZERO,
-        // At most LEAF and NAME_MAX: the callers' sizes are those of a leaf.
-        rec_len: U16::new(to_u16(len)),
-        name_len: to_u8(name.len()),
-        file_type,
-        ino: U64::new(ino),
-        cookie: U64::new(cookie),
-    };
-    let covered = &head.as_bytes()[size_of::<U32>()..];
-    head.crc = U32::new(env::crc32c(env::crc32c(CRC_OF_CRC, covered), name));
-    head
-}
-
-/// The head of a free record of `len` bytes.
-pub fn free_head(len: usize) -> Dirent {
-    head(len, &[], 0, 0, 0)
-}
-
 impl Leaf {
-    /// The leaf of the directory `dir` where the names of a hash belong: `found` is what its tree
-    /// says of that.
-    pub fn found(found: &Found, dir: &Inode) -> Result<Leaf> {
+    /// The leaf of the directory `dir`, in a volume of this `seed`, where the names of a hash belong:
+    /// `found` is what its tree says of that.
+    pub fn found(found: &Found, dir: &Inode, seed: u32) -> Result<Leaf> {
         match found.floor {
             Some(Mapping {
                 key,
@@ -138,6 +121,7 @@ impl Leaf {
                 block,
                 owner: dir.ino(),
                 keys: (key, found.next.unwrap_or(KEY_END)),
+                seed,
             }),
             // No leaf with key 0, or an extent of a file.
             _ => Err(Error::Corrupt {
@@ -169,15 +153,49 @@ impl Leaf {
             key: U64::new(self.keys.0),
             block: U64::new(self.block),
         };
-        header.crc = U32::new(env::crc32c(0, header.as_bytes()));
+        header.crc = U32::new(crc_of(self.seed, header.as_bytes()));
         header
+    }
+
+    /// What the checksums of its records begin with.
+    #[inline]
+    fn record_seed(&self) -> u32 {
+        record_seed(self.seed, self.owner, self.block)
+    }
+
+    /// The head of a record of this leaf, with its checksum.
+    pub fn new_head(
+        &self,
+        len: usize,
+        name: &[u8],
+        file_type: u8,
+        ino: u64,
+        cookie: u64,
+    ) -> Dirent {
+        let mut head = Dirent {
+            crc: U32::ZERO,
+            // At most LEAF and NAME_MAX: the callers' sizes are those of a leaf.
+            rec_len: U16::new(to_u16(len)),
+            name_len: to_u8(name.len()),
+            file_type,
+            ino: U64::new(ino),
+            cookie: U64::new(cookie),
+        };
+        let crc = crc_of(self.record_seed(), head.as_bytes());
+        head.crc = U32::new(env::crc32c(crc, name));
+        head
+    }
+
+    /// The head of a free record of `len` bytes.
+    pub fn free_head(&self, len: usize) -> Dirent {
+        self.new_head(len, &[], 0, 0, 0)
     }
 
     /// The first bytes of this leaf when it is empty; what follows them does not matter.
     pub fn empty(&self) -> [u8; HEADER + HEAD] {
         let mut bytes = [0; HEADER + HEAD];
         bytes[..HEADER].copy_from_slice(self.header().as_bytes());
-        bytes[HEADER..].copy_from_slice(free_head(ROOM).as_bytes());
+        bytes[HEADER..].copy_from_slice(self.free_head(ROOM).as_bytes());
         bytes
     }
 
@@ -197,7 +215,7 @@ impl Leaf {
         if record.name_len != name.len() || bytes.get(HEAD..) != Some(first) {
             return self.other(media, offset);
         }
-        let mut crc = env::crc32c(CRC_OF_CRC, &bytes[size_of::<U32>()..]);
+        let mut crc = crc_of(self.record_seed(), bytes);
         let mut at = self.at() + (offset + bytes.len()) as u64;
         let mut piece = [0; SHORT];
         for name in rest.chunks(SHORT) {
@@ -235,9 +253,9 @@ impl Leaf {
     /// Verifies the record at `offset`, with which `bytes` begins.
     pub fn record_in(&self, offset: usize, bytes: &[u8]) -> Result<Record> {
         let (head, record) = self.head(offset, bytes)?;
-        let covered = bytes.get(size_of::<U32>()..HEAD + record.name_len);
+        let covered = bytes.get(..HEAD + record.name_len);
         let covered = covered.ok_or(self.corrupt(offset))?;
-        self.verify(head, record, env::crc32c(CRC_OF_CRC, covered))
+        self.verify(head, record, crc_of(self.record_seed(), covered))
     }
 
     /// The head of the record at `offset`, with which `bytes` begins; the record fits the leaf.
@@ -326,6 +344,7 @@ impl Leaf {
 
 /// The bytes of a leaf in DRAM, being put together.
 pub struct Image {
+    leaf: Leaf,
     buf: env::Vec<u8>,
     /// End of the records so far.
     end: usize,
@@ -339,6 +358,7 @@ impl Image {
         let mut buf = env::Vec::zeroed(LEAF)?;
         buf[..HEADER].copy_from_slice(leaf.header().as_bytes());
         Ok(Image {
+            leaf: *leaf,
             buf,
             end: HEADER,
             last: HEADER,
@@ -365,7 +385,7 @@ impl Image {
 
     /// Appends a record of `len` bytes, head included, which must fit.
     fn push(&mut self, len: usize, name: &[u8], file_type: u8, ino: u64, cookie: u64) {
-        let head = head(len, name, file_type, ino, cookie);
+        let head = self.leaf.new_head(len, name, file_type, ino, cookie);
         let at = self.end;
         self.buf[at..at + HEAD].copy_from_slice(head.as_bytes());
         self.buf[at + HEAD..at + HEAD + name.len()].copy_from_slice(name);
@@ -394,8 +414,8 @@ impl Image {
         let name_len = usize::from(self.buf[at + 6]);
         // rec_len lies at byte 4, after the checksum.
         self.buf[at + 4..at + 6].copy_from_slice(&to_u16(len).to_le_bytes());
-        self.buf[at..at + 4].fill(0);
-        let crc = env::crc32c(0, &self.buf[at..at + HEAD + name_len]);
+        let record = &self.buf[at..at + HEAD + name_len];
+        let crc = crc_of(self.leaf.record_seed(), record);
         self.buf[at..at + 4].copy_from_slice(&crc.to_le_bytes());
         self.end += more;
     }

@@ -27,7 +27,7 @@ use super::journal::Tx;
 use super::pmem::{read_struct, Pmem};
 use crate::env;
 use known::Gap;
-use leaf::{free_head, head, needed, Leaf, Record, HEAD, RECORDS_MAX, RECORD_MAX};
+use leaf::{needed, Leaf, Record, HEAD, RECORDS_MAX, RECORD_MAX};
 
 pub use known::Leaves;
 pub use split::prepare;
@@ -93,7 +93,7 @@ pub struct DirEntryRef<'a> {
 /// The leaf where names of hash `hash` belong in the directory `dir`.
 fn leaf_of<P: Pmem>(media: &Media<'_, P>, dir: &mut Inode, hash: u64) -> Result<Leaf> {
     let found = extent::lookup(media, Some(&mut dir.nodes), &dir.raw, dir.at, hash)?;
-    Leaf::found(&found, dir)
+    Leaf::found(&found, dir, media.geo.seed)
 }
 
 /// Finds `name` in the directory `dir`.
@@ -152,7 +152,7 @@ pub fn read<P: Pmem>(
     // The key grows from leaf to leaf, so this ends.
     while key < KEY_END {
         let found = extent::lookup(media, None, dir.raw(), dir.at(), key)?;
-        let leaf = Leaf::found(&found, dir)?;
+        let leaf = Leaf::found(&found, dir, media.geo.seed)?;
         let bytes = leaf.load(media)?;
         order.clear();
         leaf.scan(&bytes, &mut |record| {
@@ -205,9 +205,9 @@ impl Slot<'_> {
 pub fn insert<P: Pmem>(tx: &mut Tx<'_, P>, slot: &Slot<'_>, ino: u64, file_type: u8) -> Result<()> {
     let name = slot.name.bytes;
     let (len, rest) = slot.record();
-    let head = head(len, name, file_type, ino, slot.cookie);
+    let head = slot.leaf.new_head(len, name, file_type, ino, slot.cookie);
     let at = slot.leaf.at() + slot.gap.offset as u64;
-    let tail = free_head(rest);
+    let tail = slot.leaf.free_head(rest);
     let tail = if rest > 0 { tail.as_bytes() } else { &[] };
     tx.write_name(at, head.as_bytes(), name, tail)
 }
@@ -222,7 +222,7 @@ pub fn replace<P: Pmem>(
 ) -> Result<()> {
     let mut bytes = [0; RECORD_MAX];
     let record = entry.leaf.record(media, entry.record.offset, &mut bytes)?;
-    let new = head(
+    let new = entry.leaf.new_head(
         record.len,
         &bytes[HEAD..HEAD + record.name_len],
         file_type,
@@ -250,7 +250,7 @@ pub fn remove<P: Pmem>(
     keep_leaf_of: Option<&Name<'_>>,
 ) -> Result<()> {
     if !takes_leaf(entry, keep_leaf_of) {
-        return log_head(tx, media, entry, &free_head(entry.record.len));
+        return log_head(tx, media, entry, &entry.leaf.free_head(entry.record.len));
     }
     let key = entry.leaf.keys.0;
     extent::forget(media, &mut dir.nodes, &dir.raw, dir.at, key)?;
@@ -283,13 +283,18 @@ fn log_head<P: Pmem>(
     tx.update(at, old.as_bytes(), new.as_bytes())
 }
 
-/// The first leaf of a new directory `ino` in `block`: its extent, and the bytes with which it
-/// begins; the rest does not matter.
-pub(super) fn first_leaf(ino: u64, block: u64) -> (super::format::Extent, impl AsRef<[u8]>) {
+/// The first leaf of a new directory `ino` in `block` of a volume of this `seed`: its extent, and
+/// the bytes with which it begins; the rest does not matter.
+pub(super) fn first_leaf(
+    seed: u32,
+    ino: u64,
+    block: u64,
+) -> (super::format::Extent, impl AsRef<[u8]>) {
     let leaf = Leaf {
         block,
         owner: ino,
         keys: (0, KEY_END),
+        seed,
     };
     let extent = extent::pack(Mapping::new(0, block, 1));
     (extent, leaf.empty())
@@ -297,7 +302,7 @@ pub(super) fn first_leaf(ino: u64, block: u64) -> (super::format::Extent, impl A
 
 /// Pre-writes the first leaf of a new directory `ino` into `block`, and returns its extent.
 pub fn init<P: Pmem>(tx: &mut Tx<'_, P>, ino: u64, block: u64) -> Result<super::format::Extent> {
-    let (extent, bytes) = first_leaf(ino, block);
+    let (extent, bytes) = first_leaf(tx.seed(), ino, block);
     tx.init(block * BLOCK, bytes.as_ref())?;
     Ok(extent)
 }

@@ -6,7 +6,7 @@
 use zerocopy::IntoBytes;
 
 use super::known::Known;
-use super::leaf::{free_head, needed, Image, Leaf, Record, LEAF, RECORDS_MAX, RECORD_MAX};
+use super::leaf::{needed, Image, Leaf, Record, LEAF, RECORDS_MAX, RECORD_MAX};
 use super::{leaf_of, sort_by_key, Name, Slot};
 use crate::env;
 use crate::volume::alloc::Want;
@@ -190,7 +190,8 @@ impl Run {
             return Ok(());
         }
         if run.changed {
-            tx.write(leaf.at() + run.offset as u64, free_head(run.len).as_bytes())?;
+            let head = leaf.free_head(run.len);
+            tx.write(leaf.at() + run.offset as u64, head.as_bytes())?;
         }
         Ok(known.note(&Record::free(run.offset, run.len))?)
     }

@@ -370,7 +370,7 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
     }
     let mut tx = vol.begin()?;
     let block = tx.alloc(Want::blocks(1).use_reserve())?.block;
-    let mut node = Node::new(block, u16::from(raw.depth), owner(&raw))?;
+    let mut node = Node::new(block, u16::from(raw.depth), owner(&raw), tx.seed())?;
     let count = scan_root(media, &raw, inode.at(), &mut |_, _| ())?;
     node.splice(0, 0, &raw.root[..count]);
     tx.init(block * BLOCK, node.bytes())?;
@@ -426,7 +426,7 @@ fn split<P: Pmem>(
     if keep == 0 || keep >= left.count() {
         return Err(path.expect(level).corrupt());
     }
-    let mut right = Node::new(block, to_u16(path.leaf - level), path.owner)?;
+    let mut right = Node::new(block, to_u16(path.leaf - level), path.owner, tx.seed())?;
     right.take_tail(&mut left, keep);
     tx.init(block * BLOCK, right.bytes())?;
     left.changes(&mut |at, bytes| tx.write(at, bytes))?;

@@ -30,6 +30,8 @@ const BLOCK_BITS: u32 = 40;
 const UNWRITTEN: u64 = 1 << 63;
 /// Bytes of a node's header.
 const HEADER: usize = size_of::<NodeHeader>();
+/// Bytes of the checksum, with which a node begins.
+const CRC: usize = size_of::<U32>();
 /// Bytes of an entry.
 const ENTRY: usize = size_of::<Extent>();
 /// No entry: the identity of `min` and `max`.
@@ -191,7 +193,7 @@ pub fn scan<P: Pmem>(
     let mut header = [0u8; HEADER];
     media.pmem.read(at, &mut header)?;
     let count = check_header(&header, expect)?;
-    let mut crc = header_crc(&header);
+    let mut crc = env::crc32c(media.geo.seed, &header[CRC..]);
     let mut order = Order {
         leaf: expect.level == 0,
         from: expect.keys.0,
@@ -240,11 +242,6 @@ fn check_header(bytes: &[u8; HEADER], expect: &Expect) -> Result<usize> {
 
 fn stored_crc(header: &[u8; HEADER]) -> u32 {
     u32::from_le_bytes([header[0], header[1], header[2], header[3]])
-}
-
-/// The CRC of a header as if its `crc` were zero.
-fn header_crc(header: &[u8; HEADER]) -> u32 {
-    env::crc32c(env::crc32c(0, &[0; 4]), &header[4..])
 }
 
 /// The nodes of one tree that were read, in DRAM: each is verified once.
@@ -316,6 +313,8 @@ impl Nodes {
 #[derive(Debug)]
 pub struct Node {
     block: u64,
+    /// What its checksum begins with.
+    seed: u32,
     buf: env::Vec<u8>,
     count: usize,
     /// The entries that may differ from the media: first and end, `NO_CHANGE` if none.
@@ -323,10 +322,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that is not on the media yet, with room for all entries and none in it.
-    pub fn new(block: u64, level: u16, owner: Owner) -> Result<Node> {
+    /// A node of a volume of this `seed` that is not on the media yet, with room for all entries and
+    /// none in it.
+    pub fn new(block: u64, level: u16, owner: Owner, seed: u32) -> Result<Node> {
         let mut node = Node {
             block,
+            seed,
             buf: env::Vec::zeroed(to_usize(BLOCK))?,
             count: 0,
             changed: NO_CHANGE,
@@ -348,12 +349,14 @@ impl Node {
 
     /// Reads and verifies the node that `expect` describes.
     pub fn load<P: Pmem>(media: &Media<'_, P>, expect: &Expect) -> Result<Node> {
-        let mut node = Node::new(expect.block, expect.level, expect.owner)?;
+        let mut node = Node::new(expect.block, expect.level, expect.owner, media.geo.seed)?;
         let buf = &mut node.buf;
         node.count = scan(media, expect, &mut |i, e| {
             let at = HEADER + i * ENTRY;
             buf[at..at + ENTRY].copy_from_slice(e.as_bytes());
         })?;
+        // With what is reserved in it.
+        media.pmem.read(expect.block * BLOCK, &mut buf[..HEADER])?;
         Ok(node)
     }
 
@@ -442,8 +445,7 @@ impl Node {
     fn seal(&mut self) {
         let count = to_u16(self.count).to_le_bytes();
         self.buf[6..8].copy_from_slice(&count);
-        self.buf[..4].fill(0);
-        let crc = env::crc32c(0, &self.buf[..HEADER + self.count * ENTRY]);
-        self.buf[..4].copy_from_slice(&crc.to_le_bytes());
+        let crc = env::crc32c(self.seed, &self.buf[CRC..HEADER + self.count * ENTRY]);
+        self.buf[..CRC].copy_from_slice(&crc.to_le_bytes());
     }
 }

@@ -98,7 +98,7 @@ pub fn replace<P: Pmem>(
             }
             let block = run.block;
             (run.block, run.len, left) = (block + 1, run.len - 1, left - 1);
-            let mut node = Node::new(block, raw.depth.into(), owner(raw))?;
+            let mut node = Node::new(block, raw.depth.into(), owner(raw), tx.seed())?;
             node.splice(0, 0, entries);
             tx.init(block * BLOCK, node.bytes())?;
             above.push(Extent {

@@ -183,7 +183,9 @@ impl Entry<'_> {
         match self {
             Entry::Write { at, words } => dirty.store(at, words.as_bytes()),
             Entry::Blocks { run, used } => bits::apply(dirty, pmem, geo, run, used),
-            Entry::Inode { header, slot, used } => table::apply(dirty, pmem, header, slot, used),
+            Entry::Inode { header, slot, used } => {
+                table::apply(dirty, pmem, geo.seed, header, slot, used)
+            }
         }
     }
 }

@@ -36,7 +36,6 @@ use zerocopy::IntoBytes;
 use super::alloc::Run;
 use super::error::{Error, Result};
 use super::format::{LaneHeader, LANE_BODY, LANE_BYTES};
-use super::inode::CRC_OF_CRC;
 use super::num::{to_u32, to_usize};
 use super::persist::Dirty;
 use super::pmem::Pmem;
@@ -46,8 +45,10 @@ use crate::env::{cpu, crc32c, Guard, Lock, NoMemory, Vec};
 
 use entry::Body;
 
-pub use recovery::{inspect, LaneState};
-pub(super) use recovery::{recover, Recovered};
+#[cfg(not(MODULE))]
+pub use recovery::salvage_lane;
+pub(super) use recovery::{has_header, recover, Recovered};
+pub use recovery::{inspect, recover_lane, LaneState};
 pub use tx::Tx;
 
 /// Most bytes of entries that a transaction can log.
@@ -141,13 +142,13 @@ fn header_at(at: u64, seq: u64) -> u64 {
     at + (seq & 1) * size_of::<LaneHeader>() as u64
 }
 
-/// CRC32C of a header: without `retired`, `crc` as zero.
-fn checksum(header: &LaneHeader) -> u32 {
+/// CRC32C of a header without `retired`, in a volume of this `seed`.
+fn checksum(header: &LaneHeader, seed: u32) -> u32 {
     let bytes = header.as_bytes();
     let covered = bytes
         .get(size_of::<U32>()..offset_of!(LaneHeader, retired))
         .unwrap_or(&[]);
-    crc32c(CRC_OF_CRC, covered)
+    crc32c(seed, covered)
 }
 
 /// What `retired` of a header says once transaction `seq` is retired: the low half of the number,
@@ -179,7 +180,7 @@ pub(super) fn format<P: Pmem, S>(
         retired: retired_word(0),
         ..LaneHeader::default()
     };
-    header.crc = U32::new(checksum(&header));
+    header.crc = U32::new(checksum(&header, geo.seed));
     dirty.store(header_at(at, 0), header.as_bytes())
 }
 
@@ -193,13 +194,13 @@ pub fn no_header(seq: u64) -> LaneHeader {
     }
 }
 
-/// The header of transaction `seq`.
-fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader {
+/// The header of transaction `seq`, in a volume of this `seed`.
+fn seal(lane: &Lane, seed: u32, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader {
     let body = lane.body.words().as_bytes();
     let mut header = LaneHeader {
         crc: U32::ZERO,
         body_len: U32::new(to_u32(body.len())),
-        body_crc: U32::new(crc32c(0, body)),
+        body_crc: U32::new(crc32c(seed, body)),
         lane: U32::new(lane.index),
         seq: U64::new(seq),
         free_blocks: I64::new(free_blocks),
@@ -207,7 +208,7 @@ fn seal(lane: &Lane, seq: u64, free_blocks: i64, used_inodes: i64) -> LaneHeader
         reserved: [0; 16],
         retired: unretired_word(seq),
     };
-    header.crc = U32::new(checksum(&header));
+    header.crc = U32::new(checksum(&header, seed));
     header
 }
 

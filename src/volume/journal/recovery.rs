@@ -48,20 +48,30 @@ fn corrupt(at: u64) -> Error {
     }
 }
 
-/// The header in `slot` of lane `index` at byte `at`, if it is one.
+/// The header in `slot` of lane `index`, if it is one.
 fn read_header<P: Pmem + ?Sized>(
     pmem: &P,
-    at: u64,
+    geo: &Geometry,
     index: u32,
     slot: u64,
 ) -> Result<Option<LaneHeader>> {
+    let at = geo.lane_at(index);
     let header: LaneHeader = read_struct(pmem, header_at(at, slot))?;
-    let good = header.crc.get() == checksum(&header)
+    let good = header.crc.get() == checksum(&header, geo.seed)
         && header.lane.get() == index
         && header.seq.get() & 1 == slot
         && header.body_len.get() as usize <= BODY_MAX
         && header.body_len.get() as usize % WORD == 0;
     Ok(good.then_some(header))
+}
+
+/// Whether lane `index` has a header.
+pub(in crate::volume) fn has_header<P: Pmem + ?Sized>(
+    pmem: &P,
+    geo: &Geometry,
+    index: u32,
+) -> bool {
+    (0..2).any(|slot| matches!(read_header(pmem, geo, index, slot), Ok(Some(_))))
 }
 
 /// Reads lane `index`: the header that counts, and what is to be done. If the last transaction must
@@ -77,8 +87,8 @@ pub fn inspect<P: Pmem + ?Sized>(
 ) -> Result<(LaneHeader, LaneState)> {
     let at = geo.lane_at(index);
     body.clear();
-    let even = read_header(pmem, at, index, 0)?;
-    let odd = read_header(pmem, at, index, 1)?;
+    let even = read_header(pmem, geo, index, 0)?;
+    let odd = read_header(pmem, geo, index, 1)?;
     let (last, before) = match (even, odd) {
         (Some(even), Some(odd)) if even.seq.get() > odd.seq.get() => (even, Some(odd)),
         (Some(even), Some(odd)) => (odd, Some(even)),
@@ -97,7 +107,7 @@ pub fn inspect<P: Pmem + ?Sized>(
         body.push(Word::ZERO)?;
     }
     pmem.read(at + LANE_BODY, body.as_mut_bytes())?;
-    if crc32c(0, body.as_bytes()) == last.body_crc.get() {
+    if crc32c(geo.seed, body.as_bytes()) == last.body_crc.get() {
         return Ok((last, LaneState::Logged));
     }
     body.clear();
@@ -127,12 +137,7 @@ pub(in crate::volume) fn recover<P: Pmem>(
     let mut lanes = Vec::with_capacity(geo.lane_count as usize)?;
     for index in 0..geo.lane_count {
         let (header, was) = inspect(pmem, geo, index, &mut body)?;
-        let mut rest: &[Word] = &body;
-        while !rest.is_empty() {
-            if Entry::parse(&mut rest, geo).is_none() {
-                return Err(corrupt(geo.lane_at(index)));
-            }
-        }
+        check_entries(geo, index, &body)?;
         if was != LaneState::Retired && !write {
             return Ok(None);
         }
@@ -143,19 +148,46 @@ pub(in crate::volume) fn recover<P: Pmem>(
             was,
         })?;
     }
-    for (index, lane) in (0..).zip(lanes.iter()) {
-        let at = geo.lane_at(index);
-        match lane.was {
-            LaneState::Retired => {}
-            LaneState::Logged => {
-                inspect(pmem, geo, index, &mut body)?;
-                let replayed = replay(pmem, geo, at, &body)?;
-                close(pmem, at, lane.seq, replayed)?;
-            }
-            LaneState::Torn => cancel(pmem, at, lane.seq + 1)?,
-        }
+    for index in (0..).take(lanes.len()) {
+        recover_lane(pmem, geo, index, &mut body)?;
     }
     Ok(Some(lanes))
+}
+
+/// Fails unless `body` is entries of the volume.
+fn check_entries(geo: &Geometry, index: u32, mut body: &[Word]) -> Result<()> {
+    while !body.is_empty() {
+        if Entry::parse(&mut body, geo).is_none() {
+            return Err(corrupt(geo.lane_at(index)));
+        }
+    }
+    Ok(())
+}
+
+/// Completes or cancels the last transaction of one lane; returns what it held. `body` is room for
+/// the entries.
+///
+/// Fails with [`Error::Corrupt`] if it cannot be told what the lane holds, or not all of it be
+/// applied: then it is not retired, and what of it is in place does not matter.
+pub fn recover_lane<P: Pmem>(
+    pmem: &P,
+    geo: &Geometry,
+    index: u32,
+    body: &mut Vec<Word>,
+) -> Result<LaneState> {
+    let at = geo.lane_at(index);
+    let (header, was) = inspect(pmem, geo, index, body)?;
+    check_entries(geo, index, body)?;
+    let seq = header.seq.get();
+    match was {
+        LaneState::Retired => {}
+        LaneState::Logged => {
+            let replayed = replay(pmem, geo, at, body)?;
+            close(pmem, at, seq, replayed)?;
+        }
+        LaneState::Torn => cancel(pmem, at, seq + 1)?,
+    }
+    Ok(was)
 }
 
 fn replay<P: Pmem>(
@@ -170,6 +202,30 @@ fn replay<P: Pmem>(
         entry.apply(&mut dirty, pmem, geo)?;
     }
     dirty.write_back().fence()
+}
+
+/// As [`recover_lane`] of a lane whose transaction cannot be applied as a whole: what of it can, is.
+/// Returns how many of its entries could not be.
+#[cfg(not(MODULE))]
+pub fn salvage_lane<P: Pmem>(
+    pmem: &P,
+    geo: &Geometry,
+    index: u32,
+    body: &mut Vec<Word>,
+) -> Result<u64> {
+    let (header, _) = inspect(pmem, geo, index, body)?;
+    check_entries(geo, index, body)?;
+    let (mut rest, mut left): (&[Word], _) = (body, 0);
+    let mut dirty: Dirty<'_, P, Replayed> = Dirty::new(pmem);
+    while let Some(entry) = Entry::parse(&mut rest, geo) {
+        match entry.apply(&mut dirty, pmem, geo) {
+            Err(Error::Corrupt { .. }) => left += 1,
+            result => result?,
+        }
+    }
+    let replayed = dirty.write_back().fence()?;
+    close(pmem, geo.lane_at(index), header.seq.get(), replayed)?;
+    Ok(left)
 }
 
 fn close<P: Pmem>(pmem: &P, at: u64, seq: u64, _replayed: Durable<Replayed>) -> Result<()> {

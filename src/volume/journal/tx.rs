@@ -59,6 +59,27 @@ impl<'v, P: Pmem> Tx<'v, P> {
         }
     }
 
+    /// What the checksums of the volume begin with.
+    #[inline]
+    pub(in crate::volume) fn seed(&self) -> u32 {
+        self.vol.geo.seed
+    }
+
+    /// Logs `raw`, the system inode in `slot`, and its copy, each whole: one that is damaged is made
+    /// good.
+    #[inline(never)]
+    pub(in crate::volume) fn write_system_inode(
+        &mut self,
+        slot: u64,
+        raw: &RawInode,
+    ) -> Result<()> {
+        let geo = &self.vol.geo;
+        for at in [geo.system_inode_at(slot), geo.system_copy_at(slot)] {
+            self.write(at, raw.as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// Bytes that still fit in the log. A write takes 8 bytes more than its own; an allocation or a
     /// free takes 16.
     pub fn room(&self) -> usize {
@@ -202,7 +223,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         self.need(1)?;
         inode.raw.ino = reservation.ino().into();
         inode.raw.generation = reservation.generation().into();
-        inode::seal(&mut inode.raw);
+        inode::seal(&mut inode.raw, self.seed());
         let (ino, at) = reservation.into_slot();
         inode.at = at;
         let (header, slot) = inode.slot();
@@ -310,7 +331,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         _prepared: Durable<Prepared>,
     ) -> Result<WrittenBack<'v, P, Logged>> {
         let (free_blocks, used_inodes) = self.counters();
-        let header = seal(&self.lane, seq, free_blocks, used_inodes);
+        let header = seal(&self.lane, self.seed(), seq, free_blocks, used_inodes);
         let mut dirty = Dirty::new(&self.vol.pmem);
         dirty.store(header_at(self.lane.at, seq), header.as_bytes())?;
         dirty.store(self.lane.at + LANE_BODY, self.lane.body.words().as_bytes())?;

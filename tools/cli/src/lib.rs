@@ -8,6 +8,25 @@ pub mod device;
 pub mod progress;
 pub mod signature;
 
+/// Prints a line. That nobody reads it any more (`| head`) is no reason to stop, least of all in the
+/// middle of a repair; the exit status says what it came to.
+#[macro_export]
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
+/// Prints a line on standard error, as [`say!`] does on standard output.
+#[macro_export]
+macro_rules! complain {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($line)*);
+    }};
+}
+
 /// Bytes as people write them: "2 GiB", "1.5 MiB", "513 bytes".
 pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];

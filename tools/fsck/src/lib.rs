@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What `fsck.rdax` does beyond checking, as a library for the programs and the tests: [`repair`],
-//! and [`media`], which reads a damaged volume, also for `rdax-dump`.
+//! [`trial`], a mount in memory, and [`media`], which reads a damaged volume, also for `rdax-dump`.
 
 #![forbid(unsafe_code)]
 
 pub mod media;
 pub mod repair;
+pub mod trial;

@@ -13,8 +13,9 @@ use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
 use clap::{ArgAction, Parser};
-use rdax_cli::{device, human, progress, signature};
+use rdax_cli::{complain, device, human, progress, say, signature};
 use rdax_fsck::repair::{self, Level, Line};
+use rdax_fsck::trial;
 use rdax_volume::image::Image;
 use rdax_volume::overlay::Overlay;
 use rdax_volume::volume::check::{self, Summary};
@@ -91,7 +92,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(code) => code.into(),
         Err(e) => {
-            eprintln!("fsck.rdax: {e:#}");
+            complain!("fsck.rdax: {e:#}");
             OPERATIONAL.into()
         }
     }
@@ -142,32 +143,37 @@ fn check_only(args: &Args, image: &Image) -> Result<u8> {
     let summary = match Volume::mount(&view, options) {
         Ok(volume) => {
             if volume.notes().replayed > 0 {
-                println!("{name}: journal not replayed; checking as if it were");
+                say!("{name}: journal not replayed; checking as if it were");
             }
             examine(args, image, &view)?
         }
         Err(e) => {
             // The check says why, or fails with the reason itself.
-            println!("{name}: cannot be mounted: {e}");
+            say!("{name}: cannot be mounted: {e}");
             examine(args, image, image)?
         }
     };
-    Ok(verdict(args, summary, CLEAN, "found"))
+    let mut before = CLEAN;
+    if summary.is_some_and(|summary| summary.problems == 0) {
+        if let Err(e) = trial::mount(image) {
+            say!("{name}: no problem found, and yet a mount reports: {e}");
+            before = UNCORRECTED;
+        }
+    }
+    Ok(verdict(args, summary, before, "found"))
 }
 
 /// Repairs the volume and prints what was found and done.
 fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
     let name = args.device.display();
     let mut say = |line: Line| match line {
-        Line::Found(problem) => println!("{name}: {problem}"),
-        Line::Done(text) => println!("{name}: {text}"),
+        Line::Found(problem) => say!("{name}: {problem}"),
+        Line::Done(text) => say!("{name}: {text}"),
     };
     match repair::restore_super_blocks(image, &mut say) {
         Ok(()) => {}
         Err(Error::Corrupt { .. }) => {
-            println!(
-                "{name}: both superblocks are damaged, and what is left of them is not enough"
-            );
+            say!("{name}: both superblocks are damaged, and what is left of them is not enough");
             return Ok(UNCORRECTED);
         }
         Err(e) => return Err(explain(image, e).context(name.to_string())),
@@ -188,6 +194,11 @@ fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
         } else {
             CLEAN
         };
+    if level == Level::All {
+        for problem in &outcome.left {
+            say!("{name}: cannot be repaired: {problem}");
+        }
+    }
     let refused = level == Level::Safe && !outcome.left.iter().all(repair::is_safe);
     let left = match refused {
         true => "left; not all can be repaired safely: run fsck.rdax -y",
@@ -200,7 +211,7 @@ fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
 fn examine(args: &Args, image: &Image, view: &dyn Pmem) -> Result<Option<Summary>> {
     let name = args.device.display();
     let result = progress::watch("checking", image, || {
-        check::check(view, &mut |problem| println!("{name}: {problem}"))
+        check::check(view, &mut |problem| say!("{name}: {problem}"))
     });
     match result {
         Ok(summary) => Ok(Some(summary)),
@@ -213,29 +224,34 @@ fn examine(args: &Args, image: &Image, view: &dyn Pmem) -> Result<Option<Summary
 fn verdict(args: &Args, summary: Option<Summary>, before: u8, problems_are: &str) -> u8 {
     let name = args.device.display();
     let Some(summary) = summary else {
-        println!("{name}: both superblocks are damaged");
+        say!("{name}: both superblocks are damaged");
         return before | UNCORRECTED;
     };
     if args.verbose {
-        println!("{:>12} inodes in use", summary.inodes);
-        println!("{:>12} of them directories", summary.directories);
-        println!("{:>12} of them removed or being truncated", summary.orphans);
+        say!("{:>12} inodes in use", summary.inodes);
+        say!("{:>12} of them directories", summary.directories);
+        say!("{:>12} of them removed or being truncated", summary.orphans);
         let used = summary.blocks.saturating_sub(summary.free_blocks);
-        println!("{:>12} blocks in use ({})", used, human(used * BLOCK));
+        say!("{:>12} blocks in use ({})", used, human(used * BLOCK));
         let free = summary.free_blocks;
-        println!("{:>12} blocks free ({})", free, human(free * BLOCK));
+        say!("{:>12} blocks free ({})", free, human(free * BLOCK));
     }
     match summary.problems {
         0 => {
-            println!(
-                "{name}: clean; inodes in use: {}, blocks free: {}",
-                summary.inodes, summary.free_blocks
+            let state = match before & UNCORRECTED {
+                0 => "clean",
+                _ => "not clean",
+            };
+            say!(
+                "{name}: {state}; inodes in use: {}, blocks free: {}",
+                summary.inodes,
+                summary.free_blocks
             );
             before
         }
         n => {
             let s = if n == 1 { "" } else { "s" };
-            println!("{name}: {n} problem{s} {problems_are}");
+            say!("{name}: {n} problem{s} {problems_are}");
             before | UNCORRECTED
         }
     }

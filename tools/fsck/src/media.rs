@@ -8,10 +8,10 @@ use rdax_volume::env::crc32c;
 use rdax_volume::volume::check::crc;
 use rdax_volume::volume::extent::{unpack, Mapping, KEY_END, MAX_DEPTH};
 use rdax_volume::volume::format::{
-    Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock, XattrHeader,
-    XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES,
+    record_seed, Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock,
+    XattrHeader, XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES,
     INODE_CHUNK_BLOCKS, INODE_CHUNK_MAGIC, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC,
-    ROOT_EXTENTS, TABLE_INO, XATTR_MAGIC,
+    ROOT_EXTENTS, TABLE_INO, XATTR_MAGIC, XATTR_RUNS_MAX,
 };
 use rdax_volume::volume::inode;
 use rdax_volume::volume::pmem::Pmem;
@@ -69,6 +69,29 @@ impl Xattr {
     }
 }
 
+const HEAD: usize = size_of::<Dirent>();
+/// What lengths of records are multiples of.
+const WORD: usize = 8;
+
+/// The record at `offset` of a leaf, its head and its name, if it is sound under `seed`; with `len`, if
+/// it is so with that length instead of its own.
+fn record_in(
+    bytes: &[u8],
+    seed: u32,
+    offset: usize,
+    len: Option<usize>,
+) -> Option<(Dirent, &[u8])> {
+    let (mut head, rest) = Dirent::read_from_prefix(bytes.get(offset..)?).ok()?;
+    if let Some(len) = len {
+        head.rec_len.set(len as u16);
+    }
+    let len = usize::from(head.rec_len.get());
+    let name = rest.get(..head.name_len.into())?;
+    let fits = len % 8 == 0 && (HEAD + name.len()..=bytes.len() - offset).contains(&len);
+    let sound = crc32c(crc(seed, head.as_bytes()), name) == head.crc.get();
+    (fits && sound).then_some((head, name))
+}
+
 /// A volume with sound superblocks.
 pub struct Media<'a> {
     pub pmem: &'a dyn Pmem,
@@ -76,6 +99,8 @@ pub struct Media<'a> {
     pub geo: Geometry,
     /// Where the inode table lies, as far as that can be told.
     pub table: Vec<Mapping>,
+    /// Inodes in use that fewer entries name than they say, as far as that is known.
+    pub nameless: HashSet<u64>,
 }
 
 impl<'a> Media<'a> {
@@ -85,11 +110,27 @@ impl<'a> Media<'a> {
             sb,
             geo,
             table: Vec::new(),
+            nameless: HashSet::new(),
         };
-        if let Some(raw) = media.inode_in(geo.system_inode_at(0), TABLE_INO) {
+        if let Some(raw) = media.system_inode(0) {
             media.table = media.extents(&raw);
         }
         media
+    }
+
+    /// The system inode in `slot`, or its copy where that is damaged.
+    pub fn system_inode(&self, slot: u64) -> Option<RawInode> {
+        let [first, copy] = self.system_inodes(slot);
+        first.or(copy)
+    }
+
+    /// The system inode in `slot` and its copy, as far as they are sound.
+    pub fn system_inodes(&self, slot: u64) -> [Option<RawInode>; 2] {
+        [
+            self.geo.system_inode_at(slot),
+            self.geo.system_copy_at(slot),
+        ]
+        .map(|at| self.inode_in(at, TABLE_INO + slot))
     }
 
     /// `len` bytes at `at`; `None` where they cannot be read.
@@ -106,8 +147,9 @@ impl<'a> Media<'a> {
 
     /// The inode `ino` in the slot at `at`, if it is that and sound.
     pub fn inode_in(&self, at: u64, ino: u64) -> Option<RawInode> {
-        self.get::<RawInode>(at)
-            .filter(|raw| raw.crc.get() == inode::checksum(raw) && raw.ino.get() == ino)
+        self.get::<RawInode>(at).filter(|raw| {
+            raw.crc.get() == inode::checksum(raw, self.geo.seed) && raw.ino.get() == ino
+        })
     }
 
     /// Byte address of the slot of inode `ino`.
@@ -141,13 +183,19 @@ impl<'a> Media<'a> {
     /// The header of any chunk at `at`, if it is sound.
     pub fn chunk_in(&self, at: u64) -> Option<InodeChunk> {
         self.get::<InodeChunk>(at).filter(|header| {
-            header.magic.get() == INODE_CHUNK_MAGIC && header.crc.get() == crc(header.as_bytes())
+            header.magic.get() == INODE_CHUNK_MAGIC
+                && header.crc.get() == crc(self.geo.seed, header.as_bytes())
+                && header.block.get() * BLOCK == at
         })
     }
 
     /// All inodes in use that are sound.
     pub fn inodes(&self) -> impl Iterator<Item = (u64, RawInode)> + '_ {
-        (0..self.chunks() * INODES_PER_CHUNK)
+        let per_block = BLOCK / INODE_BYTES;
+        // Not up to the last key, which may be far too large.
+        let table = self.table.iter();
+        table
+            .flat_map(move |m| m.key * per_block..m.end() * per_block)
             .filter_map(|ino| self.inode(ino).map(|(_, raw)| (ino, raw)))
     }
 
@@ -193,7 +241,7 @@ impl<'a> Media<'a> {
             && header.generation == raw.generation
             && !records.is_empty()
             && records.len() % 8 == 0
-            && header.crc.get() == crc(bytes);
+            && header.crc.get() == crc(self.geo.seed, bytes);
         sound.then(|| Self::xattr_records(records))
     }
 
@@ -223,12 +271,12 @@ impl<'a> Media<'a> {
     pub fn xattr_value(&self, xattr: &Xattr) -> Option<Vec<u8>> {
         let len = xattr.head.value_len();
         let blocks: u64 = xattr.runs().map(|run| run.len).sum();
-        if blocks != (len as u64).div_ceil(BLOCK) {
+        if blocks != (len as u64).div_ceil(BLOCK) || xattr.head.runs as usize > XATTR_RUNS_MAX {
             return None;
         }
         let mut value = Vec::new();
         for run in xattr.runs() {
-            if !self.geo.is_data(run.block, run.len) {
+            if run.len == 0 || run.unwritten || !self.geo.is_data(run.block, run.len) {
                 return None;
             }
             value.extend(self.bytes(run.block * BLOCK, (run.len * BLOCK) as usize)?);
@@ -322,7 +370,7 @@ impl<'a> Media<'a> {
         let used = header + count * size_of::<Extent>();
         let sound = h.magic.get() == NODE_MAGIC
             && count <= NODE_EXTENTS
-            && crc(&bytes[..used]) == h.crc.get()
+            && crc(self.geo.seed, &bytes[..used]) == h.crc.get()
             && h.level.get() == u16::from(level)
             && h.owner == raw.ino
             && h.generation == raw.generation
@@ -343,40 +391,72 @@ impl<'a> Media<'a> {
             h.owner.get() == dir,
             h.block.get() == block,
         ];
-        let sound = h.crc.get() == crc(h.as_bytes());
+        let sound = h.crc.get() == crc(self.geo.seed, h.as_bytes());
         let fields = says.iter().filter(|holds| **holds).count();
         (fields == 3 || (fields == 2 && !sound)).then_some((h, sound && fields == 3))
     }
 
-    /// Calls `each` with every record of the leaf in `block` that can be reached: its offset, its
-    /// length, and, if it is sound, its head and its name. Returns the offset where that ends: the
-    /// end of the leaf, or a record without a possible length.
-    pub fn records(bytes: &[u8], each: &mut Visit<'_>) -> usize {
-        const HEAD: usize = size_of::<Dirent>();
+    /// Calls `each` with every record of the leaf that `bytes` hold: its offset, its length, and, if
+    /// it is sound under `seed`, its head and its name.
+    ///
+    /// The length of a damaged record is the one with which its checksum holds, and then it is sound.
+    /// Else it is its own, or the next one, that leads to a sound record or to the end of the leaf. A
+    /// length that spans a sound record of an inode in `nameless` ends there, unless it is that of a
+    /// sound record and leads to another. So a length may be another one than the head says, and
+    /// shorter than a head. Returns the offset where that ends: the end of the leaf, or a record behind
+    /// which nothing is.
+    pub fn records(
+        bytes: &[u8],
+        seed: u32,
+        nameless: &HashSet<u64>,
+        each: &mut Visit<'_>,
+    ) -> usize {
         let mut offset = size_of::<LeafHeader>();
-        while let Some((head, _)) = bytes
-            .get(offset..)
-            .and_then(|rest| Dirent::read_from_prefix(rest).ok())
-        {
-            let len = usize::from(head.rec_len.get());
-            let name = offset + HEAD..offset + HEAD + usize::from(head.name_len);
-            if len < HEAD || len % 8 != 0 || offset + len > bytes.len() || name.end > offset + len {
-                break;
-            }
-            let sound = crc(&bytes[offset..name.end]) == head.crc.get();
-            each(offset, len, sound.then(|| (head, &bytes[name])));
+        while offset < bytes.len() {
+            let lengths = || (WORD..=bytes.len() - offset).step_by(WORD);
+            let leads = |len: &usize| {
+                let to = offset + len;
+                to == bytes.len() || record_in(bytes, seed, to, None).is_some()
+            };
+            let names = |len: &usize| {
+                record_in(bytes, seed, offset + len, None)
+                    .is_some_and(|(head, _)| nameless.contains(&head.ino.get()))
+            };
+            let sound = record_in(bytes, seed, offset, None)
+                .or_else(|| lengths().find_map(|len| record_in(bytes, seed, offset, Some(len))));
+            let own = bytes.get(offset + 4..offset + 6);
+            let own = own.map_or(0, |own| usize::from(u16::from_le_bytes([own[0], own[1]])));
+            let (end, least) = match &sound {
+                Some((head, name)) => (head.rec_len.get().into(), HEAD + name.len()),
+                None => match lengths().find(|len| *len == own && leads(len)) {
+                    Some(own) => (own, 0),
+                    None => match lengths().find(leads) {
+                        Some(next) => (next, 0),
+                        None => break,
+                    },
+                },
+            };
+            let len = match sound.is_some() && leads(&end) {
+                true => end,
+                false => lengths()
+                    .take_while(|len| *len < end)
+                    .find(|len| *len >= least && names(len))
+                    .unwrap_or(end),
+            };
+            each(offset, len, sound);
             offset += len;
         }
         offset
     }
 
-    /// The sound names in the leaf in `block`.
-    pub fn entries(&self, block: u64) -> Vec<Entry> {
+    /// The sound names in the leaf of the directory `dir` in `block`.
+    pub fn entries(&self, dir: u64, block: u64) -> Vec<Entry> {
         let mut entries = Vec::new();
         let bytes = self
             .bytes(block * BLOCK, BLOCK as usize)
             .unwrap_or_default();
-        Self::records(&bytes, &mut |offset, _, record| {
+        let seed = record_seed(self.geo.seed, dir, block);
+        Self::records(&bytes, seed, &self.nameless, &mut |offset, _, record| {
             if let Some((head, name)) = record.filter(|(head, _)| head.ino.get() != 0) {
                 entries.push(Entry {
                     offset,

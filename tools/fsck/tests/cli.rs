@@ -367,3 +367,34 @@ fn damaged_journal() {
         .stdout(contains("journal replayed"));
     bed.unchanged(&["-n"], 0);
 }
+
+/// What is printed has no reader any more: the repair goes on to its end all the same.
+#[test]
+fn closed_output() {
+    use std::process::{Command, Stdio};
+    let bed = Bed::new();
+    bed.write(0, &[0; 512]);
+    // The reading end of its standard output and error is closed before it starts.
+    let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
+    drop(reader);
+    let output = || Stdio::from(std::os::fd::OwnedFd::from(writer.try_clone().unwrap()));
+    let run = |program: &str, args: &[&str], device: &Path| {
+        let status = Command::new(program)
+            .args(args)
+            .arg(device)
+            .stdout(output())
+            .stderr(output())
+            .status();
+        status.unwrap().code()
+    };
+    let program = env!("CARGO_BIN_EXE_fsck-rdax");
+    assert_eq!(run(program, &["-n"], &bed.path), Some(4));
+    assert_eq!(run(program, &["-y"], &bed.path), Some(1));
+    assert_eq!(run(program, &["-y"], &bed.path), Some(0));
+    assert_eq!(
+        run(env!("CARGO_BIN_EXE_rdax-dump"), &[], &bed.path),
+        Some(0)
+    );
+    let there = Path::new("/nonexistent/device");
+    assert_eq!(run(program, &["-n"], there), Some(8));
+}

@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{bail, Context, Result};
 use clap::Parser;
 use rdax_cli::device::{self, Target};
-use rdax_cli::{human, progress, signature};
+use rdax_cli::{complain, human, progress, say, signature};
 use rdax_volume::image::Image;
 use rdax_volume::volume::format::{Time, BLOCK, MAX_BYTES, MIN_BYTES};
 use rdax_volume::volume::pmem::Pmem;
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("mkfs.rdax: {e:#}");
+            complain!("mkfs.rdax: {e:#}");
             ExitCode::FAILURE
         }
     }
@@ -115,7 +115,7 @@ fn run(args: &Args) -> Result<()> {
     let uuid = args.uuid.unwrap_or_else(Uuid::new_v4);
     if args.dry_run {
         if !args.quiet {
-            println!(
+            say!(
                 "{name}: would make a volume of {} ({} blocks of {BLOCK} bytes); nothing written",
                 human(size / BLOCK * BLOCK),
                 size / BLOCK
@@ -273,7 +273,7 @@ fn summary(args: &Args, image: &Image) -> rdax_volume::volume::Result<()> {
         rows.remove(1);
     }
     for (name, value) in rows {
-        println!("{name:<9}{value}");
+        say!("{name:<9}{value}");
     }
     Ok(())
 }

@@ -159,7 +159,7 @@ impl Bench {
                 }
                 Step::ChangeInode { pick, fill } if !inodes.is_empty() => {
                     let inode = inodes.swap_remove(pick % inodes.len());
-                    change(&mut tx, &inode, fill);
+                    change(vol.geometry().seed, &mut tx, &inode, fill);
                     new_inodes.push(inode.ino());
                 }
                 Step::FreeInode { pick } if !inodes.is_empty() => {
@@ -186,12 +186,12 @@ fn raw_inode<P: Pmem>(vol: &Volume<P>, fill: u8) -> RawInode {
     raw
 }
 
-/// Logs a change of `inode`, as the volume's own operations do, but through the public functions.
-fn change<P: Pmem>(tx: &mut Tx<'_, P>, inode: &Inode, fill: u8) {
+/// Logs a change of `inode`, in a volume of this `seed`, as the volume's own operations do, but through the public functions.
+fn change<P: Pmem>(seed: u32, tx: &mut Tx<'_, P>, inode: &Inode, fill: u8) {
     let mut raw = inode.raw().clone();
     raw.mtime_sec = i64::from(fill).into();
     raw.gid = u32::from(fill).into();
-    rdax_volume::volume::inode::seal(&mut raw);
+    rdax_volume::volume::inode::seal(&mut raw, seed);
     let old = inode.raw().as_bytes();
     let new = raw.as_bytes();
     tx.update(inode.at(), old, new).unwrap();

@@ -53,14 +53,19 @@ fn fixed(volume: &Volume<Ram>, at: u64) -> Option<String> {
     let lanes = geo.lane_at(0)..geo.lane_at(geo.lane_count);
     Some(if block == 0 {
         format!("superblock, byte {within}")
-    } else if block == geo.data_end() {
+    } else if block == geo.data_end() + 1 {
         format!("copy of the superblock, byte {within}")
-    } else if block == geo.system_block {
+    } else if block == geo.system_block || block == geo.data_end() {
         let which =
             ["of the inode table", "of the orphan file"].get((within / INODE_BYTES) as usize);
         let line = within % INODE_BYTES / LINE;
         format!(
-            "system inode {}, line {line}",
+            "{}system inode {}, line {line}",
+            if block == geo.system_block {
+                ""
+            } else {
+                "copy of "
+            },
             which.unwrap_or(&"without use")
         )
     } else if lanes.contains(&at) {

@@ -7,16 +7,16 @@
 mod node;
 mod show;
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
-use rdax_cli::device;
+use rdax_cli::{complain, device};
 use rdax_fsck::media::Media;
 use rdax_volume::image::Image;
 use rdax_volume::volume::format::ROOT_INO;
-use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::super_block;
 
 /// Show the structures of an rdax volume.
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("rdax-dump: {e:#}");
+            complain!("rdax-dump: {e:#}");
             ExitCode::FAILURE
         }
     }
@@ -109,21 +109,22 @@ fn run(args: &Args) -> Result<()> {
             What::Block { block, count } => show::blocks(&media, *block, *count)?,
         }
     };
-    if args.json {
-        println!("{}", shown.json());
-    } else {
-        print!("{shown}");
+    let mut out = std::io::stdout().lock();
+    let written = match args.json {
+        true => writeln!(out, "{}", shown.json()),
+        false => write!(out, "{shown}"),
+    };
+    match written {
+        // Nobody wants to see more.
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write"),
     }
-    Ok(())
 }
 
-/// The volume by its first superblock, or else by the copy.
+/// The volume by that of its superblocks that counts.
 fn open(image: &Image) -> Result<Media<'_>> {
-    let copy = super_block::copy_at(image.len());
-    let read = super_block::read_at(image, 0)
-        .or_else(|e| super_block::read_at(image, copy).map_err(|_| e));
-    let (sb, geo) = read.map_err(|e| anyhow::anyhow!("{e}"))?;
-    Ok(Media::new(image, sb, geo))
+    let read = super_block::read(image).map_err(|e| anyhow::anyhow!("{e}"))?;
+    Ok(Media::new(image, read.sb, read.geo))
 }
 
 /// Byte address of an inode.
@@ -147,8 +148,8 @@ fn directory(media: &Media<'_>, dir: &str) -> Result<u64> {
         let (_, raw) = media
             .inode(ino)
             .with_context(|| format!("inode {ino} is not in use or damaged"))?;
-        let entries = media.extents(&raw).into_iter();
-        let mut entries = entries.flat_map(|m| media.entries(m.block));
+        let leaves = media.extents(&raw).into_iter();
+        let mut entries = leaves.flat_map(|m| media.entries(ino, m.block));
         ino = entries
             .find(|entry| entry.name == part.as_bytes())
             .with_context(|| format!("{dir}: inode {ino} has no name \"{part}\""))?

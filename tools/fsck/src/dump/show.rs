@@ -72,6 +72,8 @@ fn one_super_block(title: String, sb: &SuperBlock) -> Node {
         .field("root_ino", sb.root_ino.get())
         .field("hash_key", bytes(&sb.hash_key))
         .field("made_sec", sb.made_sec.get())
+        .field("block", sb.block.get())
+        .field("generation", sb.generation.get())
 }
 
 /// The lanes, with both headers each, and the entries of what is not retired.
@@ -113,7 +115,7 @@ fn header(media: &Media<'_>, at: u64) -> Node {
         return unreadable(title);
     };
     Node::new(title)
-        .checksum(h.crc.get(), crc(&h.as_bytes()[..56]))
+        .checksum(h.crc.get(), crc(media.geo.seed, &h.as_bytes()[..56]))
         .field("seq", h.seq.get())
         .field("retired", retired(&h))
         .field("lane", h.lane.get())
@@ -169,7 +171,7 @@ pub fn inode(media: &Media<'_>, at: u64) -> Node {
     let in_use = media.inode_at(ino) == Some(at) && media.inode(ino).is_some();
     let node = Node::new(title)
         .field("ino", ino)
-        .checksum(raw.crc.get(), volume_inode::checksum(&raw))
+        .checksum(raw.crc.get(), volume_inode::checksum(&raw, media.geo.seed))
         .field("in_use", in_use)
         .field("mode", format!("{:#o}", raw.mode.get()))
         .field("nlink", raw.nlink.get())
@@ -262,7 +264,7 @@ pub fn tree(media: &Media<'_>, at: u64) -> Result<Node> {
     let raw: RawInode = media.get(at).context("the inode cannot be read")?;
     let count = usize::from(raw.root_count.get()).min(ROOT_EXTENTS);
     let root = Node::new(format!("extents of inode {} at {at:#x}", raw.ino))
-        .checksum(raw.crc.get(), volume_inode::checksum(&raw))
+        .checksum(raw.crc.get(), volume_inode::checksum(&raw, media.geo.seed))
         .field("depth", raw.depth);
     Ok(root.parts(below(media, &raw.root[..count], raw.depth.min(7))))
 }
@@ -292,7 +294,10 @@ fn node(media: &Media<'_>, block: u64, height: u8) -> Node {
         return unreadable(title);
     };
     let count = usize::from(h.count.get()).min(NODE_EXTENTS);
-    let sum = crc(&content[..head + count * size_of::<Extent>()]);
+    let sum = crc(
+        media.geo.seed,
+        &content[..head + count * size_of::<Extent>()],
+    );
     let shown = Node::new(title)
         .field("magic", h.magic.get() == NODE_MAGIC)
         .checksum(h.crc.get(), sum)
@@ -339,21 +344,27 @@ fn leaf(media: &Media<'_>, block: u64) -> Node {
         return unreadable(title);
     };
     let mut records = Vec::new();
-    let end = Media::records(&content, &mut |offset, len, record| {
-        let node = Node::new(format!("{offset:#05x}")).field("len", len);
-        records.push(match record {
-            None => node.field("damaged", true),
-            Some((head, _)) if head.ino.get() == 0 => node.field("free", true),
-            Some((head, name)) => node
-                .field("ino", head.ino.get())
-                .field("type", head.file_type)
-                .field("cookie", hex(head.cookie.get()))
-                .field("name", text(name)),
-        });
-    });
+    let seed = record_seed(media.geo.seed, h.owner.get(), block);
+    let end = Media::records(
+        &content,
+        seed,
+        &media.nameless,
+        &mut |offset, len, record| {
+            let node = Node::new(format!("{offset:#05x}")).field("len", len);
+            records.push(match record {
+                None => node.field("damaged", true),
+                Some((head, _)) if head.ino.get() == 0 => node.field("free", true),
+                Some((head, name)) => node
+                    .field("ino", head.ino.get())
+                    .field("type", head.file_type)
+                    .field("cookie", hex(head.cookie.get()))
+                    .field("name", text(name)),
+            });
+        },
+    );
     let shown = Node::new(title)
         .field("magic", h.magic.get() == LEAF_MAGIC)
-        .checksum(h.crc.get(), crc(h.as_bytes()))
+        .checksum(h.crc.get(), crc(media.geo.seed, h.as_bytes()))
         .field("owner", h.owner.get())
         .field("key", hex(h.key.get()))
         .field("block", h.block.get());
@@ -402,7 +413,7 @@ pub fn alloc(media: &Media<'_>) -> Node {
         let (Some(bitmap), Some(summary)) = (media.bitmap(chunk), summary) else {
             return unreadable(title);
         };
-        let sum = crc32c(crc32c(0, &bitmap), &summary.as_bytes()[4..]);
+        let sum = crc32c(crc32c(media.geo.seed, &bitmap), &summary.as_bytes()[4..]);
         let sum = crc32c(sum, &chunk.to_le_bytes());
         let clear: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
         let shown = Node::new(title)
@@ -435,9 +446,9 @@ fn free_runs(bitmap: &[u8; 64], first: u64) -> String {
 
 /// The slots of the orphan file that are in use.
 pub fn orphans(media: &Media<'_>) -> Node {
-    let at = media.geo.system_inode_at(1);
-    let file = media.inode_in(at, ORPHAN_INO);
-    let blocks = file.map_or(Vec::new(), |raw| media.extents(&raw));
+    let blocks = media
+        .system_inode(1)
+        .map_or(Vec::new(), |raw| media.extents(&raw));
     let per_block = BLOCK / size_of::<OrphanSlot>() as u64;
     let slots = blocks.into_iter().flat_map(|m| {
         (0..m.len * per_block).map(move |i| (m.key * per_block + i, m.block * BLOCK + i * 16))
@@ -445,7 +456,7 @@ pub fn orphans(media: &Media<'_>) -> Node {
     let slots = slots.filter_map(|(index, at)| {
         let slot: OrphanSlot = media.get(at)?;
         let sum = crc32c(
-            crc32c(0, &slot.ino.get().to_le_bytes()),
+            crc32c(media.geo.seed, &slot.ino.get().to_le_bytes()),
             &index.to_le_bytes(),
         );
         let used = slot.as_bytes().iter().any(|b| *b != 0);
@@ -501,7 +512,8 @@ fn area(media: &Media<'_>, block: u64) -> &'static str {
     let geo = &media.geo;
     let areas = [
         (geo.blocks, "past the end"),
-        (geo.data_end(), "copy of the superblock"),
+        (geo.data_end() + 1, "copy of the superblock"),
+        (geo.data_end(), "copy of the system inodes"),
         (geo.data_block, "data"),
         (geo.bitmap_block, "bitmaps"),
         (geo.summary_block, "summary"),

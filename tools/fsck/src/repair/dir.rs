@@ -4,16 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use rdax_volume::env::crc32c;
-use rdax_volume::volume::check::{crc, Kind, Problem};
+use rdax_volume::volume::check::{Kind, Problem};
 use rdax_volume::volume::dir::{hash, leaf};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
 use rdax_volume::volume::format::{
-    Dirent, LeafHeader, RawInode, BLOCK, COOKIE_LOW_BITS, KEY_BITS, LEAF_MAGIC,
+    record_seed, Dirent, LeafHeader, RawInode, BLOCK, COOKIE_LOW_BITS, KEY_BITS,
 };
-use zerocopy::little_endian::{U32, U64};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::little_endian::U64;
+use zerocopy::IntoBytes;
 
 use super::{is_local, of, Repair};
 use crate::media::{file_type, Media, DT_DIR};
@@ -115,7 +114,7 @@ impl Repair<'_, '_> {
     /// Of two names of a directory the one stays that it says it is in. True if that is this one, and
     /// the other was removed.
     fn keep_second_name(&mut self, dir: u64, block: u64, offset: usize) -> Result<bool> {
-        let entries = self.media.entries(block);
+        let entries = self.media.entries(dir, block);
         let Some(entry) = entries.iter().find(|entry| entry.offset == offset) else {
             return Ok(false);
         };
@@ -140,7 +139,7 @@ impl Repair<'_, '_> {
                 continue;
             }
             for m in self.media.extents(&raw) {
-                let entries = self.media.entries(m.block).into_iter();
+                let entries = self.media.entries(dir, m.block).into_iter();
                 let named = entries.filter(|entry| entry.ino == ino);
                 found.extend(named.map(|entry| (dir, m.block, entry.offset)));
             }
@@ -162,7 +161,7 @@ impl Repair<'_, '_> {
             return Ok(false);
         };
         let mut names = self.names_in(&raw, &[]);
-        let gone = self.media.entries(block);
+        let gone = self.media.entries(dir, block);
         let gone = gone.iter().find(|entry| entry.offset == offset);
         names.retain(|name| gone.is_none_or(|gone| gone.name != name.bytes));
         match self.write_directory(at, raw, names) {
@@ -189,31 +188,42 @@ impl Repair<'_, '_> {
             return Ok(false);
         };
         if change.header {
-            bytes[..HEADER].copy_from_slice(header(dir, key, block).as_bytes());
+            let header = self.leaf(dir, key, block).header();
+            bytes[..HEADER].copy_from_slice(header.as_bytes());
             self.say(format!(
                 "inode {dir}: header of the leaf at {at:#x} rebuilt"
             ));
         }
-        let (mut live, mut lost, mut edits) = (0, 0, Vec::new());
-        let end = Media::records(&bytes, &mut |offset, len, record| match record {
-            Some((head, _)) if head.ino.get() == 0 => {
-                if head.name_len != 0 || head.file_type != 0 {
-                    edits.push((offset, free_head(len)));
-                }
-            }
-            Some((mut head, name)) if !change.remove.contains(&offset) => {
-                live += 1;
-                if let Some(&right) = change.retype.get(&offset) {
-                    head.file_type = right;
-                    seal(&mut head, name);
-                    edits.push((offset, head));
-                }
-            }
-            sound => {
-                lost += usize::from(sound.is_none());
-                edits.push((offset, free_head(len)));
-            }
-        });
+        let (mut live, mut lost, mut lengths, mut edits) = (0, 0, 0, Vec::new());
+        let leaf = self.leaf(dir, key, block);
+        let seed = record_seed(leaf.seed, dir, block);
+        let mut mend = |offset: usize, len, record: Option<(Dirent, &[u8])>| {
+            let kept = record
+                .as_ref()
+                .filter(|(head, _)| head.ino.get() != 0 && !change.remove.contains(&offset));
+            let Some((head, name)) = kept else {
+                lost += usize::from(record.is_none());
+                edits.push((offset, leaf.free_head(len)));
+                return;
+            };
+            live += 1;
+            let right = change.retype.get(&offset);
+            let (ino, cookie) = (head.ino.get(), head.cookie.get());
+            let new = leaf.new_head(len, name, *right.unwrap_or(&head.file_type), ino, cookie);
+            let same = bytes[offset..offset + HEAD] == *new.as_bytes();
+            lengths += usize::from(!same && right.is_none());
+            edits.push((offset, new));
+        };
+        let end = Media::records(&bytes, seed, &self.media.nameless, &mut mend);
+        // What is shorter than a head cannot be made a free record.
+        let ends = edits.iter().skip(1).map(|(offset, _)| *offset);
+        if edits
+            .iter()
+            .zip(ends.chain([end]))
+            .any(|((at, _), end)| end - at < HEAD)
+        {
+            return Ok(false);
+        }
         if live == 0 && key != 0 {
             return Ok(false);
         }
@@ -223,10 +233,15 @@ impl Repair<'_, '_> {
                 return Ok(false);
             }
             lost += 1;
-            edits.push((end, free_head(bytes.len() - end)));
+            edits.push((end, leaf.free_head(bytes.len() - end)));
         }
         for (offset, head) in edits {
             bytes[offset..offset + HEAD].copy_from_slice(head.as_bytes());
+        }
+        if lengths > 0 {
+            self.say(format!(
+                "inode {dir}: lengths of entries of the leaf at {at:#x} corrected"
+            ));
         }
         if lost > 0 {
             self.say(format!(
@@ -277,7 +292,7 @@ impl Repair<'_, '_> {
             if !blocks.insert(block) || self.media.leaf_header(ino, block).is_none() {
                 continue;
             }
-            for entry in self.media.entries(block) {
+            for entry in self.media.entries(ino, block) {
                 let bad = matches!(&entry.name[..], b"" | b"." | b"..");
                 let inode = self.media.inode(entry.ino);
                 let Some((_, target)) = inode.filter(|_| !bad) else {
@@ -370,13 +385,18 @@ impl Repair<'_, '_> {
         leaves
     }
 
-    fn write_leaf(&self, dir: u64, key: u64, block: u64, names: &[Name]) -> Result<()> {
-        let place = leaf::Leaf {
+    /// The leaf with `key` of the directory `dir` in `block`.
+    fn leaf(&self, dir: u64, key: u64, block: u64) -> leaf::Leaf {
+        leaf::Leaf {
             block,
             owner: dir,
             keys: (key, 1 << KEY_BITS),
-        };
-        let mut image = leaf::Image::new(&place)?;
+            seed: self.media.geo.seed,
+        }
+    }
+
+    fn write_leaf(&self, dir: u64, key: u64, block: u64, names: &[Name]) -> Result<()> {
+        let mut image = leaf::Image::new(&self.leaf(dir, key, block))?;
         for name in names {
             // Where a record is copied from: a head, and the name.
             let from = [&[0; HEAD][..], &name.bytes].concat();
@@ -396,27 +416,4 @@ impl Repair<'_, '_> {
         self.media.pmem.store_nt(block * BLOCK, &bytes)?;
         self.media.pmem.fence()
     }
-}
-
-fn header(dir: u64, key: u64, block: u64) -> LeafHeader {
-    let mut header = LeafHeader {
-        crc: U32::ZERO,
-        magic: U32::new(LEAF_MAGIC),
-        owner: U64::new(dir),
-        key: U64::new(key),
-        block: U64::new(block),
-    };
-    header.crc = U32::new(crc(header.as_bytes()));
-    header
-}
-
-fn seal(head: &mut Dirent, name: &[u8]) {
-    head.crc = U32::new(crc32c(crc(head.as_bytes()), name));
-}
-
-fn free_head(len: usize) -> Dirent {
-    let mut head = Dirent::new_zeroed();
-    head.rec_len.set(len as u16);
-    seal(&mut head, &[]);
-    head
 }

@@ -17,8 +17,14 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{is_local, of, Repair};
 use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
-/// The header of chunk `index` with the slots of `bitmap` in use.
-pub(super) fn chunk_header(index: u64, mut bitmap: [u64; 4]) -> InodeChunk {
+/// The header of chunk `index` in `block`, with the slots of `bitmap` in use, in a volume of this
+/// `seed`. `reserved` is what it had there.
+pub(super) fn chunk_header(
+    seed: u32,
+    (index, block): (u64, u64),
+    mut bitmap: [u64; 4],
+    reserved: [u8; 6],
+) -> InodeChunk {
     bitmap[0] |= 1;
     let free: u32 = bitmap.iter().map(|word| word.count_zeros()).sum();
     let mut header = InodeChunk {
@@ -26,10 +32,11 @@ pub(super) fn chunk_header(index: u64, mut bitmap: [u64; 4]) -> InodeChunk {
         magic: U32::new(INODE_CHUNK_MAGIC),
         index: U64::new(index),
         bitmap: bitmap.map(U64::new),
+        block: U64::new(block),
         free: U16::new(free as u16),
-        reserved: [0; 14],
+        reserved,
     };
-    header.crc = U32::new(crc(header.as_bytes()));
+    header.crc = U32::new(crc(seed, header.as_bytes()));
     header
 }
 
@@ -38,7 +45,7 @@ impl Repair<'_, '_> {
     /// there is none, the chunk may not be one of the table at all, and gets another place.
     pub(super) fn inode_chunks(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut lost = BTreeSet::new();
-        let mut done = false;
+        let mut done = self.named_inodes(problems)?;
         for problem in of(problems, Structure::InodeChunk) {
             let table = &self.media.table;
             let block = problem.at / BLOCK;
@@ -48,8 +55,8 @@ impl Repair<'_, '_> {
             let Some(index) = run.map(|m| (m.key + block - m.block) / INODE_CHUNK_BLOCKS) else {
                 continue;
             };
-            let bitmap = match self.media.chunk(index) {
-                Some((_, header)) => header.bitmap.map(U64::get),
+            let (bitmap, reserved) = match self.media.chunk(index) {
+                Some((_, header)) => (header.bitmap.map(U64::get), header.reserved),
                 None => match self.slots_in_use(index) {
                     [0, 0, 0, 0] => {
                         lost.insert(index);
@@ -60,17 +67,57 @@ impl Repair<'_, '_> {
                             "inode chunk header at {:#x}: rebuilt from the inodes in its chunk",
                             problem.at
                         ));
-                        bitmap
+                        (bitmap, [0; 6])
                     }
                 },
             };
-            let header = chunk_header(index, bitmap);
+            let header = chunk_header(self.media.geo.seed, (index, block), bitmap, reserved);
             self.log
                 .commit(&[(problem.at, header.as_bytes().to_vec())])?;
             done = true;
         }
         if !done && !lost.is_empty() {
             done = self.rebuild_table(&lost)?;
+        }
+        Ok(done)
+    }
+
+    /// Inodes that a name and themselves say are in use, and only the header of their chunk does not:
+    /// they are. The other way round, what has neither a name nor a link nor a place in the orphan
+    /// file is free.
+    fn named_inodes(&mut self, problems: &[Problem]) -> Result<bool> {
+        let mut done = false;
+        for problem in problems {
+            let (ino, used) = match (problem.kind, problem.what, problem.ino) {
+                (Kind::NoInode { target }, ..) => (target, true),
+                (Kind::Unreachable, Structure::Inode, Some(ino)) => (ino, false),
+                _ => continue,
+            };
+            let index = ino / INODES_PER_CHUNK;
+            let Some((_, header)) = self.media.chunk(index) else {
+                continue;
+            };
+            let slot = ino % INODES_PER_CHUNK;
+            let is_used = (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1 == 1;
+            let Some(raw) = self
+                .media
+                .inode_at(ino)
+                .and_then(|at| self.media.inode_in(at, ino))
+            else {
+                continue;
+            };
+            let removed = raw.nlink.get() == 0;
+            if slot == 0 || is_used == used || removed == used || !used && raw.orphan.get() != 0 {
+                continue;
+            }
+            self.set_used(ino, used)?;
+            let what = if used {
+                "in use, as its name says"
+            } else {
+                "free: it was removed"
+            };
+            self.say(format!("inode {ino}: marked {what}"));
+            done = true;
         }
         Ok(done)
     }
@@ -95,8 +142,7 @@ impl Repair<'_, '_> {
         let size = size_of::<OrphanSlot>() as u64;
         let per_block = BLOCK / size;
         let key = slot / per_block;
-        let at = self.media.geo.system_inode_at(1);
-        let file = self.media.extents(&self.media.inode_in(at, ORPHAN_INO)?);
+        let file = self.media.extents(&self.media.system_inode(1)?);
         let run = file.iter().find(|m| m.key <= key && key < m.end())?;
         Some((run.block + key - run.key) * BLOCK + slot % per_block * size)
     }
@@ -149,7 +195,7 @@ impl Repair<'_, '_> {
                 self.remake_root()
             } else {
                 self.say(format!("inode {ino}: cannot be believed, cleared"));
-                self.set_used(ino, false)
+                self.clear(ino)
             };
             match result {
                 Ok(()) => done = true,
@@ -188,13 +234,22 @@ impl Repair<'_, '_> {
                 _ => raw.btime_nsec = U32::ZERO,
             },
             Kind::Reserved(field) => match field {
-                "reserved0" => raw.reserved0 = [0; 3],
                 "rdev" => raw.rdev = U32::ZERO,
                 "parent" => raw.parent = U64::ZERO,
                 _ => {}
             },
             _ => {}
         }
+    }
+
+    /// Marks an inode free, and takes its links, so that nothing says any more that it is in use.
+    fn clear(&mut self, ino: u64) -> Result<()> {
+        let at = self.media.inode_at(ino);
+        if let Some((at, mut raw)) = at.and_then(|at| Some((at, self.media.inode_in(at, ino)?))) {
+            raw.nlink = U32::ZERO;
+            self.put_inode(at, raw)?;
+        }
+        self.set_used(ino, false)
     }
 
     /// Marks an inode in use or free.
@@ -210,7 +265,8 @@ impl Repair<'_, '_> {
         } else {
             bitmap[word] & !mask
         };
-        let header = chunk_header(index, bitmap);
+        let place = (index, at / BLOCK);
+        let header = chunk_header(self.media.geo.seed, place, bitmap, header.reserved);
         self.log.commit(&[(at, header.as_bytes().to_vec())])
     }
 

@@ -55,7 +55,10 @@ impl Repair<'_, '_> {
             let place = self.orphan_at(slot);
             let empty = place.and_then(|at| self.media.get::<OrphanSlot>(at));
             if let (Some(place), true) = (place, empty.is_some_and(|slot| slot.ino.get() == 0)) {
-                let crc = crc32c(crc32c(0, &ino.to_le_bytes()), &slot.to_le_bytes());
+                let crc = crc32c(
+                    crc32c(self.media.geo.seed, &ino.to_le_bytes()),
+                    &slot.to_le_bytes(),
+                );
                 let entry = OrphanSlot {
                     ino: U64::new(ino),
                     crc: U32::new(crc),
@@ -79,7 +82,7 @@ impl Repair<'_, '_> {
         for problem in of(problems, Structure::Inode) {
             let Some(ino) = problem.ino else { continue };
             match problem.kind {
-                Kind::Links { counted: 0, .. } | Kind::RemovedNotEmpty => {
+                Kind::Links { counted: 0, .. } | Kind::RemovedNotEmpty | Kind::OrphanNamed => {
                     keep.insert(ino);
                 }
                 Kind::Links { .. } | Kind::Parent { .. } => {
@@ -96,7 +99,9 @@ impl Repair<'_, '_> {
             let slot = raw.orphan.get().checked_sub(1);
             let slot = slot.and_then(|slot| self.orphan_at(slot.into()));
             raw.orphan = U32::ZERO;
-            rdax_volume::volume::inode::seal(&mut raw);
+            // What has no link is free: it is given one until they are counted.
+            raw.nlink = U32::new(raw.nlink.get().max(1));
+            rdax_volume::volume::inode::seal(&mut raw, self.media.geo.seed);
             let mut writes = vec![(at, raw.as_bytes().to_vec())];
             writes.extend(slot.map(|slot| (slot, vec![0; size_of::<OrphanSlot>()])));
             self.log.commit(&writes)?;
@@ -160,7 +165,7 @@ impl Repair<'_, '_> {
         };
         let mut taken: HashSet<Vec<u8>> = HashSet::new();
         for m in self.media.extents(&raw) {
-            let entries = self.media.entries(m.block).into_iter();
+            let entries = self.media.entries(dir, m.block).into_iter();
             taken.extend(entries.map(|entry| entry.name));
         }
         let mut names = Vec::new();

@@ -7,6 +7,7 @@
 //! the allocator and the inode table in memory do not exist here.
 
 use rdax_volume::env::{self, crc32c};
+use rdax_volume::volume::check::crc;
 use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::format::{
     LaneHeader, ENTRY_COUNT_BITS, ENTRY_KIND_BITS, ENTRY_WRITE, LANE_BODY,
@@ -29,15 +30,24 @@ pub type Write = (u64, Vec<u8>);
 pub struct Log<'a> {
     pmem: &'a dyn Pmem,
     at: u64,
+    seed: u32,
     header: LaneHeader,
 }
 
 impl<'a> Log<'a> {
-    /// The first lane. Fails with [`Error::Corrupt`] unless its last transaction is retired.
-    pub fn open(pmem: &'a dyn Pmem, geo: &Geometry) -> Result<Self> {
-        let at = geo.lane_at(0);
-        match journal::inspect(pmem, geo, 0, &mut env::Vec::new())? {
-            (header, LaneState::Retired) => Ok(Log { pmem, at, header }),
+    /// The lane `index`. Fails with [`Error::Corrupt`] unless its last transaction is retired.
+    pub fn open(pmem: &'a dyn Pmem, geo: &Geometry, index: u32) -> Result<Self> {
+        let at = geo.lane_at(index);
+        match journal::inspect(pmem, geo, index, &mut env::Vec::new())? {
+            (header, LaneState::Retired) => {
+                let seed = geo.seed;
+                Ok(Log {
+                    pmem,
+                    at,
+                    seed,
+                    header,
+                })
+            }
             _ => Err(Error::Corrupt {
                 what: Structure::Lane,
                 at,
@@ -69,14 +79,14 @@ impl<'a> Log<'a> {
         let seq = self.header.seq.get().checked_add(1).ok_or(Error::Invalid)?;
         let mut header = LaneHeader {
             body_len: U32::new(body.len() as u32),
-            body_crc: U32::new(crc32c(0, &body)),
+            body_crc: U32::new(crc32c(self.seed, &body)),
+            lane: self.header.lane,
             seq: U64::new(seq),
             free_blocks: I64::new(self.header.free_blocks.get().wrapping_add(free)),
             used_inodes: I64::new(self.header.used_inodes.get().wrapping_add(used)),
             ..no_header(seq)
         };
-        let covered = &header.as_bytes()[..std::mem::offset_of!(LaneHeader, retired)];
-        header.crc = U32::new(crc32c(0, covered));
+        seal(&mut header, self.seed);
         let logged = self.write_log(&header, &body)?;
         let applied = self.apply(writes, logged)?;
         let _: Durable<Retired> = self.retire(seq, applied)?;
@@ -87,6 +97,12 @@ impl<'a> Log<'a> {
     /// Changes of the numbers of free blocks and of inodes in use by this lane so far.
     pub fn counters(&self) -> (i64, i64) {
         (self.header.free_blocks.get(), self.header.used_inodes.get())
+    }
+
+    /// Makes them zero.
+    pub fn clear_counters(&mut self) -> Result<()> {
+        let (free, used) = self.counters();
+        self.commit_counted(&[], free.wrapping_neg(), used.wrapping_neg())
     }
 
     fn header_at(&self, seq: u64) -> u64 {
@@ -113,6 +129,12 @@ impl<'a> Log<'a> {
     }
 }
 
+/// Sets the checksum of a lane's header in a volume of this `seed`.
+fn seal(header: &mut LaneHeader, seed: u32) {
+    let covered = &header.as_bytes()[..std::mem::offset_of!(LaneHeader, retired)];
+    header.crc = U32::new(crc(seed, covered));
+}
+
 /// Retires transaction `seq` of the lane at byte `at`.
 fn retire(pmem: &dyn Pmem, at: u64, seq: u64) -> Result<Durable<Retired>> {
     let slot = at + (seq & 1) * size_of::<LaneHeader>() as u64;
@@ -130,8 +152,7 @@ pub fn reset_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
         retired: retired_word(0),
         ..LaneHeader::default()
     };
-    let covered = &header.as_bytes()[..std::mem::offset_of!(LaneHeader, retired)];
-    header.crc = U32::new(crc32c(0, covered));
+    seal(&mut header, geo.seed);
     // The other one first, so that it cannot be taken for a newer one.
     let size = size_of::<LaneHeader>();
     for (at, bytes) in [

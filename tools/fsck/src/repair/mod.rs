@@ -39,6 +39,9 @@ use log::Log;
 /// Most rounds: far more than any damage has needed. Each does all of a stage.
 const ROUNDS: usize = 200;
 
+/// Most rounds after which the same is wrong as before: more will not help.
+const IN_VAIN: u32 = 3;
+
 /// What may be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -100,11 +103,16 @@ pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Resul
         done: HashSet::new(),
     };
     replay(pmem, &mut said);
-    let mut first = true;
+    let (mut last, mut in_vain) = (None, 0);
     for _ in 0..ROUNDS {
         let mut problems = Vec::new();
         let summary = check::check(pmem, &mut |problem| problems.push(problem))?;
-        if std::mem::take(&mut first) {
+        in_vain = if last.as_ref() == Some(&problems) {
+            in_vain + 1
+        } else {
+            0
+        };
+        if last.replace(problems.clone()).is_none() {
             for problem in &problems {
                 (said.say)(Line::Found(Box::new(problem.clone())));
             }
@@ -123,7 +131,7 @@ pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Resul
             }
         }
         let may = level == Level::All || problems.iter().all(is_safe);
-        if !may || !round(pmem, &problems, &mut said)? {
+        if !may || in_vain == IN_VAIN || !round(pmem, &problems, &mut said)? {
             return Ok(Outcome {
                 summary,
                 left: problems,
@@ -167,9 +175,20 @@ fn round(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<b
         return Ok(true);
     }
     let (sb, geo) = rdax_volume::volume::super_block::read_at(pmem, 0)?;
+    let mut media = Media::new(pmem, sb, geo);
+    let lacks_names = |p: &&Problem| match p.kind {
+        Kind::Unreachable => true,
+        Kind::Links { stored, counted } => stored > counted,
+        _ => false,
+    };
+    media.nameless = problems
+        .iter()
+        .filter(lacks_names)
+        .filter_map(|p| p.ino)
+        .collect();
     let mut repair = Repair {
-        media: Media::new(pmem, sb, geo),
-        log: Log::open(pmem, &geo)?,
+        media,
+        log: Log::open(pmem, &geo, 0)?,
         cursor: 0,
         said,
     };
@@ -178,9 +197,9 @@ fn round(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<b
 
 fn stages(repair: &mut Repair<'_, '_>, problems: &[Problem]) -> Result<bool> {
     for stage in [
-        Repair::super_block,
-        Repair::system_inodes,
+        Repair::inode_table,
         Repair::inode_chunks,
+        Repair::orphan_file,
         Repair::bitmaps,
         Repair::inodes,
         Repair::xattrs,

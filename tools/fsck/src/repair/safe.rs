@@ -7,7 +7,7 @@ use rdax_volume::volume::error::Structure;
 
 /// Whether the right value can be computed from other structures, which are sound if nothing else is
 /// reported: summaries and bitmaps, counts, link counts, parents, types in entries, fields that must
-/// be zero.
+/// be zero; and a copy from the other one.
 pub fn is_safe(problem: &Problem) -> bool {
     match problem.kind {
         Kind::Leaked { .. }
@@ -17,6 +17,7 @@ pub fn is_safe(problem: &Problem) -> bool {
         | Kind::FreeBlocks { .. }
         | Kind::UsedInodes { .. }
         | Kind::HeaderFree
+        | Kind::OneOfTwo
         | Kind::Blocks { .. }
         | Kind::DirSize { .. }
         | Kind::Parent { .. }

@@ -12,7 +12,7 @@ use rdax_volume::volume::format::{Summary, CHUNK_BLOCKS};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
 
-use super::log::Write;
+use super::log::{Log, Write};
 use super::{of, Repair};
 
 type Bitmap = [u8; 64];
@@ -27,15 +27,15 @@ fn set(bitmap: &mut Bitmap, bit: u64, used: bool) {
     *byte = if used { *byte | mask } else { *byte & !mask };
 }
 
-/// The summary of `chunk` with `bitmap`.
-fn summary_of(chunk: u64, bitmap: &Bitmap) -> Summary {
+/// The summary of `chunk` with `bitmap`, in a volume of this `seed`. `reserved` is what it had there.
+fn summary_of(seed: u32, chunk: u64, bitmap: &Bitmap, reserved: U16) -> Summary {
     let free: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
     let mut summary = Summary {
         crc: U32::ZERO,
         free: U16::new(free as u16),
-        reserved: U16::ZERO,
+        reserved,
     };
-    let crc = crc32c(crc32c(0, bitmap), &summary.as_bytes()[4..]);
+    let crc = crc32c(crc32c(seed, bitmap), &summary.as_bytes()[4..]);
     summary.crc = U32::new(crc32c(crc, &chunk.to_le_bytes()));
     summary
 }
@@ -120,7 +120,9 @@ impl Repair<'_, '_> {
 
     fn bitmap_writes(&self, chunk: u64, bitmap: &Bitmap) -> [Write; 2] {
         let geo = &self.media.geo;
-        let summary = summary_of(chunk, bitmap);
+        let old: Option<Summary> = self.media.get(geo.summary_at(chunk));
+        let reserved = old.map_or(U16::ZERO, |old| old.reserved);
+        let summary = summary_of(geo.seed, chunk, bitmap, reserved);
         [
             (geo.bitmap_at(chunk), bitmap.to_vec()),
             (geo.summary_at(chunk), summary.as_bytes().to_vec()),
@@ -137,8 +139,10 @@ impl Repair<'_, '_> {
             };
             let stored: Option<Summary> = self.media.get(self.media.geo.summary_at(chunk));
             // A damaged bitmap may have anything marked free.
-            let sound = stored
-                .is_some_and(|stored| stored.as_bytes() == summary_of(chunk, &bitmap).as_bytes());
+            let sound = stored.is_some_and(|stored| {
+                let right = summary_of(self.media.geo.seed, chunk, &bitmap, stored.reserved);
+                stored.as_bytes() == right.as_bytes()
+            });
             let first = (0..CHUNK_BLOCKS).find(|&bit| !is_set(&bitmap, bit));
             let Some(first) = first.filter(|_| sound) else {
                 continue;
@@ -189,7 +193,7 @@ impl Repair<'_, '_> {
             return Ok(false);
         }
         self.say("numbers of free blocks and of inodes in use corrected".into());
-        let lane = &self.log.counters();
+        let lane = self.log.counters();
         let fits = |old: i64, delta: i128| i64::try_from(i128::from(old) + delta).is_ok();
         if let (Ok(f), Ok(u)) = (i64::try_from(free), i64::try_from(used)) {
             if fits(lane.0, free) && fits(lane.1, used) {
@@ -197,10 +201,23 @@ impl Repair<'_, '_> {
                 return Ok(true);
             }
         }
-        // No lane can make up for a superblock that is off by so much.
+        // No lane can make up for one that is off by so much, nor for such a superblock: the numbers
+        // go into that, and out of the lanes.
+        let (mut free, mut used) = (i128::from(lane.0), i128::from(lane.1));
+        self.log.clear_counters()?;
+        for index in 1..self.media.geo.lane_count {
+            let mut log = Log::open(self.media.pmem, &self.media.geo, index)?;
+            free += i128::from(log.counters().0);
+            used += i128::from(log.counters().1);
+            log.clear_counters()?;
+        }
         let mut sb = self.media.sb.clone();
-        sb.free_blocks = free_now.map_or(sb.free_blocks, U64::new);
-        sb.used_inodes = used_now.map_or(sb.used_inodes, U64::new);
+        let sum = |now: Option<u64>, base: U64, lanes: i128| {
+            let right = now.or_else(|| u64::try_from(i128::from(base.get()) + lanes).ok());
+            right.map_or(base, U64::new)
+        };
+        sb.free_blocks = sum(free_now, sb.free_blocks, free);
+        sb.used_inodes = sum(used_now, sb.used_inodes, used);
         self.put_super_block(sb)?;
         Ok(true)
     }

@@ -4,18 +4,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rdax_volume::env;
+use rdax_volume::env::{self, crc32c};
 use rdax_volume::volume::check::{self, Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::extent::{joins, Mapping};
 use rdax_volume::volume::format::{
-    Extent, RawInode, SuperBlock, BLOCK, INODE_CHUNK_BLOCKS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO,
-    TABLE_INO,
+    Extent, OrphanSlot, RawInode, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES,
+    INODE_CHUNK_BLOCKS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
 };
+use rdax_volume::volume::inode;
 use rdax_volume::volume::journal::{self, LaneState};
 use rdax_volume::volume::persist::{Dirty, Durable};
 use rdax_volume::volume::pmem::{Pmem, LINE};
-use rdax_volume::volume::super_block;
+use rdax_volume::volume::super_block::{self, Geometry};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -41,54 +42,41 @@ fn store_super_block(pmem: &dyn Pmem, at: u64, sb: &SuperBlock) -> Result<()> {
     Ok(())
 }
 
-/// Writes the valid superblock over the other one where that is damaged or differs. Where both are
-/// damaged, and the lines that one has lost the other still has, one is put together: its checksum
-/// says that it is right.
+/// Writes the superblock that counts over the other one where that is damaged or differs. Where both
+/// are damaged, and the lines that one has lost the other still has, one is put together: its
+/// checksum says that it is right.
 ///
 /// Fails as [`check::super_block`] does; with [`Error::Corrupt`] if neither can be trusted.
 pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Result<()> {
     let mut damaged = Vec::new();
-    let mut found = check::super_block(pmem, &mut |problem| damaged.push(problem));
+    let found = check::super_block(pmem, &mut |problem| damaged.push(problem));
     for problem in &damaged {
         say(Line::Found(Box::new(problem.clone())));
     }
-    let copy_at = super_block::copy_at(pmem.len());
-    let mut from_both = false;
-    if matches!(found, Err(Error::Corrupt { .. } | Error::NotRdax)) {
-        // Geometry that cannot be, or a checksum that does not hold, in the first: the copy may do.
-        let own = |sb: &SuperBlock| super_block::copy_at(sb.blocks.get() * BLOCK) == copy_at;
-        let copy = super_block::read_at(pmem, copy_at).map(|(sb, _)| sb);
-        let other = match copy {
-            Ok(sb) if own(&sb) => Some(sb),
-            _ => {
-                from_both = true;
-                join(pmem, copy_at).filter(own)
-            }
-        };
-        if let (Some(sb), false) = (other, damaged.is_empty()) {
-            found = Ok(sb);
+    let joined = match found {
+        Err(Error::Corrupt { .. } | Error::NotRdax) if !damaged.is_empty() => {
+            join(pmem, super_block::copy_at(pmem.len()))
         }
+        _ => None,
+    };
+    let from_both = joined.is_some();
+    let mut sb = joined.map_or(found, Ok)?;
+    if damaged.is_empty() {
+        return Ok(());
     }
-    let sb = found?;
-    let copy_at = super_block::copy_at(sb.blocks.get() * BLOCK);
-    for at in [copy_at, 0] {
-        let hit = damaged
-            .iter()
-            .any(|p| p.at == at && p.what == Structure::SuperBlock);
+    let from_first = sb.block.get() == 0;
+    for at in [super_block::copy_at(sb.blocks.get() * BLOCK), 0] {
+        super_block::seal(&mut sb, at);
         let mut now = SuperBlock::new_zeroed();
         let same = pmem.read(at, now.as_mut_bytes()).is_ok() && now.as_bytes() == sb.as_bytes();
-        let hit = hit
-            && damaged
-                .iter()
-                .any(|p| p.at == at && !matches!(p.kind, Kind::Reserved(_)));
-        if !hit || same {
+        if same {
             continue;
         }
         store_super_block(pmem, at, &sb)?;
-        let from = match (from_both, at) {
+        let from = match (from_both, from_first) {
             (true, _) => "what is left of both",
-            (false, 0) => "its copy",
-            (false, _) => "the first",
+            (false, false) => "its copy",
+            (false, true) => "the first",
         };
         say(Line::Done(format!(
             "superblock at {at:#x} restored from {from}"
@@ -97,8 +85,8 @@ pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Resul
     Ok(())
 }
 
-/// A superblock of lines of the first and of the copy, if some choice of them has the checksum that
-/// it says.
+/// A superblock of lines of the first and of the copy, if some choice of them is sound in one of the
+/// two places.
 fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
     const LINES: usize = size_of::<SuperBlock>() / LINE as usize;
     let (mut first, mut copy) = (SuperBlock::new_zeroed(), SuperBlock::new_zeroed());
@@ -111,8 +99,15 @@ fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
             bytes[range.clone()].copy_from_slice(&copy.as_bytes()[range]);
         }
         let sb = SuperBlock::read_from_bytes(&bytes).ok()?;
-        let holds = sb.crc.get() == super_block::checksum(&sb);
-        (holds && sb.magic == rdax_volume::volume::format::MAGIC).then_some(sb)
+        // The number of its own block may be another one's.
+        [0, copy_at].into_iter().find_map(|at| {
+            let mut sb = sb.clone();
+            sb.block = U64::new(at / BLOCK);
+            let holds = sb.crc.get() == super_block::checksum(&sb)
+                && sb.magic == rdax_volume::volume::format::MAGIC
+                && super_block::copy_at(sb.blocks.get().checked_mul(BLOCK)?) == copy_at;
+            holds.then_some(sb)
+        })
     })
 }
 
@@ -125,7 +120,11 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
     for problem in of(problems, Structure::Lane) {
         let at = problem.at;
         match problem.kind {
-            Kind::NoHeader => {
+            // No transaction has such a number, and hardly one could follow.
+            Kind::Retired {
+                seq: 0x8000_0000_0000_0000..,
+            }
+            | Kind::NoHeader => {
                 reset_lane(pmem, &geo, index(problem))?;
                 said.say(format!(
                     "journal lane at {at:#x}: made anew; what was in it is lost"
@@ -145,116 +144,177 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
         super::replay(pmem, said);
         return Ok(true);
     }
+    let mut body = env::Vec::new();
     for lane in 0..geo.lane_count {
         let at = geo.lane_at(lane);
-        match journal::inspect(pmem, &geo, lane, &mut env::Vec::new())? {
-            (_, LaneState::Retired) => continue,
-            (header, LaneState::Logged) => {
-                give_up(pmem, at, header.seq.get())?;
-                said.say(format!(
-                    "journal lane at {at:#x}: transaction {} cannot be replayed, given up",
-                    header.seq
-                ));
-            }
-            // Mount would have cancelled it if all lanes were sound.
-            (_, LaneState::Torn) => {
-                super::replay(pmem, said);
-                continue;
-            }
+        // Each for itself: one that cannot be replayed is no reason to give up what others hold.
+        match journal::recover_lane(&pmem, &geo, lane, &mut body) {
+            Ok(LaneState::Retired) => continue,
+            Ok(LaneState::Torn) => {}
+            Ok(LaneState::Logged) => said.say(format!("journal lane at {at:#x}: replayed")),
+            Err(Error::Corrupt { .. }) => give_up_rest(pmem, &geo, lane, said)?,
+            Err(e) => return Err(e),
         }
         done = true;
     }
     Ok(done)
 }
 
+/// Applies what can be of a transaction that cannot be replayed, and gives up the rest.
+fn give_up_rest(pmem: &dyn Pmem, geo: &Geometry, lane: u32, said: &mut Said<'_>) -> Result<()> {
+    let (at, mut body) = (geo.lane_at(lane), env::Vec::new());
+    let (header, _) = journal::inspect(pmem, geo, lane, &mut body)?;
+    let seq = header.seq.get();
+    let what = match journal::salvage_lane(&pmem, geo, lane, &mut body) {
+        Ok(left) => format!("{left} entries of transaction {seq} cannot be replayed, given up"),
+        Err(Error::Corrupt { .. }) => {
+            give_up(pmem, at, seq)?;
+            format!("transaction {seq} cannot be replayed, given up")
+        }
+        Err(e) => return Err(e),
+    };
+    said.say(format!("journal lane at {at:#x}: {what}"));
+    Ok(())
+}
+
+/// What a system inode is called.
+fn name(slot: u64) -> &'static str {
+    match slot {
+        0 => "inode table",
+        _ => "orphan file",
+    }
+}
+
 impl Repair<'_, '_> {
     /// Writes both superblocks.
     pub(super) fn put_super_block(&mut self, mut sb: SuperBlock) -> Result<()> {
-        super_block::seal(&mut sb);
-        store_super_block(self.media.pmem, 0, &sb)?;
-        let copy_at = super_block::copy_at(sb.blocks.get() * BLOCK);
-        store_super_block(self.media.pmem, copy_at, &sb)
+        sb.generation += 1;
+        for at in [0, super_block::copy_at(sb.blocks.get() * BLOCK)] {
+            super_block::seal(&mut sb, at);
+            store_super_block(self.media.pmem, at, &sb)?;
+        }
+        Ok(())
     }
 
-    /// Fields of the superblock that must be zero.
-    pub(super) fn super_block(&mut self, problems: &[Problem]) -> Result<bool> {
-        let wrong = |p: &Problem| matches!(p.kind, Kind::Reserved(_));
-        if !of(problems, Structure::SuperBlock).any(wrong) {
-            return Ok(false);
+    /// The inode of the inode table, and its tree.
+    pub(super) fn inode_table(&mut self, problems: &[Problem]) -> Result<bool> {
+        match self.copies(0, problems)? {
+            None => self.rebuild_table(&BTreeSet::new()),
+            Some(done) => Ok(done),
         }
-        let mut sb = self.media.sb.clone();
-        sb.reserved.fill(0);
-        self.put_super_block(sb)?;
-        self.say("superblock: fields corrected".into());
-        Ok(true)
     }
 
-    /// The inodes of the inode table and of the orphan file, and their trees.
-    pub(super) fn system_inodes(&mut self, problems: &[Problem]) -> Result<bool> {
-        let hit = |ino| problems.iter().any(|problem| problem.ino == Some(ino));
-        if hit(TABLE_INO) {
-            return self.rebuild_table(&BTreeSet::new());
+    /// The inode of the orphan file, and its tree. After the inode table, which may only seem to have
+    /// blocks of it.
+    pub(super) fn orphan_file(&mut self, problems: &[Problem]) -> Result<bool> {
+        match self.copies(1, problems)? {
+            None => self.rebuild_orphans(problems),
+            Some(done) => Ok(done),
         }
-        if hit(ORPHAN_INO) {
-            return self.rebuild_orphans();
+    }
+
+    /// Makes the system inode in `slot` and its copy the same. `None` if that is not what is wrong,
+    /// else whether something was done.
+    fn copies(&mut self, slot: u64, problems: &[Problem]) -> Result<Option<bool>> {
+        let mut found = problems
+            .iter()
+            .filter(|p| p.ino == Some(TABLE_INO + slot))
+            .peekable();
+        if found.peek().is_none() {
+            return Ok(Some(false));
         }
-        Ok(false)
+        let (raw, what) = match self.media.system_inodes(slot) {
+            [Some(first), Some(copy)] if first != copy => (
+                self.better(slot, first, copy),
+                "that of its inodes kept by which more is sound",
+            ),
+            [Some(one), None] | [None, Some(one)] if found.all(|p| p.kind == Kind::OneOfTwo) => {
+                (one, "its inode restored from the other copy")
+            }
+            _ => return Ok(None),
+        };
+        self.write_system_inode(slot, raw)?;
+        self.say(format!("{}: {what}", name(slot)));
+        Ok(Some(true))
+    }
+
+    /// Of two sound system inodes in `slot` that differ, that one of which more can be found where it
+    /// says; the first if these are as many.
+    fn better(&self, slot: u64, first: RawInode, copy: RawInode) -> RawInode {
+        let found = |raw: &RawInode| {
+            let extents = self.media.extents(raw);
+            let blocks: u64 = extents.iter().map(|m| m.len).sum();
+            let whole = raw.size.get() == blocks * BLOCK && raw.blocks.get() >= blocks;
+            let sound = extents
+                .iter()
+                .flat_map(|m| (m.key..m.end()).map(move |key| (key, m.block + (key - m.key))));
+            let sound = sound.filter(|&(key, block)| match slot {
+                0 if key % INODE_CHUNK_BLOCKS != 0 => false,
+                0 => self
+                    .media
+                    .chunk_in(block * BLOCK)
+                    .is_some_and(|header| header.index.get() == key / INODE_CHUNK_BLOCKS),
+                _ => self.is_orphan_block(key, block),
+            });
+            (sound.count(), whole)
+        };
+        if found(&copy) > found(&first) {
+            copy
+        } else {
+            first
+        }
+    }
+
+    /// Whether block `key` of the orphan file could lie in `block`: all its slots are empty, or sound.
+    fn is_orphan_block(&self, key: u64, block: u64) -> bool {
+        let per_block = BLOCK / size_of::<OrphanSlot>() as u64;
+        (0..per_block).all(|i| {
+            let slot: Option<OrphanSlot> = self.media.get(block * BLOCK + i * 16);
+            slot.is_some_and(|slot| {
+                let index = key * per_block + i;
+                let ino = slot.ino.get();
+                let sum = crc32c(
+                    crc32c(self.media.geo.seed, &ino.to_le_bytes()),
+                    &index.to_le_bytes(),
+                );
+                ino == 0 && slot.crc.get() == 0 || ino != 0 && slot.crc.get() == sum
+            })
+        })
     }
 
     /// Builds the inode table anew: chunks that its tree still leads to, then chunks with a sound
     /// header that lie somewhere, then empty ones. Those in `lost` are not where the tree says.
     pub(super) fn rebuild_table(&mut self, lost: &BTreeSet<u64>) -> Result<bool> {
-        let geo = self.media.geo;
-        let at = geo.system_inode_at(0);
-        let old = self.media.inode_in(at, TABLE_INO);
+        let old = self.media.system_inode(0);
         let said = old
             .as_ref()
             .map_or(0, |raw| raw.size.get() / BLOCK / INODE_CHUNK_BLOCKS);
         let mapped: u64 = self.media.table.iter().map(|m| m.len).sum();
         let most = said.max(mapped / INODE_CHUNK_BLOCKS);
+        // Where the tree leads, and a header says so; where else a header says so; where the tree
+        // leads, and there is none.
         let mut chunks: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut doubtful = Vec::new();
         for m in self.media.table.clone() {
             let first = m.key.div_ceil(INODE_CHUNK_BLOCKS);
             for index in first..m.end() / INODE_CHUNK_BLOCKS {
                 let block = m.block + index * INODE_CHUNK_BLOCKS - m.key;
-                // A sound header of another chunk says that the key is wrong. So do the size and the
-                // number of blocks, where there is no header.
-                let header = self.media.chunk_in(block * BLOCK);
-                let other = header.map_or(index >= most, |header| header.index.get() != index);
-                if !other && !lost.contains(&index) {
-                    chunks.insert(index, block);
+                match self.media.chunk_in(block * BLOCK) {
+                    // A sound header of another chunk says that the key is wrong.
+                    Some(header) if header.index.get() == index => {
+                        chunks.insert(index, block);
+                    }
+                    Some(_) => {}
+                    // So do the size and the number of blocks, where there is no header.
+                    None if index < most && !lost.contains(&index) => doubtful.push((index, block)),
+                    None => {}
                 }
             }
         }
-        let mut candidates: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
-        for block in self.stray_chunks() {
-            if let Some(header) = self.media.chunk_in(block * BLOCK) {
-                candidates
-                    .entry(header.index.get())
-                    .or_default()
-                    .push(block);
-            }
-        }
-        for (index, found) in candidates {
-            if chunks.contains_key(&index) {
-                continue;
-            }
-            // Where mkfs.rdax puts the first one.
-            let block = if index == 0 && found.contains(&geo.data_block) {
-                geo.data_block
-            } else if let [block] = found[..] {
-                block
-            } else {
-                self.say(format!(
-                    "inode table: {} places look like chunk {index}, so none is taken",
-                    found.len()
-                ));
-                return Ok(false);
-            };
-            if !chunks
-                .values()
-                .any(|taken| taken.abs_diff(block) < INODE_CHUNK_BLOCKS)
-            {
+        let strays = self.stray_chunks();
+        for (index, block) in strays.into_iter().chain(doubtful) {
+            let overlaps = |taken: &u64| taken.abs_diff(block) < INODE_CHUNK_BLOCKS;
+            if !chunks.contains_key(&index) && !chunks.values().any(overlaps) {
                 chunks.insert(index, block);
             }
         }
@@ -286,21 +346,51 @@ impl Repair<'_, '_> {
                 INODE_CHUNK_BLOCKS,
             );
         }
-        self.put_system_inode(at, TABLE_INO, old, &extents)?;
+        self.put_system_inode(0, old, &extents)?;
         self.say(format!("inode table: rebuilt with {} chunks", count));
         Ok(true)
     }
 
-    /// Blocks in use that begin like a chunk of the inode table.
-    fn stray_chunks(&self) -> Vec<u64> {
+    /// Chunks of the inode table that a sound header says begin at a block in use, which is not known
+    /// to be a file's: their index and block. Where two places look like one chunk, that one comes
+    /// first in which more inodes are sound.
+    fn stray_chunks(&self) -> Vec<(u64, u64)> {
         let whole = |block: &u64| self.media.geo.is_data(*block, INODE_CHUNK_BLOCKS);
-        let sound = |block: &u64| self.media.chunk_in(block * BLOCK).is_some();
         let used = self.media.used_blocks().filter(whole);
-        used.filter(sound).collect()
+        let mut found: Vec<(u64, u64)> = used
+            .filter_map(|block| {
+                let header = self.media.chunk_in(block * BLOCK)?;
+                Some((header.index.get(), block))
+            })
+            .collect();
+        for (_, raw) in self.media.inodes() {
+            if found.is_empty() {
+                break;
+            }
+            let mut content = self.media.xattr_runs(&raw);
+            content.extend(self.media.extents(&raw));
+            found.retain(|(_, block)| {
+                !content
+                    .iter()
+                    .any(|m| (m.block..m.block + m.len).contains(block))
+            });
+        }
+        found.sort_by_cached_key(|&(index, block)| {
+            let first = index.saturating_mul(INODES_PER_CHUNK);
+            let sound = (1..INODES_PER_CHUNK).filter(|slot| {
+                let at = block * BLOCK + slot * INODE_BYTES;
+                self.media
+                    .inode_in(at, first.saturating_add(*slot))
+                    .is_some()
+            });
+            (index, std::cmp::Reverse(sound.count()))
+        });
+        found
     }
 
     /// A new chunk of the inode table, without an inode.
     fn empty_chunk(&mut self, index: u64) -> Result<u64> {
+        let geo = self.media.geo;
         // In a row, so runs that are too short are left, and freed in the end.
         let run = loop {
             let run = self.take(INODE_CHUNK_BLOCKS)?;
@@ -311,7 +401,7 @@ impl Repair<'_, '_> {
         self.media
             .pmem
             .zero_nt(run.block * BLOCK, run.len * BLOCK)?;
-        let header = chunk_header(index, [0; 4]);
+        let header = chunk_header(geo.seed, (index, run.block), [0; 4], [0; 6]);
         self.media
             .pmem
             .store_nt(run.block * BLOCK, header.as_bytes())?;
@@ -323,16 +413,26 @@ impl Repair<'_, '_> {
     }
 
     /// The orphan file: as far as it is whole, or an empty one.
-    fn rebuild_orphans(&mut self) -> Result<bool> {
-        let at = self.media.geo.system_inode_at(1);
-        let old = self.media.inode_in(at, ORPHAN_INO);
-        let mut extents = Vec::new();
-        for m in old
+    fn rebuild_orphans(&mut self, problems: &[Problem]) -> Result<bool> {
+        let old = self.media.system_inode(1);
+        let twice = |block: u64| {
+            let mut of_file = problems.iter().filter(|p| p.ino == Some(ORPHAN_INO));
+            of_file.any(|p| match p.kind {
+                Kind::UsedTwice { block: first, len } => (first..first + len).contains(&block),
+                _ => false,
+            })
+        };
+        let mut extents: Vec<Mapping> = Vec::new();
+        'file: for m in old
             .as_ref()
             .map_or(Vec::new(), |raw| self.media.extents(raw))
         {
-            if m.key == extents.last().map_or(0, Mapping::end) {
-                push(&mut extents, m.key, m.block, m.len);
+            for (key, block) in (m.key..).zip(m.block..m.block + m.len) {
+                let next = key == extents.last().map_or(0, Mapping::end);
+                if !next || twice(block) || !self.is_orphan_block(key, block) {
+                    break 'file;
+                }
+                push(&mut extents, key, block, 1);
             }
         }
         if extents.is_empty() {
@@ -346,21 +446,20 @@ impl Repair<'_, '_> {
             }
             self.media.pmem.fence()?;
         }
-        self.put_system_inode(at, ORPHAN_INO, old, &extents)?;
+        self.put_system_inode(1, old, &extents)?;
         self.say("orphan file: rebuilt".into());
         Ok(true)
     }
 
     fn put_system_inode(
         &mut self,
-        at: u64,
-        ino: u64,
+        slot: u64,
         old: Option<RawInode>,
         extents: &[Mapping],
     ) -> Result<()> {
         let mut raw = old.unwrap_or_else(|| {
             let mut raw = RawInode::new_zeroed();
-            raw.ino = U64::new(ino);
+            raw.ino = U64::new(TABLE_INO + slot);
             raw.generation = U32::new(1);
             raw.nlink = U32::new(1);
             raw
@@ -370,7 +469,16 @@ impl Repair<'_, '_> {
         raw.xattr_block = U64::ZERO;
         raw.size = U64::new(extents.last().map_or(0, Mapping::end) * BLOCK);
         self.grow_tree(&mut raw, extents)?;
-        self.put_inode(at, raw)
+        self.write_system_inode(slot, raw)
+    }
+
+    /// Writes the system inode in `slot`, sealed, and its copy.
+    fn write_system_inode(&mut self, slot: u64, mut raw: RawInode) -> Result<()> {
+        let geo = self.media.geo;
+        inode::seal(&mut raw, geo.seed);
+        let places = [geo.system_inode_at(slot), geo.system_copy_at(slot)];
+        let writes = places.map(|at| (at, raw.as_bytes().to_vec()));
+        self.log.commit(&writes)
     }
 }
 

@@ -187,7 +187,7 @@ impl Repair<'_, '_> {
         header.owner = raw.ino;
         header.block = U64::new(block);
         let mut bytes = [header.as_bytes(), entries.as_bytes()].concat();
-        header.crc = U32::new(crc(&bytes));
+        header.crc = U32::new(crc(self.media.geo.seed, &bytes));
         bytes[..4].copy_from_slice(header.crc.as_bytes());
         bytes.resize(BLOCK as usize, 0);
         self.media.pmem.store_nt(block * BLOCK, &bytes)
@@ -195,7 +195,7 @@ impl Repair<'_, '_> {
 
     /// Writes an inode, sealed.
     pub(super) fn put_inode(&mut self, at: u64, mut raw: RawInode) -> Result<()> {
-        inode::seal(&mut raw);
+        inode::seal(&mut raw, self.media.geo.seed);
         self.log.commit(&[(at, raw.as_bytes().to_vec())])
     }
 }

@@ -8,7 +8,7 @@ use rdax_volume::volume::alloc::Run;
 use rdax_volume::volume::check::{Kind, Name, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::{pack, Mapping};
-use rdax_volume::volume::format::{RawInode, XattrHeader, BLOCK, XATTR_INLINE_MAX};
+use rdax_volume::volume::format::{RawInode, XattrHeader, BLOCK, XATTR_INLINE_MAX, XATTR_RUNS_MAX};
 use rdax_volume::volume::{inode, xattr};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::IntoBytes;
@@ -160,7 +160,7 @@ impl Repair<'_, '_> {
             Err("a name that cannot be")
         } else if names.contains(&xattr.name) {
             Err("the second of this name")
-        } else if large != (len > XATTR_INLINE_MAX) {
+        } else if large != (len > XATTR_INLINE_MAX) || xattr.head.runs as usize > XATTR_RUNS_MAX {
             Err("a length that cannot be")
         } else if large && self.media.xattr_value(xattr).is_none() {
             Err("its value is damaged")
@@ -205,7 +205,7 @@ impl Repair<'_, '_> {
         let mut blocks = self.media.tree_blocks(&raw);
         if !set.bytes.is_empty() {
             let mut bytes = [&[0; HEADER], &set.bytes[..]].concat();
-            xattr::seal(&mut bytes, &raw, block);
+            xattr::seal(&mut bytes, &raw, block, self.media.geo.seed);
             if block == old {
                 writes.push((block * BLOCK, bytes));
             } else {
@@ -217,7 +217,7 @@ impl Repair<'_, '_> {
             blocks += 1 + set.blocks;
         }
         raw.blocks = U64::new(blocks);
-        inode::seal(&mut raw);
+        inode::seal(&mut raw, self.media.geo.seed);
         writes.push((at, raw.as_bytes().to_vec()));
         self.log.commit(&writes)
     }

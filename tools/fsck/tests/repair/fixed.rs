@@ -10,7 +10,7 @@ use rdax_volume::volume::format::*;
 use rdax_volume::volume::journal::unretired_word;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::bed::{Bed, Parts, BYTES};
+use crate::bed::{self, Bed, Parts, BYTES};
 use crate::mended::mended;
 
 const COPY: u64 = BYTES - BLOCK;
@@ -36,6 +36,15 @@ fn super_blocks_that_differ() {
     mended(&[], true, |bed| {
         bed.one_super_block(COPY, |sb| sb.made_sec += 1);
         (Super, COPY)
+    });
+}
+
+/// Where nothing else tells them apart, features that are not known are not true.
+#[test]
+fn features_of_the_first_super_block() {
+    mended(&[], true, |bed| {
+        bed.one_super_block(0, |sb| sb.ro_compat.set(1));
+        (Super, 0)
     });
 }
 
@@ -66,11 +75,22 @@ fn both_super_blocks_in_different_lines() {
 }
 
 #[test]
-fn reserved_bytes_of_the_super_blocks() {
-    mended(&[], true, |bed| {
-        bed.super_block(|sb| sb.reserved[7] = 1);
-        (Super, 0)
-    });
+fn system_inodes_restored_from_their_copies() {
+    for slot in 0..2 {
+        for at in [Bed::system_at, Bed::system_copy_at] {
+            mended(&[], true, |bed| {
+                let at = at(bed, slot);
+                bed.put(at + 100, &[0x77_u8; 9]);
+                (Inode, at)
+            });
+            // One that nothing bears out loses.
+            mended(&[], false, |bed| {
+                let copy = bed.system_copy_at(slot);
+                bed.inode_at(at(bed, slot), |raw| raw.root[0].value += 1);
+                (Inode, copy)
+            });
+        }
+    }
 }
 
 #[test]
@@ -92,7 +112,7 @@ fn transaction_that_cannot_be_replayed() {
         let (slot, _) = bed.last_header(5);
         bed.lane(5, slot, |header| {
             header.body_len = U32::new(8);
-            header.body_crc = U32::new(crc32c(0, &body));
+            header.body_crc = U32::new(crc32c(bed::seed(), &body));
             header.seq += 2;
             header.retired = unretired_word(header.seq.get());
         });
@@ -109,6 +129,18 @@ fn transaction_that_may_not_be_in_place() {
         (Lane, bed.lane_at(5))
     });
     assert!(said.contains("given up"), "{said}");
+}
+
+/// After such a number none is left.
+#[test]
+fn number_of_a_transaction_far_too_large() {
+    for lane in [0, 5] {
+        mended(&[], false, |bed| {
+            bed.put(bed.lane_at(lane) + 64, &bed.last_header(lane).1);
+            bed.lane(lane, 1, |header| header.seq.set(u64::MAX));
+            (Lane, bed.lane_at(lane))
+        });
+    }
 }
 
 #[test]
@@ -172,6 +204,21 @@ fn counters() {
     }
 }
 
+/// Lanes that say what no other lane can make up for.
+#[test]
+fn counters_of_lanes() {
+    for lane in [0, 3] {
+        mended(&[], true, |bed| {
+            let (slot, _) = bed.last_header(lane);
+            bed.lane(lane, slot, |header| {
+                header.used_inodes.set(i64::MIN);
+                header.free_blocks.set(i64::MIN + 5);
+            });
+            (Super, 0)
+        });
+    }
+}
+
 /// Damages the header of the first chunk of the inode table.
 fn chunk(bed: &Bed, damage: impl FnOnce(u64)) -> (rdax_volume::volume::error::Structure, u64) {
     let at = bed.inode_chunk_at(ROOT_INO, bed.at("/"));
@@ -197,11 +244,6 @@ fn fields_of_an_inode_chunk_header() {
     });
     mended(&[], true, |bed| {
         chunk(bed, |at| {
-            bed.inode_chunk(at, |header| header.reserved[3] = 1)
-        })
-    });
-    mended(&[], true, |bed| {
-        chunk(bed, |at| {
             bed.inode_chunk(at, |header| {
                 header.bitmap[0] &= !1;
                 header.free += 1;
@@ -213,15 +255,17 @@ fn fields_of_an_inode_chunk_header() {
 #[test]
 fn inode_table() {
     mended(&[], false, |bed| {
-        bed.put(bed.system_at(0) + 100, &[0x77_u8; 9]);
+        for at in [bed.system_at(0), bed.system_copy_at(0)] {
+            bed.put(at + 100, &[0x77_u8; 9]);
+        }
         (Inode, bed.system_at(0))
     });
     mended(&[], false, |bed| {
-        bed.inode_at(bed.system_at(0), |raw| raw.root[0].key = U64::new(3));
+        bed.system_inode(0, |raw| raw.root[0].key = U64::new(3));
         (Inode, bed.system_at(0))
     });
     mended(&[], false, |bed| {
-        bed.inode_at(bed.system_at(0), |raw| raw.root_count = U16::ZERO);
+        bed.system_inode(0, |raw| raw.root_count = U16::ZERO);
         (Inode, bed.system_at(0))
     });
 }
@@ -230,7 +274,7 @@ fn inode_table() {
 fn inode_table_far_too_large() {
     // An extent that lies far off and is too long: no chunks are where it says.
     mended(&[], false, |bed| {
-        bed.inode_at(bed.system_at(0), |raw| {
+        bed.system_inode(0, |raw| {
             raw.root[0] = Parts::of(1 << 30, raw.root[0].block(), 20 * 16);
         });
         (Inode, bed.system_at(0))
@@ -246,7 +290,7 @@ fn inode_table_leads_elsewhere() {
         let first = raw.root[0].block();
         assert!(raw.root_count.get() >= 1 && raw.size.get() >= 2 * 65536);
         let free = bed.free_block() + 100;
-        bed.inode_at(system, |raw| {
+        bed.system_inode(0, |raw| {
             raw.root[0] = Parts::of(0, first, 16);
             raw.root[1] = Parts::of(16, free, 16);
             raw.root_count = U16::new(2);
@@ -260,11 +304,13 @@ fn inode_table_leads_elsewhere() {
 #[test]
 fn orphan_file() {
     mended(&[], false, |bed| {
-        bed.put(bed.system_at(1) + 100, &[0x77_u8; 9]);
+        for at in [bed.system_at(1), bed.system_copy_at(1)] {
+            bed.put(at + 100, &[0x77_u8; 9]);
+        }
         (Inode, bed.system_at(1))
     });
     mended(&[], false, |bed| {
-        bed.inode_at(bed.system_at(1), |raw| raw.root[0].key = U64::new(1));
+        bed.system_inode(1, |raw| raw.root[0].key = U64::new(1));
         (Inode, bed.system_at(1))
     });
 }

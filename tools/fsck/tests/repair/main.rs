@@ -17,4 +17,5 @@ mod media;
 mod mended;
 mod random;
 mod trees;
+mod weighed;
 mod xattrs;

@@ -101,7 +101,10 @@ fn bad(hit: &[&str], place: impl FnOnce(&Bed) -> u64) {
 fn at_fixed_places() {
     bad(&[], |_| 0);
     bad(&[], |_| BYTES - BLOCK);
-    bad(&[], |bed| bed.lane_at(2));
+    for lane in 0..4 {
+        bad(&[], |bed| bed.lane_at(lane));
+        bad(&[], |bed| bed.lane_at(lane) + 64);
+    }
     bad(&[], |bed| bed.summary_at(0));
     bad(&[], |bed| bed.bitmap_at(1));
     bad(&[], |bed| bed.system_at(0));

@@ -40,6 +40,19 @@ fn loses(rest: &[&str], says: &str, damage: impl Fn(&Bed)) {
     left(damage, rest);
 }
 
+/// A run of a large value with a bit that no run can have, or of no blocks.
+#[test]
+fn run_that_cannot_be() {
+    for change in [|word: u64| word | (1 << 63), |word| word & 0xff_ffff_ffff] {
+        loses(&["user.small"], "its value is damaged", |bed| {
+            let at = bed.second_xattr_at() + 24;
+            let word: U64 = bed.get(at);
+            bed.put(at, &U64::new(change(word.get())));
+            bed.xattrs(|_, _| {});
+        });
+    }
+}
+
 #[test]
 fn block() {
     let all = "all extended attributes removed";

@@ -345,6 +345,16 @@ impl Damager<'_, '_> {
             }
         }
         for block in to..to + blocks {
+            // Also an inode that a transaction to be completed makes is no place of the volume yet.
+            let chunk = |p: &&Place| {
+                p.kind == Kind::InodeChunk
+                    && (p.at / BLOCK..p.at / BLOCK + INODE_CHUNK_BLOCKS).contains(&block)
+            };
+            if let Some(chunk) = self.base.places.iter().find(chunk) {
+                let slot = (block * BLOCK - chunk.at) / INODE_BYTES;
+                let first = chunk.number * INODES_PER_CHUNK + slot;
+                hits.inodes.extend(first..first + BLOCK / INODE_BYTES);
+            }
             hits.inodes.extend(self.base.owner(block));
             hits.dirs.extend(self.base.owner(block));
         }

@@ -63,6 +63,8 @@ pub struct Place {
     pub header: u64,
     /// Of a summary and a bitmap: the bitmap.
     pub bitmap: u64,
+    /// What its checksum begins with.
+    pub seed: u32,
 }
 
 impl Place {
@@ -76,6 +78,7 @@ impl Place {
             number: 0,
             header: 0,
             bitmap: 0,
+            seed: 0,
         }
     }
 }
@@ -121,12 +124,13 @@ const SUPER_BLOCK: &[Field] = fields!(SuperBlock: magic Number, version Number, 
     ro_compat Number, incompat Number, uuid Number, label Number, blocks Block, system_block Block,
     lanes_block Block, lane_count Number, lane_bytes Number, summary_block Block,
     bitmap_block Block, chunks Number, data_block Block, free_blocks Number, used_inodes Number,
-    root_ino Ino, hash_key Number, made_sec Number, reserved Reserved);
+    root_ino Ino, hash_key Number, made_sec Number, block Block,
+    generation Number, reserved Reserved);
 const LANE_HEADER: &[Field] = fields!(LaneHeader: body_len Number, body_crc Number, lane Number,
     seq Number, free_blocks Number, used_inodes Number, reserved Reserved, retired Number);
 const SUMMARY: &[Field] = fields!(Summary: free Number, reserved Reserved);
 const INODE_CHUNK: &[Field] = fields!(InodeChunk: magic Number, index Number, bitmap Number,
-    free Number, reserved Reserved);
+    block Block, free Number, reserved Reserved);
 const INODE: &[Field] = fields!(RawInode: mode Number, root_count Number, size Number,
     blocks Number, mtime_sec Number, ctime_sec Number, mtime_nsec Number, ctime_nsec Number,
     nlink Number, attrs Number, generation Number, depth Number, reserved0 Reserved, ino Ino,
@@ -240,7 +244,9 @@ fn fixed_places(cow: &Cow<'_>, media: &Media<'_>, put: &mut dyn FnMut(Place)) {
     }
     for (slot, ino) in [(0, TABLE_INO), (1, ORPHAN_INO)] {
         let at = geo.system_inode_at(slot);
-        put(Place::new(Kind::SystemInode, at, INODE_BYTES as usize, 0));
+        for at in [at, geo.system_copy_at(slot)] {
+            put(Place::new(Kind::SystemInode, at, INODE_BYTES as usize, 0));
+        }
         let Some(raw) = media.inode_in(at, ino) else {
             continue;
         };
@@ -297,7 +303,8 @@ fn leaves(media: &Media<'_>, ino: u64, raw: &RawInode, put: &mut dyn FnMut(Place
             ino,
         ));
         let bytes = media.bytes(leaf, BLOCK as usize).unwrap_or_default();
-        Media::records(&bytes, &mut |offset, _, record| {
+        let seed = record_seed(media.geo.seed, ino, m.block);
+        Media::records(&bytes, seed, &media.nameless, &mut |offset, _, record| {
             let name = record.map_or(&[][..], |(_, name)| name);
             let len = size_of::<Dirent>() + name.len();
             let place = Place::new(Kind::Record, leaf + offset as u64, len, ino);
@@ -341,6 +348,12 @@ pub fn places(cow: &Cow<'_>) -> Vec<Place> {
         if file_type(&raw) == DT_DIR {
             leaves(&media, ino, &raw, put);
         }
+    }
+    for place in &mut found {
+        place.seed = match place.kind {
+            Kind::Record => record_seed(geo.seed, place.ino, place.at / BLOCK),
+            _ => geo.seed,
+        };
     }
     found
 }

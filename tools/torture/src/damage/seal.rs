@@ -23,12 +23,13 @@ const HEADER_COVERED: usize = std::mem::offset_of!(LaneHeader, retired);
 /// Gives the structure at `place` the checksum of what it holds.
 pub fn seal(draft: &mut Draft<'_, '_>, place: &Place) {
     let at = place.at;
+    let crc = |bytes: &[u8]| crc(place.seed, bytes);
     let whole = draft.read(at, place.len);
     let mut put = |sum: u32, field: u64| draft.store(at + field, &sum.to_le_bytes());
     match place.kind {
         Kind::SuperBlock => {
             let mut sb: SuperBlock = view(&whole);
-            rdax_volume::volume::super_block::seal(&mut sb);
+            rdax_volume::volume::super_block::seal(&mut sb, at);
             draft.store(at, sb.as_bytes());
         }
         Kind::LaneHeader => put(crc(&whole[..HEADER_COVERED]), 0),
@@ -38,7 +39,7 @@ pub fn seal(draft: &mut Draft<'_, '_>, place: &Place) {
             let mut header: LaneHeader = view(&draft.read(header_at, size_of::<LaneHeader>()));
             let len = u64::from(header.body_len.get()).min(LANE_BYTES - LANE_BODY);
             let body = draft.read(at, len as usize);
-            header.body_crc.set(crc32c(0, &body));
+            header.body_crc.set(crc32c(place.seed, &body));
             header.crc.set(crc(&header.as_bytes()[..HEADER_COVERED]));
             draft.store(header_at, header.as_bytes());
         }
@@ -46,7 +47,7 @@ pub fn seal(draft: &mut Draft<'_, '_>, place: &Place) {
             // One seals the other; `header` is the summary's address, `number` the chunk's.
             let bitmap = draft.read(place.bitmap, 64);
             let mut summary: Summary = view(&draft.read(place.header, size_of::<Summary>()));
-            let sum = crc32c(crc32c(0, &bitmap), &summary.as_bytes()[4..]);
+            let sum = crc32c(crc32c(place.seed, &bitmap), &summary.as_bytes()[4..]);
             summary.crc.set(crc32c(sum, &place.number.to_le_bytes()));
             draft.store(place.header, summary.as_bytes());
         }
@@ -72,7 +73,7 @@ pub fn seal(draft: &mut Draft<'_, '_>, place: &Place) {
             put(crc(&whole[..used]), 0);
         }
         Kind::OrphanSlot => {
-            let sum = crc32c(crc32c(0, &whole[..8]), &place.number.to_le_bytes());
+            let sum = crc32c(crc32c(place.seed, &whole[..8]), &place.number.to_le_bytes());
             put(sum, 8);
         }
     }

@@ -14,11 +14,12 @@ use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::namespace::{NewInode, SetAttr};
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::xattr::Must;
-use rdax_volume::volume::{mkfs, MountOptions, Volume};
+use rdax_volume::volume::{mkfs, super_block, MountOptions, Volume};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 pub const BYTES: u64 = 16 << 20;
+pub const UUID: [u8; 16] = *b"0123456789abcdef";
 pub const HASH_KEY: [u8; 16] = [7; 16];
 pub const NOW: Time = Time {
     sec: 1_700_000_000,
@@ -44,7 +45,7 @@ pub fn new_inode(mode: u16, rdev: u32) -> NewInode {
 
 pub fn format(ram: &Ram) {
     let options = mkfs::Options {
-        uuid: *b"0123456789abcdef",
+        uuid: UUID,
         label: "bed",
         hash_key: HASH_KEY,
         now: NOW,
@@ -179,12 +180,16 @@ impl Bed {
         self.put(at, &value);
     }
 
-    /// Writes the checksum over the `len` bytes at `at` to the field at offset `field`.
-    fn seal(&self, at: u64, field: usize, len: usize) {
+    /// Writes the checksum of the `len` bytes at `at`, which begin with it.
+    fn seal(&self, at: u64, len: usize) {
+        self.seal_from(seed(), at, len);
+    }
+
+    /// Writes the checksum, from `seed` on, of the `len` bytes at `at`, which begin with it.
+    fn seal_from(&self, seed: u32, at: u64, len: usize) {
         let mut bytes = vec![0; len];
         self.ram.read(at, &mut bytes).unwrap();
-        bytes[field..field + 4].fill(0);
-        self.put(at + field as u64, &U32::new(crc32c(0, &bytes)));
+        self.put(at, &U32::new(crc32c(seed, &bytes[4..])));
     }
 
     /// Changes both superblocks alike.
@@ -195,8 +200,10 @@ impl Bed {
     }
 
     pub fn one_super_block(&self, at: u64, change: impl Fn(&mut SuperBlock)) {
-        self.spoil(at, change);
-        self.seal(at, 8, size_of::<SuperBlock>());
+        self.spoil(at, |sb: &mut SuperBlock| {
+            change(sb);
+            sb.crc = U32::new(super_block::checksum(sb));
+        });
     }
 
     pub fn lane_at(&self, lane: u64) -> u64 {
@@ -207,7 +214,7 @@ impl Bed {
     pub fn lane(&self, lane: u64, slot: u64, change: impl FnOnce(&mut LaneHeader)) {
         let at = self.lane_at(lane) + slot * 64;
         self.spoil(at, change);
-        self.seal(at, 0, 56);
+        self.seal(at, 56);
     }
 
     /// The last committed header of a lane and its slot.
@@ -223,9 +230,16 @@ impl Bed {
         self.inode_at(self.at(name), change);
     }
 
+    /// Changes a system inode and its copy alike.
+    pub fn system_inode(&self, slot: u64, change: impl Fn(&mut RawInode)) {
+        for at in [self.system_at(slot), self.system_copy_at(slot)] {
+            self.inode_at(at, &change);
+        }
+    }
+
     pub fn inode_at(&self, at: u64, change: impl FnOnce(&mut RawInode)) {
         self.spoil(at, change);
-        self.seal(at, 0, INODE_BYTES as usize);
+        self.seal(at, INODE_BYTES as usize);
     }
 
     pub fn raw(&self, name: &str) -> RawInode {
@@ -237,13 +251,18 @@ impl Bed {
         self.get::<SuperBlock>(0).system_block.get() * BLOCK + slot * INODE_BYTES
     }
 
+    /// Byte address of the copy of a system inode.
+    pub fn system_copy_at(&self, slot: u64) -> u64 {
+        BYTES - 2 * BLOCK + slot * INODE_BYTES
+    }
+
     pub fn inode_chunk_at(&self, ino: u64, at: u64) -> u64 {
         at - ino % INODES_PER_CHUNK * INODE_BYTES
     }
 
     pub fn inode_chunk(&self, at: u64, change: impl FnOnce(&mut InodeChunk)) {
         self.spoil(at, change);
-        self.seal(at, 0, size_of::<InodeChunk>());
+        self.seal(at, size_of::<InodeChunk>());
     }
 
     /// Changes a node of an extent tree with its entries in use.
@@ -254,7 +273,7 @@ impl Bed {
         self.put(at, &header);
         self.put(at + 64, &entries);
         let count = usize::from(header.count.get()).min(NODE_EXTENTS);
-        self.seal(at, 0, 64 + 16 * count);
+        self.seal(at, 64 + 16 * count);
     }
 
     /// Byte address of the only leaf of a directory without nodes.
@@ -266,7 +285,7 @@ impl Bed {
 
     pub fn leaf_header(&self, at: u64, change: impl FnOnce(&mut LeafHeader)) {
         self.spoil(at, change);
-        self.seal(at, 0, size_of::<LeafHeader>());
+        self.seal(at, size_of::<LeafHeader>());
     }
 
     /// Byte address of the record of `name` in the leaf at `leaf`.
@@ -287,7 +306,9 @@ impl Bed {
     pub fn record(&self, at: u64, change: impl FnOnce(&mut Dirent)) {
         self.spoil(at, change);
         let head: Dirent = self.get(at);
-        self.seal(at, 0, 24 + usize::from(head.name_len));
+        let header: LeafHeader = self.get(at - at % BLOCK);
+        let seed = record_seed(seed(), header.owner.get(), at / BLOCK);
+        self.seal_from(seed, at, 24 + usize::from(head.name_len));
     }
 
     /// Gives a record another name, with the cookie that fits.
@@ -333,7 +354,7 @@ impl Bed {
         change(&mut header, &mut record);
         self.put(at, &header);
         self.put(at + 32, &record);
-        self.seal(at, 0, len);
+        self.seal(at, len);
     }
 
     pub fn orphan_slot_at(&self, slot: u64) -> u64 {
@@ -342,7 +363,7 @@ impl Bed {
     }
 
     pub fn orphan_slot(&self, slot: u64, ino: u64) {
-        let crc = crc32c(crc32c(0, &ino.to_le_bytes()), &slot.to_le_bytes());
+        let crc = crc32c(crc32c(seed(), &ino.to_le_bytes()), &slot.to_le_bytes());
         let value = OrphanSlot {
             ino: U64::new(ino),
             crc: U32::new(crc),
@@ -364,7 +385,7 @@ impl Bed {
         let mut bitmap: [u8; 64] = self.get(self.bitmap_at(chunk));
         let mut summary: Summary = self.get(self.summary_at(chunk));
         change(&mut bitmap, &mut summary);
-        let mut crc = crc32c(0, &bitmap);
+        let mut crc = crc32c(seed(), &bitmap);
         crc = crc32c(crc, &summary.as_bytes()[4..]);
         summary.crc = U32::new(crc32c(crc, &chunk.to_le_bytes()));
         self.put(self.bitmap_at(chunk), &bitmap);
@@ -428,6 +449,11 @@ pub fn problems(pmem: &dyn Pmem) -> (check::Summary, Vec<Problem>) {
     let summary = check::check(pmem, &mut |problem| found.push(problem)).expect("check");
     assert_eq!(summary.problems, found.len() as u64);
     (summary, found)
+}
+
+/// What the checksums of the volume begin with.
+pub fn seed() -> u32 {
+    crc32c(crc32c(0, &UUID), &HASH_KEY)
 }
 
 pub fn hash(name: &[u8]) -> u64 {

@@ -92,7 +92,7 @@ pub fn try_used_blocks<P: Pmem>(vol: &Volume<P>) -> Result<Vec<bool>, String> {
         let summary = bytes(vol.pmem(), geo.summary_at(chunk), 8);
         let free: u32 = bitmap.iter().map(|b| b.count_zeros()).sum();
         let crc = crc32c(
-            crc32c(crc32c(0, &bitmap), &summary[4..]),
+            crc32c(crc32c(geo.seed, &bitmap), &summary[4..]),
             &chunk.to_le_bytes(),
         );
         ensure(summary[..4] == crc.to_le_bytes(), "checksum of a bitmap")?;
@@ -110,16 +110,14 @@ pub fn try_used_blocks<P: Pmem>(vol: &Volume<P>) -> Result<Vec<bool>, String> {
 pub fn try_used_inodes<P: Pmem>(vol: &Volume<P>) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let table = bytes(vol.pmem(), vol.geometry().system_block * BLOCK, INODE_BYTES);
     let at = (u64_at(&table, 128 + 8) & ((1 << 40) - 1)) * BLOCK;
-    let mut header = bytes(vol.pmem(), at, 64);
-    let crc = header[..4].to_vec();
-    header[..4].fill(0);
-    let sum = crc32c(0, &header).to_le_bytes();
-    ensure(crc == sum, "checksum of the inode chunk")?;
+    let header = bytes(vol.pmem(), at, 64);
+    let sum = crc32c(vol.geometry().seed, &header[4..]).to_le_bytes();
+    ensure(header[..4] == sum, "checksum of the inode chunk")?;
     let used: Vec<u64> = (1..INODES_PER_CHUNK)
         .filter(|i| (header[16 + (i / 8) as usize] >> (i % 8)) & 1 == 1)
         .collect();
     let free = (INODES_PER_CHUNK - 1 - used.len() as u64) as u16;
-    ensure(header[48..50] == free.to_le_bytes(), "free inodes")?;
+    ensure(header[56..58] == free.to_le_bytes(), "free inodes")?;
     let inode = |ino| (ino, bytes(vol.pmem(), at + ino * INODE_BYTES, INODE_BYTES));
     Ok(used.into_iter().map(inode).collect())
 }
