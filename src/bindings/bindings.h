@@ -122,6 +122,7 @@ bool rdax_printk_ratelimit(void);
 bool rdax_bdev_has_dax(struct block_device *bdev);
 const int *rdax_bdev_badblocks(struct block_device *bdev);
 bool rdax_bdev_read_only(struct block_device *bdev);
+u64 rdax_bdev_start(struct block_device *bdev);
 u64 rdax_bdev_bytes(struct block_device *bdev);
 /*
  * Copies as copy_mc_to_kernel() does: returns the bytes not copied where the media

@@ -392,6 +392,12 @@ bool rdax_bdev_read_only(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
+/* Where it starts on the disk that it is a partition of, in bytes. */
+u64 rdax_bdev_start(struct block_device *bdev)
+{
+	return get_start_sect(bdev) << SECTOR_SHIFT;
+}
+
 u64 rdax_bdev_bytes(struct block_device *bdev)
 {
 	return bdev_nr_bytes(bdev);

@@ -22,10 +22,11 @@ const STRETCH: u64 = 1 << 28;
 pub enum OpenError {
     /// It has no DAX (`EOPNOTSUPP`).
     NoDax,
-    /// Another file system holds its DAX device, or it is a partition that does not start and end
-    /// at a page (`EBUSY`).
+    /// Another file system holds its DAX device (`EBUSY`).
     InUse,
-    /// A part of it does not start at a page of the memory below (`EOPNOTSUPP`).
+    /// So does the one on another partition of the device (`EBUSY`): a DAX device has one holder.
+    PartitionInUse,
+    /// It, or a part of it, does not start and end at a page of the memory below (`EOPNOTSUPP`).
     Unaligned,
     /// Page `page` of it is not in the memory after the page before (`EOPNOTSUPP`).
     NotLinear {
@@ -44,8 +45,10 @@ impl fmt::Display for OpenError {
             OpenError::NoDax => {
                 "device has no DAX; for an NVDIMM: ndctl create-namespace -f -e NAMESPACE -m fsdax"
             }
-            OpenError::InUse => {
-                "its DAX device is in use, or the partition is not aligned to 4 KiB"
+            OpenError::InUse => "its DAX device is in use by another file system",
+            OpenError::PartitionInUse => {
+                "a file system on another partition of this device is mounted, and DAX serves one \
+                 at a time; give each a namespace instead of a partition: ndctl create-namespace"
             }
             OpenError::Unaligned => {
                 "device, or a part of it, is not aligned to 4 KiB of its memory"
@@ -68,7 +71,7 @@ impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {
         match error {
             OpenError::NoDax | OpenError::Unaligned | OpenError::NotLinear { .. } => EOPNOTSUPP,
-            OpenError::InUse => EBUSY,
+            OpenError::InUse | OpenError::PartitionInUse => EBUSY,
             OpenError::Removed => ENODEV,
             OpenError::NoMemory => ENOMEM,
         }
@@ -125,10 +128,7 @@ impl Device {
         };
         if raw.is_null() {
             // SAFETY: `bdev` is open.
-            return Err(match unsafe { bindings::rdax_bdev_has_dax(bdev) } {
-                true => OpenError::InUse,
-                false => OpenError::NoDax,
-            });
+            return Err(unsafe { why_refused(bdev) });
         }
         let device = Device {
             raw,
@@ -242,6 +242,28 @@ impl Device {
         let _alive = Alive::new();
         // SAFETY: `raw` is held, and the lock taken.
         unsafe { bindings::dax_alive(self.raw) }
+    }
+}
+
+/// Why the DAX core does not give the device of `bdev` away.
+///
+/// # Safety
+///
+/// `bdev` is open.
+unsafe fn why_refused(bdev: *mut kernel_bindings::block_device) -> OpenError {
+    // SAFETY: `bdev` is open.
+    let (has_dax, start, bytes) = unsafe {
+        (
+            bindings::rdax_bdev_has_dax(bdev),
+            bindings::rdax_bdev_start(bdev),
+            bindings::rdax_bdev_bytes(bdev),
+        )
+    };
+    match start {
+        _ if !has_dax => OpenError::NoDax,
+        _ if start % PAGE != 0 || bytes % PAGE != 0 => OpenError::Unaligned,
+        0 => OpenError::InUse,
+        _ => OpenError::PartitionInUse,
     }
 }
 
