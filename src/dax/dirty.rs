@@ -12,7 +12,6 @@
 
 use core::cell::UnsafeCell;
 
-use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 use kernel::sync::barrier::{smp_mb, Full};
@@ -69,8 +68,8 @@ impl Listed {
     ///
     /// It stays in memory for all of `'a`.
     unsafe fn info<'a>(self) -> &'a InodeInfo {
-        // SAFETY: trackers are parts of inodes, and as alive as these; by the caller's promise.
-        unsafe { &*container_of!(self.0, InodeInfo, tracker) }
+        // SAFETY: as alive as the inode, by the caller's promise.
+        InodeInfo::of(unsafe { &*self.0 })
     }
 
     fn entry(&self) -> &DirtyEntry {

@@ -8,8 +8,6 @@
 //! Failures elsewhere are noticed when the block is used (`pmem`): free blocks are healed or passed
 //! over when they are allocated. A device that is about to go ends all access.
 
-use core::ptr::NonNull;
-
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::rcu;
@@ -22,7 +20,8 @@ use super::place::split;
 use super::sync::{self, Hot};
 use crate::bindings;
 use crate::pmem::User;
-use crate::vfs::inode::InodeInfo;
+use crate::vfs::inode::{InodeInfo, InodeRef};
+use crate::vfs::lock::FaultsOut;
 use crate::vfs::super_block::SbInfo;
 use crate::volume;
 
@@ -40,7 +39,7 @@ impl User for SbInfo {
         pins::wait_for_adoption(self);
         // No mapping, no pin and no inode may lead to the device when it is gone.
         for_each_file(self, |info| {
-            let _faults = InvalidateLock::new(info);
+            let _faults = FaultsOut::new(info);
             layout::detach(info);
         });
         pmem.wait_for_owners();
@@ -64,11 +63,11 @@ fn fail_block(sb: &SbInfo, block: u64) {
         pr_err!(
             "{}: memory error in block {block}, inode {}\n",
             sb.name(),
-            owner.info().ino()
+            owner.ino()
         );
-        let _faults = InvalidateLock::new(owner.info());
+        let _faults = FaultsOut::new(&owner);
         if let Some((_, index)) = page.owner() {
-            fail_page(owner.info(), index);
+            fail_page(&owner, index);
         }
         return;
     }
@@ -102,19 +101,19 @@ fn fail_page(info: &InodeInfo, index: u64) {
 }
 
 /// The inode that `page` belongs to, with a reference to it.
-fn owner_of(page: Page) -> Option<Owner> {
+fn owner_of(page: Page) -> Option<InodeRef> {
     let _rcu = rcu::read_lock();
     let (mapping, _) = page.owner()?;
     // SAFETY: a mapping that a page belongs to is that of an inode of ours, which is freed an RCU
     // grace period after its pages were taken from it.
-    NonNull::new(unsafe { bindings::igrab((*mapping).host) }).map(Owner)
+    unsafe { InodeInfo::from_vfs((*mapping).host) }.grab()
 }
 
 /// Takes every page of the mount out of all page tables, and out of the page cache. None comes back
 /// if [`SbInfo::check_alive`] fails by now. Waits for faults that are under way, not for pins.
 pub fn unmap_all(sb: &SbInfo) {
     for_each_file(sb, |info| {
-        let _faults = InvalidateLock::new(info);
+        let _faults = FaultsOut::new(info);
         unmap(info.mapping(), 0, u64::MAX);
         // SAFETY: the mapping is that of the inode. What is dirty in the cache is lost.
         unsafe { bindings::truncate_inode_pages(info.mapping(), 0) };
@@ -127,7 +126,7 @@ pub fn unmap_all(sb: &SbInfo) {
 pub fn end_stores(sb: &SbInfo) -> Result {
     let mut result = Ok(());
     for_each_file(sb, |info| {
-        let _faults = InvalidateLock::new(info);
+        let _faults = FaultsOut::new(info);
         let written = match info.is_dax() {
             true => sync::write_back(info, 0, u64::MAX, Hot::Protect),
             // SAFETY: the mapping is that of the inode.
@@ -155,11 +154,10 @@ fn for_each_file(sb: &SbInfo, mut each: impl FnMut(&InodeInfo)) {
         let mut link = (*head).next.cast_const();
         while link != head {
             let inode = kernel::container_of!(link, bindings::inode, i_sb_list).cast_mut();
-            if let Some(inode) = NonNull::new(bindings::igrab(inode)) {
+            if let Some(owner) = InodeInfo::from_vfs(inode).grab() {
                 bindings::spin_unlock(lock);
-                let owner = Owner(inode);
-                if owner.info().is(bindings::S_IFREG) {
-                    each(owner.info());
+                if owner.is(bindings::S_IFREG) {
+                    each(&owner);
                 }
                 last = Some(owner);
                 bindings::spin_lock(lock);
@@ -169,39 +167,4 @@ fn for_each_file(sb: &SbInfo, mut each: impl FnMut(&InodeInfo)) {
         bindings::spin_unlock(lock);
     }
     drop(last);
-}
-
-/// A reference to an inode.
-struct Owner(NonNull<bindings::inode>);
-
-impl Owner {
-    fn info(&self) -> &InodeInfo {
-        // SAFETY: an inode of ours, kept alive by the reference.
-        unsafe { InodeInfo::from_vfs(self.0.as_ptr()) }
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        // SAFETY: the reference is ours.
-        unsafe { bindings::iput(self.0.as_ptr()) };
-    }
-}
-
-/// Keeps faults out. Unlike that of `vfs`, without `i_rwsem`: nothing is taken from the file.
-struct InvalidateLock<'a>(&'a InodeInfo);
-
-impl<'a> InvalidateLock<'a> {
-    fn new(info: &'a InodeInfo) -> Self {
-        // SAFETY: the mapping is that of the inode; `drop` matches.
-        unsafe { bindings::rdax_filemap_invalidate_lock(info.mapping()) };
-        InvalidateLock(info)
-    }
-}
-
-impl Drop for InvalidateLock<'_> {
-    fn drop(&mut self) {
-        // SAFETY: taken in `new`, by this task.
-        unsafe { bindings::rdax_filemap_invalidate_unlock(self.0.mapping()) };
-    }
 }

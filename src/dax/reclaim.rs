@@ -11,7 +11,6 @@
 
 use core::ptr::{null_mut, NonNull};
 
-use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
@@ -19,8 +18,8 @@ use super::layout::{find_pinned, forget, unmap};
 use super::page_set::PageSet;
 use super::sync::{self, Hot};
 use super::tracker::{Chunk, Tracker};
-use crate::bindings;
 use crate::vfs::inode::InodeInfo;
+use crate::vfs::lock::FaultsOut;
 use crate::vfs::lru::{List, Object, Place, Verdict};
 
 /// Most inodes whose chunks are taken at once: each has a lock.
@@ -93,7 +92,7 @@ impl Object for Chunk {
             // SAFETY: it is in no list. What is given up, nobody has a reference to, by the locks that
             // are held.
             unsafe {
-                if give_up(info_of(tracker), this) {
+                if give_up(InodeInfo::of(tracker), this) {
                     tracker.free_chunk(chunk);
                     freed += 1;
                 } else {
@@ -104,12 +103,6 @@ impl Object for Chunk {
         }
         freed
     }
-}
-
-/// The inode that a tracker is part of.
-fn info_of(tracker: &Tracker) -> &InodeInfo {
-    // SAFETY: trackers are parts of inodes, and as alive as these.
-    unsafe { &*container_of!(core::ptr::from_ref(tracker), InodeInfo, tracker) }
 }
 
 /// Is done with one of the chunks of `tracker` that were taken.
@@ -159,22 +152,4 @@ fn is_dirty(info: &InodeInfo, chunk: &Chunk) -> bool {
     let state = chunk.lock();
     let dirty = info.tracker.dirty_in(chunk, &state, &PageSet::ALL);
     !dirty.pages().is_empty()
-}
-
-/// Keeps faults out, if that does not take waiting.
-struct FaultsOut<'a>(&'a InodeInfo);
-
-impl<'a> FaultsOut<'a> {
-    fn try_new(info: &'a InodeInfo) -> Option<Self> {
-        // SAFETY: the mapping is that of the inode; `drop` matches.
-        let taken = unsafe { bindings::rdax_filemap_invalidate_trylock(info.mapping()) };
-        taken.then(|| FaultsOut(info))
-    }
-}
-
-impl Drop for FaultsOut<'_> {
-    fn drop(&mut self) {
-        // SAFETY: taken in `try_new`, by this task.
-        unsafe { bindings::rdax_filemap_invalidate_unlock(self.0.mapping()) };
-    }
 }

@@ -9,6 +9,7 @@
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
+use kernel::container_of;
 use kernel::error::code::*;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
@@ -300,6 +301,12 @@ impl InodeInfo {
         let sectors = meta.blocks().saturating_mul(BLOCK / 512);
         // SAFETY: the inode is alive; whoever changes `meta` holds its lock.
         unsafe { (&raw mut (*self.as_vfs()).i_blocks).write_volatile(sectors) };
+    }
+
+    /// The inode that `tracker` is part of.
+    pub fn of(tracker: &dax::Tracker) -> &Self {
+        // SAFETY: trackers are parts of inodes, and as alive as these.
+        unsafe { &*container_of!(core::ptr::from_ref(tracker), InodeInfo, tracker) }
     }
 
     /// A reference to the inode, unless its eviction has begun. Does not sleep.

@@ -95,29 +95,23 @@ impl Drop for SharedInodeLock<'_> {
 }
 
 /// Holds the invalidate lock of an inode's mapping exclusively: no page fault is under way in it
-/// and none starts.
-pub struct InvalidateLock<'a>(&'a InodeInfo);
+/// and none starts. Who takes blocks from the file has to hold `i_rwsem` too, and takes
+/// [`InvalidateLock`].
+pub struct FaultsOut<'a>(&'a InodeInfo);
 
-impl<'a> InvalidateLock<'a> {
-    /// Waits for the lock; `inode` is the proof that `i_rwsem`, which comes first, is held.
-    pub fn new(inode: Exclusive<'a>) -> Self {
-        let lock = InvalidateLock(inode.info());
+impl<'a> FaultsOut<'a> {
+    /// Waits for the lock.
+    pub fn new(info: &'a InodeInfo) -> Self {
+        let lock = FaultsOut(info);
         lock.acquire();
         lock
     }
 
-    /// The inode whose mapping is locked.
-    pub fn info(&self) -> &'a InodeInfo {
-        self.0
-    }
-
-    /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock
-    /// may be wrong afterwards.
-    pub fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        self.release();
-        let result = f();
-        self.acquire();
-        result
+    /// Takes the lock if that takes no waiting.
+    pub fn try_new(info: &'a InodeInfo) -> Option<Self> {
+        // SAFETY: the mapping is the inode's, which is alive; `release` matches.
+        let taken = unsafe { bindings::rdax_filemap_invalidate_trylock(info.mapping()) };
+        taken.then(|| FaultsOut(info))
     }
 
     fn acquire(&self) {
@@ -131,9 +125,33 @@ impl<'a> InvalidateLock<'a> {
     }
 }
 
-impl Drop for InvalidateLock<'_> {
+impl Drop for FaultsOut<'_> {
     fn drop(&mut self) {
         self.release();
+    }
+}
+
+/// [`FaultsOut`] of an inode whose `i_rwsem` is held exclusively: its layout may change.
+pub struct InvalidateLock<'a>(FaultsOut<'a>);
+
+impl<'a> InvalidateLock<'a> {
+    /// Waits for the lock; `inode` is the proof that `i_rwsem`, which comes first, is held.
+    pub fn new(inode: Exclusive<'a>) -> Self {
+        InvalidateLock(FaultsOut::new(inode.info()))
+    }
+
+    /// The inode whose mapping is locked.
+    pub fn info(&self) -> &'a InodeInfo {
+        self.0 .0
+    }
+
+    /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock
+    /// may be wrong afterwards.
+    pub fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.0.release();
+        let result = f();
+        self.0.acquire();
+        result
     }
 }
 
