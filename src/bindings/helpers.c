@@ -744,19 +744,13 @@ void rdax_install_page_table(struct vm_fault *vmf)
 	spin_unlock(lock);
 }
 
-/*
- * Takes out the marker that the fault has found, a write-protection by userfaultfd of a page that is
- * not mapped: nothing can be inserted over it. (pte_offset_map_lock() is not exported; this is what
- * it does.)
- */
-void rdax_clear_pte_marker(struct vm_fault *vmf)
+/* pte_offset_map_lock() is not exported; this is what it does. */
+static noinline void clear_pte_marker(struct vm_fault *vmf)
 {
 	pmd_t pmd;
 	pte_t *pte;
 	spinlock_t *lock;
 
-	if (!(vmf->flags & FAULT_FLAG_ORIG_PTE_VALID) || !pte_is_uffd_wp_marker(vmf->orig_pte))
-		return;
 	rcu_read_lock();
 	pmd = pmdp_get_lockless(vmf->pmd);
 	if (pmd_none(pmd) || !pmd_present(pmd) || pmd_leaf(pmd))
@@ -770,6 +764,19 @@ void rdax_clear_pte_marker(struct vm_fault *vmf)
 	spin_unlock(lock);
 out:
 	rcu_read_unlock();
+}
+
+/*
+ * Takes out the marker that the fault has found, a write-protection by userfaultfd of a page that is
+ * not mapped: nothing can be inserted over it.
+ */
+void rdax_clear_pte_marker(struct vm_fault *vmf)
+{
+	if (!(vmf->flags & FAULT_FLAG_ORIG_PTE_VALID) || pte_none(vmf->orig_pte) ||
+	    pte_present(vmf->orig_pte))
+		return;
+	if (pte_is_uffd_wp_marker(vmf->orig_pte))
+		clear_pte_marker(vmf);
 }
 
 void rdax_mapping_set_error(struct address_space *mapping, int error)

@@ -337,9 +337,9 @@ pub struct Tagged {
 #[must_use]
 pub struct Snapshot(PageSet);
 
-/// Pages that stay dirty, and may stay writable; their lines must be written back all the same.
+/// A page that stays dirty, and may stay writable; its lines must be written back all the same.
 #[must_use]
-pub struct Kept(PageSet);
+pub struct Kept(());
 
 /// Pages whose mappings were all write-protected while the chunk lock was held, and still is.
 #[must_use]
@@ -411,10 +411,11 @@ impl Snapshot {
         self.0.remove_all(pages);
     }
 
-    /// `pages`, which are among them, stay writable, and are taken out.
-    pub fn keep(&mut self, pages: &PageSet) -> Kept {
-        self.0.remove_all(pages);
-        Kept(*pages)
+    /// `page`, which is among them, stays writable, and is taken out.
+    #[inline]
+    pub fn keep(&mut self, page: usize) -> Kept {
+        self.0.remove(page);
+        Kept(())
     }
 
     /// Every shared mapping of every page was write-protected, or the file has no mapping that
@@ -432,15 +433,10 @@ impl Protected {
 }
 
 impl Kept {
-    /// The pages.
-    pub fn pages(&self) -> &PageSet {
-        &self.0
-    }
-
-    /// The write-back of every line of every page was started; returns the number of pages. They
+    /// The write-back of every line of the page was started; returns the number of pages, 1. They
     /// are durable after a fence.
     pub fn written_back(self) -> usize {
-        self.0.count()
+        1
     }
 }
 

@@ -35,17 +35,6 @@ enum Found {
     Cold,
 }
 
-/// What a sync does about the hot pages that it found dirty.
-#[must_use]
-pub struct Review {
-    /// They stay writable and dirty.
-    pub stay: PageSet,
-    /// They are not hot any more: to be write-protected, and then [cooled](Heat::cool_down).
-    pub cooling: PageSet,
-    /// One of them was stored to since the last sync: the times of the file have to move.
-    pub stored_to: bool,
-}
-
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
 pub struct Heat<T> {
     /// How many syncs of this epoch there were.
@@ -94,35 +83,34 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints = Some(table);
     }
 
-    /// A sync found the pages `dirty`, and may leave pages writable: says which of the hot ones
-    /// stay so. `fingerprint` is that of a page, `None` where the media cannot be read.
+    /// A sync found the `pages`, which are hot, dirty, and may leave them writable. Calls `keep` with
+    /// each that stays hot, and leaves in `pages` those that do not: they are to be write-protected,
+    /// and then [cooled](Heat::cool_down). Returns whether one was stored to since the last sync: the
+    /// times of the file have to move. `fingerprint` is that of a page, `None` where the media cannot
+    /// be read.
+    #[inline]
     pub fn review(
         &mut self,
-        dirty: &PageSet,
+        pages: &mut PageSet,
         mut fingerprint: impl FnMut(usize) -> Option<u64>,
-    ) -> Review {
-        let mut stay = self.hot.and(dirty);
-        let mut review = Review {
-            stay,
-            cooling: PageSet::EMPTY,
-            stored_to: false,
-        };
-        let mut next = stay.next(0);
+        mut keep: impl FnMut(usize),
+    ) -> bool {
+        let mut stored_to = false;
+        let mut next = pages.next(0);
         while let Some(page) = next {
             // Where there is no telling, who needs to know finds out.
             let found = match fingerprint(page) {
                 Some(now) => self.compare(page, now),
                 None => Found::Cold,
             };
-            review.stored_to |= found == Found::StoredTo;
-            if found == Found::Cold {
-                review.cooling.insert(page);
+            stored_to |= found == Found::StoredTo;
+            if found != Found::Cold {
+                pages.remove(page);
+                keep(page);
             }
-            next = stay.next(page + 1);
+            next = pages.next(page + 1);
         }
-        stay.remove_all(&review.cooling);
-        review.stay = stay;
-        review
+        stored_to
     }
 
     /// The warm pages among `dirty` are hot from now on; returns them. None without a table, or

@@ -63,6 +63,7 @@ pub fn dirty_page(info: &InodeInfo, page: u64, huge: bool) -> bool {
 
 /// Stores may reach `page` of `chunk` from now on, or have; any page if it is `None`. Returns whether
 /// one was clean. Does not sleep; a page table lock may be held.
+#[inline]
 fn tag(info: &InodeInfo, chunk: &tracker::Chunk, page: Option<usize>) -> bool {
     info.tail_may_change();
     let newly = info.tracker.tag(chunk, page);

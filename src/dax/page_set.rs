@@ -56,12 +56,17 @@ impl PageSet {
         if first > last {
             return set;
         }
-        for word in first / 64..=(last / 64).min(WORDS - 1) {
-            let base = word * 64;
-            let low = first.saturating_sub(base);
-            let high = (last - base).min(63);
-            set.put(word, (u64::MAX << low) & (u64::MAX >> (63 - high)));
+        let (low, high) = (first / 64, last / 64);
+        let (from, to) = (u64::MAX << (first % 64), u64::MAX >> (63 - last % 64));
+        if low == high {
+            set.put(low, from & to);
+            return set;
         }
+        set.put(low, from);
+        for word in low + 1..high.min(WORDS) {
+            set.put(word, u64::MAX);
+        }
+        set.put(high, to);
         set
     }
 
@@ -97,6 +102,7 @@ impl PageSet {
     }
 
     /// Takes `page` out; true if it was there.
+    #[inline]
     pub fn remove(&mut self, page: usize) -> bool {
         let (word, bit) = (page / 64, 1 << (page % 64));
         let old = self.word(word);
@@ -112,6 +118,12 @@ impl PageSet {
             set.put(word, self.word(word) & other.word(word));
         }
         set
+    }
+
+    /// Whether a page is in both sets.
+    #[inline]
+    pub fn intersects(&self, other: &PageSet) -> bool {
+        bits(self.some & other.some).any(|word| self.word(word) & other.word(word) != 0)
     }
 
     /// Adds the pages of `other`.

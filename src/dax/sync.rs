@@ -140,9 +140,13 @@ fn write_back_chunk(
     // SAFETY: the mapping is that of the inode.
     let writable = unsafe { bindings::rdax_mapping_writably_mapped(info.mapping()) };
     let whole = *cold.pages() == PageSet::ALL;
-    let may_stay = writable && how.hot == Hot::Keep;
-    let (mut pages, cooling) = keep_hot(info, &mut state, &mut cold, may_stay, how.flush);
-    info.sb().counters.hot_pages.add(pages as u64);
+    // The hot pages that do not stay so.
+    let mut cooling = state.heat.hot().and(cold.pages());
+    let mut pages = 0;
+    if writable && how.hot == Hot::Keep {
+        pages = keep_hot(info, &mut state, &mut cold, &mut cooling, how.flush);
+        info.sb().counters.hot_pages.add(pages as u64);
+    }
     if !cold.pages().is_empty() {
         let start_write_back = |state: &State, pages: &PageSet| {
             for run in state.runs(pages) {
@@ -192,65 +196,63 @@ fn write_back_chunk(
     }
 }
 
-/// Writes back those of the `dirty` pages of a chunk that stay writable, if any may, and takes them
-/// out of it. Moves the times of the file if one of them was stored to. Returns how many stay, and the
-/// hot pages that do not: they have to be [cooled](cool).
+/// Writes back those of the `dirty` pages of a chunk that may stay writable, and takes them out of it.
+/// Moves the times of the file if one of them was stored to. Returns how many stay. `hot` are the hot
+/// ones among `dirty`; afterwards, those of them that do not stay: they have to be [cooled](cool).
 fn keep_hot(
     info: &InodeInfo,
     state: &mut State,
     dirty: &mut Snapshot,
-    may_stay: bool,
+    hot: &mut PageSet,
     flush: bool,
-) -> (usize, PageSet) {
+) -> usize {
     let pmem = info.sb().volume.pmem();
-    let hot = state.heat.hot().and(dirty.pages());
-    if !may_stay {
-        return (0, hot);
-    }
-    // What is written back is what has its fingerprint, or newer: a store in between is found by
-    // the next sync.
-    let write_back = |state: &State, kept: Kept| {
-        for run in state.runs(kept.pages()) {
-            if flush && !mutated!("hot-write-back") {
-                pmem.write_back_blocks(run.block, run.len as u64);
-            }
+    let huge = state.is_huge();
+    let (heat, blocks) = state.heat_and_blocks();
+    // After its fingerprint was taken: a store in between is found by the next sync.
+    let write_back = |kept: Kept, page| {
+        if flush && !mutated!("hot-write-back") {
+            pmem.write_back_blocks(blocks.block(page), 1);
         }
         kept.written_back()
     };
     let mut kept = 0;
-    let mut cooling = PageSet::EMPTY;
     if !hot.is_empty() {
-        let review = {
-            let (heat, blocks) = state.heat_and_blocks();
+        let stored_to = {
             // Nothing below sleeps.
             let mut fingerprints = pmem.fingerprints();
-            heat.review(&hot, |page| fingerprints.of(blocks.block(page)))
+            heat.review(
+                hot,
+                |page| fingerprints.of(blocks.block(page)),
+                |page| kept += write_back(dirty.keep(page), page),
+            )
         };
-        if review.stored_to {
+        if stored_to {
             // Under the chunk lock: another sync that finds no more change may rely on it.
             info.touch_data();
         }
-        kept += write_back(state, dirty.keep(&review.stay));
-        cooling = review.cooling;
     }
-    if state.is_huge() || state.heat.warm().and(dirty.pages()).is_empty() {
-        return (kept, cooling);
+    if huge || !heat.warm().intersects(dirty.pages()) {
+        return kept;
     }
-    if state.heat.needs_table() {
+    if heat.needs_table() {
         // Without reclaim, which could not free a chunk of this inode: no page needs to become hot.
         let at_once = GFP_NOWAIT | (GFP_KERNEL_ACCOUNT & !GFP_KERNEL);
         match KBox::new([0; PAGES], at_once) {
-            Ok(table) => state.heat.set_table(table),
-            Err(_) => return (kept, cooling),
+            Ok(table) => heat.set_table(table),
+            Err(_) => return kept,
         }
     }
     let fresh = {
-        let (heat, blocks) = state.heat_and_blocks();
         let mut fingerprints = pmem.fingerprints();
         heat.heat_up(dirty.pages(), |page| fingerprints.of(blocks.block(page)))
     };
-    kept += write_back(state, dirty.keep(&fresh));
-    (kept, cooling)
+    let mut next = fresh.next(0);
+    while let Some(page) = next {
+        kept += write_back(dirty.keep(page), page);
+        next = fresh.next(page + 1);
+    }
+    kept
 }
 
 /// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times of

@@ -259,8 +259,9 @@ fn a_hot_page_is_hot_until_it_is_left_alone() {
     assert_eq!(*heat.hot(), one);
     assert!(heat.warm().is_empty());
     let found = |heat: &mut Heat<_>, now| {
-        let review = heat.review(&two, |_| Some(now));
-        (review.stored_to, review.cooling.is_empty())
+        let mut cooling = heat.hot().and(&two);
+        let stored_to = heat.review(&mut cooling, |_| Some(now), |_| {});
+        (stored_to, cooling.is_empty())
     };
     assert_eq!(found(&mut heat, 1), (false, true));
     assert_eq!(found(&mut heat, 2), (true, true));
@@ -339,14 +340,18 @@ impl Stored {
         let mut stored_to = false;
         let mut cooling = heat.hot().and(cold.pages());
         if keep {
-            let review = heat.review(cold.pages(), fingerprint);
-            let _ = cold.keep(&review.stay);
-            (stored_to, cooling) = (review.stored_to, review.cooling);
+            stored_to = heat.review(&mut cooling, fingerprint, |page| {
+                cold.keep(page).written_back();
+            });
             if heat.needs_table() {
                 heat.set_table(Box::new([0; PAGES]));
             }
             let fresh = heat.heat_up(cold.pages(), fingerprint);
-            let _ = cold.keep(&fresh);
+            (0..PAGES)
+                .filter(|page| fresh.contains(*page))
+                .for_each(|page| {
+                    cold.keep(page).written_back();
+                });
         }
         self.writable.remove_all(cold.pages());
         if !cooling.is_empty() {

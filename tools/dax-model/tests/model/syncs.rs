@@ -99,24 +99,29 @@ impl Machine {
     /// `keep_hot`, without the write-back: returns the pages that stay.
     fn keep_hot(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> PageSet {
         let huge = chunk.is_huge();
+        let mut hot = chunk.heat.hot().and(dirty.pages());
         if !may_stay {
-            let hot = chunk.heat.hot().and(dirty.pages());
             chunk.heat.cool(&hot);
             return PageSet::EMPTY;
         }
         let (heat, blocks) = chunk.heat_and_blocks();
         let fingerprint = |page| Some(self.fingerprint(|page| blocks.block(page), page));
-        let review = heat.review(dirty.pages(), fingerprint);
-        heat.cool(&review.cooling);
-        let mut kept = review.stay;
+        let mut kept = PageSet::EMPTY;
+        heat.review(&mut hot, fingerprint, |page| {
+            kept.insert(page);
+        });
+        heat.cool(&hot);
         if !huge && !heat.warm().is_empty() {
             if heat.needs_table() {
                 heat.set_table(Box::new([0; PAGES]));
             }
             kept.insert_all(&heat.heat_up(dirty.pages(), fingerprint));
         }
-        let count = kept.count();
-        assert_eq!(dirty.keep(&kept).written_back(), count);
+        let written_back: usize = (0..PAGES)
+            .filter(|page| kept.contains(*page))
+            .map(|page| dirty.keep(page).written_back())
+            .sum();
+        assert_eq!(written_back, kept.count());
         kept
     }
 
