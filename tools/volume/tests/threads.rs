@@ -104,7 +104,7 @@ fn work(vol: &Volume<Arc<Ram>>, owned: &Mutex<Owned>, thread: u64, rounds: u64) 
                 let slot = vol.reserve_inode().unwrap();
                 let ino = slot.ino();
                 assert!(owned.lock().unwrap().inodes.insert(ino), "{ino} twice");
-                let mut raw = empty_file(&vol);
+                let mut raw = empty_file(vol);
                 raw.uid = (thread as u32).into();
                 let mut tx = vol.begin().unwrap();
                 let inode = tx.create_inode(slot, raw).unwrap();
