@@ -66,6 +66,10 @@ same() {
 	[ "$2" = "$3" ] || fail "$1: expected $2, found $3"
 }
 
+# inodes: what stat says of each file of the volume on PMEM, but for when it was read last: the same
+# from memory, before an unmount, and from the media, after it.
+inodes() { find "$MNT" -printf '%P %i %y %m %n %U %G %s %b %T@ %C@\n' | sort; }
+
 # counter NAME: a counter of the volume on PMEM.
 counter() { cat "/sys/fs/rdax/${PMEM##*/}/$1"; }
 

@@ -116,11 +116,12 @@ fails(errno.EFBIG, fallocate, fd, 0, 0, 5001)
 END
 must python3 files.py "$MNT"
 sums() { (cd "$MNT" && sha256sum -- *); }
-before=$(sums)
+before=$(sums) known=$(inodes)
 must umount "$MNT"
 must fsck.rdax -n "$PMEM"
 must mount -t rdax "$PMEM" "$MNT"
 same "contents after a remount" "$before" "$(sums)"
+same "inodes after a remount" "$known" "$(inodes)"
 
 # No space: an error, what was written before it stays, and removing gives it back.
 free() { df --output=avail "$MNT" | tail -n 1 | tr -d ' '; }

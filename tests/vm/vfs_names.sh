@@ -121,7 +121,9 @@ assert os.pread(fd, 9, 0) == b'still' and os.fstat(fd).st_nlink == 0; os.close(f
 END
 must python3 names.py "$MNT"
 
+before=$(inodes)
 remount
+same "inodes after a remount" "$before" "$(inodes)"
 same "late" late "$(cat "$MNT/late")"
 same "a whiteout" "character special file 0:0" "$(stat -c '%F %t:%T' "$MNT/w1")"
 same "through a symlink" X "$(cat "$MNT/s")"
