@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 
+from superblock import crc_of_change
+
 BLOCK = 4096
 
 
@@ -82,16 +84,6 @@ def one(device, what, ino):
             copy = (superblock(device)["blocks"] - 2) * BLOCK
             flip(file, copy + offset, 0x10)
     print("%#x" % at)
-
-
-def crc_of_change(change):
-    """By what the CRC32C of bytes changes that are changed by the XOR with these."""
-    crc = 0
-    for byte in change:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc
 
 
 def field(device, ino, offset, size, value):

@@ -22,13 +22,17 @@ LABEL = 56
 BLOCKS = 88
 
 
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
+def crc_of_change(change, crc=0):
+    """By what the CRC32C of bytes changes that are changed by the XOR with these."""
+    for byte in change:
         crc ^= byte
         for _ in range(8):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
+    return crc
+
+
+def crc32c(data):
+    return crc_of_change(data, 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
 def sealed(block):
