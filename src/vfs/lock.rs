@@ -164,7 +164,8 @@ impl InternalWrite {
         let sb = sb.as_raw();
         // SAFETY: the super block outlives what is kept beside it; `drop` matches.
         let started = unsafe { bindings::rdax_sb_start_intwrite_trylock(sb) };
-        started.then_some(InternalWrite(sb))
+        // Made only now: dropping one ends what was started.
+        started.then(|| InternalWrite(sb))
     }
 }
 

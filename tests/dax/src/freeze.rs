@@ -111,7 +111,12 @@ fn files_go(place: &Place) -> Result<()> {
     ensure!(kept? < free, "freed while frozen");
     let back = || free_blocks(&place.dir).is_ok_and(|now| now == free);
     ensure!(wait_until(back), "the blocks do not come back");
-    Ok(())
+    // Who closed has left no trace in the number of writers that freezing waits for.
+    let freezing =
+        std::thread::spawn(move || ioctl(&dir, FIFREEZE).and_then(|()| ioctl(&dir, FITHAW)));
+    let frozen = wait_until(|| freezing.is_finished());
+    ensure!(frozen, "it cannot be frozen a second time");
+    freezing.join().expect("it does not panic")
 }
 
 /// Remounts what is mounted on the directory, read-only or not.
