@@ -116,6 +116,11 @@ impl<T> Vec<T> {
         self.0.pop()
     }
 
+    /// Drops all elements but the first `len`; keeps the memory.
+    pub fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
     /// Drops all elements; keeps the memory.
     pub fn clear(&mut self) {
         self.0.clear();

@@ -20,8 +20,8 @@ use super::error::{Error, Result};
 use super::extent::{self, Found, Mapping, Media, KEY_END};
 use super::format::{RawInode, Time, BLOCK, CHUNK_BLOCKS, MAX_FILE};
 use super::inode::{Before, Inode, LINE, WHOLE};
-use super::persist::{Dirty, Durable};
 use super::pmem::Pmem;
+use super::task::{Task, Work};
 use super::Volume;
 use crate::mutate::mutated;
 
@@ -66,6 +66,15 @@ impl Map {
         let (Map::Hole { len } | Map::Run { len, .. } | Map::Unwritten { len, .. }) = *self;
         len
     }
+
+    /// The first `len` file blocks of it, which it has.
+    pub(super) fn first(self, len: u64) -> Map {
+        match self {
+            Map::Hole { .. } => Map::Hole { len },
+            Map::Run { block, .. } => Map::Run { block, len },
+            Map::Unwritten { block, .. } => Map::Unwritten { block, len },
+        }
+    }
 }
 
 /// What becomes part of a file in one transaction.
@@ -75,9 +84,6 @@ enum Part<'v, P: Pmem> {
     /// So many blocks that it has, unwritten until now.
     Own(u64),
 }
-
-/// The step that zeroes what a truncation leaves of the last block.
-struct TailZeroed;
 
 /// Fails with [`Error::Invalid`] unless `inode` is a regular file.
 pub(super) fn check_file(inode: &Inode) -> Result<()> {
@@ -120,6 +126,14 @@ impl<P: Pmem> Volume<P> {
     ///
     /// Fails with [`Error::TooBig`] past the largest file.
     pub fn map(&self, inode: &Inode, file_block: u64, max: u64) -> Result<Map> {
+        let map = self.map_on_media(inode, file_block, max)?;
+        Ok(match &inode.rest {
+            Some(rest) => rest.shown(map, file_block),
+            None => map,
+        })
+    }
+
+    fn map_on_media(&self, inode: &Inode, file_block: u64, max: u64) -> Result<Map> {
         end_of(file_block, 1)?;
         let found = self.around(inode, file_block)?;
         let Some(m) = covering(&found, file_block) else {
@@ -147,6 +161,7 @@ impl<P: Pmem> Volume<P> {
         now: Option<Time>,
     ) -> Result<Run> {
         end_of(file_block, len)?;
+        self.settle(inode)?;
         let found = self.around(inode, file_block)?;
         let len = len.min(FILL_MAX);
         let (part, run) = match covering(&found, file_block) {
@@ -179,6 +194,7 @@ impl<P: Pmem> Volume<P> {
         len: u64,
         now: Time,
     ) -> Result<Run> {
+        self.settle(inode)?;
         let blocks = self.reserve(self.want(inode, file_block, len)?)?;
         let run = blocks.run();
         self.attach(inode, file_block, Part::New(blocks, true), None, Some(now))?;
@@ -199,6 +215,9 @@ impl<P: Pmem> Volume<P> {
     /// Fails with [`Error::Exists`] if `file_block` is mapped.
     pub fn want(&self, inode: &Inode, file_block: u64, len: u64) -> Result<Want> {
         end_of(file_block, len)?;
+        if let Some(rest) = &inode.rest {
+            return Err(rest.why);
+        }
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some() {
             return Err(Error::Exists);
@@ -240,6 +259,7 @@ impl<P: Pmem> Volume<P> {
         now: Time,
     ) -> Result<()> {
         let end = end_of(file_block, blocks.run().len)?;
+        self.settle(inode)?;
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
             return Err(Error::Exists);
@@ -265,6 +285,7 @@ impl<P: Pmem> Volume<P> {
         let first = stored.start / BLOCK;
         let len = stored.end.div_ceil(BLOCK).saturating_sub(first);
         end_of(first, len)?;
+        self.settle(inode)?;
         let block = match self.map(inode, first, len)? {
             Map::Unwritten { block, len: own } if own == len => block,
             _ => return Err(Error::Exists),
@@ -281,45 +302,40 @@ impl<P: Pmem> Volume<P> {
     /// Makes unwritten what is data of the file blocks `file_block..file_block + len`, which so become
     /// zeros. The times are set. Returns whether there was any: what was stored before, past the cache
     /// or written back, is durable then.
-    ///
-    /// Each extent takes a transaction of its own, from the start of the range to its end; after a
-    /// crash or an error the part that was done is unwritten.
     pub fn unwrite(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<bool> {
         let end = end_of(file_block, len)?;
-        let (mut at, mut any) = (file_block, false);
-        while at < end {
-            let map = self.map(inode, at, end - at)?;
-            if let Map::Run { len, .. } = map {
-                extent::make_room(self, inode, at, 2)?;
-                let before = inode.before::<WHOLE>();
-                modified(&mut inode.raw, now);
-                let result = self.mark_at(inode, (at, at + len), true, &before);
-                if result.is_err() {
-                    inode.restore(&before);
-                }
-                result?;
-                any = true;
+        self.settle(inode)?;
+        let mut first = file_block;
+        loop {
+            if first >= end {
+                return Ok(false);
             }
-            at += map.file_blocks();
+            match self.map(inode, first, end - first)? {
+                Map::Run { .. } => break,
+                map => first += map.file_blocks(),
+            }
         }
-        Ok(any)
+        let task = Task {
+            work: Work::Unwrite,
+            keys: (first, end),
+        };
+        self.room_for(inode, &task)?;
+        self.carry_out(inode, task, |_, raw| {
+            modified(raw, now);
+            Ok(())
+        })?;
+        Ok(true)
     }
 
-    /// Makes the file blocks of `range`, of one extent, unwritten or data, and logs what else of
-    /// `inode` has changed.
-    fn mark_at(
-        &self,
-        inode: &mut Inode,
-        range: (u64, u64),
-        unwritten: bool,
-        before: &Before<WHOLE>,
-    ) -> Result<()> {
+    /// Makes data of the file blocks of `range`, which are unwritten and of one extent, and logs what
+    /// else of `inode` has changed.
+    fn mark_at(&self, inode: &mut Inode, range: (u64, u64), before: &Before<WHOLE>) -> Result<()> {
         let mut tx = self.begin()?;
-        if !unwritten && !mutated!("convert-order") {
+        if !mutated!("convert-order") {
             tx.ordered();
         }
         let media = Media::of(self);
-        extent::mark(&mut tx, &media, &mut inode.raw, inode.at, range, unwritten)?;
+        extent::mark(&mut tx, &media, &mut inode.raw, inode.at, range)?;
         inode.log_change(&mut tx, before)?;
         tx.commit()
     }
@@ -358,7 +374,7 @@ impl<P: Pmem> Volume<P> {
             Part::New(blocks, unwritten) => {
                 self.insert_at(inode, file_block, blocks, unwritten, &before)
             }
-            Part::Own(len) => self.mark_at(inode, (file_block, file_block + len), false, &before),
+            Part::Own(len) => self.mark_at(inode, (file_block, file_block + len), &before),
         };
         if result.is_err() {
             inode.restore(&before);
@@ -409,6 +425,7 @@ impl<P: Pmem> Volume<P> {
         if new_size <= inode.size() {
             return Ok(());
         }
+        self.settle(inode)?;
         let to = match stored_from < new_size {
             true => stored_from,
             // To the end of the last block: who maps it sees all of that.
@@ -453,109 +470,57 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Sets the size of the file, and frees the blocks beyond it. The new size is durable first;
-    /// where the blocks take several transactions, the inode is in the orphan file meanwhile, so
-    /// that the next mount finishes what a crash interrupts. What a shorter file leaves of its last
-    /// block becomes zero. The times are set.
-    ///
-    /// After an error the size may be the new one already, with blocks beyond it; they are freed at
-    /// the next mount, or when the file is truncated again.
+    /// Sets the size of the file, frees the blocks beyond it, and makes zero what a shorter file leaves
+    /// of its last block. The times are set.
     pub fn truncate(&self, inode: &mut Inode, new_size: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if new_size > inode.size() {
             return self.extend(inode, new_size, new_size, Some(now));
         }
-        let mut raw = inode.raw().clone();
-        raw.size = U64::new(new_size);
-        modified(&mut raw, now);
-        self.cut_beyond(inode, raw)?;
-        self.zero_tail(inode)
-    }
-
-    /// Frees the blocks beyond the size, and takes the inode, which has a name, out of the orphan
-    /// file: what a mount does with a truncation that a crash has interrupted.
-    pub fn finish_truncate(&self, inode: &mut Inode) -> Result<()> {
-        check_file(inode)?;
-        self.cut_beyond(inode, inode.raw().clone())?;
-        self.zero_tail(inode)
-    }
-
-    /// Makes `raw` the inode, and frees the blocks beyond its size.
-    fn cut_beyond(&self, inode: &mut Inode, mut raw: RawInode) -> Result<()> {
-        let media = Media::of(self);
-        let from = raw.size.get().div_ceil(BLOCK);
-        let mut to = KEY_END;
-        // One leaf takes one transaction.
-        let mut orphan = if raw.depth > 0 && raw.orphan.get() == 0 {
-            Some(self.reserve_orphan()?)
-        } else {
-            None
+        self.settle(inode)?;
+        let (last, skip) = (new_size / BLOCK, new_size % BLOCK);
+        let tail = match skip {
+            0 => None,
+            _ => match self.map(inode, last, 1)? {
+                Map::Run { block, .. } => Some(block * BLOCK + skip),
+                Map::Hole { .. } | Map::Unwritten { .. } => None,
+            },
         };
-        loop {
-            let mut tx = self.begin()?;
-            let more = extent::cut(&mut tx, &media, &mut raw, inode.at(), from, to)?;
-            if more.is_none() {
-                // Without a name, it stays there until it is freed.
-                if raw.nlink.get() > 0 {
-                    tx.detach_orphan(&mut raw)?;
-                }
-            } else if let Some(orphan) = orphan.take() {
-                tx.attach_orphan(orphan, &mut raw)?;
+        let task = Task {
+            work: Work::Cut,
+            keys: (new_size.div_ceil(BLOCK), KEY_END),
+        };
+        self.carry_out(inode, task, |tx, raw| {
+            raw.size = U64::new(new_size);
+            modified(raw, now);
+            match tail {
+                Some(at) => tx.zero(at, BLOCK - skip),
+                None => Ok(()),
             }
-            inode.log(&mut tx, &mut raw)?;
-            tx.commit()?;
-            inode.set(raw);
-            match more {
-                Some(end) => to = end,
-                None => return Ok(()),
-            }
-            raw = inode.raw().clone();
-        }
-    }
-
-    /// Zeroes what lies beyond the size in the last block, durably.
-    fn zero_tail(&self, inode: &Inode) -> Result<()> {
-        let size = inode.size();
-        if size % BLOCK == 0 {
-            return Ok(());
-        }
-        if let Map::Run { block, .. } = self.map(inode, size / BLOCK, 1)? {
-            let mut dirty = Dirty::<P, TailZeroed>::new(self.pmem());
-            dirty.zero(block * BLOCK + size % BLOCK, BLOCK - size % BLOCK)?;
-            let _: Durable<TailZeroed> = dirty.write_back().fence()?;
-        }
-        Ok(())
+        })
     }
 
     /// Makes a hole of the file blocks `file_block..file_block + len`, and frees what they held. The
     /// times are set.
-    ///
-    /// A range with the extents of several nodes takes several transactions, from its end to its
-    /// start; after a crash or an error the part that was done is a hole.
     pub fn punch(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if file_block >= FILE_END || len == 0 {
             return Ok(());
         }
-        let mut end = file_block.saturating_add(len).min(FILE_END);
+        self.settle(inode)?;
+        let end = file_block.saturating_add(len).min(FILE_END);
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some_and(|m| m.key < file_block && m.end() > end) {
             extent::make_room(self, inode, file_block, 1)?;
         }
-        let media = Media::of(self);
-        loop {
-            let mut raw = inode.raw().clone();
-            modified(&mut raw, now);
-            let mut tx = self.begin()?;
-            let more = extent::cut(&mut tx, &media, &mut raw, inode.at(), file_block, end)?;
-            inode.log(&mut tx, &mut raw)?;
-            tx.commit()?;
-            inode.set(raw);
-            match more {
-                Some(left) => end = left,
-                None => return Ok(()),
-            }
-        }
+        let task = Task {
+            work: Work::Cut,
+            keys: (file_block, end),
+        };
+        self.carry_out(inode, task, |_, raw| {
+            modified(raw, now);
+            Ok(())
+        })
     }
 
     /// The first byte at `offset` or after it that is data. `None` if there is none up to the size.
@@ -597,23 +562,39 @@ impl<P: Pmem> Volume<P> {
             return Err(Error::Invalid);
         }
         self.free_xattrs(inode)?;
-        let media = Media::of(self);
         let mut to = KEY_END;
         loop {
-            // The last transaction leaves the slot as it is: it is free then.
-            let before = (inode.raw.depth > 0).then(|| inode.before::<WHOLE>());
-            let mut tx = self.begin()?;
-            match extent::cut(&mut tx, &media, &mut inode.raw, inode.at, 0, to)? {
-                Some(end) => to = end,
-                None => {
-                    tx.detach_orphan(&mut inode.raw)?;
-                    tx.free_inode(inode)?;
-                    return tx.commit();
+            let before = inode.before::<WHOLE>();
+            match self.free_part(inode, &before, to) {
+                Ok(Some(end)) => to = end,
+                Ok(None) => break,
+                Err(error) => {
+                    inode.restore(&before);
+                    return Err(error);
                 }
             }
-            // A root alone is cut at once.
-            inode.log_change(&mut tx, &before.ok_or(Error::Invalid)?)?;
-            tx.commit()?;
         }
+        // The inode is gone, whatever becomes of these.
+        let _ = self.shrink_table();
+        let _ = self.shrink_orphans();
+        Ok(())
+    }
+
+    /// Frees what one transaction can of the blocks before `to`, or, with the last of them, the inode.
+    /// Returns the end of what is left.
+    fn free_part(&self, inode: &mut Inode, before: &Before<WHOLE>, to: u64) -> Result<Option<u64>> {
+        let media = Media::of(self);
+        let mut tx = self.begin()?;
+        let left = extent::cut(&mut tx, &media, &mut inode.raw, inode.at, (0, to))?;
+        match left {
+            Some(_) => inode.log_change(&mut tx, before)?,
+            // The slot stays as it is: it is free then.
+            None => {
+                tx.detach_orphan(&mut inode.raw)?;
+                tx.free_inode(inode)?;
+            }
+        }
+        tx.commit()?;
+        Ok(left)
     }
 }

@@ -176,6 +176,9 @@ pub const ENTRY_FREE: u64 = 3;
 pub const ENTRY_INODE_ALLOC: u64 = 4;
 /// Mark the slot free, likewise.
 pub const ENTRY_INODE_FREE: u64 = 5;
+/// Make zero as many bytes as the word that follows says, of one block, from the byte on that is as
+/// many behind the place, a byte address divided by 8, as the count says: 0 to 7.
+pub const ENTRY_ZERO: u64 = 6;
 
 /// Summary of a chunk of blocks, beside its 64-byte bitmap (bit set: block in use; bit 0 of byte
 /// 0 is the first block).
@@ -195,9 +198,13 @@ pub struct Summary {
 pub const INODE_BYTES: u64 = 256;
 /// Slots in a chunk of the inode table (64 KiB). Slot 0 holds the [`InodeChunk`] header, so inode
 /// number `n` lies in slot `n % 256` of chunk `n / 256` and a multiple of 256 is never an inode.
-pub const INODES_PER_CHUNK: u64 = 256;
-/// Blocks of a chunk of the inode table.
-pub const INODE_CHUNK_BLOCKS: u64 = 16;
+pub const INODES_PER_CHUNK: u64 = INODE_CHUNK_BLOCKS * BLOCK / INODE_BYTES;
+/// Words of a chunk's bitmap.
+pub const INODE_CHUNK_WORDS: usize = to_usize(INODES_PER_CHUNK.div_ceil(64));
+/// Chunks that mkfs makes, and by which the inode table grows where so many blocks lie in a row.
+pub const INODE_CHUNKS: u64 = 16;
+/// Blocks of a chunk of the inode table: one, so that any free block makes room for inodes.
+pub const INODE_CHUNK_BLOCKS: u64 = 1;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 1;
 /// System inode whose extents map the inode table. It lies in slot 0 of the system block; its
@@ -222,14 +229,18 @@ pub struct InodeChunk {
     pub magic: U32,
     /// Index of the chunk in the table.
     pub index: U64,
-    /// Bit set: the inode is in use. Bit 0 of the first word, the header's own, is always set.
-    pub bitmap: [U64; 4],
+    /// Bit set: the inode is in use. Bit 0, the header's own, is always set, and so are the bits of
+    /// slots that the chunk does not have.
+    pub bitmap: [U64; INODE_CHUNK_WORDS],
     /// Its own block.
     pub block: U64,
     /// Free inodes in the chunk.
     pub free: U16,
+    /// Generation of the first inode in a slot that was in no use since the chunk was made: another one
+    /// than in a chunk of this index before.
+    pub generation: U32,
     /// Reserved.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 26],
 }
 
 /// Seconds and nanoseconds since 1970.
@@ -500,24 +511,34 @@ impl XattrRecord {
     }
 }
 
-/// A slot of the orphan file: an inode without links that is still in use, or one whose truncation
-/// is under way. An empty slot is all zero.
+/// A slot of the orphan file: an inode without links that is still in use, or a file of which an
+/// operation that has happened is not yet carried out whole. An empty slot is all zero.
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct OrphanSlot {
     /// The inode number, or 0.
     pub ino: U64,
-    /// CRC32C, from the seed on, of `ino` and of the index of the slot as 8 bytes.
+    /// CRC32C, from the seed on, of the other fields and of the index of the slot as 8 bytes.
     pub crc: U32,
-    /// Reserved.
-    pub reserved: U32,
+    /// What is to be done to the file blocks `from..to`, `WORK_*`.
+    pub work: U32,
+    /// The first of them.
+    pub from: U64,
+    /// The first one after them. Both are zero where nothing is to be done.
+    pub to: U64,
 }
+
+/// Nothing is to be done: the inode is freed if it has no links.
+pub const WORK_NONE: u32 = 0;
+/// The file blocks become a hole.
+pub const WORK_CUT: u32 = 1;
+/// What is data becomes unwritten.
+pub const WORK_UNWRITE: u32 = 2;
 
 /// Blocks of the orphan file that mkfs makes.
 pub const ORPHAN_BLOCKS: u64 = 16;
 
 const _: () = {
-    use super::num::to_usize;
     use core::mem::size_of;
     assert!(size_of::<SuperBlock>() == 512);
     assert!(size_of::<LaneHeader>() == 64);
@@ -533,6 +554,6 @@ const _: () = {
     assert!(size_of::<Dirent>() == 24);
     assert!(size_of::<XattrHeader>() == 32);
     assert!(size_of::<XattrRecord>() == 8);
-    assert!(size_of::<OrphanSlot>() == 16);
+    assert!(size_of::<OrphanSlot>() == 32);
     assert!(ROOT_EXTENTS * size_of::<Extent>() == INLINE_MAX);
 };

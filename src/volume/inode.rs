@@ -12,7 +12,7 @@
 use core::mem::offset_of;
 
 use zerocopy::little_endian::{I64, U32};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::dir::Leaves;
 use super::error::{Error, Result, Structure};
@@ -21,6 +21,7 @@ use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES, SYSTEM_INODES
 use super::journal::Tx;
 use super::num::to_usize;
 use super::pmem::Pmem;
+use super::task::Rest;
 use crate::env::crc32c;
 
 /// An inode in memory.
@@ -28,6 +29,8 @@ use crate::env::crc32c;
 pub struct Inode {
     pub(super) at: u64,
     pub(super) raw: RawInode,
+    /// Of a file: what is still to be done to it.
+    pub(super) rest: Option<Rest>,
     /// Of a directory: what is known of its tree and its leaves.
     pub(super) nodes: Nodes,
     pub(super) leaves: Leaves,
@@ -43,7 +46,12 @@ pub struct Knowledge {
 /// A copy: what is known of a directory beyond its inode does not go with it.
 impl Clone for Inode {
     fn clone(&self) -> Self {
-        Inode::new(self.at, self.raw.clone())
+        Inode {
+            at: self.at,
+            raw: self.raw.clone(),
+            rest: self.rest,
+            ..Inode::blank()
+        }
     }
 }
 
@@ -98,6 +106,13 @@ pub(super) const WHOLE: usize = to_usize(INODE_BYTES);
 /// The first `N` bytes of an inode as they were before an operation that changes them in place.
 pub(super) struct Before<const N: usize>([u8; N]);
 
+impl Before<WHOLE> {
+    /// The inode.
+    pub(super) fn raw(&self) -> Result<RawInode> {
+        RawInode::read_from_bytes(&self.0).map_err(|_| Error::Invalid)
+    }
+}
+
 impl Inode {
     /// No inode: what [`Volume::create_into`](super::Volume::create_into) and
     /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.) What
@@ -107,6 +122,7 @@ impl Inode {
         Inode {
             at: 0,
             raw: RawInode::new_zeroed(),
+            rest: None,
             nodes: Nodes::default(),
             leaves: Leaves::default(),
         }
@@ -115,6 +131,7 @@ impl Inode {
     /// Makes it blank.
     pub fn reset(&mut self) {
         self.at = 0;
+        self.rest = None;
         self.nodes = Nodes::default();
         self.leaves = Leaves::default();
     }
@@ -136,16 +153,6 @@ impl Inode {
     /// Whether it is none.
     pub fn is_blank(&self) -> bool {
         self.at == 0
-    }
-
-    /// The inode `raw` that a transaction puts at byte `at`.
-    fn new(at: u64, raw: RawInode) -> Self {
-        Inode {
-            at,
-            raw,
-            nodes: Nodes::default(),
-            leaves: Leaves::default(),
-        }
     }
 
     /// Remembers the first `N` bytes of the inode, which are about to change and nothing else, for

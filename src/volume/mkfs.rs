@@ -13,7 +13,7 @@ use super::dir;
 use super::error::{Error, Result};
 use super::extent::{self, Mapping};
 use super::format::{
-    RawInode, SuperBlock, Time, BLOCK, CHUNK_BLOCKS, INODE_BYTES, INODE_CHUNK_BLOCKS, LANE_BYTES,
+    RawInode, SuperBlock, Time, BLOCK, CHUNK_BLOCKS, INODE_BYTES, INODE_CHUNKS, LANE_BYTES,
     LANE_COUNT, MAGIC, MAX_BYTES, MIN_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, ROOT_ATTRS, ROOT_INO,
     ROOT_MODE, TABLE_INO, VERSION,
 };
@@ -130,7 +130,7 @@ struct Layout {
 impl Layout {
     fn of(geo: &Geometry) -> Layout {
         let table = geo.data_block;
-        let orphans = table + INODE_CHUNK_BLOCKS;
+        let orphans = table + INODE_CHUNKS;
         let root_leaf = orphans + ORPHAN_BLOCKS;
         Layout {
             table,
@@ -185,7 +185,7 @@ fn fill<P: Pmem>(
     }
 
     let system = [
-        (TABLE_INO, layout.table, INODE_CHUNK_BLOCKS),
+        (TABLE_INO, layout.table, INODE_CHUNKS),
         (ORPHAN_INO, layout.orphans, ORPHAN_BLOCKS),
     ];
     for copies in [geo.system_inode_at(0), geo.system_copy_at(0)] {
@@ -201,8 +201,12 @@ fn fill<P: Pmem>(
         }
     }
     let table_at = layout.table * BLOCK;
-    let header = table::header(geo.seed, 0, layout.table, &[ROOT_INO]);
-    dirty.store(table_at, header.as_bytes())?;
+    for index in 0..INODE_CHUNKS {
+        let slots: &[u64] = if index == 0 { &[ROOT_INO] } else { &[] };
+        let block = layout.table + index;
+        let header = table::header(geo.seed, (index, block), slots, 1);
+        dirty.store(block * BLOCK, header.as_bytes())?;
+    }
 
     let (extent, leaf) = dir::first_leaf(geo.seed, ROOT_INO, layout.root_leaf);
     let leaf_at = layout.root_leaf * BLOCK;

@@ -49,6 +49,7 @@ pub mod pmem;
 pub mod shift;
 pub mod super_block;
 pub mod table;
+pub mod task;
 mod verify;
 pub mod xattr;
 

@@ -3,12 +3,13 @@
 //! The orphan file: inodes that the next mount has to look after if there is a crash.
 //!
 //! An inode enters it in the transaction that removes its last link while it may still be in use,
-//! or that starts a truncation of several transactions, and leaves it in the transaction that ends
-//! this. An inode remembers its slot ([`RawInode::orphan`](super::format::RawInode::orphan)).
+//! or with the first transaction of an operation that takes several (`task.rs`), and leaves it in the
+//! transaction that ends this. An inode remembers its slot ([`RawInode::orphan`](super::format::RawInode::orphan)).
 //! [`Volume::recover_orphans`] finishes what a crash has interrupted.
 //!
 //! The file hangs off a system inode. Which slots are in use is known in memory; mount reads the
-//! file once. It grows when it is full.
+//! file once. It grows when it is full, and shrinks when its end is empty. So many free blocks are
+//! kept that it can grow to a slot for each inode: what removes a name always goes.
 //!
 //! Lock order: the file → a journal lane → the slots.
 
@@ -17,17 +18,25 @@ use zerocopy::IntoBytes;
 
 use super::alloc::Want;
 use super::error::{Error, Result, Structure};
-use super::extent::{self, Mapping, Media};
-use super::format::{OrphanSlot, BLOCK, ORPHAN_BLOCKS};
-use super::inode::Inode;
-use super::num::to_usize;
+use super::extent::{self, Mapping, Media, KEY_END};
+use super::file::check_file;
+use super::format::{OrphanSlot, BLOCK, ORPHAN_BLOCKS, WORK_NONE};
+use super::inode::{Before, Inode, WHOLE};
+use super::num::{to_i64, to_u32, to_u64, to_usize};
 use super::pmem::{read_struct, Pmem};
 use super::super_block::Geometry;
+use super::task::{Task, Work};
 use super::Volume;
-use crate::env::{crc32c, Lock, Vec};
+use crate::env::{crc32c, Counter, Lock, Vec};
 
 /// Slots of a block.
 const PER_BLOCK: u64 = BLOCK / SLOT;
+/// Words of a block's bits.
+const WORDS: usize = to_usize(PER_BLOCK / 64);
+/// Nodes that the tree of the file may need at once.
+const NODES: u64 = 8;
+/// The end of the file is looked at when so many slots were given back.
+const SHRINK_AFTER: u64 = 1024;
 /// Most blocks of the file, so that 32 bits name any slot, and one more than it.
 const BLOCKS_MAX: u64 = u32::MAX as u64 / PER_BLOCK;
 /// Bytes of a slot.
@@ -38,6 +47,8 @@ pub(super) struct Orphans {
     /// The system inode with the file's extents.
     inode: Lock<Inode>,
     slots: Lock<Slots>,
+    /// How many slots there are.
+    count: Counter,
 }
 
 /// Where the slots lie, and which are in use.
@@ -46,6 +57,12 @@ struct Slots {
     blocks: Vec<u64>,
     /// A bit for each slot, set if it is in use or reserved.
     used: Vec<u64>,
+    /// The words of `used` before this one have no free slot.
+    first: usize,
+    /// Slots given back since the end of the file was looked at.
+    released: u64,
+    /// The block that was its last one with a slot in use then.
+    last_used: usize,
 }
 
 /// A slot that nobody else can get. Dropped, it is given back; nothing is on the media.
@@ -58,10 +75,11 @@ pub struct OrphanReservation<'v, P: Pmem> {
 }
 
 impl<P: Pmem> OrphanReservation<'_, P> {
-    /// The slot's byte address, and what it must hold to name `ino`.
-    pub(super) fn content(&self, ino: u64) -> (u64, [u8; to_usize(SLOT)]) {
+    /// The slot's byte address, and what it must hold to name `ino` and what is to be done to it.
+    pub(super) fn content(&self, ino: u64, task: Option<Task>) -> (u64, [u8; to_usize(SLOT)]) {
         let mut bytes = [0; to_usize(SLOT)];
-        bytes.copy_from_slice(seal(self.vol.geo.seed, ino, self.slot).as_bytes());
+        let slot = seal(self.vol.geo.seed, ino, task, self.slot.into());
+        bytes.copy_from_slice(slot.as_bytes());
         (self.at, bytes)
     }
 
@@ -86,18 +104,42 @@ fn corrupt(at: u64) -> Error {
     }
 }
 
-/// Slot `index` with inode `ino`, in a volume of this `seed`.
-fn seal(seed: u32, ino: u64, index: u32) -> OrphanSlot {
-    OrphanSlot {
+/// Slot `index` with inode `ino`, to which `task` is to be done, in a volume of this `seed`.
+fn seal(seed: u32, ino: u64, task: Option<Task>, index: u64) -> OrphanSlot {
+    let (work, (from, to)) = match task {
+        Some(task) => (task.work.on_media(), task.keys),
+        None => (WORK_NONE, (0, 0)),
+    };
+    let mut slot = OrphanSlot {
         ino: U64::new(ino),
-        crc: U32::new(checksum(seed, ino, index)),
-        reserved: U32::ZERO,
-    }
+        crc: U32::ZERO,
+        work: U32::new(work),
+        from: U64::new(from),
+        to: U64::new(to),
+    };
+    slot.crc = U32::new(checksum(seed, &slot, index));
+    slot
 }
 
-fn checksum(seed: u32, ino: u64, index: u32) -> u32 {
-    let crc = crc32c(seed, &ino.to_le_bytes());
-    crc32c(crc, &u64::from(index).to_le_bytes())
+/// Slot `index` with inode `ino`, to which nothing is to be done but to free it.
+pub fn unlinked(seed: u32, ino: u64, index: u64) -> OrphanSlot {
+    seal(seed, ino, None, index)
+}
+
+/// The checksum of `slot`, which is slot `index`.
+pub fn checksum(seed: u32, slot: &OrphanSlot, index: u64) -> u32 {
+    let crc = crc32c(seed, slot.ino.as_bytes());
+    let crc = crc32c(crc, slot.work.as_bytes());
+    let crc = crc32c(crc, slot.from.as_bytes());
+    let crc = crc32c(crc, slot.to.as_bytes());
+    crc32c(crc, &index.to_le_bytes())
+}
+
+/// What `slot` says is to be done. `None` also where it says what cannot be.
+fn task(slot: &OrphanSlot) -> Option<Task> {
+    let work = Work::of_media(slot.work.get())?;
+    let keys = (slot.from.get(), slot.to.get());
+    (keys.0 < keys.1 && keys.1 <= KEY_END).then_some(Task { work, keys })
 }
 
 impl Slots {
@@ -111,15 +153,22 @@ impl Slots {
 
     /// Takes the first free slot and returns it with its byte address.
     fn take(&mut self) -> Result<Option<(u32, u64)>> {
-        for (first, word) in (0..).step_by(64).zip(self.used.iter_mut()) {
+        while let Some(word) = self.used.get_mut(self.first) {
             if *word != u64::MAX {
                 let bit = word.trailing_ones();
                 *word |= 1 << bit;
-                let slot = first + bit;
+                let slot = to_u32(self.first * 64) + bit;
                 return Ok(Some((slot, self.at(slot)?)));
             }
+            self.first += 1;
         }
         Ok(None)
+    }
+
+    /// The blocks of the file up to the last that has a slot in use.
+    fn used_blocks(&self) -> usize {
+        let words = self.used.iter().rposition(|word| *word != 0);
+        words.map_or(0, |last| last / WORDS + 1)
     }
 
     /// Adds the blocks of `m`; what their slots hold is read from the media.
@@ -154,6 +203,9 @@ impl Orphans {
         let mut slots = Slots {
             blocks: Vec::new(),
             used: Vec::new(),
+            first: 0,
+            released: 0,
+            last_used: usize::MAX,
         };
         let end = inode.size() / BLOCK;
         if end > BLOCKS_MAX {
@@ -170,6 +222,7 @@ impl Orphans {
             key = m.end();
         }
         Ok(Orphans {
+            count: Counter::new(to_i64(end * PER_BLOCK)),
             inode: Lock::new(inode)?,
             slots: Lock::new(slots)?,
         })
@@ -183,9 +236,15 @@ impl Orphans {
     /// Makes `slot`, empty on the media, free.
     pub(super) fn release(&self, slot: u32) {
         let mut slots = self.slots.lock();
-        if let Some(word) = slots.used.get_mut((slot / 64) as usize) {
+        let at = slot as usize / 64;
+        if let Some(word) = slots.used.get_mut(at) {
             *word &= !(1 << (slot % 64));
         }
+        slots.first = slots.first.min(at);
+        slots.released += match at / WORDS == slots.last_used {
+            true => SHRINK_AFTER,
+            false => 1,
+        };
     }
 
     /// The first slot in use from `from` on, and its byte address.
@@ -231,7 +290,7 @@ impl<P: Pmem> Volume<P> {
         if key + ORPHAN_BLOCKS > BLOCKS_MAX {
             return Err(Error::NoSpace);
         }
-        let reservation = self.reserve(Want::blocks(ORPHAN_BLOCKS))?;
+        let reservation = self.reserve(Want::blocks(ORPHAN_BLOCKS).for_removal())?;
         extent::make_room(self, &mut inode, key, 1)?;
         let mut tx = self.begin()?;
         let run = tx.take(reservation)?;
@@ -245,10 +304,74 @@ impl<P: Pmem> Volume<P> {
         inode.set(new);
         let mut slots = self.orphans.slots.lock();
         slots.add(&self.pmem, &self.geo, mapping)?;
+        self.orphans.count.add(to_i64(run.len * PER_BLOCK));
         slots.take()?.ok_or(Error::NoSpace)
     }
 
-    /// Frees the inodes that were unlinked but still in use, and finishes the truncations that were
+    /// Free blocks that are kept so that each inode in use can have a slot of the orphan file, with the
+    /// nodes of its tree.
+    pub fn kept_for_removal(&self) -> u64 {
+        let lacking = self.used_inodes.get() - self.orphans.count.get();
+        match to_u64(lacking).div_ceil(PER_BLOCK) {
+            0 => 0,
+            blocks => blocks + blocks / 126 + NODES,
+        }
+    }
+
+    /// Gives the blocks at the end of the orphan file back in which no slot is in use, if there are many.
+    /// Not called within a transaction.
+    pub(super) fn shrink_orphans(&self) -> Result<()> {
+        if self.orphans.slots.lock().released < SHRINK_AFTER {
+            return Ok(());
+        }
+        let mut inode = self.orphans.inode.lock();
+        let (end, taken) = {
+            let mut slots = self.orphans.slots.lock();
+            slots.released = 0;
+            let count = slots.blocks.len();
+            let used = slots.used_blocks();
+            slots.last_used = used.saturating_sub(1);
+            let keep = used + to_usize(ORPHAN_BLOCKS);
+            if keep >= count {
+                return Ok(());
+            }
+            // From here on nobody can get them.
+            slots.blocks.truncate(keep);
+            slots.used.truncate(keep * WORDS);
+            (keep as u64, (count - keep) as u64 * PER_BLOCK)
+        };
+        self.orphans.count.add(-to_i64(taken));
+        let mut to = KEY_END;
+        loop {
+            let before = inode.before::<WHOLE>();
+            match self.cut_orphans(&mut inode, &before, (end, to)) {
+                Ok(Some(left)) => to = left,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    // The slots are empty: the next mount finds them again.
+                    inode.restore(&before);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Takes what one transaction can of the blocks `from..to` off the end of the file.
+    fn cut_orphans(
+        &self,
+        inode: &mut Inode,
+        before: &Before<WHOLE>,
+        (from, to): (u64, u64),
+    ) -> Result<Option<u64>> {
+        let mut tx = self.begin()?;
+        let left = extent::cut(&mut tx, &self.media(), &mut inode.raw, inode.at, (from, to))?;
+        inode.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
+        inode.log_change(&mut tx, before)?;
+        tx.commit()?;
+        Ok(left)
+    }
+
+    /// Frees the inodes that were unlinked but still in use, and finishes the operations that were
     /// under way, when the volume was last used. Called once, after mount and before anything else,
     /// if the volume may be written. Returns how many inodes there were.
     ///
@@ -273,10 +396,24 @@ impl<P: Pmem> Volume<P> {
         self.free_inode(&mut self.iget(ino)?)
     }
 
+    /// What is still to be done to `inode`, which says that it is in slot `slot`.
+    pub(super) fn task_of(&self, inode: &Inode, slot: u32) -> Result<Option<Task>> {
+        let Ok(at) = self.orphans.slots.lock().at(slot) else {
+            return Err(Error::Corrupt {
+                what: Structure::Inode,
+                at: inode.at(),
+            });
+        };
+        let entry: OrphanSlot = read_struct(&self.pmem, at)?;
+        let names_it = entry.ino.get() == inode.ino()
+            && entry.crc.get() == checksum(self.geo.seed, &entry, slot.into());
+        Ok(task(&entry).filter(|_| names_it))
+    }
+
     fn recover_orphan(&self, slot: u32, at: u64) -> Result<()> {
         let entry: OrphanSlot = read_struct(&self.pmem, at)?;
         let ino = entry.ino.get();
-        if entry.crc.get() != checksum(self.geo.seed, ino, slot) {
+        if entry.crc.get() != checksum(self.geo.seed, &entry, slot.into()) {
             return Err(corrupt(at));
         }
         let mut inode = match self.iget(ino) {
@@ -289,10 +426,8 @@ impl<P: Pmem> Volume<P> {
         if inode.nlink() == 0 {
             return self.free_inode(&mut inode);
         }
-        match self.finish_truncate(&mut inode) {
-            // It is no file that could be cut.
-            Err(Error::Invalid) => Err(corrupt(at)),
-            result => result,
-        }
+        // Else it is no file that something could be done to.
+        check_file(&inode).map_err(|_| corrupt(at))?;
+        self.finish(&mut inode)
     }
 }

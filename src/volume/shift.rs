@@ -3,17 +3,20 @@
 //! Taking a range out of a file, and making room for one: what lies behind moves to other offsets.
 //!
 //! No data is touched: the extents get other keys. All of them, in a new tree, take the place of the
-//! old in one transaction.
+//! old in one transaction. Of a range with many extents these stay in the new tree at first, at keys
+//! that no file reaches, and are freed afterwards.
 
 use zerocopy::little_endian::U64;
 
 use super::error::{Error, Result};
-use super::extent::{self, joins, sub_blocks, Mapping, Media, Whole};
+use super::extent::{self, joins, sub_blocks, Mapping, Media, Whole, KEY_END};
 use super::file::{check_file, end_of, modified, FILE_END};
 use super::format::{Time, BLOCK, MAX_FILE};
 use super::inode::{Before, Inode, WHOLE};
 use super::num::to_i64;
+use super::orphan::OrphanReservation;
 use super::pmem::Pmem;
+use super::task::{Task, Work};
 use super::Volume;
 use crate::env::Vec;
 
@@ -51,7 +54,8 @@ impl<P: Pmem> Volume<P> {
     /// Takes the file blocks `file_block..file_block + len` out of the file, and frees what they
     /// held: what lies behind moves forward, and the size shrinks. The times are set.
     ///
-    /// A range of very many extents becomes a hole before that, as by [`Volume::punch`]. Fails with
+    /// What very many extents held is freed in transactions of their own, after the one that takes them
+    /// out. Fails with
     /// [`Error::Invalid`] if the range reaches the end of the file, and with [`Error::TooBig`] if the
     /// file has more extents than one transaction can move (some 100,000).
     #[inline(never)]
@@ -61,23 +65,28 @@ impl<P: Pmem> Volume<P> {
         if end * BLOCK >= inode.size() {
             return Err(Error::Invalid);
         }
-        loop {
-            let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
-            let (mut new, mut gone) = (Listed(Vec::new()), Listed(Vec::new()));
-            for m in old.extents.iter() {
-                new.add(m, 0, file_block, 0)?;
-                gone.add(m, file_block, end, 0)?;
-                new.add(m, end, u64::MAX, -to_i64(len))?;
-            }
-            if gone.0.len() > FREE_MAX {
-                // Before anything has changed: what is left of the file then can be moved.
-                extent::check_replace(&old, new.0.len())?;
-                self.punch(inode, file_block, len, now)?;
-                continue;
-            }
-            let size = inode.size() - len * BLOCK;
-            return self.put_extents(inode, &old, (&new.0, &gone.0), size, now);
+        self.settle(inode)?;
+        let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
+        let (mut new, mut gone) = (Listed(Vec::new()), Listed(Vec::new()));
+        for m in old.extents.iter() {
+            new.add(m, 0, file_block, 0)?;
+            gone.add(m, file_block, end, 0)?;
+            new.add(m, end, u64::MAX, -to_i64(len))?;
         }
+        let mut task = None;
+        if gone.0.len() > FREE_MAX {
+            for m in gone.0.iter() {
+                let key = FILE_END + (m.key - file_block);
+                new.0.push(Mapping { key, ..*m })?;
+            }
+            gone.0.clear();
+            task = Some(Task {
+                work: Work::Cut,
+                keys: (FILE_END, KEY_END),
+            });
+        }
+        let size = inode.size() - len * BLOCK;
+        self.put_extents(inode, &old, (&new.0, &gone.0), size, task, now)
     }
 
     /// Makes a hole of `len` blocks in the file before `file_block`: what lies there and behind
@@ -96,33 +105,43 @@ impl<P: Pmem> Volume<P> {
         if size > MAX_FILE {
             return Err(Error::TooBig);
         }
+        self.settle(inode)?;
         let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
         let mut new = Listed(Vec::new());
         for m in old.extents.iter() {
             new.add(m, 0, file_block, 0)?;
             new.add(m, file_block, u64::MAX, to_i64(len))?;
         }
-        self.put_extents(inode, &old, (&new.0, &[]), size, now)
+        self.put_extents(inode, &old, (&new.0, &[]), size, None, now)
     }
 
     /// Makes `new` the extents of the file, in the place of `old`, frees those that are `gone`, and
-    /// sets the size.
+    /// sets the size. Then it does `task`.
     fn put_extents(
         &self,
         inode: &mut Inode,
         old: &Whole,
         extents: (&[Mapping], &[Mapping]),
         size: u64,
+        task: Option<Task>,
         now: Time,
     ) -> Result<()> {
+        let orphan = match task.is_some() && inode.raw.orphan.get() == 0 {
+            true => Some(self.reserve_orphan()?),
+            false => None,
+        };
         let before = inode.before::<WHOLE>();
         inode.raw.size = U64::new(size);
         modified(&mut inode.raw, now);
-        let result = self.put_extents_at(inode, &before, old, extents);
+        let result = self.put_extents_at(inode, &before, old, extents, orphan, task);
         if result.is_err() {
             inode.restore(&before);
+            return result;
         }
-        result
+        match task {
+            Some(task) => self.go_on(inode, task),
+            None => Ok(()),
+        }
     }
 
     fn put_extents_at(
@@ -131,8 +150,13 @@ impl<P: Pmem> Volume<P> {
         before: &Before<WHOLE>,
         old: &Whole,
         (new, gone): (&[Mapping], &[Mapping]),
+        orphan: Option<OrphanReservation<'_, P>>,
+        task: Option<Task>,
     ) -> Result<()> {
         let mut tx = self.begin()?;
+        if let Some(orphan) = orphan {
+            tx.attach_orphan(orphan, &mut inode.raw, task)?;
+        }
         for m in gone {
             tx.free(m.block, m.len)?;
             sub_blocks(&mut inode.raw, m.len);

@@ -2,10 +2,10 @@
 
 //! The inode table: where inodes lie, and which of them are in use.
 //!
-//! The table is a file whose extents hang off a system inode, in chunks of 256 slots of which the
-//! first is a header with the bitmap of the others. One chunk at a time is *open*: its free slots
-//! are known in memory, and new inodes come from there. The next one is looked for only when it is
-//! full; mount reads none.
+//! The table is a file whose extents hang off a system inode, in chunks of a block with 16 slots, of
+//! which the first is a header with the bitmap of the others. One chunk at a time is *open*: its free
+//! slots are known in memory, and new inodes come from there. The next one is looked for only when it
+//! is full; mount reads none. Chunks at the end of the table without an inode are given back.
 //!
 //! The life of an inode's number: [`Volume::reserve_inode`] (in memory only; dropping the
 //! [`InodeReservation`] gives it back) →
@@ -21,25 +21,39 @@ use zerocopy::IntoBytes;
 
 use super::alloc::Want;
 use super::error::{Error, Result, Structure};
-use super::extent::{self, Mapping};
+use super::extent::{self, Mapping, KEY_END};
 use super::format::{
-    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS,
-    INODE_CHUNK_MAGIC,
+    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNKS, INODE_CHUNK_BLOCKS,
+    INODE_CHUNK_MAGIC, INODE_CHUNK_WORDS,
 };
-use super::inode::{self, crc_of, Inode};
-use super::num::{to_i64, to_usize};
+use super::inode::{self, crc_of, Before, Inode, WHOLE};
+use super::journal::Tx;
+use super::num::{to_i64, to_u64, to_usize};
 use super::persist::Dirty;
 use super::pmem::{read_struct, Pmem};
 use super::verify::verify;
 use super::Volume;
-use crate::env::{Lock, NoMemory, Vec};
+use crate::env::{siphash24, Lock, NoMemory, Vec};
 
+/// Bytes of a header.
+const HEADER: u64 = size_of::<InodeChunk>() as u64;
 /// Bytes of a chunk.
 const CHUNK_BYTES: u64 = INODE_CHUNK_BLOCKS * BLOCK;
 /// Inodes that a chunk can hold.
 const CHUNK_INODES: u64 = INODES_PER_CHUNK - 1;
+/// Bits of a header's bitmap for which there is no slot, in its last word.
+const NO_SLOTS: u64 = match INODES_PER_CHUNK % 64 {
+    0 => 0,
+    slots => u64::MAX << slots,
+};
 /// Chunks that are remembered because inodes were freed in them.
 const FREED_MAX: usize = 64;
+/// The end of the table is looked at when so many inodes were freed.
+const SHRINK_AFTER: u64 = 256;
+/// Free slots that stay in any case.
+const SPARE: u64 = 2 * INODE_CHUNKS * CHUNK_INODES;
+/// Most chunks that are given back at a time.
+const SHRINK_MAX: u64 = 1024;
 
 /// The inode table in memory.
 pub(super) struct Table {
@@ -57,6 +71,10 @@ struct Slots {
     scan: u64,
     /// Inodes that are reserved, or being allocated or freed by unretired transactions.
     busy: Vec<u64>,
+    /// Inodes freed since the end of the table was looked at.
+    freed_since: u64,
+    /// The chunk with inodes that was its last one with any then.
+    last_used: u64,
 }
 
 /// The chunk from which inodes are taken.
@@ -65,7 +83,18 @@ struct Open {
     /// Byte address.
     at: u64,
     /// Bit set: in use or busy.
-    used: [u64; 4],
+    used: [u64; INODE_CHUNK_WORDS],
+    /// The generation of an inode in a slot that was in no use yet.
+    generation: u32,
+}
+
+/// What was taken from the open chunk.
+struct Taken {
+    ino: u64,
+    /// Byte address of the chunk.
+    chunk_at: u64,
+    /// The generation of the inode if its slot was in no use yet.
+    generation: u32,
 }
 
 /// An inode number that nobody else can get. Dropped, it gives it back; nothing is on the media.
@@ -117,10 +146,21 @@ fn seal(header: &mut InodeChunk, seed: u32) {
     header.crc = U32::new(crc_of(seed, header.as_bytes()));
 }
 
-/// The header of chunk `index` in `block`, with the inodes of `slots` in use, in a volume of this
-/// `seed`.
-pub(super) fn header(seed: u32, index: u64, block: u64, slots: &[u64]) -> InodeChunk {
-    let mut bitmap = [1, 0, 0, 0];
+/// The header of chunk `index` in `block` with the inodes of `slots` in use, and the generation that
+/// inodes begin with, in a volume of this `seed`.
+pub(super) fn header(
+    seed: u32,
+    (index, block): (u64, u64),
+    slots: &[u64],
+    generation: u32,
+) -> InodeChunk {
+    let mut bitmap = [0; INODE_CHUNK_WORDS];
+    if let Some(word) = bitmap.last_mut() {
+        *word = NO_SLOTS;
+    }
+    if let Some(word) = bitmap.first_mut() {
+        *word |= 1;
+    }
     for slot in slots {
         if let Some(word) = bitmap.get_mut(to_usize(slot / 64)) {
             *word |= 1 << (slot % 64);
@@ -133,7 +173,8 @@ pub(super) fn header(seed: u32, index: u64, block: u64, slots: &[u64]) -> InodeC
         bitmap: bitmap.map(U64::new),
         block: U64::new(block),
         free: U16::ZERO,
-        reserved: [0; 6],
+        generation: U32::new(generation),
+        reserved: [0; 26],
     };
     seal(&mut header, seed);
     header
@@ -149,7 +190,7 @@ fn read_header<P: Pmem>(pmem: &P, seed: u32, at: u64, index: u64) -> Result<Inod
     good.then_some(header).ok_or(corrupt(at))
 }
 
-/// Marks `slot`, 1 to 255, of the chunk whose header is at byte `at` in use or free. Doing it again
+/// Marks `slot`, 1 to 15, of the chunk whose header is at byte `at` in use or free. Doing it again
 /// changes nothing. The caller holds the lock of the slots, or is recovery.
 pub(super) fn apply<P: Pmem, S>(
     dirty: &mut Dirty<'_, P, S>,
@@ -206,8 +247,8 @@ impl Open {
 }
 
 impl Slots {
-    /// Takes a free inode of the open chunk: its number, and the chunk's byte address.
-    fn take(&mut self) -> Result<Option<(u64, u64)>> {
+    /// Takes a free inode of the open chunk.
+    fn take(&mut self) -> Result<Option<Taken>> {
         self.busy.reserve(1)?;
         let Some(open) = &mut self.open else {
             return Ok(None);
@@ -216,13 +257,22 @@ impl Slots {
             return Ok(None);
         };
         self.busy.push(ino)?;
-        Ok(Some((ino, open.at)))
+        Ok(Some(Taken {
+            ino,
+            chunk_at: open.at,
+            generation: open.generation,
+        }))
     }
 
     /// Opens chunk `index` at byte `at`, whose header is `header`, if it has a free inode.
     fn open(&mut self, index: u64, at: u64, header: &InodeChunk) -> bool {
         let used = header.bitmap.map(U64::get);
-        let mut open = Open { index, at, used };
+        let mut open = Open {
+            index,
+            at,
+            used,
+            generation: header.generation.get(),
+        };
         for ino in self.busy.iter() {
             if let Some((word, bit)) = open.bit(*ino) {
                 *word |= bit;
@@ -246,6 +296,8 @@ impl Table {
                 freed: Vec::with_capacity(FREED_MAX)?,
                 scan: 0,
                 busy: Vec::new(),
+                freed_since: 0,
+                last_used: u64::MAX,
             })?,
         })
     }
@@ -270,6 +322,10 @@ impl Table {
         if used {
             return;
         }
+        slots.freed_since += match ino / INODES_PER_CHUNK == slots.last_used {
+            true => SHRINK_AFTER,
+            false => 1,
+        };
         if let Some((word, bit)) = slots.open.as_mut().and_then(|open| open.bit(ino)) {
             *word &= !bit;
             return;
@@ -280,6 +336,13 @@ impl Table {
             let _ = slots.freed.push(chunk);
         }
     }
+}
+
+/// The generation of the first inodes in chunks that transaction `number` makes. (A chunk of their index
+/// may have been there before, with inodes that somebody remembers.)
+fn generation(key: &[u8; 16], number: u64) -> u32 {
+    let [a, b, c, d, ..] = siphash24(key, &number.to_le_bytes()).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// Chunks of the table whose system inode is `table`.
@@ -305,22 +368,23 @@ impl<P: Pmem> Volume<P> {
     /// Fails with [`Error::Stale`] if there is no such inode or it is not in use, and with
     /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged; `inode` stays blank then.
     pub fn iget_into(&self, ino: u64, inode: &mut Inode) -> Result<()> {
-        inode::read(&self.pmem, self.geo.seed, self.used_at(ino)?, ino, inode)?;
-        let verified = verify(&self.media(), inode.raw(), inode.at());
-        if verified.is_err() {
+        let seed = self.geo.seed;
+        self.used(ino, |at| inode::read(&self.pmem, seed, at, ino, inode))?;
+        let read =
+            verify(&self.media(), inode.raw(), inode.at()).and_then(|()| self.read_rest(inode));
+        if read.is_err() {
             inode.reset();
         }
-        verified
+        read
     }
 
     /// Whether inode `ino` is in use, and has generation `generation`. Others may change it
     /// meanwhile.
     pub fn is_current(&self, ino: u64, generation: u32) -> Result<bool> {
-        let at = match self.used_at(ino) {
-            Err(Error::Stale) => return Ok(false),
-            at => at?,
-        };
-        Ok(self.generation_at(at)? == generation)
+        match self.used(ino, |at| self.generation_at(at)) {
+            Err(Error::Stale) => Ok(false),
+            found => Ok(found? == generation),
+        }
     }
 
     /// The generation in the slot at byte `at`: of the inode there, or of the last.
@@ -330,16 +394,15 @@ impl<P: Pmem> Volume<P> {
         Ok(generation.get())
     }
 
-    /// The byte address of inode `ino`, which is in use, else the error is [`Error::Stale`].
-    fn used_at(&self, ino: u64) -> Result<u64> {
+    /// Calls `f` with the byte address of inode `ino`, which is in use, else the error is
+    /// [`Error::Stale`]. Meanwhile the table does not shrink.
+    fn used<T>(&self, ino: u64, f: impl FnOnce(u64) -> Result<T>) -> Result<T> {
         let (index, slot) = (ino / INODES_PER_CHUNK, ino % INODES_PER_CHUNK);
-        let at = {
-            let table = self.table.inode.lock();
-            if slot == 0 || index >= chunks(&table) {
-                return Err(Error::Stale);
-            }
-            chunk_at(self, &table, index)?
-        };
+        let table = self.table.inode.lock();
+        if slot == 0 || index >= chunks(&table) {
+            return Err(Error::Stale);
+        }
+        let at = chunk_at(self, &table, index)?;
         let header = self
             .table
             .locked(|| read_header(&self.pmem, self.geo.seed, at, index))?;
@@ -347,7 +410,7 @@ impl<P: Pmem> Volume<P> {
         if word.is_none_or(|word| word.get() & (1 << (slot % 64)) == 0) {
             return Err(Error::Stale);
         }
-        Ok(at + slot * INODE_BYTES)
+        f(at + slot * INODE_BYTES)
     }
 
     /// Reads the inode `ino`: as [`Volume::iget_into`].
@@ -363,24 +426,30 @@ impl<P: Pmem> Volume<P> {
     /// Fails with [`Error::NoSpace`] if no inode is free and the table cannot grow.
     pub fn reserve_inode(&self) -> Result<InodeReservation<'_, P>> {
         let taken = self.table.slots.lock().take()?;
-        let (ino, chunk_at) = match taken {
+        let taken = match taken {
             Some(taken) => taken,
             None => self.open_chunk()?,
         };
         self.used_inodes.add(1);
         let mut reservation = InodeReservation {
             vol: self,
-            ino,
-            at: chunk_at + ino % INODES_PER_CHUNK * INODE_BYTES,
+            ino: taken.ino,
+            at: taken.chunk_at + taken.ino % INODES_PER_CHUNK * INODE_BYTES,
             generation: 0,
         };
-        let last = self.generation_at(reservation.at)?;
-        reservation.generation = last.wrapping_add(1).max(1);
+        // It can be removed again, whatever else takes space.
+        if self.kept_for_removal() > self.free_blocks() {
+            return Err(Error::NoSpace);
+        }
+        reservation.generation = match self.generation_at(reservation.at)? {
+            0 => taken.generation.max(1),
+            last => last.wrapping_add(1).max(1),
+        };
         Ok(reservation)
     }
 
     /// Opens a chunk with a free inode, an old one or a new one, and takes an inode from it.
-    fn open_chunk(&self) -> Result<(u64, u64)> {
+    fn open_chunk(&self) -> Result<Taken> {
         let mut table = self.table.inode.lock();
         // While this thread waited, another may have done it.
         if let Some(taken) = self.table.slots.lock().take()? {
@@ -413,41 +482,134 @@ impl<P: Pmem> Volume<P> {
         self.table.slots.lock().take()?.ok_or(Error::NoSpace)
     }
 
-    /// Adds a chunk to the table and opens it.
+    /// Adds chunks to the table and opens the first.
     fn grow_table(&self, table: &mut Inode) -> Result<()> {
         let index = chunks(table);
-        let key = index * INODE_CHUNK_BLOCKS;
-        let blocks = Want::blocks(INODE_CHUNK_BLOCKS).at_least(INODE_CHUNK_BLOCKS);
-        let end = match index.checked_sub(1) {
-            Some(last) => Some(chunk_at(self, table, last)? / BLOCK + INODE_CHUNK_BLOCKS),
+        let goal = match index.checked_sub(1) {
+            Some(last) => Some(chunk_at(self, table, last)? / BLOCK + 1),
             None => None,
         };
-        let goal = Want {
-            goal: end,
-            ..blocks
-        };
-        let reservation = self.reserve(goal)?;
-        extent::make_room(self, table, key, 1)?;
+        let reservation = self.reserve(Want {
+            goal,
+            ..Want::blocks(INODE_CHUNKS)
+        })?;
+        extent::make_room(self, table, index, 1)?;
         let mut tx = self.begin()?;
         let run = tx.take(reservation)?;
-        let at = run.block * BLOCK;
-        let header = header(self.geo.seed, index, run.block, &[]);
-        let header_bytes = size_of::<InodeChunk>() as u64;
-        tx.init(at, header.as_bytes())?;
-        tx.init_zero(at + header_bytes, CHUNK_BYTES - header_bytes)?;
-        let mut new = table.raw().clone();
-        let mapping = Mapping::new(key, run.block, run.len);
-        extent::insert(&mut tx, &self.media(), &mut new, table.at(), mapping, true)?;
-        new.size = U64::new((index + 1) * CHUNK_BYTES);
-        table.log(&mut tx, &mut new)?;
-        tx.commit()?;
-        table.set(new);
-        self.table.slots.lock().open(index, at, &header);
+        let generation = generation(&self.super_block().hash_key, tx.number());
+        for (index, block) in (index..).zip(run.block..run.end()) {
+            tx.init_zero(block * BLOCK + HEADER, BLOCK - HEADER)?;
+            let header = header(self.geo.seed, (index, block), &[], generation);
+            tx.init(block * BLOCK, header.as_bytes())?;
+        }
+        let before = table.before::<WHOLE>();
+        let result = self.map_chunks(tx, table, &before, Mapping::new(index, run.block, run.len));
+        if result.is_err() {
+            table.restore(&before);
+            return result;
+        }
+        let mut slots = self.table.slots.lock();
+        let header = header(self.geo.seed, (index, run.block), &[], generation);
+        slots.open(index, run.block * BLOCK, &header);
+        slots.scan = index + 1;
         Ok(())
+    }
+
+    /// Makes `new` the last chunks of the table, and commits `tx`.
+    fn map_chunks(
+        &self,
+        mut tx: Tx<'_, P>,
+        table: &mut Inode,
+        before: &Before<WHOLE>,
+        new: Mapping,
+    ) -> Result<()> {
+        let media = self.media();
+        extent::insert(&mut tx, &media, &mut table.raw, table.at, new, true)?;
+        table.raw.size = U64::new(new.end() * CHUNK_BYTES);
+        table.log_change(&mut tx, before)?;
+        tx.commit()
     }
 
     /// Inodes that the table has slots for.
     pub(super) fn inode_slots(&self) -> u64 {
         chunks(&self.table.inode.lock()) * CHUNK_INODES
+    }
+
+    /// Gives the chunks at the end of the table back in which no inode is, if there are many free slots.
+    /// Not called within a transaction.
+    pub(super) fn shrink_table(&self) -> Result<()> {
+        while self.table.slots.lock().freed_since >= SHRINK_AFTER {
+            self.shrink_table_once()?;
+        }
+        Ok(())
+    }
+
+    /// Gives at most [`SHRINK_MAX`] chunks back, so that nobody waits long for the table.
+    fn shrink_table_once(&self) -> Result<()> {
+        let mut table = self.table.inode.lock();
+        self.table.slots.lock().freed_since = 0;
+        let count = chunks(&table);
+        // So many chunks can go as leave half of the slots in use, and some.
+        let keep = (2 * to_u64(self.used_inodes.get()) + SPARE).div_ceil(CHUNK_INODES);
+        let keep = keep.max(INODE_CHUNKS).max(count.saturating_sub(SHRINK_MAX));
+        let mut end = count;
+        while end > keep && self.is_empty_chunk(&table, end - 1)? {
+            end -= 1;
+        }
+        self.table.slots.lock().last_used = end.saturating_sub(1);
+        if end == count {
+            return Ok(());
+        }
+        if count - end == SHRINK_MAX {
+            // There may be more.
+            self.table.slots.lock().freed_since = SHRINK_AFTER;
+        }
+        let mut to = KEY_END;
+        loop {
+            let before = table.before::<WHOLE>();
+            match self.cut_table(&mut table, &before, (end, to)) {
+                Ok(Some(left)) => to = left,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    table.restore(&before);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Whether no inode is in chunk `index`, nor can be as long as the caller holds the table.
+    fn is_empty_chunk(&self, table: &Inode, index: u64) -> Result<bool> {
+        let at = chunk_at(self, table, index)?;
+        let mut slots = self.table.slots.lock();
+        let of_it = |ino: &u64| ino / INODES_PER_CHUNK == index;
+        if slots.busy.iter().any(of_it) {
+            return Ok(false);
+        }
+        let free = read_header(&self.pmem, self.geo.seed, at, index)?
+            .free
+            .get();
+        let empty = u64::from(free) == CHUNK_INODES;
+        if empty && slots.open.as_ref().is_some_and(|open| open.index == index) {
+            // Whoever wants an inode waits for the table.
+            slots.open = None;
+        }
+        Ok(empty)
+    }
+
+    /// Takes what one transaction can of the chunks `from..to` off the end of the table.
+    fn cut_table(
+        &self,
+        table: &mut Inode,
+        before: &Before<WHOLE>,
+        (from, to): (u64, u64),
+    ) -> Result<Option<u64>> {
+        let mut tx = self.begin()?;
+        let left = extent::cut(&mut tx, &self.media(), &mut table.raw, table.at, (from, to))?;
+        // The size is where the chunks end.
+        table.raw.size = U64::new(left.unwrap_or(from) * CHUNK_BYTES);
+        table.log_change(&mut tx, before)?;
+        tx.commit()?;
+        Ok(left)
     }
 }

@@ -142,7 +142,8 @@ fn blocks<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, kind: Type, at: u64) ->
         mapped += extent.len;
         holds &= match kind {
             Type::Directory => first_key && extent.len == 1 && !extent.unwritten,
-            Type::Regular => extent.end() <= FILE_END,
+            // What is still to be cut off may lie beyond the largest offset.
+            Type::Regular => raw.orphan.get() != 0 || extent.end() <= FILE_END,
             Type::Symlink => i == 0 && first_key && extent.len == 1 && !extent.unwritten,
             Type::Device | Type::Channel => false,
         };

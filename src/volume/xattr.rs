@@ -388,14 +388,19 @@ impl<P: Pmem> Volume<P> {
         }
         let set = self.xattrs(inode)?;
         let before = inode.before::<FIELDS>();
-        let mut tx = self.begin()?;
-        set.each(&mut |record| {
-            free_runs(&mut tx, &mut inode.raw, &record)?;
-            Ok(true)
-        })?;
-        free_block(&mut tx, &mut inode.raw)?;
-        inode.log_change(&mut tx, &before)?;
-        tx.commit()
+        let result = self.begin().and_then(|mut tx| {
+            set.each(&mut |record| {
+                free_runs(&mut tx, &mut inode.raw, &record)?;
+                Ok(true)
+            })?;
+            free_block(&mut tx, &mut inode.raw)?;
+            inode.log_change(&mut tx, &before)?;
+            tx.commit()
+        });
+        if result.is_err() {
+            inode.restore(&before);
+        }
+        result
     }
 }
 

@@ -53,8 +53,8 @@ def superblock(device):
 PLACES = {
     "inode": lambda device, ino: (address(dump(device, "inode", ino)), 100),
     "inode-chunk": lambda device, ino: (
-        address(dump(device, "inodes")["parts"][ino // 256]),
-        30,
+        address(dump(device, "inodes")["parts"][ino // 16]),
+        50,
     ),
     "extent-node": lambda device, ino: (node_of(device, ino), 64 + 9),
     "leaf": lambda device, ino: (address(leaf_of(device, ino)), 20),

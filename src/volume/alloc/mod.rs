@@ -53,6 +53,17 @@ impl Run {
     }
 }
 
+/// What the last free blocks are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Nothing that may have them.
+    No,
+    /// Nodes of extent trees: [`Geometry::reserve`].
+    Nodes,
+    /// The orphan file as well: [`Volume::kept_for_removal`].
+    Removal,
+}
+
 /// What an allocation asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {
@@ -66,8 +77,8 @@ pub struct Want {
     /// The file block it is for, if the run is to be placed so that file blocks and blocks lie alike
     /// in their chunks, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
-    /// The blocks may be the last free ones, which are kept for this: [`Geometry::reserve`].
-    pub use_reserve: bool,
+    /// Which of the last free blocks it may have.
+    pub kept: Kept,
 }
 
 impl Want {
@@ -78,14 +89,21 @@ impl Want {
             min: 1,
             goal: None,
             align_key: None,
-            use_reserve: false,
+            kept: Kept::No,
         }
     }
 
     /// Also from the last ones. For a node of a tree: freeing a part of a file can take one.
     #[must_use]
     pub fn use_reserve(mut self) -> Self {
-        self.use_reserve = true;
+        self.kept = Kept::Nodes;
+        self
+    }
+
+    /// Also from those that are kept so that names can be removed. For the orphan file.
+    #[must_use]
+    pub fn for_removal(mut self) -> Self {
+        self.kept = Kept::Removal;
         self
     }
 
@@ -303,9 +321,10 @@ impl<P: Pmem> Volume<P> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);
         }
-        let left = match want.use_reserve {
-            true => self.free_blocks(),
-            false => self.available_blocks(),
+        let left = match want.kept {
+            Kept::No => self.available_blocks(),
+            Kept::Nodes => self.free_blocks().saturating_sub(self.kept_for_removal()),
+            Kept::Removal => self.free_blocks(),
         };
         // A common case without a search: nothing is left.
         if left < want.min {
@@ -340,8 +359,9 @@ impl<P: Pmem> Volume<P> {
         to_u64(self.free.get())
     }
 
-    /// Those of them that are not kept for the nodes of trees.
+    /// Those of them that are kept neither for the nodes of trees nor for the orphan file.
     pub fn available_blocks(&self) -> u64 {
-        self.free_blocks().saturating_sub(self.geo.reserve())
+        let kept = self.geo.reserve() + self.kept_for_removal();
+        self.free_blocks().saturating_sub(kept)
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Tree<'t> {
     pub(super) directory: bool,
     /// Of a regular file: extents may be unwritten.
     pub(super) file: bool,
+    /// Of a file of which something is still to be cut: that may lie beyond the largest offset.
+    pub(super) in_work: bool,
 }
 
 /// What a walk found.
@@ -221,7 +223,10 @@ fn impossible(tree: &Tree<'_>, run: &Mapping) -> Option<Kind> {
     if len == 0 || (tree.directory && len != 1) {
         return Some(Kind::ExtentLength { key, len });
     }
-    let file_blocks = (MAX_FILE + 1) / BLOCK;
+    let file_blocks = match tree.in_work {
+        true => 1 << KEY_BITS,
+        false => (MAX_FILE + 1) / BLOCK,
+    };
     if !tree.directory && key.checked_add(len).is_none_or(|end| end > file_blocks) {
         return Some(Kind::ExtentRange { key });
     }

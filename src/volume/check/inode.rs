@@ -181,6 +181,11 @@ impl Checker<'_> {
         if header.bitmap[0].get() & 1 == 0 {
             self.problem(Structure::InodeChunk, at, None, Kind::HeaderFree);
         }
+        let no_slots = (INODES_PER_CHUNK..header.bitmap.len() as u64 * 64)
+            .any(|slot| header.bitmap[to_usize(slot / 64)].get() >> (slot % 64) & 1 == 0);
+        if no_slots {
+            self.problem(Structure::InodeChunk, at, None, Kind::FreePastEnd);
+        }
         let free = header
             .bitmap
             .iter()
@@ -343,6 +348,7 @@ impl Checker<'_> {
             root: &raw.root[..count],
             directory: raw.mode.get() >> 12 == DT_DIR.into(),
             file: raw.mode.get() >> 12 == DT_REG.into(),
+            in_work: raw.mode.get() >> 12 == DT_REG.into() && raw.orphan.get() != 0,
         };
         self.walk(&tree, each)
     }

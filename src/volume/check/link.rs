@@ -3,13 +3,17 @@
 //! What joins the structures: orphan slots, link counts, parents, reachability from the root.
 
 use super::super::error::{Result, Structure};
-use super::super::format::{OrphanSlot, BLOCK};
+use super::super::format::{OrphanSlot, BLOCK, KEY_BITS, WORK_CUT, WORK_NONE, WORK_UNWRITE};
 use super::super::num::to_usize;
 use super::inode::{DT_DIR, DT_REG};
 use super::media::get;
 use super::{Checker, Kind, State};
 use crate::env::{crc32c, Vec};
-use core::mem::size_of;
+use core::mem::{offset_of, size_of};
+use zerocopy::IntoBytes;
+
+/// Where what is to be done begins in a slot.
+const WORK_AT: usize = offset_of!(OrphanSlot, work);
 
 impl Checker<'_> {
     /// Checks every slot of the orphan file and that it and the inode name each other.
@@ -59,18 +63,29 @@ impl Checker<'_> {
             return Ok(());
         };
         let target = slot.ino.get();
-        if target == 0 {
-            if slot.crc.get() != 0 {
-                self.problem(Structure::Orphan, at, None, Kind::Checksum);
-            }
+        if slot.as_bytes().iter().all(|b| *b == 0) {
             return Ok(());
         }
         let crc = crc32c(
             crc32c(self.seed, &target.to_le_bytes()),
-            &index.to_le_bytes(),
+            slot.as_bytes().get(WORK_AT..).unwrap_or(&[]),
         );
+        let crc = crc32c(crc, &index.to_le_bytes());
         if crc != slot.crc.get() {
             self.problem(Structure::Orphan, at, None, Kind::Checksum);
+            return Ok(());
+        }
+        let keys = (slot.from.get(), slot.to.get());
+        let possible = match slot.work.get() {
+            WORK_NONE => keys == (0, 0),
+            WORK_CUT | WORK_UNWRITE => keys.0 < keys.1 && keys.1 <= 1 << KEY_BITS,
+            _ => false,
+        };
+        if !possible {
+            let kind = Kind::Work {
+                work: slot.work.get(),
+            };
+            self.problem(Structure::Orphan, at, None, kind);
             return Ok(());
         }
         let holds = self.slot(target).is_some_and(|inode| match inode.state {

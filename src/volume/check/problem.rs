@@ -299,6 +299,11 @@ pub enum Kind {
     },
     /// The inode is in the orphan file, has names, and is no file that can be cut.
     OrphanNamed,
+    /// An orphan slot that says that something is to be done which cannot be.
+    Work {
+        /// What the slot says.
+        work: u32,
+    },
     /// The inode is not in the orphan slot that it names.
     OrphanSlot {
         /// The slot.
@@ -435,6 +440,7 @@ impl fmt::Display for Kind {
             Kind::OrphanNamed => {
                 f.write_str("is in the orphan file, but has names, and nothing to be cut off")
             }
+            Kind::Work { work } => write!(f, "work {work} on these blocks is not possible"),
             Kind::OrphanSlot { slot } => write!(f, "is not in orphan slot {slot}, as it says"),
         }
     }

@@ -8,55 +8,77 @@ use super::node::{pack, scan_root, unpack, Media, Node, KEY_END};
 use super::{owner, Mapping, Path, MAX_DEPTH};
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
-use crate::volume::format::{Extent, RawInode, BLOCK, EXTENT_MAX, NODE_EXTENTS, ROOT_EXTENTS};
+use crate::volume::format::{
+    Extent, RawInode, BLOCK, EXTENT_MAX, NODE_EXTENTS, ORPHAN_INO, ROOT_EXTENTS,
+};
 use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
 use crate::volume::num::to_u16;
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
 
-/// Most extents that one [`cut`] frees, so that its log fits a lane beside what else the
-/// transaction does: each takes an entry of 16 bytes, and the leaf itself takes up to a block.
-pub const CUT_MAX: usize = NODE_EXTENTS;
-
 /// Entries removed from a node and put in their place.
-struct Change {
-    at: usize,
-    remove: usize,
+#[derive(Clone, Copy)]
+pub(super) struct Change<'a> {
+    pub(super) at: usize,
+    pub(super) remove: usize,
+    pub(super) add: &'a [Extent],
+}
+
+impl Change<'_> {
+    /// How many entries a node of `count` has afterwards; `None` if the change is not one of it.
+    fn count(&self, count: usize) -> Option<usize> {
+        let kept = count.checked_sub(self.remove)?;
+        (self.at <= kept).then_some(kept + self.add.len())
+    }
+}
+
+/// A change being put together, of at most three new entries.
+pub(super) struct Small {
+    pub(super) at: usize,
+    pub(super) remove: usize,
     add: [Extent; 3],
     added: usize,
 }
 
-impl Change {
+impl Small {
+    /// One that begins at entry `at` and takes `remove` out.
+    pub(super) fn new(at: usize, remove: usize) -> Self {
+        Small {
+            at,
+            remove,
+            add: [Extent::default(); 3],
+            added: 0,
+        }
+    }
+
     /// Adds an extent after those added before, at most three.
-    fn push(&mut self, m: Mapping) {
+    pub(super) fn push(&mut self, m: Mapping) {
         if let Some(e) = self.add.get_mut(self.added) {
             *e = pack(m);
             self.added += 1;
         }
     }
 
-    fn add(&self) -> &[Extent] {
-        &self.add[..self.added]
-    }
-
-    /// How many entries a node of `count` has afterwards; `None` if the change is not one of it.
-    fn count(&self, count: usize) -> Option<usize> {
-        let kept = count.checked_sub(self.remove)?;
-        (self.at <= kept).then_some(kept + self.added)
+    pub(super) fn change(&self) -> Change<'_> {
+        Change {
+            at: self.at,
+            remove: self.remove,
+            add: &self.add[..self.added],
+        }
     }
 }
 
 /// Replaces entries of the root in `raw`.
-fn splice_root(raw: &mut RawInode, change: &Change) -> Result<()> {
+fn splice_root(raw: &mut RawInode, change: &Change<'_>) -> Result<()> {
     let old = usize::from(raw.root_count.get()).min(ROOT_EXTENTS);
     let count = change.count(old).ok_or(Error::Invalid)?;
     if count > ROOT_EXTENTS {
         return Err(Error::Invalid);
     }
-    let end = change.at + change.added;
+    let end = change.at + change.add.len();
     raw.root.copy_within(change.at + change.remove..old, end);
-    raw.root[change.at..end].copy_from_slice(change.add());
+    raw.root[change.at..end].copy_from_slice(change.add);
     if count < old {
         raw.root[count..old].fill(Extent::default());
     }
@@ -71,13 +93,15 @@ fn splice_root(raw: &mut RawInode, change: &Change) -> Result<()> {
 /// gone, up the path. A node is touched at most once.
 ///
 /// Fails with [`Error::Invalid`] if the leaf has no room: [`make_room`] was not called.
-fn splice<P: Pmem>(
+pub(super) fn splice<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
     raw: &mut RawInode,
     path: &Path,
-    mut change: Change,
+    change: &Change<'_>,
 ) -> Result<()> {
+    let mut change = *change;
+    let mut carries;
     for level in (1..=path.leaf).rev() {
         let step = &path.steps[level];
         let count = change.count(step.count()).ok_or(Error::Invalid)?;
@@ -88,8 +112,7 @@ fn splice<P: Pmem>(
             change = Change {
                 at: above,
                 remove: 1,
-                add: [Extent::default(); 3],
-                added: 0,
+                add: &[],
             };
             continue;
         }
@@ -97,21 +120,20 @@ fn splice<P: Pmem>(
             return Err(Error::Invalid);
         }
         let mut node = Node::load(media, &path.expect(level))?;
-        node.splice(change.at, change.remove, change.add());
+        node.splice(change.at, change.remove, change.add);
         node.changes(&mut |at, bytes| tx.write(at, bytes))?;
         let first = node.get(0).key;
         if first.get() == step.keys.0 {
             return Ok(());
         }
-        let entry = Extent {
+        carries = [Extent {
             key: first,
             value: U64::new(step.block),
-        };
+        }];
         change = Change {
             at: above,
             remove: 1,
-            add: [entry; 3],
-            added: 1,
+            add: &carries,
         };
     }
     splice_root(raw, &change)
@@ -138,7 +160,7 @@ pub fn joins(a: &Mapping, b: &Mapping) -> bool {
 
 /// Makes one extent of `new`, which `change` is about to add, and its neighbours where they continue each
 /// other: they go, and `new` has their blocks as well.
-fn merge(change: &mut Change, new: &mut Mapping, before: Option<Mapping>, after: Option<Mapping>) {
+fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: Option<Mapping>) {
     if let Some(before) = before.filter(|b| joins(b, new)) {
         *new = Mapping {
             len: before.len + new.len,
@@ -182,39 +204,32 @@ pub fn insert<P: Pmem>(
         return Err(Error::Exists);
     }
     let mut new = m;
-    let mut change = Change {
-        at: path.position(),
-        remove: 0,
-        add: [Extent::default(); 3],
-        added: 0,
-    };
+    let mut change = Small::new(path.position(), 0);
     if join {
         merge(&mut change, &mut new, floor, path.after);
     }
     change.push(new);
-    splice(tx, media, raw, &path, change)?;
+    splice(tx, media, raw, &path, &change.change())?;
     add_blocks(raw, m.len);
     Ok(())
 }
 
-/// Makes the keys `from..to`, which lie in one extent of the tree of `raw`, an inode at byte address
-/// `at`, `unwritten` or not. They become one extent with neighbours in the same node where they
+/// Makes data of the keys `from..to`, which are unwritten and lie in one extent of the tree of `raw`, an
+/// inode at byte address `at`. They become one extent with neighbours in the same node where they
 /// continue each other.
 ///
 /// The part before and the part after may need two more entries: [`make_room`] must have been
-/// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are already
-/// what they are to be. On an error the transaction must be dropped, and `raw` with it.
+/// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are data already. On an error the transaction must be dropped, and `raw` with it.
 pub fn mark<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
     raw: &mut RawInode,
     at: u64,
     (from, to): (u64, u64),
-    unwritten: bool,
 ) -> Result<()> {
     let mut path = Path::new(raw);
     path.descend(media, raw, at, from)?;
-    let whole = |m: &Mapping| from < to && to <= m.end() && m.unwritten != unwritten;
+    let whole = |m: &Mapping| from < to && to <= m.end() && m.unwritten;
     let old = path.found.floor.filter(whole).ok_or(Error::Exists)?;
     let index = path.leaf().index();
     let mut before = None;
@@ -225,15 +240,10 @@ pub fn mark<P: Pmem>(
     };
     path.scan_leaf(media, raw, at, &mut visit)?;
     let mut new = Mapping {
-        unwritten,
+        unwritten: false,
         ..old.part(from, to)
     };
-    let mut change = Change {
-        at: index,
-        remove: 1,
-        add: [Extent::default(); 3],
-        added: 0,
-    };
+    let mut change = Small::new(index, 1);
     if from > old.key {
         change.push(old.part(old.key, from));
     }
@@ -242,81 +252,7 @@ pub fn mark<P: Pmem>(
     if to < old.end() {
         change.push(old.part(to, old.end()));
     }
-    splice(tx, media, raw, &path, change)
-}
-
-/// Removes the keys `from..to` from the last leaf of the tree of `raw` that maps any of them, and
-/// frees their blocks: at most [`CUT_MAX`] extents. Returns the new `to` if keys before it may be
-/// left: the caller commits and goes on with that in a new transaction, since this one is built from
-/// what the nodes were.
-///
-/// A cut inside one extent leaves two, so [`make_room`] must have been called for `from`; any other
-/// needs no room. On an error the transaction must be dropped, and `raw` with it.
-pub fn cut<P: Pmem>(
-    tx: &mut Tx<'_, P>,
-    media: &Media<'_, P>,
-    raw: &mut RawInode,
-    at: u64,
-    from: u64,
-    to: u64,
-) -> Result<Option<u64>> {
-    if from >= to || to > KEY_END || raw.root_count.get() == 0 {
-        return Ok(None);
-    }
-    let mut path = Path::new(raw);
-    path.descend(media, raw, at, to - 1)?;
-    if path.found.floor.is_none_or(|f| f.end() <= from) {
-        return Ok(None);
-    }
-    let last = path.leaf().index();
-    let lowest = (last + 1).saturating_sub(CUT_MAX);
-    let mut change = Change {
-        at: 0,
-        remove: 0,
-        add: [Extent::default(); 3],
-        added: 0,
-    };
-    let mut first_key = from;
-    let mut freed = 0;
-    let mut result = Ok(());
-    let mut visit = |i: usize, e: &Extent| {
-        let m = unpack(e);
-        // The path has verified this node, so its sums do not overflow. Until the scan has done so
-        // again, saturate.
-        let end = m.key.saturating_add(m.len);
-        if i < lowest || i > last || end <= from {
-            return;
-        }
-        if change.remove == 0 {
-            change.at = i;
-            first_key = m.key;
-        }
-        change.remove += 1;
-        let start = m.key.max(from);
-        let skip = start - m.key;
-        let len = end.min(to).saturating_sub(start);
-        if skip > 0 {
-            change.push(Mapping { len: skip, ..m });
-        }
-        if end > to {
-            change.push(Mapping {
-                key: to,
-                block: m.block.saturating_add(to.saturating_sub(m.key)),
-                len: end - to,
-                ..m
-            });
-        }
-        freed += len;
-        if result.is_ok() {
-            result = tx.free(m.block.saturating_add(skip), len);
-        }
-    };
-    path.scan_leaf(media, raw, at, &mut visit)?;
-    result?;
-    let leftmost = change.at == 0 && path.steps[..path.leaf].iter().all(|s| s.index() == 0);
-    splice(tx, media, raw, &path, change)?;
-    sub_blocks(raw, freed);
-    Ok((first_key > from && !leftmost).then_some(first_key))
+    splice(tx, media, raw, &path, &change.change())
 }
 
 /// Splits nodes, each in a transaction of its own, until the leaf where `key` belongs has room for
@@ -359,6 +295,14 @@ fn capacity(level: usize) -> usize {
     }
 }
 
+/// A block for a node of the tree of `raw`.
+fn a_node(raw: &RawInode) -> Want {
+    match raw.ino.get() {
+        ORPHAN_INO => Want::blocks(1).for_removal(),
+        _ => Want::blocks(1).use_reserve(),
+    }
+}
+
 /// Moves the entries of the root into a new node below it.
 // Not inlined, as `split`: most calls of `make_room` need neither, and the kernel's stack is small.
 #[inline(never)]
@@ -369,7 +313,7 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
         return Err(Error::NoSpace);
     }
     let mut tx = vol.begin()?;
-    let block = tx.alloc(Want::blocks(1).use_reserve())?.block;
+    let block = tx.alloc(a_node(&raw))?.block;
     let mut node = Node::new(block, u16::from(raw.depth), owner(&raw), tx.seed())?;
     let count = scan_root(media, &raw, inode.at(), &mut |_, _| ())?;
     node.splice(0, 0, &raw.root[..count]);
@@ -384,8 +328,7 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
         &Change {
             at: 0,
             remove: count,
-            add: [entry; 3],
-            added: 1,
+            add: &[entry],
         },
     )?;
     add_blocks(&mut raw, 1);
@@ -421,7 +364,7 @@ fn split<P: Pmem>(
     };
     let mut raw = inode.raw().clone();
     let mut tx = vol.begin()?;
-    let block = tx.alloc(Want::blocks(1).use_reserve())?.block;
+    let block = tx.alloc(a_node(&raw))?.block;
     let mut left = Node::load(media, &path.expect(level))?;
     if keep == 0 || keep >= left.count() {
         return Err(path.expect(level).corrupt());
@@ -437,14 +380,13 @@ fn split<P: Pmem>(
     let change = Change {
         at: above.index() + 1,
         remove: 0,
-        add: [entry; 3],
-        added: 1,
+        add: &[entry],
     };
     if level == 1 {
         splice_root(&mut raw, &change)?;
     } else {
         let mut parent = Node::load(media, &path.expect(level - 1))?;
-        parent.splice(change.at, 0, change.add());
+        parent.splice(change.at, 0, change.add);
         parent.changes(&mut |at, bytes| tx.write(at, bytes))?;
     }
     add_blocks(&mut raw, 1);

@@ -21,6 +21,7 @@
 
 mod edit;
 mod node;
+mod range;
 mod rebuild;
 
 use super::error::{Error, Result};
@@ -28,9 +29,10 @@ use super::format::{Extent, RawInode};
 use super::num::to_u16;
 use super::pmem::Pmem;
 
-pub use edit::{add_blocks, cut, insert, joins, make_room, mark, sub_blocks};
+pub use edit::{add_blocks, insert, joins, make_room, mark, sub_blocks};
 pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
-pub use rebuild::{check_replace, read_whole, replace, Whole};
+pub use range::{cut, unwrite, verify};
+pub use rebuild::{read_whole, replace, Whole};
 
 /// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more
 /// extents than the largest device has blocks at a depth of five.

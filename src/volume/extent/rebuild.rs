@@ -11,11 +11,11 @@ use crate::env::Vec;
 use crate::volume::alloc::{Run, Want};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, BLOCK, NODE_EXTENTS, ROOT_EXTENTS};
-use crate::volume::journal::{Tx, BODY_MAX};
+use crate::volume::journal::Tx;
 use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
 
-/// Most bytes of the log that the change of the inode takes.
+/// Most bytes of the log that the change of an inode takes.
 const INODE_LOG: usize = 2 * size_of::<RawInode>();
 
 /// A tree, read.
@@ -50,23 +50,6 @@ pub fn read_whole<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64) -> Res
     Ok(Whole { extents, nodes })
 }
 
-/// Fails with [`Error::TooBig`] if a tree of `nodes` nodes cannot be replaced by one of `extents` extents
-/// in a transaction that has `room` for it and for the change of the inode.
-fn check_room(nodes: usize, extents: usize, room: usize) -> Result<()> {
-    // A node that is freed takes 16 bytes of the log, and so does one that is allocated, at most.
-    // Those of all levels are fewer than twice the leaves.
-    let new = 2 * extents.div_ceil(NODE_EXTENTS);
-    if (nodes + new) * 16 + INODE_LOG > room {
-        return Err(Error::TooBig);
-    }
-    Ok(())
-}
-
-/// Fails with [`Error::TooBig`] if [`replace`] would, in a transaction of its own.
-pub fn check_replace(old: &Whole, extents: usize) -> Result<()> {
-    check_room(old.nodes.len(), extents, BODY_MAX)
-}
-
 /// Puts a tree of `extents`, in the order of their keys, in the place of `old`, the tree of `raw`:
 /// its nodes are written now, and those of `old` freed. The blocks of the extents are not counted.
 ///
@@ -77,7 +60,12 @@ pub fn replace<P: Pmem>(
     old: &Whole,
     extents: &[Mapping],
 ) -> Result<()> {
-    check_room(old.nodes.len(), extents.len(), tx.room())?;
+    // A node that is freed takes 16 bytes of the log, and so does one that is allocated, at most.
+    // Those of all levels are fewer than twice the leaves.
+    let new = 2 * extents.len().div_ceil(NODE_EXTENTS);
+    if (old.nodes.len() + new) * 16 + INODE_LOG > tx.room() {
+        return Err(Error::TooBig);
+    }
     for block in old.nodes.iter() {
         tx.free(*block, 1)?;
     }

@@ -10,7 +10,7 @@ use crate::volume::alloc::{bits, Run};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{
     BLOCK, ENTRY_ALLOC, ENTRY_COUNT_BITS, ENTRY_FREE, ENTRY_INODE_ALLOC, ENTRY_INODE_FREE,
-    ENTRY_KIND_BITS, ENTRY_WRITE, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
+    ENTRY_KIND_BITS, ENTRY_WRITE, ENTRY_ZERO, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
 };
 use crate::volume::persist::Dirty;
 use crate::volume::pmem::Pmem;
@@ -32,6 +32,8 @@ pub(super) enum Entry<'a> {
     Write { at: u64, words: &'a [Word] },
     /// Blocks to mark.
     Blocks { run: Run, used: bool },
+    /// Bytes of one block to make zero.
+    Zero { at: u64, len: u64 },
     /// An inode to mark: the byte address of its chunk's header, and its slot.
     Inode { header: u64, slot: u64, used: bool },
 }
@@ -116,6 +118,12 @@ impl Body {
         self.extend(&[head(kind, 0, run.block), Word::new(run.len)])
     }
 
+    /// Adds an entry that makes `len` bytes at `at` zero, of one block.
+    pub(super) fn zero(&mut self, at: u64, len: u64) -> Result<()> {
+        let word = WORD as u64;
+        self.extend(&[head(ENTRY_ZERO, at % word, at / word), Word::new(len)])
+    }
+
     /// Adds an entry that marks `slot` of the inode chunk whose header is at byte `at` in use or free.
     pub(super) fn inode(&mut self, at: u64, slot: u64, used: bool) -> Result<()> {
         let kind = if used {
@@ -156,6 +164,16 @@ impl Entry<'_> {
                 (run.len > 0 && geo.is_data(run.block, run.len))
                     .then_some(Entry::Blocks { run, used })
             }
+            ENTRY_ZERO => {
+                let (len, rest) = rest.split_first()?;
+                *body = rest;
+                let at = place * WORD as u64 + count;
+                let len = len.get();
+                let inside = count < WORD as u64
+                    && geo.is_data(at / BLOCK, 1)
+                    && (1..=BLOCK - at % BLOCK).contains(&len);
+                inside.then_some(Entry::Zero { at, len })
+            }
             kind @ (ENTRY_INODE_ALLOC | ENTRY_INODE_FREE) => {
                 let used = kind == ENTRY_INODE_ALLOC;
                 let at = place * WORD as u64;
@@ -182,6 +200,7 @@ impl Entry<'_> {
     ) -> Result<()> {
         match self {
             Entry::Write { at, words } => dirty.store(at, words.as_bytes()),
+            Entry::Zero { at, len } => dirty.zero(at, len),
             Entry::Blocks { run, used } => bits::apply(dirty, pmem, geo, run, used),
             Entry::Inode { header, slot, used } => {
                 table::apply(dirty, pmem, geo.seed, header, slot, used)

@@ -18,6 +18,7 @@ use crate::volume::orphan::OrphanReservation;
 use crate::volume::persist::{Dirty, Durable, WrittenBack};
 use crate::volume::pmem::{read_struct, Pmem, LINE};
 use crate::volume::table::InodeReservation;
+use crate::volume::task::Task;
 use crate::volume::Volume;
 
 /// Where the root of the extent tree lies in an inode.
@@ -63,6 +64,12 @@ impl<'v, P: Pmem> Tx<'v, P> {
     #[inline]
     pub(in crate::volume) fn seed(&self) -> u32 {
         self.vol.geo.seed
+    }
+
+    /// A number that no other transaction of the volume has.
+    pub(in crate::volume) fn number(&self) -> u64 {
+        // The lanes are 256 at most.
+        (self.lane.seq << 8) | u64::from(self.lane.index)
     }
 
     /// Logs `raw`, the system inode in `slot`, and its copy, each whole: one that is damaged is made
@@ -172,6 +179,12 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(())
     }
 
+    /// Logs that `len` bytes at `at`, of one block of a file, are to become zero. They are covered by a
+    /// lock that the caller holds until `commit` has returned.
+    pub fn zero(&mut self, at: u64, len: u64) -> Result<()> {
+        self.lane.body.zero(at, len)
+    }
+
     /// Allocates a run of blocks; it may be shorter than asked for. See [`Volume::reserve`].
     pub fn alloc(&mut self, want: Want) -> Result<Run> {
         let reservation = self.vol.reserve(want)?;
@@ -270,13 +283,15 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(self.lane.pending.push(Pending::InodeFree(inode.ino()))?)
     }
 
-    /// Enters `raw`, an inode whose change this transaction logs, in the orphan file.
+    /// Enters `raw`, an inode whose change this transaction logs, in the orphan file, with what is
+    /// still to be done to it.
     pub fn attach_orphan(
         &mut self,
         reservation: OrphanReservation<'_, P>,
         raw: &mut RawInode,
+        task: Option<Task>,
     ) -> Result<()> {
-        let (at, bytes) = reservation.content(raw.ino.get());
+        let (at, bytes) = reservation.content(raw.ino.get(), task);
         self.need(0)?;
         self.write(at, &bytes)?;
         let slot = reservation.into_slot();
@@ -347,6 +362,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
             let apply = || entry.apply(&mut dirty, &vol.pmem, &vol.geo);
             match entry {
                 Entry::Write { at, words } => dirty.store(at, words.as_bytes())?,
+                Entry::Zero { at, len } => dirty.zero(at, len)?,
                 Entry::Blocks { run, .. } => vol.groups.locked(run.block, apply)?,
                 Entry::Inode { .. } => vol.table.locked(apply)?,
             }

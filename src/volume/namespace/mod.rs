@@ -391,7 +391,7 @@ impl<P: Pmem> Volume<P> {
         number(&mut inode.raw, &slot);
         let result = self.begin().and_then(|mut tx| {
             xattr::create(&mut tx, &mut inode.raw, xattrs)?;
-            tx.attach_orphan(orphan, &mut inode.raw)?;
+            tx.attach_orphan(orphan, &mut inode.raw, None)?;
             tx.create_inode_at(slot, inode)?;
             tx.commit()
         });
@@ -409,6 +409,7 @@ impl<P: Pmem> Volume<P> {
         if is_dir(target) {
             return Err(Error::Invalid);
         }
+        self.settle(target)?;
         let place = dir::prepare(self, dir, &name)?;
         let (dir_before, before) = (dir.before::<LINE>(), target.before());
         let result = self.link_at(dir, &place, target, (&dir_before, &before), now);
@@ -518,7 +519,7 @@ impl<P: Pmem> Volume<P> {
         let mut tx = self.begin()?;
         dir::remove(&mut tx, &Media::of(self), dir, entry, None)?;
         if let Some(orphan) = orphan {
-            tx.attach_orphan(orphan, &mut target.raw)?;
+            tx.attach_orphan(orphan, &mut target.raw, None)?;
         }
         dir.log_change(&mut tx, dir_before)?;
         target.log_change(&mut tx, before)?;

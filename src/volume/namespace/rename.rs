@@ -305,7 +305,7 @@ impl<P: Pmem> Volume<P> {
             }
         }
         if let (Some(orphan), Some(target)) = (orphan, &mut r.replaced) {
-            tx.attach_orphan(orphan, &mut target.raw)?;
+            tx.attach_orphan(orphan, &mut target.raw, None)?;
         }
         before.log(&mut tx, r)?;
         tx.commit()

@@ -25,17 +25,28 @@ impl From<TryReserveError> for NoMemory {
 thread_local! {
     /// Allocations of this thread that still succeed; negative: all of them.
     static ALLOCATIONS_LEFT: Cell<i64> = const { Cell::new(-1) };
+    /// One of them has failed.
+    static ALLOCATION_FAILED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes every allocation of this thread after the next `count` fail, until it is called with
 /// `None`. For tests of what a failure leaves behind.
 pub fn fail_allocations_after(count: Option<u32>) {
     ALLOCATIONS_LEFT.set(count.map_or(-1, i64::from));
+    ALLOCATION_FAILED.set(false);
+}
+
+/// Whether an allocation was made to fail since then.
+pub fn allocation_failed() -> bool {
+    ALLOCATION_FAILED.get()
 }
 
 fn may_allocate() -> Result<(), NoMemory> {
     match ALLOCATIONS_LEFT.get() {
-        0 => Err(NoMemory),
+        0 => {
+            ALLOCATION_FAILED.set(true);
+            Err(NoMemory)
+        }
         n if n < 0 => Ok(()),
         n => {
             ALLOCATIONS_LEFT.set(n - 1);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use media::{bytes, free_blocks, made, mount, used_blocks, Pausing, SMALL};
 use proptest::prelude::*;
 use rdax_volume::sim::Sim;
-use rdax_volume::volume::alloc::{Reservation, Run, Want};
+use rdax_volume::volume::alloc::{Kept, Reservation, Run, Want};
 use rdax_volume::volume::error::{Error, Structure};
 use rdax_volume::volume::format::{BLOCK, CHUNK_BLOCKS};
 use rdax_volume::volume::pmem::Pmem;
@@ -84,7 +84,7 @@ fn want() -> impl Strategy<Value = Want> {
             },
             goal,
             align_key: key,
-            use_reserve: true,
+            kept: Kept::Removal,
         },
     )
 }

@@ -640,7 +640,7 @@ fn without_memory_nothing_is_left_behind() {
             tx.alloc(Want::blocks(len))?;
         }
         tx.free(bench.runs[0].block, 9)?;
-        tx.attach_orphan(orphan, &mut raw)?;
+        tx.attach_orphan(orphan, &mut raw, None)?;
         tx.create_inode(slot, raw)?;
         tx.free_inode(&inode)?;
         tx.commit()

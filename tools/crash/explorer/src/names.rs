@@ -12,7 +12,7 @@ use rdax_volume::volume::pmem::{read_struct, Pmem, LINE};
 use rdax_volume::volume::{MountOptions, Volume};
 
 /// Inodes are looked for up to this number: workloads make few.
-const INODES: u64 = 4 * INODES_PER_CHUNK;
+const INODES: u64 = 1024;
 
 /// Names the places of one image.
 pub struct Names {

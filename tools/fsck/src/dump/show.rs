@@ -10,7 +10,7 @@ use rdax_volume::volume::extent::unpack;
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::journal::{self, retired_word, unretired_word, LaneState};
 use rdax_volume::volume::pmem::Pmem;
-use rdax_volume::volume::{inode as volume_inode, super_block};
+use rdax_volume::volume::{inode as volume_inode, orphan, super_block};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::node::Node;
@@ -140,6 +140,9 @@ fn entry(words: &mut Vec<u64>) -> Option<Node> {
                 .field("at", hex(place * 8))
                 .field("words", what.join(" "))
         }
+        ENTRY_ZERO => node("zero")
+            .field("at", hex(place * 8 + count))
+            .field("len", words.pop().unwrap_or(0)),
         ENTRY_ALLOC | ENTRY_FREE => {
             let name = if kind == ENTRY_ALLOC { "alloc" } else { "free" };
             node(name)
@@ -451,18 +454,19 @@ pub fn orphans(media: &Media<'_>) -> Node {
         .map_or(Vec::new(), |raw| media.extents(&raw));
     let per_block = BLOCK / size_of::<OrphanSlot>() as u64;
     let slots = blocks.into_iter().flat_map(|m| {
-        (0..m.len * per_block).map(move |i| (m.key * per_block + i, m.block * BLOCK + i * 16))
+        let size = size_of::<OrphanSlot>() as u64;
+        (0..m.len * per_block).map(move |i| (m.key * per_block + i, m.block * BLOCK + i * size))
     });
     let slots = slots.filter_map(|(index, at)| {
         let slot: OrphanSlot = media.get(at)?;
-        let sum = crc32c(
-            crc32c(media.geo.seed, &slot.ino.get().to_le_bytes()),
-            &index.to_le_bytes(),
-        );
+        let sum = orphan::checksum(media.geo.seed, &slot, index);
         let used = slot.as_bytes().iter().any(|b| *b != 0);
         used.then(|| {
             Node::new(format!("slot {index} at {at:#x}"))
                 .field("ino", slot.ino.get())
+                .nonzero("work", slot.work.get().into())
+                .nonzero("from", slot.from.get())
+                .nonzero("to", slot.to.get())
                 .checksum(slot.crc.get(), sum)
         })
     });

@@ -9,7 +9,8 @@ use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
 use rdax_volume::volume::format::{
     Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
-    INODE_CHUNK_MAGIC, MAX_FILE, ORPHAN_INO, ROOT_ATTRS, ROOT_INO, ROOT_MODE, TABLE_INO,
+    INODE_CHUNK_MAGIC, INODE_CHUNK_WORDS, MAX_FILE, ORPHAN_INO, ROOT_ATTRS, ROOT_INO, ROOT_MODE,
+    TABLE_INO,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -17,15 +18,23 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{is_local, of, Repair};
 use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
+/// What does not follow from the rest of a header.
+fn kept(header: &InodeChunk) -> (u32, [u8; 26]) {
+    (header.generation.get(), header.reserved)
+}
+
 /// The header of chunk `index` in `block`, with the slots of `bitmap` in use, in a volume of this
-/// `seed`. `reserved` is what it had there.
+/// `seed`. `kept` is what it had there: the generation, and what is reserved.
 pub(super) fn chunk_header(
     seed: u32,
     (index, block): (u64, u64),
-    mut bitmap: [u64; 4],
-    reserved: [u8; 6],
+    mut bitmap: [u64; INODE_CHUNK_WORDS],
+    (generation, reserved): (u32, [u8; 26]),
 ) -> InodeChunk {
     bitmap[0] |= 1;
+    for slot in INODES_PER_CHUNK..INODE_CHUNK_WORDS as u64 * 64 {
+        bitmap[(slot / 64) as usize] |= 1 << (slot % 64);
+    }
     let free: u32 = bitmap.iter().map(|word| word.count_zeros()).sum();
     let mut header = InodeChunk {
         crc: U32::ZERO,
@@ -34,6 +43,7 @@ pub(super) fn chunk_header(
         bitmap: bitmap.map(U64::new),
         block: U64::new(block),
         free: U16::new(free as u16),
+        generation: U32::new(generation),
         reserved,
     };
     header.crc = U32::new(crc(seed, header.as_bytes()));
@@ -55,10 +65,10 @@ impl Repair<'_, '_> {
             let Some(index) = run.map(|m| (m.key + block - m.block) / INODE_CHUNK_BLOCKS) else {
                 continue;
             };
-            let (bitmap, reserved) = match self.media.chunk(index) {
-                Some((_, header)) => (header.bitmap.map(U64::get), header.reserved),
+            let (bitmap, kept) = match self.media.chunk(index) {
+                Some((_, header)) => (header.bitmap.map(U64::get), kept(&header)),
                 None => match self.slots_in_use(index) {
-                    [0, 0, 0, 0] => {
+                    bitmap if bitmap.iter().all(|word| *word == 0) => {
                         lost.insert(index);
                         continue;
                     }
@@ -67,17 +77,18 @@ impl Repair<'_, '_> {
                             "inode chunk header at {:#x}: rebuilt from the inodes in its chunk",
                             problem.at
                         ));
-                        (bitmap, [0; 6])
+                        (bitmap, (1, [0; 26]))
                     }
                 },
             };
-            let header = chunk_header(self.media.geo.seed, (index, block), bitmap, reserved);
+            let header = chunk_header(self.media.geo.seed, (index, block), bitmap, kept);
             self.log
                 .commit(&[(problem.at, header.as_bytes().to_vec())])?;
             done = true;
         }
         if !done && !lost.is_empty() {
-            done = self.rebuild_table(&lost)?;
+            // An empty one takes a free block, so what is in use is marked first.
+            done = self.bitmaps(problems)? || self.rebuild_table(&lost)?;
         }
         Ok(done)
     }
@@ -124,8 +135,8 @@ impl Repair<'_, '_> {
 
     /// Which inodes of a chunk are in use, told by themselves: sound ones with links, or in the
     /// orphan file. What was removed has neither.
-    fn slots_in_use(&self, index: u64) -> [u64; 4] {
-        let mut bitmap = [0; 4];
+    fn slots_in_use(&self, index: u64) -> [u64; INODE_CHUNK_WORDS] {
+        let mut bitmap = [0; INODE_CHUNK_WORDS];
         let first = index * INODES_PER_CHUNK;
         for slot in 1..INODES_PER_CHUNK {
             let at = self.media.inode_at(first + slot);
@@ -259,14 +270,15 @@ impl Repair<'_, '_> {
             return Ok(());
         };
         let mut bitmap = header.bitmap.map(U64::get);
-        let (word, mask) = ((ino % INODES_PER_CHUNK / 64) as usize, 1 << (ino % 64));
+        let slot = ino % INODES_PER_CHUNK;
+        let (word, mask) = ((slot / 64) as usize, 1 << (slot % 64));
         bitmap[word] = if used {
             bitmap[word] | mask
         } else {
             bitmap[word] & !mask
         };
         let place = (index, at / BLOCK);
-        let header = chunk_header(self.media.geo.seed, place, bitmap, header.reserved);
+        let header = chunk_header(self.media.geo.seed, place, bitmap, kept(&header));
         self.log.commit(&[(at, header.as_bytes().to_vec())])
     }
 

@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use rdax_volume::env::crc32c;
 use rdax_volume::volume::check::{Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::format::{OrphanSlot, Time, ATTR_DAX, ROOT_INO};
 use rdax_volume::volume::namespace::NewInode;
+use rdax_volume::volume::orphan;
 use rdax_volume::volume::{MountOptions, Volume};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::IntoBytes;
@@ -55,15 +55,7 @@ impl Repair<'_, '_> {
             let place = self.orphan_at(slot);
             let empty = place.and_then(|at| self.media.get::<OrphanSlot>(at));
             if let (Some(place), true) = (place, empty.is_some_and(|slot| slot.ino.get() == 0)) {
-                let crc = crc32c(
-                    crc32c(self.media.geo.seed, &ino.to_le_bytes()),
-                    &slot.to_le_bytes(),
-                );
-                let entry = OrphanSlot {
-                    ino: U64::new(ino),
-                    crc: U32::new(crc),
-                    reserved: U32::ZERO,
-                };
+                let entry = orphan::unlinked(self.media.geo.seed, ino, slot);
                 self.log.commit(&[(place, entry.as_bytes().to_vec())])?;
                 self.say(format!("inode {ino}: entered in the orphan file again"));
                 return Ok(true);

@@ -4,16 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rdax_volume::env::{self, crc32c};
+use rdax_volume::env;
 use rdax_volume::volume::check::{self, Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::extent::{joins, Mapping};
 use rdax_volume::volume::format::{
     Extent, OrphanSlot, RawInode, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES,
-    INODE_CHUNK_BLOCKS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
+    INODE_CHUNK_BLOCKS, INODE_CHUNK_WORDS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
 };
 use rdax_volume::volume::inode;
 use rdax_volume::volume::journal::{self, LaneState};
+use rdax_volume::volume::orphan;
 use rdax_volume::volume::persist::{Dirty, Durable};
 use rdax_volume::volume::pmem::{Pmem, LINE};
 use rdax_volume::volume::super_block::{self, Geometry};
@@ -269,15 +270,12 @@ impl Repair<'_, '_> {
     fn is_orphan_block(&self, key: u64, block: u64) -> bool {
         let per_block = BLOCK / size_of::<OrphanSlot>() as u64;
         (0..per_block).all(|i| {
-            let slot: Option<OrphanSlot> = self.media.get(block * BLOCK + i * 16);
+            let at = block * BLOCK + i * size_of::<OrphanSlot>() as u64;
+            let slot: Option<OrphanSlot> = self.media.get(at);
             slot.is_some_and(|slot| {
-                let index = key * per_block + i;
-                let ino = slot.ino.get();
-                let sum = crc32c(
-                    crc32c(self.media.geo.seed, &ino.to_le_bytes()),
-                    &index.to_le_bytes(),
-                );
-                ino == 0 && slot.crc.get() == 0 || ino != 0 && slot.crc.get() == sum
+                let sum = orphan::checksum(self.media.geo.seed, &slot, key * per_block + i);
+                let empty = slot.as_bytes().iter().all(|b| *b == 0);
+                empty || slot.ino.get() != 0 && slot.crc.get() == sum
             })
         })
     }
@@ -317,6 +315,13 @@ impl Repair<'_, '_> {
             if !chunks.contains_key(&index) && !chunks.values().any(overlaps) {
                 chunks.insert(index, block);
             }
+        }
+        // Nor has one header that says a number far beyond the others.
+        while let Some((&last, _)) = chunks.last_key_value() {
+            if last < said.max(2 * chunks.len() as u64) {
+                break;
+            }
+            chunks.remove(&last);
         }
         let last = chunks.last_key_value().map_or(0, |(index, _)| *index);
         // A size that is too large to be true has no weight.
@@ -401,7 +406,8 @@ impl Repair<'_, '_> {
         self.media
             .pmem
             .zero_nt(run.block * BLOCK, run.len * BLOCK)?;
-        let header = chunk_header(geo.seed, (index, run.block), [0; 4], [0; 6]);
+        let place = (index, run.block);
+        let header = chunk_header(geo.seed, place, [0; INODE_CHUNK_WORDS], (1, [0; 26]));
         self.media
             .pmem
             .store_nt(run.block * BLOCK, header.as_bytes())?;

@@ -89,7 +89,7 @@ fn targets(bed: &Bed) -> Vec<Target> {
         put(bed.bitmap_at(chunk), 64, &[], Seal::Bitmap(chunk));
     }
     for slot in 0..8 {
-        put(bed.orphan_slot_at(slot), 16, &[], Seal::Orphan(slot));
+        put(bed.orphan_slot_at(slot), 32, &[], Seal::Orphan(slot));
     }
     let table: RawInode = bed.get(bed.system_at(0));
     let table = unpack(&table.root[0]);
@@ -211,8 +211,8 @@ fn seal(sim: &Sim, target: &Target) {
             (target.at + 8, crc32c(0, &bytes))
         }
         Seal::Orphan(slot) => {
-            let crc = crc32c(crc32c(seed, &bytes[..8]), &slot.to_le_bytes());
-            (target.at + 8, crc)
+            let crc = crc32c(crc32c(seed, &bytes[..8]), &bytes[12..]);
+            (target.at + 8, crc32c(crc, &slot.to_le_bytes()))
         }
         Seal::Bitmap(chunk) => {
             let sb: SuperBlock = read_struct(sim, BYTES - BLOCK).unwrap();

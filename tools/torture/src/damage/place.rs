@@ -143,7 +143,10 @@ const RECORD: &[Field] = fields!(Dirent: rec_len Number, name_len Number, file_t
     ino Ino, cookie Number);
 const XATTRS: &[Field] = fields!(XattrHeader: magic Number, owner Ino, block Block,
     generation Number, len Number);
-const ORPHAN: &[Field] = fields!(OrphanSlot: ino Ino, reserved Reserved);
+/// Bytes of a slot of the orphan file.
+const SLOT: usize = size_of::<OrphanSlot>();
+
+const ORPHAN: &[Field] = fields!(OrphanSlot: ino Ino, work Number, from Number, to Number);
 
 fn word(name: &'static str, at: usize, sort: Sort) -> Field {
     let len = 8;
@@ -254,9 +257,9 @@ fn fixed_places(cow: &Cow<'_>, media: &Media<'_>, put: &mut dyn FnMut(Place)) {
         if ino == ORPHAN_INO {
             let mut number = 0;
             for m in media.extents(&raw) {
-                for at in (m.block * BLOCK..(m.block + m.len) * BLOCK).step_by(16) {
-                    if number < 8 || media.get::<[u8; 16]>(at) != Some([0; 16]) {
-                        let place = Place::new(Kind::OrphanSlot, at, 16, 0);
+                for at in (m.block * BLOCK..(m.block + m.len) * BLOCK).step_by(SLOT) {
+                    if number < 8 || media.get::<[u8; SLOT]>(at) != Some([0; SLOT]) {
+                        let place = Place::new(Kind::OrphanSlot, at, SLOT, 0);
                         put(Place { number, ..place });
                     }
                     number += 1;

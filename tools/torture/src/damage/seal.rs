@@ -73,7 +73,8 @@ pub fn seal(draft: &mut Draft<'_, '_>, place: &Place) {
             put(crc(&whole[..used]), 0);
         }
         Kind::OrphanSlot => {
-            let sum = crc32c(crc32c(place.seed, &whole[..8]), &place.number.to_le_bytes());
+            let sum = crc32c(crc32c(place.seed, &whole[..8]), &whole[12..]);
+            let sum = crc32c(sum, &place.number.to_le_bytes());
             put(sum, 8);
         }
     }

@@ -57,6 +57,8 @@ pub enum Mistake {
     Fence(u64),
     /// Leaves out a fence, the one after `n` others, and reports [`Error::Media`].
     FailFence(u64),
+    /// Reports [`Error::Media`] for a read: the one after `n` others.
+    FailRead(u64),
 }
 
 /// What a line waits for.
@@ -248,6 +250,12 @@ impl Pmem for Sim {
         inner.stats.reads += 1;
         inner.stats.bytes_read += buf.len() as u64;
         inner.check_good(at, buf.len() as u64)?;
+        if inner.mistake_due(|m| match m {
+            Mistake::FailRead(n) => Some(n),
+            _ => None,
+        }) {
+            return Err(Error::Media { at });
+        }
         inner.content.read(at, buf);
         Ok(())
     }

@@ -359,16 +359,24 @@ impl Bed {
 
     pub fn orphan_slot_at(&self, slot: u64) -> u64 {
         let orphans: RawInode = self.get(self.system_at(1));
-        orphans.root[0].block() * BLOCK + slot * 16
+        orphans.root[0].block() * BLOCK + slot * size_of::<OrphanSlot>() as u64
     }
 
     pub fn orphan_slot(&self, slot: u64, ino: u64) {
-        let crc = crc32c(crc32c(seed(), &ino.to_le_bytes()), &slot.to_le_bytes());
-        let value = OrphanSlot {
+        self.orphan_work(slot, ino, 0, (0, 0));
+    }
+
+    /// Makes slot `slot` one that says that `work` is to be done to the blocks `keys` of `ino`.
+    pub fn orphan_work(&self, slot: u64, ino: u64, work: u32, keys: (u64, u64)) {
+        let mut value = OrphanSlot {
             ino: U64::new(ino),
-            crc: U32::new(crc),
-            reserved: U32::ZERO,
+            crc: U32::ZERO,
+            work: U32::new(work),
+            from: U64::new(keys.0),
+            to: U64::new(keys.1),
         };
+        let crc = crc32c(crc32c(seed(), &ino.to_le_bytes()), &value.as_bytes()[12..]);
+        value.crc = U32::new(crc32c(crc, &slot.to_le_bytes()));
         self.put(self.orphan_slot_at(slot), &value);
     }
 

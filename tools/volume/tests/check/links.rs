@@ -151,8 +151,26 @@ fn damaged_orphan_slots() {
     let at = bed.orphan_slot_at(9);
     bed.spoil(at, |slot: &mut OrphanSlot| slot.crc += 1);
     bed.expect(&[problem(Orphan, at, Kind::Checksum)]);
-    bed.put(at, &[0_u8; 16]);
-    bed.spoil(at, |slot: &mut OrphanSlot| slot.reserved += 1);
+    bed.put(at, &[0_u8; 32]);
+    bed.spoil(at, |slot: &mut OrphanSlot| slot.work += 1);
+    bed.expect(&[problem(Orphan, at, Kind::Checksum)]);
+}
+
+#[test]
+fn work_that_cannot_be_done() {
+    for (work, keys) in [
+        (3, (0, 1)),
+        (1, (7, 7)),
+        (2, (0, (1 << 52) + 1)),
+        (0, (0, 1)),
+    ] {
+        let bed = Bed::new();
+        let at = bed.orphan_slot_at(0);
+        bed.orphan_work(0, bed.ino("orphan"), work, keys);
+        bed.expect(&[problem(Orphan, at, Kind::Work { work })]);
+    }
+    let bed = Bed::new();
+    bed.orphan_work(0, bed.ino("orphan"), 1, (7, 1 << 52));
     bed.expect(&[]);
 }
 
@@ -175,7 +193,7 @@ fn slot_and_inode_that_do_not_agree() {
 
     // No links, and in no slot.
     let bed = Bed::new();
-    bed.put(bed.orphan_slot_at(0), &[0_u8; 16]);
+    bed.put(bed.orphan_slot_at(0), &[0_u8; 32]);
     bed.inode("orphan", |raw| raw.orphan = U32::ZERO);
     one(&bed, "orphan", Kind::Unreachable);
 }

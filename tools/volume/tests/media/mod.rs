@@ -12,7 +12,7 @@ use rdax_volume::env::crc32c;
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::error::Error;
 use rdax_volume::volume::format::{
-    RawInode, Time, BLOCK, CHUNK_BLOCKS, INODES_PER_CHUNK, INODE_BYTES, ROOT_INO,
+    RawInode, Time, BLOCK, CHUNK_BLOCKS, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNKS, ROOT_INO,
 };
 use rdax_volume::volume::mkfs;
 use rdax_volume::volume::pmem::Pmem;
@@ -105,21 +105,28 @@ pub fn try_used_blocks<P: Pmem>(vol: &Volume<P>) -> Result<Vec<bool>, String> {
     Ok(used)
 }
 
-/// The inodes in use in the first chunk of the table, by its header, which is verified, and their
-/// bytes.
+/// The inodes in use in the chunks of the table that mkfs has made, by their headers, which are
+/// verified, and their bytes.
 pub fn try_used_inodes<P: Pmem>(vol: &Volume<P>) -> Result<Vec<(u64, Vec<u8>)>, String> {
     let table = bytes(vol.pmem(), vol.geometry().system_block * BLOCK, INODE_BYTES);
-    let at = (u64_at(&table, 128 + 8) & ((1 << 40) - 1)) * BLOCK;
-    let header = bytes(vol.pmem(), at, 64);
-    let sum = crc32c(vol.geometry().seed, &header[4..]).to_le_bytes();
-    ensure(header[..4] == sum, "checksum of the inode chunk")?;
-    let used: Vec<u64> = (1..INODES_PER_CHUNK)
-        .filter(|i| (header[16 + (i / 8) as usize] >> (i % 8)) & 1 == 1)
-        .collect();
-    let free = (INODES_PER_CHUNK - 1 - used.len() as u64) as u16;
-    ensure(header[56..58] == free.to_le_bytes(), "free inodes")?;
-    let inode = |ino| (ino, bytes(vol.pmem(), at + ino * INODE_BYTES, INODE_BYTES));
-    Ok(used.into_iter().map(inode).collect())
+    let first = u64_at(&table, 128 + 8) & ((1 << 40) - 1);
+    let mut inodes = Vec::new();
+    for chunk in 0..INODE_CHUNKS {
+        let at = (first + chunk) * BLOCK;
+        let header = bytes(vol.pmem(), at, 64);
+        let sum = crc32c(vol.geometry().seed, &header[4..]).to_le_bytes();
+        ensure(header[..4] == sum, "checksum of an inode chunk")?;
+        let used: Vec<u64> = (1..INODES_PER_CHUNK)
+            .filter(|i| (header[16 + (i / 8) as usize] >> (i % 8)) & 1 == 1)
+            .collect();
+        let free = (INODES_PER_CHUNK - 1 - used.len() as u64) as u16;
+        ensure(header[32..34] == free.to_le_bytes(), "free inodes")?;
+        inodes.extend(used.into_iter().map(|slot| {
+            let inode = bytes(vol.pmem(), at + slot * INODE_BYTES, INODE_BYTES);
+            (chunk * INODES_PER_CHUNK + slot, inode)
+        }));
+    }
+    Ok(inodes)
 }
 
 /// [`try_used_blocks`] of a volume that must be sound.
