@@ -80,11 +80,8 @@ pub fn format<P: Pmem>(pmem: &P, options: &Options<'_>) -> Result<()> {
 /// The superblock of a volume of `blocks`, but for the number of free ones.
 fn plan(blocks: u64, options: &Options<'_>) -> Result<SuperBlock> {
     let chunks = blocks.div_ceil(CHUNK_BLOCKS);
-    let system_block = 1;
-    let lanes_block = system_block + 1;
-    let summary_block = lanes_block + u64::from(LANE_COUNT) * LANE_BYTES / BLOCK;
-    let bitmap_block = summary_block + (chunks * 8).div_ceil(BLOCK);
-    let data_block = bitmap_block + (chunks * (CHUNK_BLOCKS / 8)).div_ceil(BLOCK);
+    let [system_block, lanes_block, summary_block, bitmap_block, data_block] =
+        super_block::places(chunks, LANE_COUNT);
     Ok(SuperBlock {
         magic: MAGIC,
         crc: U32::ZERO,

@@ -2,9 +2,9 @@
 
 //! The superblock and its copy: which volume a device holds, and where on it everything lies.
 //!
-//! [`read`] trusts nothing: it returns a superblock only if every place it names lies inside the
-//! device and in its order, so that the rest of the volume may compute with a [`Geometry`] without
-//! further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the label).
+//! [`read`] trusts nothing: it returns a superblock only if every place it names is the one that
+//! follows from its numbers of blocks and lanes, so that the rest of the volume may compute with a
+//! [`Geometry`] without further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the label).
 //!
 //! Of two superblocks that differ, that one counts of which more can be found on the device
 //! ([`witnesses`]); if these are as many, the one of the greater generation, of the same generation
@@ -18,8 +18,8 @@ use zerocopy::IntoBytes;
 use super::alloc::bits;
 use super::error::{Error, Result, Structure};
 use super::format::{
-    SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, INODE_BYTES, LANE_BYTES, MAGIC, MAX_BYTES,
-    MIN_BYTES, ROOT_INO, RO_COMPAT_KNOWN, TABLE_INO, VERSION,
+    Summary, SuperBlock, BLOCK, CHUNK_BLOCKS, INCOMPAT_KNOWN, INODE_BYTES, LANE_BYTES, MAGIC,
+    MAX_BYTES, MIN_BYTES, ROOT_INO, RO_COMPAT_KNOWN, TABLE_INO, VERSION,
 };
 use super::inode::{self, Inode};
 use super::journal;
@@ -116,30 +116,37 @@ impl Geometry {
         }
     }
 
-    /// The parts follow each other, do not overlap and fit their contents.
+    /// The parts are where they must be in a volume of so many blocks and lanes.
     pub(super) fn is_sound(&self) -> bool {
-        // No sum below overflows: blocks is at most 2^40, the others are below it.
-        let ends_by = |start: u64, bytes: u64, limit: u64| {
-            start < limit && bytes <= (limit - start).saturating_mul(BLOCK)
-        };
+        let places = [
+            self.system_block,
+            self.lanes_block,
+            self.summary_block,
+            self.bitmap_block,
+            self.data_block,
+        ];
         (MIN_BYTES / BLOCK..=MAX_BYTES / BLOCK).contains(&self.blocks)
             && self.chunks == self.blocks.div_ceil(CHUNK_BLOCKS)
             && (1..=LANES_MAX).contains(&self.lane_count)
-            && self.system_block >= 1
-            && self.data_block < self.data_end()
-            && ends_by(self.system_block, BLOCK, self.lanes_block)
-            && ends_by(
-                self.lanes_block,
-                u64::from(self.lane_count) * LANE_BYTES,
-                self.summary_block,
-            )
-            && ends_by(self.summary_block, self.chunks * 8, self.bitmap_block)
-            && ends_by(
-                self.bitmap_block,
-                self.chunks * (CHUNK_BLOCKS / 8),
-                self.data_block,
-            )
+            && places == self::places(self.chunks, self.lane_count)
     }
+}
+
+/// Where the parts of a volume of so many chunks and lanes begin, in blocks: the system inodes, the
+/// lanes, the summaries, the bitmaps, the data. (Of the least volume the most lanes take the half.)
+pub(super) fn places(chunks: u64, lanes: u32) -> [u64; 5] {
+    let lens = [
+        1,
+        1,
+        u64::from(lanes) * LANE_BYTES / BLOCK,
+        (chunks * size_of::<Summary>() as u64).div_ceil(BLOCK),
+        (chunks * (CHUNK_BLOCKS / 8)).div_ceil(BLOCK),
+    ];
+    let mut end = 0;
+    lens.map(|len| {
+        end += len;
+        end
+    })
 }
 
 /// A superblock that passed every check.
@@ -276,13 +283,11 @@ fn witnesses<P: Pmem + ?Sized>(pmem: &P, geo: &Geometry) -> usize {
     found.iter().filter(|found| **found).count()
 }
 
-/// How much speaks for a superblock against one that says something else: what it names is there, the
-/// data begins right behind the bitmaps; it is newer; it has no features that are not known.
+/// How much speaks for a superblock against one that says something else: what it names is there; it
+/// is newer; it has no features that are not known.
 fn weight<P: Pmem + ?Sized>(pmem: &P, sb: &SuperBlock, geo: &Geometry) -> (usize, u64, bool) {
-    let bitmaps = (geo.chunks * (CHUNK_BLOCKS / 8)).div_ceil(BLOCK);
-    let in_order = usize::from(geo.data_block == geo.bitmap_block + bitmaps);
     let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
-    (witnesses(pmem, geo) + in_order, sb.generation.get(), plain)
+    (witnesses(pmem, geo), sb.generation.get(), plain)
 }
 
 /// Whether the first superblock, which this code must not use, says so only because it is damaged:

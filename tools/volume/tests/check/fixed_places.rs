@@ -196,14 +196,15 @@ fn volume_larger_than_its_device() {
 #[test]
 fn impossible_geometry() {
     type Change = fn(&mut format::SuperBlock);
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 9] = [
         (|sb| sb.blocks = U64::new(17), "number of blocks is not"),
         (|sb| sb.chunks += 1, "number of chunks"),
         (|sb| sb.lane_count = U32::ZERO, "lanes are not possible"),
         (|sb| sb.lane_bytes = U32::new(100), "lanes are not possible"),
         (|sb| sb.lanes_block = sb.system_block, "overlap"),
         (|sb| sb.bitmap_block = sb.summary_block, "overlap"),
-        (|sb| sb.data_block = U64::MAX_VALUE, "outside the volume"),
+        (|sb| sb.data_block += 1, "a gap between areas"),
+        (|sb| sb.data_block = U64::MAX_VALUE, "a gap between areas"),
         (|sb| sb.root_ino = U64::new(256), "root directory"),
     ];
     for (change, text) in cases {
