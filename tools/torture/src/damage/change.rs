@@ -30,13 +30,13 @@ pub struct Hits {
 }
 
 impl Hits {
-    /// What goes with the structure at `place`.
-    fn add(&mut self, place: &Place, sealed: bool, base: &Base) {
+    /// What goes with the structure at `place`, whose checksum is `right` afterwards.
+    fn add(&mut self, place: &Place, right: bool, base: &Base) {
         let ino = place.ino;
         match place.kind {
             Kind::SuperBlock => drop(self.supers.insert(place.at)),
             // Without its newest header, a lane has lost a transaction, if there was one.
-            Kind::LaneHeader | Kind::LaneBody => self.all |= sealed || base.logged > 0,
+            Kind::LaneHeader | Kind::LaneBody => self.all |= right || base.logged > 0,
             // They can be computed, or found by what they lead to.
             Kind::Summary | Kind::Bitmap | Kind::SystemInode => {}
             // What it marks free is looked at apart.
@@ -46,7 +46,8 @@ impl Hits {
                 self.inodes.insert(ino);
                 self.dirs.insert(ino);
             }
-            Kind::Record if !sealed => drop(self.names.insert((ino, place.name.clone()))),
+            Kind::Record if !right => drop(self.names.insert((ino, place.name.clone()))),
+            // One that is sound may be longer than it was: what lies behind it is free then.
             Kind::Record | Kind::LeafHeader => drop(self.dirs.insert(ino)),
         }
     }
@@ -133,7 +134,10 @@ impl Damager<'_, '_> {
         let before = draft.read(place.at, place.len);
         let mut hits = Hits::default();
         let sealed = self.rng.u8(0..4) > 0;
-        let what = match self.rng.u8(0..20) {
+        let how = self.rng.u8(0..20);
+        // As it was earlier, its checksum was right.
+        let right = sealed || matches!(how, 14..=15);
+        let what = match how {
             0..=8 => self.field(&mut draft, &place),
             9..=10 => self.swap(&mut draft, &place, sealed, &mut hits),
             11 => self.twin(&mut draft, &place),
@@ -146,7 +150,7 @@ impl Damager<'_, '_> {
         if sealed {
             seal(&mut draft, &place);
         }
-        hits.add(&place, sealed, self.base);
+        hits.add(&place, right, self.base);
         if place.kind == Kind::InodeChunk {
             self.marked_free(&place, &before, &draft, &mut hits);
         }
