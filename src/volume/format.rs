@@ -196,15 +196,14 @@ pub struct Summary {
 
 /// Bytes of an inode.
 pub const INODE_BYTES: u64 = 256;
-/// Slots in a chunk of the inode table (64 KiB). Slot 0 holds the [`InodeChunk`] header, so inode
-/// number `n` lies in slot `n % 256` of chunk `n / 256` and a multiple of 256 is never an inode.
-pub const INODES_PER_CHUNK: u64 = INODE_CHUNK_BLOCKS * BLOCK / INODE_BYTES;
+/// Slots in a chunk of the inode table, which is one block: so any free block makes room for inodes.
+/// Slot 0 holds the [`InodeChunk`] header, so inode number `n` lies in slot `n % 16` of chunk `n / 16`
+/// and a multiple of 16 is never an inode.
+pub const INODES_PER_CHUNK: u64 = BLOCK / INODE_BYTES;
 /// Words of a chunk's bitmap.
 pub const INODE_CHUNK_WORDS: usize = to_usize(INODES_PER_CHUNK.div_ceil(64));
 /// Chunks that mkfs makes, and by which the inode table grows where so many blocks lie in a row.
 pub const INODE_CHUNKS: u64 = 16;
-/// Blocks of a chunk of the inode table: one, so that any free block makes room for inodes.
-pub const INODE_CHUNK_BLOCKS: u64 = 1;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 1;
 /// System inode whose extents map the inode table. It lies in slot 0 of the system block; its

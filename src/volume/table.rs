@@ -23,8 +23,8 @@ use super::alloc::Want;
 use super::error::{Error, Result, Structure};
 use super::extent::{self, Mapping, KEY_END};
 use super::format::{
-    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNKS, INODE_CHUNK_BLOCKS,
-    INODE_CHUNK_MAGIC, INODE_CHUNK_WORDS,
+    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNKS, INODE_CHUNK_MAGIC,
+    INODE_CHUNK_WORDS,
 };
 use super::inode::{self, crc_of, Before, Inode, WHOLE};
 use super::journal::Tx;
@@ -37,8 +37,6 @@ use crate::env::{siphash24, Lock, NoMemory, Vec};
 
 /// Bytes of a header.
 const HEADER: u64 = size_of::<InodeChunk>() as u64;
-/// Bytes of a chunk.
-const CHUNK_BYTES: u64 = INODE_CHUNK_BLOCKS * BLOCK;
 /// Inodes that a chunk can hold.
 const CHUNK_INODES: u64 = INODES_PER_CHUNK - 1;
 /// Bits of a header's bitmap for which there is no slot, in its last word.
@@ -218,7 +216,7 @@ pub(super) fn apply<P: Pmem, S>(
 
 /// Inodes for which `free` blocks would hold slots.
 pub(super) fn slots_in(free: u64) -> u64 {
-    free / INODE_CHUNK_BLOCKS * CHUNK_INODES
+    free * CHUNK_INODES
 }
 
 impl Open {
@@ -347,17 +345,14 @@ fn generation(key: &[u8; 16], number: u64) -> u32 {
 
 /// Chunks of the table whose system inode is `table`.
 fn chunks(table: &Inode) -> u64 {
-    table.size() / CHUNK_BYTES
+    table.size() / BLOCK
 }
 
 /// Byte address of chunk `index`, which the table has.
 fn chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> {
-    let key = index * INODE_CHUNK_BLOCKS;
-    let found = extent::lookup(&vol.media(), None, table.raw(), table.at(), key)?;
+    let found = extent::lookup(&vol.media(), None, table.raw(), table.at(), index)?;
     match found.floor {
-        Some(m) if !m.unwritten && key + INODE_CHUNK_BLOCKS <= m.end() => {
-            Ok((m.block + (key - m.key)) * BLOCK)
-        }
+        Some(m) if !m.unwritten && index < m.end() => Ok((m.block + (index - m.key)) * BLOCK),
         _ => Err(corrupt(table.at())),
     }
 }
@@ -525,7 +520,7 @@ impl<P: Pmem> Volume<P> {
     ) -> Result<()> {
         let media = self.media();
         extent::insert(&mut tx, &media, &mut table.raw, table.at, new, true)?;
-        table.raw.size = U64::new(new.end() * CHUNK_BYTES);
+        table.raw.size = U64::new(new.end() * BLOCK);
         table.log_change(&mut tx, before)?;
         tx.commit()
     }
@@ -607,7 +602,7 @@ impl<P: Pmem> Volume<P> {
         let mut tx = self.begin()?;
         let left = extent::cut(&mut tx, &self.media(), &mut table.raw, table.at, (from, to))?;
         // The size is where the chunks end.
-        table.raw.size = U64::new(left.unwrap_or(from) * CHUNK_BYTES);
+        table.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
         table.log_change(&mut tx, before)?;
         tx.commit()?;
         Ok(left)

@@ -4,8 +4,8 @@
 
 use super::super::error::{Error, Result, Structure};
 use super::super::format::{
-    InodeChunk, RawInode, BLOCK, INLINE_MAX, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_BLOCKS,
-    INODE_CHUNK_MAGIC, LINK_MAX, MAX_FILE, ORPHAN_INO, ROOT_EXTENTS, SYMLINK_MAX, TABLE_INO,
+    InodeChunk, RawInode, BLOCK, INLINE_MAX, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_MAGIC,
+    LINK_MAX, MAX_FILE, ORPHAN_INO, ROOT_EXTENTS, SYMLINK_MAX, TABLE_INO,
 };
 use super::super::num::to_usize;
 use super::extent::{Tree, Walked};
@@ -14,8 +14,6 @@ use super::{Checker, Kind, Leaf, Slot, State, TableRun};
 use crate::env::Vec;
 use zerocopy::IntoBytes;
 
-/// Bytes of a chunk of the inode table.
-const TABLE_CHUNK: u64 = INODE_CHUNK_BLOCKS * BLOCK;
 const NSEC: u32 = 1_000_000_000;
 
 /// File types, as in the high four bits of a mode and as in `DT_*`.
@@ -96,8 +94,7 @@ impl Checker<'_> {
         }
         self.check_blocks(at, ino, &raw, &walked)?;
         let size = raw.size.get();
-        let unit = if ino == TABLE_INO { TABLE_CHUNK } else { BLOCK };
-        if walked.whole && (size != next * BLOCK || size % unit != 0) {
+        if walked.whole && size != next * BLOCK {
             self.problem(Structure::Inode, at, Some(ino), Kind::Size(size));
         }
         Ok(walked.whole)
@@ -108,7 +105,7 @@ impl Checker<'_> {
         let end = self.table.last().map_or(0, |run| run.file_block + run.len);
         // A table with wild extents may seem larger than the device; then what lies beyond is not
         // looked at, and the extents were reported.
-        let chunks = (end / INODE_CHUNK_BLOCKS).min(self.sb.blocks.get() / INODE_CHUNK_BLOCKS);
+        let chunks = end.min(self.sb.blocks.get());
         let count = usize::try_from(chunks * INODES_PER_CHUNK).map_err(|_| Error::NoMemory)?;
         self.slots = Vec::with_capacity(count)?;
         for _ in 0..count {
@@ -182,7 +179,7 @@ impl Checker<'_> {
             self.problem(Structure::InodeChunk, at, None, Kind::HeaderFree);
         }
         let no_slots = (INODES_PER_CHUNK..header.bitmap.len() as u64 * 64)
-            .any(|slot| header.bitmap[to_usize(slot / 64)].get() >> (slot % 64) & 1 == 0);
+            .any(|slot| (header.bitmap[to_usize(slot / 64)].get() >> (slot % 64)) & 1 == 0);
         if no_slots {
             self.problem(Structure::InodeChunk, at, None, Kind::FreePastEnd);
         }

@@ -10,8 +10,8 @@ use rdax_volume::volume::extent::{unpack, Mapping, KEY_END, MAX_DEPTH};
 use rdax_volume::volume::format::{
     record_seed, Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock,
     XattrHeader, XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES,
-    INODE_CHUNK_BLOCKS, INODE_CHUNK_MAGIC, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC,
-    ROOT_EXTENTS, TABLE_INO, XATTR_MAGIC, XATTR_RUNS_MAX,
+    INODE_CHUNK_MAGIC, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC, ROOT_EXTENTS, TABLE_INO,
+    XATTR_MAGIC, XATTR_RUNS_MAX,
 };
 use rdax_volume::volume::inode;
 use rdax_volume::volume::pmem::Pmem;
@@ -171,7 +171,7 @@ impl<'a> Media<'a> {
 
     /// Chunks of the inode table.
     pub fn chunks(&self) -> u64 {
-        self.table.last().map_or(0, Mapping::end) / INODE_CHUNK_BLOCKS
+        self.table.last().map_or(0, Mapping::end)
     }
 
     /// The header of a chunk of the inode table, if it is sound, and its byte address.

@@ -28,12 +28,23 @@ const SEVERAL: [&str; 5] = [
 /// Steps of which each is tried; of later ones it is every second, third and so on.
 const STRIDE: u64 = 40;
 
+/// What a tree does not have of an inode.
+#[derive(PartialEq, Eq)]
+struct Rest {
+    ino: u64,
+    /// Of a file, what holds its blocks.
+    maps: Vec<Map>,
+    /// Owners, attributes, generation.
+    numbers: [u32; 4],
+    /// Of access and birth.
+    times: [i64; 4],
+}
+
 /// All that can be seen of a volume.
 #[derive(PartialEq, Eq)]
 struct Seen {
     tree: Tree,
-    /// Of each file, what holds its blocks; of each inode, its attributes.
-    inodes: Vec<(u64, Vec<Map>, [u32; 4], [i64; 4])>,
+    inodes: Vec<Rest>,
     label: [u8; 32],
 }
 
@@ -59,7 +70,12 @@ fn look(vol: &V) -> (Seen, u64) {
         let numbers = [inode.uid(), inode.gid(), inode.attrs(), inode.generation()];
         let (atime, btime) = (inode.atime(), inode.btime());
         let times = [atime.sec, atime.nsec.into(), btime.sec, btime.nsec.into()];
-        inodes.push((*ino, maps, numbers, times));
+        inodes.push(Rest {
+            ino: *ino,
+            maps,
+            numbers,
+            times,
+        });
     }
     let stat = vol.statfs();
     let label = vol.label();

@@ -8,9 +8,8 @@ use rdax_volume::volume::check::{crc, Kind, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
 use rdax_volume::volume::format::{
-    Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODES_PER_CHUNK, INODE_CHUNK_BLOCKS,
-    INODE_CHUNK_MAGIC, INODE_CHUNK_WORDS, MAX_FILE, ORPHAN_INO, ROOT_ATTRS, ROOT_INO, ROOT_MODE,
-    TABLE_INO,
+    Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODES_PER_CHUNK, INODE_CHUNK_MAGIC,
+    INODE_CHUNK_WORDS, MAX_FILE, ORPHAN_INO, ROOT_ATTRS, ROOT_INO, ROOT_MODE, TABLE_INO,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -62,7 +61,7 @@ impl Repair<'_, '_> {
             let run = table
                 .iter()
                 .find(|m| (m.block..m.block + m.len).contains(&block));
-            let Some(index) = run.map(|m| (m.key + block - m.block) / INODE_CHUNK_BLOCKS) else {
+            let Some(index) = run.map(|m| m.key + block - m.block) else {
                 continue;
             };
             let (bitmap, kept) = match self.media.chunk(index) {

@@ -10,7 +10,7 @@ use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::extent::{joins, Mapping};
 use rdax_volume::volume::format::{
     Extent, OrphanSlot, RawInode, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES,
-    INODE_CHUNK_BLOCKS, INODE_CHUNK_WORDS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
+    INODE_CHUNK_WORDS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
 };
 use rdax_volume::volume::inode;
 use rdax_volume::volume::journal::{self, LaneState};
@@ -250,11 +250,10 @@ impl Repair<'_, '_> {
                 .iter()
                 .flat_map(|m| (m.key..m.end()).map(move |key| (key, m.block + (key - m.key))));
             let sound = sound.filter(|&(key, block)| match slot {
-                0 if key % INODE_CHUNK_BLOCKS != 0 => false,
                 0 => self
                     .media
                     .chunk_in(block * BLOCK)
-                    .is_some_and(|header| header.index.get() == key / INODE_CHUNK_BLOCKS),
+                    .is_some_and(|header| header.index.get() == key),
                 _ => self.is_orphan_block(key, block),
             });
             (sound.count(), whole)
@@ -284,19 +283,16 @@ impl Repair<'_, '_> {
     /// header that lie somewhere, then empty ones. Those in `lost` are not where the tree says.
     pub(super) fn rebuild_table(&mut self, lost: &BTreeSet<u64>) -> Result<bool> {
         let old = self.media.system_inode(0);
-        let said = old
-            .as_ref()
-            .map_or(0, |raw| raw.size.get() / BLOCK / INODE_CHUNK_BLOCKS);
+        let said = old.as_ref().map_or(0, |raw| raw.size.get() / BLOCK);
         let mapped: u64 = self.media.table.iter().map(|m| m.len).sum();
-        let most = said.max(mapped / INODE_CHUNK_BLOCKS);
+        let most = said.max(mapped);
         // Where the tree leads, and a header says so; where else a header says so; where the tree
         // leads, and there is none.
         let mut chunks: BTreeMap<u64, u64> = BTreeMap::new();
         let mut doubtful = Vec::new();
         for m in self.media.table.clone() {
-            let first = m.key.div_ceil(INODE_CHUNK_BLOCKS);
-            for index in first..m.end() / INODE_CHUNK_BLOCKS {
-                let block = m.block + index * INODE_CHUNK_BLOCKS - m.key;
+            for index in m.key..m.end() {
+                let block = m.block + index - m.key;
                 match self.media.chunk_in(block * BLOCK) {
                     // A sound header of another chunk says that the key is wrong.
                     Some(header) if header.index.get() == index => {
@@ -311,8 +307,8 @@ impl Repair<'_, '_> {
         }
         let strays = self.stray_chunks();
         for (index, block) in strays.into_iter().chain(doubtful) {
-            let overlaps = |taken: &u64| taken.abs_diff(block) < INODE_CHUNK_BLOCKS;
-            if !chunks.contains_key(&index) && !chunks.values().any(overlaps) {
+            let taken = chunks.values().any(|taken| *taken == block);
+            if !taken && !chunks.contains_key(&index) {
                 chunks.insert(index, block);
             }
         }
@@ -344,12 +340,7 @@ impl Repair<'_, '_> {
                     Err(e) => return Err(e),
                 },
             };
-            push(
-                &mut extents,
-                index * INODE_CHUNK_BLOCKS,
-                block,
-                INODE_CHUNK_BLOCKS,
-            );
+            push(&mut extents, index, block, 1);
         }
         self.put_system_inode(0, old, &extents)?;
         self.say(format!("inode table: rebuilt with {} chunks", count));
@@ -360,9 +351,10 @@ impl Repair<'_, '_> {
     /// to be a file's: their index and block. Where two places look like one chunk, that one comes
     /// first in which more inodes are sound.
     fn stray_chunks(&self) -> Vec<(u64, u64)> {
-        let whole = |block: &u64| self.media.geo.is_data(*block, INODE_CHUNK_BLOCKS);
-        let used = self.media.used_blocks().filter(whole);
-        let mut found: Vec<(u64, u64)> = used
+        let mut found: Vec<(u64, u64)> = self
+            .media
+            .used_blocks()
+            .filter(|&block| self.media.geo.is_data(block, 1))
             .filter_map(|block| {
                 let header = self.media.chunk_in(block * BLOCK)?;
                 Some((header.index.get(), block))
@@ -396,13 +388,7 @@ impl Repair<'_, '_> {
     /// A new chunk of the inode table, without an inode.
     fn empty_chunk(&mut self, index: u64) -> Result<u64> {
         let geo = self.media.geo;
-        // In a row, so runs that are too short are left, and freed in the end.
-        let run = loop {
-            let run = self.take(INODE_CHUNK_BLOCKS)?;
-            if run.len == INODE_CHUNK_BLOCKS {
-                break run;
-            }
-        };
+        let run = self.take(1)?;
         self.media
             .pmem
             .zero_nt(run.block * BLOCK, run.len * BLOCK)?;

@@ -317,14 +317,10 @@ impl Damager<'_, '_> {
         format!("{} at {at} as in that at {:#x}", field.name, other.at)
     }
 
-    /// The block of the structure (of a chunk of inodes, all its blocks) is also somewhere else:
-    /// in a file, in another structure's place, in a free block.
+    /// The block of the structure is also somewhere else: in a file, in another structure's place, in a
+    /// free block.
     fn duplicate(&mut self, draft: &mut Draft<'_, '_>, place: &Place, hits: &mut Hits) -> String {
-        let blocks = match place.kind {
-            Kind::InodeChunk if self.rng.bool() => INODE_CHUNK_BLOCKS,
-            _ => 1,
-        };
-        let last = self.base.bytes.len() as u64 / BLOCK - blocks;
+        let last = self.base.bytes.len() as u64 / BLOCK - 1;
         let to = match self.rng.u8(0..3) {
             0 => self.place().at / BLOCK,
             1 => {
@@ -334,9 +330,9 @@ impl Damager<'_, '_> {
             _ => self.rng.u64(0..last),
         };
         let (from, to) = ((place.at / BLOCK).min(last), to.min(last));
-        let bytes = draft.read(from * BLOCK, (blocks * BLOCK) as usize);
+        let bytes = draft.read(from * BLOCK, BLOCK as usize);
         draft.store(to * BLOCK, &bytes);
-        let gone = to * BLOCK..(to + blocks) * BLOCK;
+        let gone = to * BLOCK..(to + 1) * BLOCK;
         for lost in self.base.places.iter().filter(|p| {
             // A node and attributes begin their block, all else is smaller than its block.
             gone.contains(&p.at)
@@ -348,21 +344,9 @@ impl Damager<'_, '_> {
                 hits.inodes.extend(first..first + INODES_PER_CHUNK);
             }
         }
-        for block in to..to + blocks {
-            // Also an inode that a transaction to be completed makes is no place of the volume yet.
-            let chunk = |p: &&Place| {
-                p.kind == Kind::InodeChunk
-                    && (p.at / BLOCK..p.at / BLOCK + INODE_CHUNK_BLOCKS).contains(&block)
-            };
-            if let Some(chunk) = self.base.places.iter().find(chunk) {
-                let slot = (block * BLOCK - chunk.at) / INODE_BYTES;
-                let first = chunk.number * INODES_PER_CHUNK + slot;
-                hits.inodes.extend(first..first + BLOCK / INODE_BYTES);
-            }
-            hits.inodes.extend(self.base.owner(block));
-            hits.dirs.extend(self.base.owner(block));
-        }
-        format!("{blocks} blocks copied to block {to}")
+        hits.inodes.extend(self.base.owner(to));
+        hits.dirs.extend(self.base.owner(to));
+        format!("its block copied to block {to}")
     }
 
     /// It is as it was at an earlier time, or its block is.
