@@ -267,13 +267,16 @@ fn agree(first: &SuperBlock, copy: &SuperBlock) -> bool {
     same.as_bytes() == first.as_bytes()
 }
 
+/// How many things [`witnesses`] looks for.
+const WITNESSES: usize = 3;
+
 /// How many of the things that a superblock names are where it says, under the checksums of its
 /// volume: a system inode, a journal lane, the bitmap of the first chunk.
 #[inline(never)]
 fn witnesses<P: Pmem + ?Sized>(pmem: &P, geo: &Geometry) -> usize {
     let pmem = &pmem;
     let system = [geo.system_inode_at(0), geo.system_copy_at(0)];
-    let found = [
+    let found: [bool; WITNESSES] = [
         system
             .iter()
             .any(|at| inode::read(pmem, geo.seed, *at, TABLE_INO, &mut Inode::blank()).is_ok()),
@@ -291,10 +294,16 @@ fn weight<P: Pmem + ?Sized>(pmem: &P, sb: &SuperBlock, geo: &Geometry) -> (usize
 }
 
 /// Whether the first superblock, which this code must not use, says so only because it is damaged:
-/// the copy of it is not older.
-fn is_refused_wrongly<P: Pmem + ?Sized>(pmem: &P, copy: &SuperBlock) -> Result<bool> {
+/// the copy of it is not older, and of the same volume, or no other volume has stored over what the copy
+/// names.
+fn is_refused_wrongly<P: Pmem + ?Sized>(
+    pmem: &P,
+    copy: &SuperBlock,
+    geo: &Geometry,
+) -> Result<bool> {
     let first: SuperBlock = read_struct(pmem, 0)?;
-    Ok(first.uuid == copy.uuid && first.generation.get() <= copy.generation.get())
+    let same = first.uuid == copy.uuid || witnesses(pmem, geo) == WITNESSES;
+    Ok(same && first.generation.get() <= copy.generation.get())
 }
 
 /// Reads the superblock of a device: of the first and its copy the one that counts. The copy is
@@ -341,7 +350,7 @@ pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
         (Err(why), Ok((copy, geo))) => match why {
             Error::NotRdax | Error::Corrupt { .. } | Error::Media { .. } => (copy, geo, Some(why)),
             Error::Version { .. } | Error::Unsupported { .. } | Error::TooSmall { .. }
-                if is_refused_wrongly(pmem, &copy)? =>
+                if is_refused_wrongly(pmem, &copy, &geo)? =>
             {
                 (copy, geo, Some(damaged))
             }

@@ -93,6 +93,14 @@ pub fn super_block(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<S
     super_block::super_blocks(pmem, report)
 }
 
+/// How many of the three things that `sb` names and that are looked for, a system inode, a lane and the
+/// bitmap of the first chunk, are where it says, whatever its own checksum is.
+pub fn super_block_bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
+    super_block::bearing(pmem, sb)
+}
+
+pub use super_block::WITNESSES;
+
 /// What is known of a slot of the inode table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {

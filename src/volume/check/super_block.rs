@@ -85,8 +85,11 @@ fn look(pmem: &dyn Pmem, at: u64) -> Result<Found> {
     Ok(Found::Sound(sb))
 }
 
-/// How many of the things that a superblock names are where it says: the inode of the inode table, a
-/// journal lane, the bitmap of the first chunk.
+/// All that a superblock names and that is looked for: how many [`witnesses`] there are.
+pub const WITNESSES: u32 = 3;
+
+/// How many of the things that a superblock, whose geometry is possible, names are where it says: the
+/// inode of the inode table, a journal lane, the bitmap of the first chunk.
 fn witnesses(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     let seed = seed(sb);
     let mut count = 0;
@@ -164,6 +167,19 @@ fn borne_out(
     Err(Error::Corrupt { what, at: 0 })
 }
 
+/// How many [`witnesses`] `sb` has, whatever its checksum is; none if it is not one of this format.
+pub(super) fn bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
+    let is_one = sb.magic == MAGIC
+        && sb.version.get() == VERSION
+        && sb.incompat.get() & !INCOMPAT_KNOWN == 0
+        && geometry(sb).is_ok()
+        && sb.blocks.get() * BLOCK <= pmem.len();
+    match is_one {
+        true => witnesses(pmem, sb),
+        false => Ok(0),
+    }
+}
+
 /// Finds the superblock to go by. Of two that differ, that one of which more can be found on the
 /// device; if these are as many, the one of the greater generation, then the one without features that
 /// are not known, and else the first.
@@ -231,7 +247,9 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
         }
         (Found::Refused(first, why), Found::Sound(copy)) => {
             let newer = first.generation.get() > copy.generation.get();
-            if first.uuid != copy.uuid || newer {
+            // Another volume, made since, would have stored over some of them.
+            let other = first.uuid != copy.uuid && witnesses(pmem, &copy)? < WITNESSES;
+            if other || newer {
                 return Err(why);
             }
             problem(0, REFUSED);

@@ -45,7 +45,8 @@ fn store_super_block(pmem: &dyn Pmem, at: u64, sb: &SuperBlock) -> Result<()> {
 
 /// Writes the superblock that counts over the other one where that is damaged or differs. Where both
 /// are damaged, and the lines that one has lost the other still has, one is put together: its
-/// checksum says that it is right.
+/// checksum says that it is right, and something that it names is there. Else one whose checksum is wrong
+/// serves, if all that it names is there: what is wrong is of no weight.
 ///
 /// Fails as [`check::super_block`] does; with [`Error::Corrupt`] if neither can be trusted.
 pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Result<()> {
@@ -87,13 +88,14 @@ pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Resul
 }
 
 /// A superblock of lines of the first and of the copy, if some choice of them is sound in one of the
-/// two places.
+/// two places; or one of the two, if all bears it out but its checksum.
 fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
     const LINES: usize = size_of::<SuperBlock>() / LINE as usize;
     let (mut first, mut copy) = (SuperBlock::new_zeroed(), SuperBlock::new_zeroed());
     pmem.read(0, first.as_mut_bytes()).ok()?;
     pmem.read(copy_at, copy.as_mut_bytes()).ok()?;
-    (0..1_u32 << LINES).find_map(|choice| {
+    let named = |sb: &SuperBlock| check::super_block_bearing(pmem, sb).unwrap_or(0);
+    let mut choices = (0..1_u32 << LINES).filter_map(|choice| {
         let mut bytes = first.as_bytes().to_vec();
         for line in (0..LINES).filter(|line| (choice >> line) & 1 == 1) {
             let range = line * LINE as usize..(line + 1) * LINE as usize;
@@ -109,6 +111,10 @@ fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
                 && super_block::copy_at(sb.blocks.get().checked_mul(BLOCK)?) == copy_at;
             holds.then_some(sb)
         })
+    });
+    choices.find(|sb| named(sb) > 0).or_else(|| {
+        let mut both = [first.clone(), copy.clone()].into_iter();
+        both.find(|sb| named(sb) == check::WITNESSES)
     })
 }
 

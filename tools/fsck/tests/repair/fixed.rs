@@ -74,6 +74,17 @@ fn both_super_blocks_in_different_lines() {
     assert!(said.contains("what is left of both"), "{said}");
 }
 
+/// The copy is sound, but of a volume that is not there; of the first only the checksum is wrong.
+#[test]
+fn a_super_block_that_all_bears_out_but_its_checksum() {
+    let said = mended(&[], true, |bed| {
+        bed.spoil(0, |sb: &mut SuperBlock| sb.free_blocks.set(0));
+        bed.one_super_block(COPY, |sb| sb.hash_key[3] ^= 1);
+        (Super, 0)
+    });
+    assert!(said.contains("what is left of both"), "{said}");
+}
+
 #[test]
 fn system_inodes_restored_from_their_copies() {
     for slot in 0..2 {

@@ -106,9 +106,11 @@ fn the_newer_superblock_counts() {
 #[test]
 fn a_superblock_that_is_refused_for_damage() {
     type Change = fn(&mut format::SuperBlock);
-    let cases: [Change; 3] = [
+    let cases: [Change; 4] = [
         |sb| sb.version += 1,
         |sb| sb.incompat = U64::new(4),
+        // Of another volume, though all that the copy names is there.
+        |sb| (sb.version, sb.uuid[3]) = (sb.version + 1, sb.uuid[3] ^ 1),
         |sb| (sb.blocks, sb.chunks) = (sb.blocks + 512, sb.chunks + 1),
     ];
     for change in cases {
@@ -136,6 +138,21 @@ fn a_superblock_that_is_refused_for_damage() {
         });
         failure(&bed);
     }
+}
+
+/// Another volume, of a version that is not known, has stored over something that the copy names.
+#[test]
+fn a_superblock_of_another_volume_is_refused() {
+    let bed = Bed::new();
+    bed.one_super_block(0, |sb| {
+        sb.version += 1;
+        sb.uuid[3] ^= 1;
+    });
+    bed.put(bed.summary_at(0), &[0_u8; 8]);
+    let (error, _) = failure(&bed);
+    assert!(matches!(error, Error::Version { .. }), "{error}");
+    let mounted = rdax_volume::volume::Volume::mount(&bed.ram, Default::default());
+    assert!(matches!(mounted.err(), Some(Error::Version { .. })));
 }
 
 #[test]
