@@ -56,26 +56,8 @@ struct Args {
     memory_error: Option<PathBuf>,
 }
 
-/// What the kernel says when something is wrong.
-const REPORTS: [&str; 16] = [
-    "WARNING: ",
-    "BUG: ",
-    "Oops: ",
-    "KASAN: ",
-    "UBSAN: ",
-    "general protection fault",
-    "refcount_t: ",
-    "panicked at",
-    // Not "corruption": a process that is killed for the memory error it met is meant to be.
-    "list_add corruption",
-    "list_del corruption",
-    "BUG kmalloc",
-    "cannot create duplicate",
-    "Busy inodes",
-    "blocked for more than",
-    "possible circular",
-    "sleeping function called",
-];
+/// What the kernel says when something is wrong: a string a line.
+const REPORTS: &str = include_str!("../../../qemu/reports");
 
 const MARK: &str = "rdax-races: round";
 
@@ -86,7 +68,7 @@ fn report() -> Result<Option<String>> {
     let since = log.rfind(MARK).map_or("", |at| &log[at..]);
     let report = since
         .lines()
-        .find(|line| REPORTS.iter().any(|report| line.contains(report)));
+        .find(|line| REPORTS.lines().any(|report| line.contains(report)));
     Ok(report.map(str::to_owned))
 }
 

@@ -30,15 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// some hundred, and why is not known; another one is saved then.
 const TRIAL: Duration = Duration::from_secs(60);
 const TRIALS: usize = 3;
-/// What the kernel says when something is wrong.
-const REPORTS: [&str; 6] = [
-    "WARNING: ",
-    "BUG: ",
-    "Oops: ",
-    "Kernel panic",
-    "general protection fault",
-    "panicked at",
-];
+/// What the kernel says when something is wrong: a string a line.
+const REPORTS: &str = include_str!("../../../../qemu/reports");
 
 /// A file system that can be explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -260,7 +253,7 @@ impl Machine {
         };
         let said = |name: &str| fs::read_to_string(file(name)).unwrap_or_default();
         let log = said("kernel.log");
-        let is_report = |line: &&str| REPORTS.iter().any(|report| line.contains(report));
+        let is_report = |line: &&str| REPORTS.lines().any(|report| line.contains(report));
         if let Some(line) = log.lines().find(is_report) {
             bail!("the kernel reported: {line}");
         }
