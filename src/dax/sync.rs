@@ -166,13 +166,10 @@ fn write_back_chunk(
         let protected = cold.write_protected();
         state.heat.synced(protected.pages());
         if how.flush {
-            forget_dirty(info, &state, protected.pages());
             let taken = tracker.take(sync, chunk, protected);
+            forget_dirty(info, chunk, &state, taken.pages(), how.hot);
             if !early && !mutated!("sync-write-back") {
                 start_write_back(&state, taken.pages());
-            }
-            if how.hot == Hot::Keep {
-                tag_pinned(info, chunk, &state, taken.pages());
             }
             pages += taken.written_back();
         } else {
@@ -295,36 +292,29 @@ fn flush_zapped(info: &InodeInfo, chunk: &Chunk, state: &State) {
     }
 }
 
-/// Takes PG_dirty from `pages`, which are going to be clean: who ends a pin of a page that has it
-/// does not tell the file system. KVM sets it, for a page that it has mapped, and so not after the
-/// page was write-protected.
-fn forget_dirty(info: &InodeInfo, state: &State, pages: &PageSet) {
+/// Takes PG_dirty from `pages`, which were taken and are not yet written back: who ends a pin of a page
+/// that has it does not tell the file system. KVM sets it, for a page that it has mapped, and so not
+/// after the page was write-protected.
+///
+/// Those that are pinned are tagged again, unless all are to be clean: DMA may reach them as long as that
+/// lasts. Its end tags as well, but who waits for an asynchronous read may be told of its end before the
+/// kernel dirties the page (`blkdev_bio_end_io_async()`), and call fsync in between. What is not pinned
+/// now is all there, and is about to be written back.
+fn forget_dirty(info: &InodeInfo, chunk: &Chunk, state: &State, pages: &PageSet, hot: Hot) {
     let pmem = info.sb().volume.pmem();
-    if state.is_huge() {
-        return Page::of_block(pmem, state.block(0)).clear_dirty();
-    }
-    let mut next = pages.next(0);
-    while let Some(page) = next {
-        Page::of_block(pmem, state.block(page)).clear_dirty();
-        next = pages.next(page + 1);
-    }
-}
-
-/// Tags those of `pages`, which were taken, that are pinned: DMA may reach them as long as that lasts.
-/// Its end tags as well, but who waits for an asynchronous read may be told of its end before the
-/// kernel dirties the page (`blkdev_bio_end_io_async()`), and call fsync in between.
-fn tag_pinned(info: &InodeInfo, chunk: &Chunk, state: &State, pages: &PageSet) {
-    let pmem = info.sb().volume.pmem();
-    // All pages of a huge folio have one count.
-    let huge = state
-        .is_huge()
-        .then(|| Page::of_block(pmem, state.block(0)));
-    if huge.is_some_and(|folio| !folio.is_held()) {
+    let is_pinned = |page| {
+        let page = Page::of_block(pmem, state.block(page));
+        page.clear_dirty();
+        hot == Hot::Keep && page.is_held()
+    };
+    // All pages of a huge folio have one flag and one count.
+    let huge = state.is_huge();
+    if huge && !is_pinned(0) {
         return;
     }
     let mut next = pages.next(0);
     while let Some(page) = next {
-        if huge.is_some() || Page::of_block(pmem, state.block(page)).is_held() {
+        if huge || is_pinned(page) {
             tag(info, chunk, Some(page));
         }
         next = pages.next(page + 1);
