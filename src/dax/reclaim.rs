@@ -89,14 +89,20 @@ impl Object for Chunk {
                 next = (*chunk.as_ref().next.get()).take();
                 (chunk.as_ref(), chunk.as_ref().tracker.as_ref())
             };
-            // SAFETY: it is in no list. What is given up, nobody has a reference to, by the locks that
-            // are held.
-            unsafe {
-                if give_up(InodeInfo::of(tracker), this) {
-                    tracker.free_chunk(chunk);
-                    freed += 1;
-                } else {
-                    Chunk::list().add(chunk);
+            {
+                let info = InodeInfo::of(tracker);
+                // Until it is out of the tree: or a fault finds it there, and maps a page.
+                let faults_out = FaultsOut::try_new(info);
+                let given_up = faults_out.as_ref().is_some_and(|out| give_up(out, this));
+                // SAFETY: it is in no list. What is given up, nobody has a reference to, by the locks
+                // that are held.
+                unsafe {
+                    if given_up {
+                        tracker.free_chunk(chunk);
+                        freed += 1;
+                    } else {
+                        Chunk::list().add(chunk);
+                    }
                 }
             }
             leave(tracker);
@@ -117,12 +123,10 @@ fn leave(tracker: &Tracker) {
     }
 }
 
-/// Takes all pages of `chunk` from the file, and writes back what is dirty; false if that cannot be
-/// now. Nobody else has a reference to a chunk, but for faults.
-fn give_up(info: &InodeInfo, chunk: &Chunk) -> bool {
-    let Some(_faults_out) = FaultsOut::try_new(info) else {
-        return false;
-    };
+/// Takes all pages of `chunk` from the file, of which faults are kept out, and writes back what is dirty;
+/// false if that cannot be now. Nobody else has a reference to a chunk.
+fn give_up(faults_out: &FaultsOut<'_>, chunk: &Chunk) -> bool {
+    let info = faults_out.info();
     let sb = info.sb();
     // With the device, its struct pages go.
     let Some(_access) = sb.volume.pmem().access() else {

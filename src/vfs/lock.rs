@@ -114,6 +114,11 @@ impl<'a> FaultsOut<'a> {
         taken.then(|| FaultsOut(info))
     }
 
+    /// The inode whose mapping is locked.
+    pub fn info(&self) -> &'a InodeInfo {
+        self.0
+    }
+
     fn acquire(&self) {
         // SAFETY: the mapping is the inode's, which is alive; `release` matches.
         unsafe { bindings::rdax_filemap_invalidate_lock(self.0.mapping()) };
@@ -142,7 +147,7 @@ impl<'a> InvalidateLock<'a> {
 
     /// The inode whose mapping is locked.
     pub fn info(&self) -> &'a InodeInfo {
-        self.0 .0
+        self.0.info()
     }
 
     /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock
