@@ -11,7 +11,7 @@
 
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-use super::page_set::PAGES;
+use crate::track::page_set::PAGES;
 
 /// What the last store to a hole of a file was given.
 pub struct FillAhead {

@@ -19,10 +19,10 @@ use kernel::sync::lock::spinlock::SpinLockBackend;
 use kernel::sync::lock::Guard;
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
-use super::dirty_list::{self, Environment, Links, List};
 use super::sync::{self, Hot};
 use super::tracker::Tracker;
 use crate::mutate::mutated;
+use crate::track::dirty_list::{self, Environment, Links, List};
 use crate::vfs::inode::{InodeInfo, InodeRef};
 use crate::vfs::super_block::SbInfo;
 

@@ -14,12 +14,12 @@ use kernel::sync::rcu;
 
 use super::layout::{self, unmap};
 use super::page::Page;
-use super::page_set::PageSet;
 use super::pins;
-use super::place::split;
 use super::sync::{self, Hot};
 use crate::bindings;
 use crate::pmem::User;
+use crate::track::page_set::PageSet;
+use crate::track::place::split;
 use crate::vfs::inode::{InodeInfo, InodeRef};
 use crate::vfs::lock::FaultsOut;
 use crate::vfs::super_block::SbInfo;

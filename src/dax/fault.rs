@@ -28,14 +28,15 @@ use kernel::prelude::*;
 use super::layout::{split_huge, unmap, unmap_zeroes};
 use super::owner::own;
 use super::page::Page;
-use super::page_set::{PageSet, PAGES};
-use super::place::split;
-use super::sync::sample;
+use super::tag;
 use super::tracker::{table, Chunk, State, Table};
-use super::{tag, Entry};
 use crate::bindings;
 use crate::env::nofs;
 use crate::mutate::mutated;
+use crate::track::chunk::Entry;
+use crate::track::page_set::{PageSet, PAGES};
+use crate::track::place::split;
+use crate::track::sync::sample;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::vm::{Fault, FaultResult};
 use crate::volume::alloc::Run;
@@ -292,7 +293,7 @@ fn map_huge(fault: &Fault<'_>, write: bool) -> Result<FaultResult> {
             fault.update_time()?;
             // Another mapping may have been stored to already.
             if !state.density.has_begun() {
-                let sample = sample(info, chunk, &state);
+                let sample = sample(pmem.fingerprints(), chunk.place().index(), &state);
                 state.density.begin(sample);
             }
             state.unsettle(None);

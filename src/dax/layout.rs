@@ -10,17 +10,17 @@
 use kernel::bindings::address_space;
 use kernel::prelude::*;
 
-use super::chunk::Run;
-use super::left::Pinned;
 use super::owner::disown;
 use super::page::Page;
-use super::page_set::{PageSet, PAGES};
 use super::pins;
-use super::place::split;
 use super::sync::{self, Hot};
 use super::tracker::{Chunk, State};
 use crate::bindings;
 use crate::env::Vec;
+use crate::track::chunk::Run;
+use crate::track::left::Pinned;
+use crate::track::page_set::{PageSet, PAGES};
+use crate::track::place::split;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::InvalidateLock;
 

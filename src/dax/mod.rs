@@ -11,8 +11,8 @@
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
 //! what the file has.
 //!
-//! * [`chunk`], [`heat`], [`page_set`] and [`dirty_list`] are pure: state machines, which are
-//!   model-checked on the host.
+//! * What a page can be, and what a sync does to a chunk, is in [`track`](crate::track): pure code,
+//!   which is model-checked on the host.
 //! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
 //! * [`fault`], [`sync`], [`layout`], [`pins`], [`reclaim`] and [`failure`] are the edge to the memory
 //!   manager.
@@ -21,25 +21,17 @@
 //! page, the lock order, and each race with what closes it.
 
 mod ahead;
-pub mod chunk;
-mod density;
 mod dirty;
-mod dirty_list;
 mod failure;
 pub mod fault;
-mod heat;
 mod layout;
-mod left;
 mod owner;
 pub mod page;
-mod page_set;
 pub mod pins;
-mod place;
 mod reclaim;
 mod sync;
 mod tracker;
 
-pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
 pub use failure::{end_stores, unmap_all};
 pub use layout::{break_layout, evict, hole_filled};
@@ -48,12 +40,13 @@ pub use sync::sync_range;
 pub use tracker::{Chunk, Tracker};
 
 use crate::mutate::mutated;
+use crate::track::place::split;
 use crate::vfs::inode::InodeInfo;
 
 /// Page `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is
 /// being zapped, or by a pin that ends. Returns whether one was clean. Does not sleep; a page table lock may be held.
 pub fn dirty_page(info: &InodeInfo, page: u64, huge: bool) -> bool {
-    let (index, page) = place::split(page);
+    let (index, page) = split(page);
     let Some(chunk) = info.tracker.chunk(index) else {
         // Only pages that belong to the file get here, and a fault made them so.
         return false;

@@ -19,9 +19,9 @@ use kernel::bindings::{
 use kernel::error::to_result;
 use kernel::prelude::*;
 
-use super::page_set::PAGES;
 use crate::bindings;
 use crate::pmem::DirectMap;
+use crate::track::page_set::PAGES;
 
 /// The page of a block.
 ///

@@ -25,15 +25,15 @@ use kernel::sync::{new_mutex, Mutex};
 use kernel::time::msecs_to_jiffies;
 use kernel::types::Opaque;
 
-use super::left::{LeftBehind, Pinned};
 use super::owner::own;
 use super::page::Page;
-use super::page_set::PAGES;
-use super::place::split;
 use super::tag;
 use super::tracker::table_for;
 use crate::bindings;
 use crate::env::{nofs, Vec};
+use crate::track::left::{LeftBehind, Pinned};
+use crate::track::page_set::PAGES;
+use crate::track::place::split;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::{InternalWrite, MountLock};
 use crate::vfs::super_block::SbInfo;

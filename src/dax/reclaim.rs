@@ -15,9 +15,9 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
 use super::layout::{find_pinned, forget, unmap};
-use super::page_set::PageSet;
 use super::sync::{self, Hot};
 use super::tracker::{Chunk, Tracker};
+use crate::track::page_set::PageSet;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::FaultsOut;
 use crate::vfs::lru::{List, Object, Place, Verdict};

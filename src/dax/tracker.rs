@@ -35,14 +35,14 @@ use kernel::sync::{new_mutex, new_spinlock, CondVar, LockedBy, Mutex, SpinLock};
 use kernel::types::Opaque;
 
 use super::ahead::FillAhead;
-use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
 use super::owner::Ownership;
-use super::page_set::{PageSet, PAGES};
-use super::place::{split, Place};
 use super::reclaim;
 use crate::bindings;
 use crate::mutate::mutated;
+use crate::track::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
+use crate::track::page_set::{PageSet, PAGES};
+use crate::track::place::{split, Place};
 use crate::vfs::lru::{self, Links, List};
 
 /// The table of blocks of a chunk that does not lie in one piece.

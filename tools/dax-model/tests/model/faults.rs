@@ -2,8 +2,8 @@
 
 //! Page faults, as in `src/dax/fault.rs`.
 
-use dax_model::chunk::Entry;
-use dax_model::page_set::{PageSet, PAGES};
+use dax_model::track::chunk::Entry;
+use dax_model::track::page_set::{PageSet, PAGES};
 
 use crate::machine::{Chunk, Machine, LAST};
 use crate::memory::{Pmd, Pte, NR};

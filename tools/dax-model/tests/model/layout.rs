@@ -3,7 +3,7 @@
 //! Pages that leave the file, folios that are taken apart, holes that are filled: as in
 //! `src/dax/layout.rs`.
 
-use dax_model::page_set::PageSet;
+use dax_model::track::page_set::PageSet;
 use shuttle::sync::atomic::Ordering::SeqCst;
 
 use crate::machine::{Chunk, Machine, LAST};

@@ -3,8 +3,8 @@
 //! The machine: one file of up to 2 MiB, as the module and the memory manager keep it, and what
 //! user space and the memory manager do with it.
 
-use dax_model::chunk::{State, Tags, Window};
-use dax_model::page_set::{PageSet, PAGES};
+use dax_model::track::chunk::{State, Tags, Window};
+use dax_model::track::page_set::{PageSet, PAGES};
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use shuttle::thread;

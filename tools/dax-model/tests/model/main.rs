@@ -4,8 +4,9 @@
 //!
 //! The module's own state machine (`chunk.rs`) runs in a small machine: a file of a few pages or of
 //! 2 MiB, two mappings with page tables, a cache and a media per block. Threads store through the
-//! mappings, fault, sync, zap, finish DMA, truncate. What they do follows `src/dax/fault.rs`,
-//! `sync.rs` and `layout.rs` step by step; a [`Mistake`] bends one step.
+//! mappings, fault, sync, zap, finish DMA, truncate. What a sync does to a chunk is the module's own
+//! code (`src/track/sync.rs`), on this machine; what else they do follows `src/dax/fault.rs` and
+//! `layout.rs` step by step. A [`Mistake`] bends one step.
 //!
 //! What must hold, in every interleaving:
 //!
@@ -20,6 +21,8 @@
 //! Each mistake must break one of them, or the model would be blind to it.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use dax_model::mutate::make_mistake;
 
 mod faults;
 mod huge_scenes;
@@ -61,7 +64,7 @@ const SCENES: [Scene; 15] = [
 /// Which scene finds each mistake.
 const MISTAKES: [(Mistake, Scene); 35] = [
     (Mistake::FlushBeforeProtect, stores_and_syncs),
-    (Mistake::TakeBeforeProtect, stores_and_syncs),
+    (Mistake::TakeUnprotected, stores_and_syncs),
     (Mistake::TagAfterInsert, stores_and_syncs),
     (Mistake::InsertAfterUnlock, stores_and_syncs),
     (Mistake::NoWindow, stores_and_syncs),
@@ -98,6 +101,8 @@ const MISTAKES: [(Mistake, Scene); 35] = [
 ];
 
 fn explore(scene: Scene, mistake: Mistake, rounds: usize) {
+    // All threads of the model run on this one.
+    make_mistake(mistake.switch());
     shuttle::check_random(move || scene(mistake), rounds);
     shuttle::check_pct(move || scene(mistake), rounds, 3);
 }

@@ -2,14 +2,15 @@
 
 //! What can be done wrongly, one step at a time.
 
-/// One step done wrongly.
+/// One step done wrongly: by this machine, or, where it has a [switch](Mistake::switch), by the module's
+/// own code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mistake {
     None,
     /// Lines are written back while stores can still reach them.
     FlushBeforeProtect,
-    /// Taken before write-protected: a store in between is seen by nobody.
-    TakeBeforeProtect,
+    /// Taken without being write-protected: a store after that is seen by nobody.
+    TakeUnprotected,
     /// The entry is writable before the page is tagged.
     TagAfterInsert,
     /// `pfn_mkwrite` returns 0: the entry is made writable after the chunk lock was dropped.
@@ -77,4 +78,17 @@ pub enum Mistake {
     SampleAfterInsert,
     /// The sample is taken anew for each mapping.
     SampleAgain,
+}
+
+impl Mistake {
+    /// The name of the switch in the module's code.
+    pub fn switch(self) -> Option<&'static str> {
+        match self {
+            Mistake::FlushBeforeProtect => Some("write-back-early"),
+            Mistake::TakeUnprotected => Some("write-protect"),
+            Mistake::TrustHot => Some("hot-write-back"),
+            Mistake::TakeHeld => Some("flush-zapped"),
+            _ => None,
+        }
+    }
 }

@@ -1,28 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fsync and msync, as in `src/dax/sync.rs`, with the windows of `tracker.rs`.
+//! fsync and msync: what a sync does to a chunk is the module's own code, on this machine; around it,
+//! the windows of `tracker.rs` and the fence.
 
-use dax_model::chunk::{Run, Snapshot, Window};
-use dax_model::density::SAMPLE;
-use dax_model::page_set::{PageSet, PAGES};
+use std::cell::RefCell;
+
+use dax_model::track::chunk::{Protected, Run, Taken, Window};
+use dax_model::track::density::SAMPLE;
+use dax_model::track::page_set::{PageSet, PAGES};
+use dax_model::track::sync::{self, Fingerprints, Hot, How};
 use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::thread;
 
 use crate::machine::{Chunk, Machine, LAST};
 use crate::memory::NR;
 use crate::mistakes::Mistake;
-
-fn without(pages: &PageSet, gone: &PageSet) -> PageSet {
-    let mut rest = *pages;
-    rest.remove_all(gone);
-    rest
-}
 
 /// What is on its way to the media: a block, and its content.
 type UnderWay = Vec<(u64, u64)>;
 
 impl Machine {
     /// clwb of a run: the content of now is there with the next fence.
-    fn write_back(&self, run: Run, under_way: &mut UnderWay) {
+    fn write_back_run(&self, run: Run, under_way: &mut UnderWay) {
         let pages = run.page..(run.page + run.len).min(NR);
         for block in pages.map(|page| run.block + (page - run.page) as u64) {
             let mut device = self.device.lock().unwrap();
@@ -83,46 +82,9 @@ impl Machine {
         self.sync_steps(0, LAST, false, self.failed.load(SeqCst));
     }
 
-    /// The fingerprint of a page: what is in the cache. Those without a block in the model are stored
-    /// to together with one that has: each half of the chunk with one.
-    fn fingerprint(&self, block: impl Fn(usize) -> u64, page: usize) -> u64 {
-        let page = if page < NR { page } else { page * NR / PAGES };
-        self.device.lock().unwrap().block(block(page)).cache
-    }
-
-    /// `sample`.
+    /// `sample` of `src/track/sync.rs`.
     pub fn sample(&self, chunk: &Chunk) -> [u64; SAMPLE] {
-        let pages = chunk.density.pages(0);
-        pages.map(|page| self.fingerprint(|page| chunk.block(page), page))
-    }
-
-    /// `keep_hot`, without the write-back: returns the pages that stay.
-    fn keep_hot(&self, chunk: &mut Chunk, dirty: &mut Snapshot, may_stay: bool) -> PageSet {
-        let huge = chunk.is_huge();
-        let mut hot = chunk.heat.hot().and(dirty.pages());
-        if !may_stay {
-            chunk.heat.cool(&hot);
-            return PageSet::EMPTY;
-        }
-        let (heat, blocks) = chunk.heat_and_blocks();
-        let fingerprint = |page| Some(self.fingerprint(|page| blocks.block(page), page));
-        let mut kept = PageSet::EMPTY;
-        heat.review(&mut hot, fingerprint, |page| {
-            kept.insert(page);
-        });
-        heat.cool(&hot);
-        if !huge && !heat.warm().is_empty() {
-            if heat.needs_table() {
-                heat.set_table(Box::new([0; PAGES]));
-            }
-            kept.insert_all(&heat.heat_up(dirty.pages(), fingerprint));
-        }
-        let written_back: usize = (0..PAGES)
-            .filter(|page| kept.contains(*page))
-            .map(|page| dirty.keep(page).written_back())
-            .sum();
-        assert_eq!(written_back, kept.count());
-        kept
+        sync::sample(Contents(self), 0, chunk).expect("all can be read")
     }
 
     /// `write_back`, the fence, and the wait for others. Returns whether none of them failed;
@@ -147,12 +109,7 @@ impl Machine {
             t.windows.push(window);
             window.seq
         };
-        let mut under_way = Vec::new();
-        let writable = || match self.mistake() {
-            Mistake::WritableCheckedEarly => early,
-            _ => self.writable.load(SeqCst) > 0,
-        };
-        self.write_back_chunk(first, last, seq, writable, keep, &mut under_way);
+        let under_way = self.write_back_chunk(first, last, seq, early, keep);
         let fenced = self.fence(under_way);
         if !fenced && !self.is(Mistake::FailLate) {
             self.failed.fetch_add(1, SeqCst);
@@ -166,96 +123,36 @@ impl Machine {
         fenced && (self.failed.load(SeqCst) == failed || self.is(Mistake::FailAlone))
     }
 
-    /// `write_back_chunk`.
+    /// What `write_back_held` of `src/dax/sync.rs` does with a chunk.
     fn write_back_chunk(
         &self,
         first: usize,
         last: usize,
         seq: u64,
-        writable: impl FnOnce() -> bool,
+        writable_early: bool,
         keep: bool,
-        under_way: &mut UnderWay,
-    ) {
-        let range = PageSet::range(first, last);
+    ) -> UnderWay {
         let mut chunk = self.chunk.lock().unwrap();
-        let was_hot = *chunk.heat.hot();
-        let seen = self.tags.lock().unwrap().tags.dirty_in(&range);
-        if seen.pages().is_empty() {
-            return;
-        }
-        let runs: Vec<_> = chunk.runs(seen.pages()).collect();
-        let mut flush = |runs: &[Run]| {
-            for run in runs {
-                self.write_back(*run, under_way);
-            }
+        let range = match self.mistake() {
+            Mistake::TakeFolio if chunk.is_huge() => PageSet::ALL,
+            _ => PageSet::range(first, last),
         };
-        if self.is(Mistake::FlushBeforeProtect) {
-            flush(&runs);
-        }
-        let writable = writable();
-        let whole = *seen.pages() == PageSet::ALL;
-        let mut cold = seen;
-        let stay = self.keep_hot(&mut chunk, &mut cold, writable && keep);
-        let (hot, cold) = match self.mistake() {
-            Mistake::TakeHot => (PageSet::EMPTY, seen),
-            Mistake::TakeFolio if chunk.is_huge() => {
-                let all = self.tags.lock().unwrap().tags.dirty_in(&PageSet::ALL);
-                (stay, all)
-            }
-            _ => (stay, cold),
+        let dirty = self.tags.lock().unwrap().tags.dirty_in(&range);
+        let mut synced = Synced {
+            machine: self,
+            range,
+            last,
+            seq,
+            was_hot: *chunk.heat.hot(),
+            writable_early,
+            under_way: RefCell::default(),
         };
-        let runs: Vec<_> = match self.mistake() {
-            Mistake::TrustHot => chunk.runs(&without(seen.pages(), &hot)).collect(),
-            _ => runs,
+        let how = How {
+            hot: if keep { Hot::Keep } else { Hot::Protect },
+            flush: true,
         };
-        let open = match self.mistake() {
-            Mistake::TakeHot => stay,
-            Mistake::CoolUnprotected => was_hot,
-            _ => hot,
-        };
-        let protect = match chunk.is_huge() {
-            true => PageSet::ALL,
-            false => without(seen.pages(), &open),
-        };
-        if writable && !self.is(Mistake::TakeBeforeProtect) {
-            self.write_protect(&protect);
-        }
-        if chunk.is_huge() && !self.is(Mistake::TakeHeld) {
-            let held = self.device.lock().unwrap().is_held(chunk.block(0));
-            if held {
-                self.unmap(&PageSet::ALL);
-            }
-        }
-        let (taken, clear) = {
-            let mut t = self.tags.lock().unwrap();
-            for w in t.windows.iter_mut().filter(|w| w.seq == seq) {
-                w.end = last as u64 + 1;
-            }
-            let (taken, clear) = t.tags.take(cold.write_protected());
-            if clear && !self.is(Mistake::ClearMarkLate) {
-                self.mark.store(false, SeqCst);
-            }
-            (taken, clear)
-        };
-        if clear && self.is(Mistake::ClearMarkLate) {
-            self.mark.store(false, SeqCst);
-        }
-        if !self.is(Mistake::FlushBeforeProtect) {
-            flush(&runs);
-        }
-        if writable && self.is(Mistake::TakeBeforeProtect) {
-            self.write_protect(taken.pages());
-        }
-        chunk.heat.synced(taken.pages());
-        taken.written_back();
-        if chunk.is_huge() {
-            let sample = whole.then(|| self.sample(&chunk));
-            if !chunk.density.end(sample) {
-                chunk.store_small();
-            }
-        } else if whole {
-            chunk.store_whole();
-        }
+        sync::write_back(&mut synced, &mut chunk, dirty, how);
+        synced.under_way.into_inner()
     }
 
     /// Ends the own window, then waits for the fences of those that were begun before.
@@ -271,5 +168,111 @@ impl Machine {
         {
             t = self.fenced.wait(t).unwrap();
         }
+    }
+}
+
+/// What is in the cache. Pages without a block in the model are stored to together with one that has:
+/// each half of the chunk with one.
+struct Contents<'m>(&'m Machine);
+
+impl Fingerprints for Contents<'_> {
+    fn of(&mut self, block: u64) -> Option<u64> {
+        let nth = block as usize % PAGES;
+        let stored = if nth < NR { nth } else { nth * NR / PAGES };
+        let block = block - (nth - stored) as u64;
+        Some(self.0.device.lock().unwrap().block(block).cache)
+    }
+}
+
+/// The chunk, as a sync sees it.
+struct Synced<'m> {
+    machine: &'m Machine,
+    range: PageSet,
+    last: usize,
+    seq: u64,
+    was_hot: PageSet,
+    /// Whether there was a writable mapping before the chunk was locked.
+    writable_early: bool,
+    under_way: RefCell<UnderWay>,
+}
+
+impl Synced<'_> {
+    fn is(&self, mistake: Mistake) -> bool {
+        self.machine.is(mistake)
+    }
+}
+
+impl sync::Machine for Synced<'_> {
+    type Table = Box<[u64; PAGES]>;
+
+    fn index(&self) -> u64 {
+        0
+    }
+
+    fn take(&mut self, mut pages: Protected) -> Taken {
+        let mut t = self.machine.tags.lock().unwrap();
+        for w in t.windows.iter_mut().filter(|w| w.seq == self.seq) {
+            w.end = self.last as u64 + 1;
+        }
+        if self.is(Mistake::TakeHot) {
+            pages = t.tags.dirty_in(&self.range).write_protected();
+        }
+        let (taken, clear) = t.tags.take(pages);
+        if clear && !self.is(Mistake::ClearMarkLate) {
+            self.machine.mark.store(false, SeqCst);
+        }
+        drop(t);
+        if clear && self.is(Mistake::ClearMarkLate) {
+            self.machine.mark.store(false, SeqCst);
+        }
+        taken
+    }
+
+    fn tag(&self, page: usize) {
+        self.machine.tag(Some(page));
+    }
+
+    fn is_writably_mapped(&self) -> bool {
+        match self.is(Mistake::WritableCheckedEarly) {
+            true => self.writable_early,
+            false => self.machine.writable.load(SeqCst) > 0,
+        }
+    }
+
+    fn write_protect(&self, run: Run) {
+        let mut pages = PageSet::range(run.page, run.page + run.len - 1);
+        if self.is(Mistake::CoolUnprotected) {
+            pages.remove_all(&self.was_hot);
+        }
+        self.machine.write_protect(&pages);
+    }
+
+    fn unmap(&self) {
+        self.machine.unmap(&PageSet::ALL);
+    }
+
+    fn write_back(&self, run: Run) {
+        let mut under_way = self.under_way.borrow_mut();
+        self.machine.write_back_run(run, &mut under_way);
+    }
+
+    fn fingerprints(&self) -> impl Fingerprints + '_ {
+        Contents(self.machine)
+    }
+
+    fn is_held(&self, block: u64) -> bool {
+        self.machine.device.lock().unwrap().is_held(block)
+    }
+
+    fn forget_dirty(&self, _block: u64) {}
+
+    fn touch(&self) {}
+
+    fn table(&self) -> Option<Self::Table> {
+        Some(Box::new([0; PAGES]))
+    }
+
+    fn linger(&self) {
+        thread::yield_now();
     }
 }
