@@ -402,7 +402,8 @@ impl<'a> Media<'a> {
     /// The length of a damaged record is the one with which its checksum holds, and then it is sound.
     /// Else it is its own, or the next one, that leads to a sound record or to the end of the leaf. A
     /// length that spans a sound record of an inode in `nameless` ends there, unless it is that of a
-    /// sound record and leads to another. So a length may be another one than the head says, and
+    /// sound record and leads to another; what is found within it does not reach beyond it, for it may be
+    /// a name that was removed, and its length older than what follows. So a length may be another one than the head says, and
     /// shorter than a head. Returns the offset where that ends: the end of the leaf, or a record behind
     /// which nothing is.
     pub fn records(
@@ -412,6 +413,8 @@ impl<'a> Media<'a> {
         each: &mut Visit<'_>,
     ) -> usize {
         let mut offset = size_of::<LeafHeader>();
+        // Where the last length ended that was cut.
+        let mut within = offset;
         while offset < bytes.len() {
             let lengths = || (WORD..=bytes.len() - offset).step_by(WORD);
             let leads = |len: &usize| {
@@ -436,6 +439,8 @@ impl<'a> Media<'a> {
                     },
                 },
             };
+            let most = within.checked_sub(offset).filter(|most| *most > 0);
+            let end = most.map_or(end, |most| end.min(most));
             let len = match sound.is_some() && leads(&end) {
                 true => end,
                 false => lengths()
@@ -443,6 +448,9 @@ impl<'a> Media<'a> {
                     .find(|len| *len >= least && names(len))
                     .unwrap_or(end),
             };
+            if len < end && leads(&end) {
+                within = offset + end;
+            }
             each(offset, len, sound);
             offset += len;
         }
