@@ -113,7 +113,7 @@ fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
         })
     });
     choices.find(|sb| named(sb) > 0).or_else(|| {
-        let mut both = [first.clone(), copy.clone()].into_iter();
+        let mut both = [first, copy].into_iter();
         both.find(|sb| named(sb) == check::WITNESSES)
     })
 }
