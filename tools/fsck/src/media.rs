@@ -399,12 +399,13 @@ impl<'a> Media<'a> {
     /// Calls `each` with every record of the leaf that `bytes` hold: its offset, its length, and, if
     /// it is sound under `seed`, its head and its name.
     ///
-    /// The length of a damaged record is the one with which its checksum holds, and then it is sound.
-    /// Else it is its own, or the next one, that leads to a sound record or to the end of the leaf. A
-    /// length that spans a sound record of an inode in `nameless` ends there, unless it is that of a
-    /// sound record and leads to another. So a length may be another one than the head says, and
-    /// shorter than a head. Returns the offset where that ends: the end of the leaf, or a record behind
-    /// which nothing is.
+    /// The length of a damaged record is the one with which its checksum holds, and then it is sound;
+    /// but if only its own leads to a sound record or to the end of the leaf, it is that: the checksum
+    /// of a record of another leaf may hold with a length that is none. If it holds with no length, it
+    /// is its own, or the next one, that leads there. A length that spans a sound record of an inode in
+    /// `nameless` ends there, unless it is that of a sound record and leads to another. So a length may
+    /// be another one than the head says, and shorter than a head. Returns the offset where that ends:
+    /// the end of the leaf, or a record behind which nothing is.
     pub fn records(
         bytes: &[u8],
         seed: u32,
@@ -426,14 +427,17 @@ impl<'a> Media<'a> {
                 .or_else(|| lengths().find_map(|len| record_in(bytes, seed, offset, Some(len))));
             let own = bytes.get(offset + 4..offset + 6);
             let own = own.map_or(0, |own| usize::from(u16::from_le_bytes([own[0], own[1]])));
-            let (end, least) = match &sound {
-                Some((head, name)) => (head.rec_len.get().into(), HEAD + name.len()),
-                None => match lengths().find(|len| *len == own && leads(len)) {
-                    Some(own) => (own, 0),
-                    None => match lengths().find(leads) {
-                        Some(next) => (next, 0),
-                        None => break,
-                    },
+            let own = lengths().find(|len| *len == own && leads(len));
+            let (end, least) = match (&sound, own) {
+                (Some((head, name)), own) => {
+                    let (found, least) = (head.rec_len.get().into(), HEAD + name.len());
+                    let own = own.filter(|own| *own >= least && !leads(&found));
+                    (own.unwrap_or(found), least)
+                }
+                (None, Some(own)) => (own, 0),
+                (None, None) => match lengths().find(leads) {
+                    Some(next) => (next, 0),
+                    None => break,
                 },
             };
             let len = match sound.is_some() && leads(&end) {
