@@ -12,6 +12,7 @@ mod dax;
 mod env;
 mod mutate;
 mod pmem;
+mod track;
 mod vfs;
 // The tools use what the module does not.
 #[allow(dead_code, unused_imports)]

@@ -4,14 +4,14 @@
 //!
 //! A block for one page costs a whole transaction. A file that is written through its mapping from
 //! one end to the other gets twice as many each time, up to 2 MiB, which may then be mapped in one
-//! piece. Any other store gets the one block it needs: a sparse file stays sparse. Unwritten blocks are
-//! handled likewise.
+//! piece. Any other store gets the one block it needs: a sparse file stays sparse. Unwritten blocks
+//! are handled likewise.
 //!
 //! Only a hint: wrong guesses cost space that a hole would not take, and nothing else.
 
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-use super::page_set::PAGES;
+use crate::track::page_set::PAGES;
 
 /// What the last store to a hole of a file was given.
 pub struct FillAhead {

@@ -7,7 +7,7 @@
 //! also happens under a page table lock; it leaves it when [`sync_all`] or [`sync_inode`] has
 //! written it back, or when it is evicted. Entering it also makes the inode dirty for the VFS,
 //! whose flusher calls back after a while (`dirty_expire_centisecs`): that is how stores reach the
-//! media without a sync call. What must hold between these is in [`dirty_list`](super::dirty_list),
+//! media without a sync call. What must hold between these is in [`dirty_list`],
 //! which is model-checked on the host; here is the kernel's side of it.
 
 use core::cell::UnsafeCell;
@@ -19,10 +19,11 @@ use kernel::sync::lock::spinlock::SpinLockBackend;
 use kernel::sync::lock::Guard;
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
-use super::dirty_list::{self, Environment, Links, List};
-use super::sync::{self, Hot};
 use super::tracker::Tracker;
 use crate::mutate::mutated;
+use crate::track::dirty_list::{self, Environment, Links, List};
+use crate::track::sync::{sync_pages, Hot};
+use crate::track::windows::is_quiet;
 use crate::vfs::inode::{InodeInfo, InodeRef};
 use crate::vfs::super_block::SbInfo;
 
@@ -202,10 +203,10 @@ pub fn sync_inode(info: &InodeInfo) -> Result {
 fn write_back(info: &InodeInfo) -> Result {
     // Pairs with `note`.
     smp_mb(Full);
-    if info.tracker.is_quiet() {
+    if is_quiet(&info.tracker) {
         return Ok(());
     }
-    let result = sync::write_back(info, 0, u64::MAX, Hot::Protect);
+    let result = sync_pages(info, 0, u64::MAX, Hot::Protect);
     // Stores to hot pages moved the times just now.
     result.and(info.write_times())
 }

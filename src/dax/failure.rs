@@ -4,22 +4,22 @@
 //!
 //! A failing page of a file is taken out of all page tables: who touches it next gets SIGBUS with
 //! its address, from the fault, until write(2) overwrites all of it. If stores to it were not
-//! durable yet, the next sync fails. A failure in the volume's own fixed structures counts as damage.
-//! Failures elsewhere are noticed when the block is used (`pmem`): free blocks are healed or passed
-//! over when they are allocated. A device that is about to go ends all access.
+//! durable yet, the next sync fails. A failure in the volume's own fixed structures counts as
+//! damage. Failures elsewhere are noticed when the block is used (`pmem`): free blocks are healed
+//! or passed over when they are allocated. A device that is about to go ends all access.
 
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::rcu;
 
-use super::layout::{self, unmap};
+use super::layout;
 use super::page::Page;
-use super::page_set::PageSet;
 use super::pins;
-use super::place::split;
-use super::sync::{self, Hot};
 use crate::bindings;
 use crate::pmem::User;
+use crate::track;
+use crate::track::machine::Machine;
+use crate::track::sync::{sync_pages, Hot};
 use crate::vfs::inode::{InodeInfo, InodeRef};
 use crate::vfs::lock::FaultsOut;
 use crate::vfs::super_block::SbInfo;
@@ -67,7 +67,7 @@ fn fail_block(sb: &SbInfo, block: u64) {
         );
         let _faults = FaultsOut::new(&owner);
         if let Some((_, index)) = page.owner() {
-            fail_page(&owner, index);
+            track::layout::fail_page(&*owner, index);
         }
         return;
     }
@@ -75,28 +75,6 @@ fn fail_block(sb: &SbInfo, block: u64) {
         pr_err!("{}: memory error in block {block}\n", sb.name());
     } else {
         let _ = sb.check::<()>(Err(volume::Error::Media { at: block * PAGE }));
-    }
-}
-
-/// Unmaps the page `index` of a file, and has its neighbours mapped one by one: only who touches the
-/// bad one gets a signal. Faults are kept out. What was stored to it since it was last written back
-/// is lost.
-fn fail_page(info: &InodeInfo, index: u64) {
-    let (number, page) = split(index);
-    let Some(chunk) = info.tracker.chunk(number) else {
-        return;
-    };
-    let mut state = chunk.lock();
-    state.never_huge();
-    unmap(info.mapping(), chunk.first_page(), chunk.last_page());
-    let pages = PageSet::range(page, page);
-    if !info
-        .tracker
-        .dirty_in(chunk, &state, &pages)
-        .pages()
-        .is_empty()
-    {
-        sync::stores_are_lost(info);
     }
 }
 
@@ -114,7 +92,7 @@ fn owner_of(page: Page) -> Option<InodeRef> {
 pub fn unmap_all(sb: &SbInfo) {
     for_each_file(sb, |info| {
         let _faults = FaultsOut::new(info);
-        unmap(info.mapping(), 0, u64::MAX);
+        info.unmap(0, u64::MAX);
         // SAFETY: the mapping is that of the inode. What is dirty in the cache is lost.
         unsafe { bindings::truncate_inode_pages(info.mapping(), 0) };
     });
@@ -128,7 +106,7 @@ pub fn end_stores(sb: &SbInfo) -> Result {
     for_each_file(sb, |info| {
         let _faults = FaultsOut::new(info);
         let written = match info.is_dax() {
-            true => sync::write_back(info, 0, u64::MAX, Hot::Protect),
+            true => sync_pages(info, 0, u64::MAX, Hot::Protect),
             // SAFETY: the mapping is that of the inode.
             false => to_result(unsafe {
                 bindings::filemap_write_and_wait_range(info.mapping(), 0, i64::MAX)

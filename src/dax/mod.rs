@@ -11,65 +11,46 @@
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
 //! what the file has.
 //!
-//! * [`chunk`], [`heat`], [`page_set`] and [`dirty_list`] are pure: state machines, which are
-//!   model-checked on the host.
-//! * [`tracker`] keeps the chunks and tags of an inode, [`dirty`] the dirty inodes of a mount.
-//! * [`fault`], [`sync`], [`layout`], [`pins`], [`reclaim`] and [`failure`] are the edge to the memory
-//!   manager.
+//! * The steps, and what is known of each page, are in [`track`]: pure code, which is model-checked
+//!   on the host.
+//! * [`machine`] and [`fault`] are what the steps do to page tables, pages and cache lines;
+//!   [`tracker`] keeps the chunks of an inode, [`dirty`] the dirty inodes of a mount.
+//! * [`layout`], [`pins`], [`reclaim`] and [`failure`] are for what goes: inodes, memory, devices.
 //!
 //! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
 
 mod ahead;
-pub mod chunk;
-mod density;
 mod dirty;
-mod dirty_list;
 mod failure;
 pub mod fault;
-mod heat;
 mod layout;
-mod left;
+mod machine;
 mod owner;
 pub mod page;
-mod page_set;
 pub mod pins;
-mod place;
 mod reclaim;
-mod sync;
 mod tracker;
 
-pub use chunk::Entry;
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
 pub use failure::{end_stores, unmap_all};
 pub use layout::{break_layout, evict, hole_filled};
 pub use pins::Pins;
-pub use sync::sync_range;
 pub use tracker::{Chunk, Tracker};
 
-use crate::mutate::mutated;
+use kernel::prelude::*;
+
+use crate::track;
 use crate::vfs::inode::InodeInfo;
 
-/// Page `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is
-/// being zapped, or by a pin that ends. Returns whether one was clean. Does not sleep; a page table lock may be held.
-pub fn dirty_page(info: &InodeInfo, page: u64, huge: bool) -> bool {
-    let (index, page) = place::split(page);
-    let Some(chunk) = info.tracker.chunk(index) else {
-        // Only pages that belong to the file get here, and a fault made them so.
-        return false;
-    };
-    tag(info, chunk, (!huge).then_some(page))
-}
+/// Bytes to pages.
+const PAGE_SHIFT: u32 = 12;
 
-/// Stores may reach `page` of `chunk` from now on, or have; any page if it is `None`. Returns whether
-/// one was clean. Does not sleep; a page table lock may be held.
+/// Makes the stores to the bytes `start..=end` of the file durable. Fails with `EIO` if the device
+/// does; every open file then learns of it at its next fsync, too. May sleep. No chunk lock of the
+/// inode is held.
 #[inline]
-fn tag(info: &InodeInfo, chunk: &tracker::Chunk, page: Option<usize>) -> bool {
-    info.tail_may_change();
-    let newly = info.tracker.tag(chunk, page);
-    info.sb().counters.pages_tagged.add(newly as u64);
-    if !mutated!("note") {
-        info.sb().dirty.note(&info.tracker);
-    }
-    newly > 0
+pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
+    info.sb().counters.sync_calls.add(1);
+    track::sync::sync_range(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
 }

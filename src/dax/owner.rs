@@ -21,8 +21,8 @@ impl Ownership {
     }
 }
 
-/// Pages may belong to the inode from now on. The caller has found the file system alive, and keeps removal
-/// of the device from the inode since then: by the invalidate lock, or that of the pins.
+/// Pages may belong to the inode from now on. The caller has found the file system alive, and keeps
+/// removal of the device from the inode since then: by the invalidate lock, or that of the pins.
 pub(super) fn own(info: &InodeInfo) {
     let Ownership(held) = &info.tracker.ownership;
     if held.load(Relaxed) == 0 && held.cmpxchg(0, 1, Full).is_ok() {

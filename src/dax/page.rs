@@ -19,9 +19,10 @@ use kernel::bindings::{
 use kernel::error::to_result;
 use kernel::prelude::*;
 
-use super::page_set::PAGES;
 use crate::bindings;
 use crate::pmem::DirectMap;
+use crate::track::machine::Examined;
+use crate::track::page_set::PAGES;
 
 /// The page of a block.
 ///
@@ -30,14 +31,6 @@ use crate::pmem::DirectMap;
 /// Points to the struct page of a block of a device that is in use.
 #[derive(Clone, Copy)]
 pub struct Page(*mut page);
-
-/// What [`Page::examine`] found.
-pub struct Examined {
-    /// No page is mapped, pinned, bad, or belongs to another file.
-    pub free: bool,
-    /// One of them was dirtied by a pin that outlived its last owner.
-    pub dirty: bool,
-}
 
 impl Page {
     /// The page of `block`.
@@ -70,16 +63,17 @@ impl Page {
         unsafe { bindings::rdax_folio_ref_count(self.folio()) == 0 }
     }
 
-    /// Whether somebody refers to it, or another page of its folio, besides page tables: by a pin; or
-    /// because an entry was taken out of a page table, and a CPU may still have it in its TLB. Called
-    /// under the chunk lock: no entry is made meanwhile.
+    /// Whether somebody refers to it, or another page of its folio, besides page tables: by a pin;
+    /// or because an entry was taken out of a page table, and a CPU may still have it in its TLB.
+    /// Called under the chunk lock: no entry is made meanwhile.
     pub fn is_held(self) -> bool {
         // SAFETY: by the invariant.
         unsafe { bindings::rdax_folio_is_held(self.folio()) }
     }
 
-    /// Waits until it is idle. If `interruptible`, fails with `ERESTARTSYS` when a signal comes, and
-    /// gives up after a moment: it may have been mapped again, and the caller has to unmap it anew.
+    /// Waits until it is idle. If `interruptible`, fails with `ERESTARTSYS` when a signal comes,
+    /// and gives up after a moment: it may have been mapped again, and the caller has to unmap it
+    /// anew.
     pub fn wait_idle(self, interruptible: bool) -> Result {
         // SAFETY: by the invariant; the last reference wakes the waiters.
         to_result(unsafe { bindings::rdax_folio_wait_idle(self.folio(), interruptible) })

@@ -7,16 +7,17 @@
 //! until
 //!
 //! * the inode comes to memory again: [`adopt`] gives them back to it; or
-//! * the last pin of each is gone. What was stored to one meanwhile is written back; and when all of
-//!   an inode that has no name left are idle, its blocks are freed.
+//! * the last pin of each is gone. What was stored to one meanwhile is written back; and when all
+//!   of an inode that has no name left are idle, its blocks are freed.
 //!
 //! The kernel tells nobody but a waiter that a page of a device is idle, so a thread of the kernel
 //! looks once a second while there is something to look at; [`settle`], at a sync, looks, too.
 //!
 //! An inode without a name that is evicted while the file system is frozen waits here, too.
 //!
-//! Guarantee: no block is freed that is pinned, and none stays behind for a pin that is gone. An inode
-//! without a name is in the orphan file until it is freed, for the next mount to find after a crash.
+//! Guarantee: no block is freed that is pinned, and none stays behind for a pin that is gone. An
+//! inode without a name is in the orphan file until it is freed, for the next mount to find after a
+//! crash.
 
 use kernel::bindings::{delayed_work, work_struct, wq_misc_consts_WORK_CPU_UNBOUND};
 use kernel::container_of;
@@ -25,15 +26,16 @@ use kernel::sync::{new_mutex, Mutex};
 use kernel::time::msecs_to_jiffies;
 use kernel::types::Opaque;
 
-use super::left::{LeftBehind, Pinned};
 use super::owner::own;
 use super::page::Page;
-use super::page_set::PAGES;
-use super::place::split;
-use super::tag;
 use super::tracker::table_for;
 use crate::bindings;
 use crate::env::{nofs, Vec};
+use crate::track::left::{LeftBehind, Pinned};
+use crate::track::machine::Tracking;
+use crate::track::page_set::PAGES;
+use crate::track::place::split;
+use crate::track::sync::tag;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::{InternalWrite, MountLock};
 use crate::vfs::super_block::SbInfo;
@@ -78,8 +80,8 @@ impl Pins {
     }
 }
 
-/// Takes over what an inode leaves that is being evicted: `pages` belong to nobody any more. Returns
-/// whether there is nothing to wait for.
+/// Takes over what an inode leaves that is being evicted: `pages` belong to nobody any more.
+/// Returns whether there is nothing to wait for.
 pub(super) fn leave(info: &InodeInfo, unlinked: bool, pages: Vec<Pinned>) -> bool {
     if pages.is_empty() {
         return true;
@@ -131,7 +133,7 @@ fn adopt_page(info: &InodeInfo, pinned: &Pinned) -> Result {
     own(info);
     info.tracker.make_chunk(index)?;
     let chunk = info.tracker.chunk(index).ok_or(ENOMEM)?;
-    let mut state = chunk.lock();
+    let mut state = info.tracker.lock(chunk);
     let page = Page::of_block(info.sb().volume.pmem(), pinned.block);
     // Whoever has it pinned may have stored to it.
     let mut stored_to = Some(nth);

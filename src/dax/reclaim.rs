@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of mapped pages is given back when memory is short: all the chunks of all files are in
-//! one list, by memory cgroup, and the shrinker takes those that were not used for a while. What is
-//! dirty in one is written back; its pages are unmapped and taken from the file, and who
+//! What is known of mapped pages is given back when memory is short: all the chunks of all files
+//! are in one list, by memory cgroup, and the shrinker takes those that were not used for a while.
+//! What is dirty in one is written back; its pages are unmapped and taken from the file, and who
 //! touches one faults, and finds out anew.
 //!
-//! A chunk is given back under the lock of its inode that says that nobody else has a reference to a
-//! chunk ([`Tracker::try_freeing`]), with faults kept out, if nothing of it is pinned. Both locks are
-//! only tried for: the task that needs memory may hold them.
+//! A chunk is given back under the lock of its inode that says that nobody else has a reference to
+//! a chunk ([`Tracker::try_freeing`]), with faults kept out, if nothing of it is pinned. Both locks
+//! are only tried for: the task that needs memory may hold them.
 
 use core::ptr::{null_mut, NonNull};
 
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-use super::layout::{find_pinned, forget, unmap};
-use super::page_set::PageSet;
-use super::sync::{self, Hot};
-use super::tracker::{Chunk, Tracker};
+use super::tracker::{free, Chunk, Tracker};
+use crate::track::layout::reclaim;
 use crate::vfs::inode::InodeInfo;
-use crate::vfs::lock::FaultsOut;
 use crate::vfs::lru::{List, Object, Place, Verdict};
 
 /// Most inodes whose chunks are taken at once: each has a lock.
@@ -59,8 +56,8 @@ impl Object for Chunk {
     }
 
     unsafe fn take(chunk: NonNull<Self>, place: Place, taken: &mut Taken) -> Verdict {
-        // SAFETY: it is in the list, from which it is taken before it is freed; its inode is there as
-        // long as it is.
+        // SAFETY: it is in the list, from which it is taken before it is freed; its inode is there
+        // as long as it is.
         let (this, tracker) = unsafe { (chunk.as_ref(), chunk.as_ref().tracker.as_ref()) };
         if this.was_used() {
             return Verdict::Used;
@@ -83,26 +80,23 @@ impl Object for Chunk {
     fn give_back(taken: Taken) -> usize {
         let (mut next, mut freed) = (taken.first, 0);
         while let Some(chunk) = next {
-            // SAFETY: it was taken from the list, and the lock of its tracker is held, so that both are
-            // there still; nobody else uses `next`.
+            // SAFETY: it was taken from the list, and the lock of its tracker is held, so that both
+            // are there still; nobody else uses `next`.
             let (this, tracker) = unsafe {
                 next = (*chunk.as_ref().next.get()).take();
                 (chunk.as_ref(), chunk.as_ref().tracker.as_ref())
             };
-            {
-                let info = InodeInfo::of(tracker);
-                // Until it is out of the tree: or a fault finds it there, and maps a page.
-                let faults_out = FaultsOut::try_new(info);
-                let given_up = faults_out.as_ref().is_some_and(|out| give_up(out, this));
-                // SAFETY: it is in no list. What is given up, nobody has a reference to, by the locks
-                // that are held.
-                unsafe {
-                    if given_up {
-                        tracker.free_chunk(chunk);
-                        freed += 1;
-                    } else {
-                        Chunk::list().add(chunk);
-                    }
+            let info = InodeInfo::of(tracker);
+            let given_up = reclaim(info, this, || tracker.remove(this));
+            // SAFETY: it is in no list. What was given up is in no tree either, and nobody has a
+            // reference to it, by the lock that is held.
+            unsafe {
+                if given_up {
+                    free(chunk);
+                    freed += 1;
+                    info.sb().counters.chunks_reclaimed.add(1);
+                } else {
+                    Chunk::list().add(chunk);
                 }
             }
             leave(tracker);
@@ -121,39 +115,4 @@ fn leave(tracker: &Tracker) {
         // SAFETY: `take` has got the right for this task.
         unsafe { tracker.end_freeing() };
     }
-}
-
-/// Takes all pages of `chunk` from the file, of which faults are kept out, and writes back what is dirty;
-/// false if that cannot be now. Nobody else has a reference to a chunk.
-fn give_up(faults_out: &FaultsOut<'_>, chunk: &Chunk) -> bool {
-    let info = faults_out.info();
-    let sb = info.sb();
-    // With the device, its struct pages go.
-    let Some(_access) = sb.volume.pmem().access() else {
-        return false;
-    };
-    let (first, last) = (chunk.first_page(), chunk.last_page());
-    if is_dirty(info, chunk)
-        && (sb.check_alive().is_err()
-            || sync::write_back_held(info, first, last, Hot::Protect).is_err())
-    {
-        return false;
-    }
-    unmap(info.mapping(), first, last);
-    // What was pinned may have been stored to up to now.
-    if find_pinned(info, first, last).is_some() || is_dirty(info, chunk) {
-        return false;
-    }
-    forget(info, first, last, |page| {
-        page.dissociate();
-    });
-    sb.counters.chunks_reclaimed.add(1);
-    true
-}
-
-/// Whether a page of `chunk` is dirty.
-fn is_dirty(info: &InodeInfo, chunk: &Chunk) -> bool {
-    let state = chunk.lock();
-    let dirty = info.tracker.dirty_in(chunk, &state, &PageSet::ALL);
-    !dirty.pages().is_empty()
 }

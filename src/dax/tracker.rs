@@ -5,9 +5,9 @@
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 //!
-//! A chunk is made by the first fault in its 2 MiB of file. It stays until the inode leaves memory, or
-//! memory is short (`reclaim.rs`). Whoever has a reference to one keeps that from happening: by the
-//! invalidate lock of the mapping (faults, and what takes pages from the file), by
+//! A chunk is made by the first fault in its 2 MiB of file. It stays until the inode leaves memory,
+//! or memory is short (`reclaim.rs`). Whoever has a reference to one keeps that from happening: by
+//! the invalidate lock of the mapping (faults, and what takes pages from the file), by
 //! [`Tracker::stay`] (syncs, and what fills holes), or by a reference to a page of it (the end of a
 //! mapping or a pin). A chunk has two locks:
 //!
@@ -17,8 +17,7 @@
 //!   in the tree and the syncs in flight, and is also taken under a page table lock, when a dirty
 //!   entry is zapped.
 //!
-//! Whether an inode has anything dirty or in flight can be read without a lock
-//! ([`Tracker::is_quiet`]), because a mark changes under the tag lock together with the tags.
+//! What is done under the tag lock is in [`windows`].
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -30,19 +29,22 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{Acquire, Atomic, Full, Relaxed};
 use kernel::sync::barrier::{smp_mb, Read};
 use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::spinlock::SpinLockBackend;
 use kernel::sync::lock::Guard;
-use kernel::sync::{new_mutex, new_spinlock, CondVar, LockedBy, Mutex, SpinLock};
+use kernel::sync::{new_mutex, new_spinlock, LockedBy, Mutex, SpinLock};
 use kernel::types::Opaque;
 
 use super::ahead::FillAhead;
-use super::chunk::{self, Protected, Snapshot, Tags, Taken, Window};
 use super::dirty::DirtyEntry;
 use super::owner::Ownership;
-use super::page_set::{PageSet, PAGES};
-use super::place::{split, Place};
 use super::reclaim;
 use crate::bindings;
-use crate::mutate::mutated;
+use crate::track::chunk::{self, Tags, Window};
+use crate::track::machine::Tracking;
+use crate::track::page_set::PAGES;
+use crate::track::place::{split, Place};
+use crate::track::windows::{self, WindowList};
+use crate::vfs::inode::InodeInfo;
 use crate::vfs::lru::{self, Links, List};
 
 /// The table of blocks of a chunk that does not lie in one piece.
@@ -71,8 +73,8 @@ pub struct Chunk {
     tags: LockedBy<Tags, Syncs>,
 }
 
-// SAFETY: `next` belongs to the shrinker that has taken the chunk from its list; the tracker is `Sync`
-// and lives longer; all else is in locks, atomic or constant.
+// SAFETY: `next` belongs to the shrinker that has taken the chunk from its list; the tracker is
+// `Sync` and lives longer; all else is in locks, atomic or constant.
 unsafe impl Send for Chunk {}
 // SAFETY: as above.
 unsafe impl Sync for Chunk {}
@@ -99,29 +101,9 @@ impl Chunk {
         used
     }
 
-    /// Waits for the chunk lock.
-    pub fn lock(&self) -> StateGuard<'_> {
-        self.state.lock()
-    }
-
     /// Where in the file it is.
     pub fn place(&self) -> Place {
         self.place
-    }
-
-    /// The number of its first page in the file.
-    pub fn first_page(&self) -> u64 {
-        self.place.first_page()
-    }
-
-    /// The number of its last page in the file.
-    pub fn last_page(&self) -> u64 {
-        self.place.last_page()
-    }
-
-    /// The pages of the chunk among the pages `first..=last` of the file.
-    pub fn clip(&self, first: u64, last: u64) -> PageSet {
-        self.place.clip(first, last)
     }
 }
 
@@ -138,90 +120,72 @@ pub fn table_for(state: &State, page: usize, block: u64) -> Result<Option<Table>
     })
 }
 
-/// The syncs in flight, as the tag lock guards them.
+/// The windows of the syncs in flight, as the tag lock guards them.
 ///
 /// # Invariants
 ///
 /// `newest` starts a list of nodes that are alive: each is on the stack of a task inside
-/// [`Tracker::sync`], which takes its node out before it returns.
-pub struct Syncs {
+/// [`Tracker::with_slot`], which has it taken out before it returns.
+pub struct Windows {
     /// Each points to the one that began before it.
     newest: *mut SyncNode,
-    next_seq: u64,
-    waiters: u32,
 }
 
 // SAFETY: by the invariant the nodes are alive, and under the tag lock any task may read them.
-unsafe impl Send for Syncs {}
+unsafe impl Send for Windows {}
 
-/// A sync in flight.
+/// The window of a sync in flight.
 struct SyncNode {
     window: Window,
     older: *mut SyncNode,
 }
 
-impl Syncs {
-    /// Whether a sync of `first..=last` that drew the number `now` has to wait for another.
-    fn covers(&self, now: u64, first: u64, last: u64) -> bool {
+/// Room for the window of a sync, on the stack of a task inside [`Tracker::with_slot`].
+pub struct Slot(*mut SyncNode);
+
+impl WindowList for Windows {
+    type Slot = Slot;
+
+    fn insert(&mut self, slot: &mut Slot, window: Window) {
+        let older = self.newest;
+        // SAFETY: there is room; not linked yet, so nobody else knows the node.
+        unsafe { slot.0.write(SyncNode { window, older }) };
+        // INVARIANT: who has inserted the node removes it before `with_slot` returns.
+        self.newest = slot.0;
+    }
+
+    #[inline]
+    fn set_end(&mut self, slot: &mut Slot, end: u64) {
+        // SAFETY: the node was inserted, and changes under the tag lock, of which `self` is proof.
+        unsafe { (*slot.0).window.end = end };
+    }
+
+    fn remove(&mut self, slot: &mut Slot) {
+        let mut link: *mut *mut SyncNode = &mut self.newest;
+        // SAFETY: by the invariant, nodes in the list are alive; the last link is null.
+        unsafe {
+            while *link != slot.0 {
+                link = &raw mut (**link).older;
+            }
+            *link = (*slot.0).older;
+        }
+    }
+
+    fn any(&self, f: impl Fn(&Window) -> bool) -> bool {
         let mut node = self.newest;
         // SAFETY: by the invariant, nodes in the list are alive.
         while let Some(this) = unsafe { node.as_ref() } {
-            if this.window.covers(now, first, last) {
+            if f(&this.window) {
                 return true;
             }
             node = this.older;
         }
         false
     }
-
-    fn unlink(&mut self, gone: *mut SyncNode) {
-        let mut link: *mut *mut SyncNode = &mut self.newest;
-        // SAFETY: by the invariant, nodes in the list are alive; the last link is null.
-        unsafe {
-            while *link != gone {
-                link = &raw mut (**link).older;
-            }
-            *link = (*gone).older;
-        }
-    }
 }
 
-/// The right to take pages of an inode for a sync, inside [`Tracker::sync`].
-pub struct SyncWindow<'a> {
-    tracker: &'a Tracker,
-    first: u64,
-    node: *mut SyncNode,
-    linked: bool,
-}
-
-impl SyncWindow<'_> {
-    /// Extends the window up to the page before `end`; the first time, opens it.
-    fn reach(&mut self, syncs: &mut Syncs, end: u64) {
-        if self.linked {
-            // SAFETY: the node is on the stack of `Tracker::sync`, and changes under the tag lock,
-            // of which `syncs` is proof.
-            unsafe { (*self.node).window.end = end };
-            return;
-        }
-        let window = Window {
-            seq: syncs.next_seq,
-            first: self.first,
-            end,
-        };
-        syncs.next_seq += 1;
-        // SAFETY: as above; not linked yet, so nobody else knows the node.
-        unsafe {
-            self.node.write(SyncNode {
-                window,
-                older: syncs.newest,
-            });
-        }
-        syncs.newest = self.node;
-        self.linked = true;
-        // Full: pages are made clean, and marks cleared, after it. See `is_quiet`.
-        self.tracker.in_flight.fetch_add(1, Full);
-    }
-}
+/// What the tag lock guards, but for the tags.
+type Syncs = windows::Syncs<Windows>;
 
 /// The dirty tracking of one inode.
 #[pin_data(PinnedDrop)]
@@ -270,11 +234,9 @@ impl Tracker {
             was_used: Atomic::new(false),
             reclaim: reclaim::Claim::new(),
             syncs <- new_spinlock!(
-                Syncs {
+                Syncs::new(Windows {
                     newest: ptr::null_mut(),
-                    next_seq: 0,
-                    waiters: 0,
-                },
+                }),
                 "rdax_tags"
             ),
             in_flight: Atomic::new(0),
@@ -285,32 +247,8 @@ impl Tracker {
         })
     }
 
-    /// Whether nothing is dirty and no sync is in flight. What was tagged, or taken by a sync,
-    /// before the call is not missed.
-    #[inline]
-    pub fn is_quiet(&self) -> bool {
-        // SAFETY: reads the flags of a tree that is alive.
-        let marked = unsafe { bindings::rdax_xa_marked(self.chunks.get(), MARK) };
-        // A sync raises the count before it clears a mark, so the count is read after the mark.
-        smp_mb(Read);
-        !marked && self.in_flight.load(Relaxed) == 0
-    }
-
-    /// Whether the file was never mapped: there is no chunk, and nobody is freeing one.
-    #[inline]
-    pub fn is_unused(&self) -> bool {
-        !self.was_used.load(Relaxed)
-    }
-
-    /// Keeps the chunks there are from being freed. May sleep.
-    pub fn stay(&self) -> Stay<'_> {
-        // SAFETY: the lock is initialised; the guard unlocks it.
-        unsafe { bindings::down_read(self.lifetime.get()) };
-        Stay(self)
-    }
-
-    /// The right to free chunks, if nobody has a reference to one by [`Tracker::stay`]. The caller unlocks
-    /// it with [`Tracker::end_freeing`].
+    /// The right to free chunks, if nobody has a reference to one by [`Tracker::stay`]. The caller
+    /// unlocks it with [`Tracker::end_freeing`].
     pub(super) fn try_freeing(&self) -> bool {
         // SAFETY: the lock is initialised.
         unsafe { bindings::down_write_trylock(self.lifetime.get()) != 0 }
@@ -322,13 +260,13 @@ impl Tracker {
     ///
     /// The task has got it by [`Tracker::try_freeing`].
     pub(super) unsafe fn end_freeing(&self) {
-        // SAFETY: by the caller. An inode is freed an RCU grace period after it was evicted, and the
-        // kernel does not let others run while it unlocks.
+        // SAFETY: by the caller. An inode is freed an RCU grace period after it was evicted, and
+        // the kernel does not let others run while it unlocks.
         unsafe { bindings::up_write(self.lifetime.get()) };
     }
 
-    /// Takes all chunks from the list of the shrinker, for good, and waits until it is at none of them:
-    /// from now on, nobody frees a chunk but the caller, who is evicting the inode.
+    /// Takes all chunks from the list of the shrinker, for good, and waits until it is at none of
+    /// them: from now on, nobody frees a chunk but the caller, who is evicting the inode.
     pub(super) fn leave_list(&self) {
         // SAFETY: the lock is initialised.
         unsafe { bindings::down_write(self.lifetime.get()) };
@@ -338,15 +276,6 @@ impl Tracker {
         }
         // SAFETY: locked above.
         unsafe { bindings::up_write(self.lifetime.get()) };
-    }
-
-    /// The chunk `index`, if a fault made it. The caller keeps it from being freed, see above.
-    pub fn chunk(&self, index: u64) -> Option<&Chunk> {
-        // SAFETY: the tree is alive; the entries are chunks, which nobody frees meanwhile.
-        unsafe {
-            let entry = bindings::xa_load(self.chunks.get(), index as usize);
-            entry.cast::<Chunk>().as_ref()
-        }
     }
 
     /// Makes the chunk `index`, if it is not there. May sleep, and free chunks of this and other
@@ -364,10 +293,11 @@ impl Tracker {
             state <- new_mutex!(State::new(), "rdax_chunk"),
             tags: LockedBy::new(&self.syncs, Tags::new()),
         });
-        // SAFETY: the memory is for a chunk, and ours alone; the chunk stays in it until it is freed.
+        // SAFETY: the memory is for a chunk, and ours alone; the chunk stays in it until it is
+        // freed.
         unsafe { pin_init::raw_init(memory.as_ptr(), fresh) };
-        // SAFETY: the tree is alive, and takes any aligned pointer. Its lock is held, but for
-        // the time that an allocation takes. What is in the tree is in the list, too: under the lock of
+        // SAFETY: the tree is alive, and takes any aligned pointer. Its lock is held, but for the
+        // time that an allocation takes. What is in the tree is in the list, too: under the lock of
         // the tree nobody else finds the chunk.
         let there = unsafe {
             let tree = self.chunks.get();
@@ -397,8 +327,64 @@ impl Tracker {
         }
     }
 
-    /// The chunks with a page in `first..=last`, ascending, with dirty pages only if `dirty`.
-    pub fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Chunk> {
+    /// Takes a chunk that knows of no page out of the tree: nobody finds it any more. The caller
+    /// frees it.
+    pub(super) fn remove(&self, chunk: &Chunk) {
+        // SAFETY: the tree is alive.
+        unsafe { bindings::xa_erase(self.chunks.get(), chunk.place.index() as usize) };
+    }
+
+    /// Drops all chunks.
+    ///
+    /// # Safety
+    ///
+    /// Nobody holds a reference to a chunk, and nobody makes one; none is in the list of the
+    /// shrinker.
+    pub unsafe fn free_chunks(&self) {
+        if self.is_unused() {
+            return;
+        }
+        let mut index = 0;
+        loop {
+            // SAFETY: the tree is alive.
+            let chunk = unsafe {
+                bindings::xa_find(
+                    self.chunks.get(),
+                    &mut index,
+                    usize::MAX,
+                    bindings::RDAX_XA_PRESENT,
+                )
+            };
+            let Some(chunk) = NonNull::new(chunk.cast::<Chunk>()) else {
+                break;
+            };
+            // SAFETY: by the caller's promise nobody else has it.
+            unsafe {
+                self.remove(chunk.as_ref());
+                free(chunk);
+            }
+        }
+    }
+}
+
+impl Tracking for Tracker {
+    type Table = Table;
+    type Chunk = Chunk;
+    type Guard<'a> = StateGuard<'a>;
+    type Locked<'a> = Guard<'a, Syncs, SpinLockBackend>;
+    type Windows = Windows;
+
+    #[inline]
+    fn chunk(&self, index: u64) -> Option<&Chunk> {
+        // SAFETY: the tree is alive; the entries are chunks, which nobody frees meanwhile.
+        unsafe {
+            let entry = bindings::xa_load(self.chunks.get(), index as usize);
+            entry.cast::<Chunk>().as_ref()
+        }
+    }
+
+    #[inline]
+    fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Chunk> {
         let filter = if dirty {
             MARK
         } else {
@@ -419,148 +405,96 @@ impl Tracker {
         })
     }
 
-    /// Notes that stores may reach `page` of `chunk` from now on, or have; any page if it is `None`.
-    /// Returns how many were clean. Does not sleep; may be called under a page table lock.
-    pub fn tag(&self, chunk: &Chunk, page: Option<usize>) -> usize {
-        let mut syncs = self.syncs.lock();
-        let tags = chunk.tags.access_mut(&mut syncs);
-        let tagged = match page {
-            Some(page) => tags.set(page),
-            None => tags.set_all(),
-        };
-        if tagged.set_mark {
-            // SAFETY: the tree is alive and has the chunk.
-            unsafe { bindings::xa_set_mark(self.chunks.get(), chunk.place.index() as usize, MARK) };
-        }
-        tagged.newly
+    #[inline]
+    fn is_unused(&self) -> bool {
+        !self.was_used.load(Relaxed)
     }
 
-    /// The dirty pages among `pages`. The chunk lock, of which `_state` is proof, is held until
-    /// they were written back.
-    pub fn dirty_in(&self, chunk: &Chunk, _state: &StateGuard<'_>, pages: &PageSet) -> Snapshot {
-        let syncs = self.syncs.lock();
-        chunk.tags.access(&syncs).dirty_in(pages)
+    fn stay(&self) -> impl Sized + '_ {
+        // SAFETY: the lock is initialised; the guard unlocks it.
+        unsafe { bindings::down_read(self.lifetime.get()) };
+        Stay(self)
     }
 
-    /// Makes pages clean that were write-protected; the caller writes them back before it drops
-    /// the chunk lock.
-    pub fn take(&self, sync: &mut SyncWindow<'_>, chunk: &Chunk, pages: Protected) -> Taken {
-        let mut syncs = self.syncs.lock();
-        // Before the pages become clean: who finds them clean finds the window.
-        sync.reach(&mut syncs, chunk.place.end());
-        let (taken, clear) = chunk.tags.access_mut(&mut syncs).take(pages);
-        if clear {
-            self.clear_mark(chunk);
-        }
-        taken
+    #[inline]
+    fn place(&self, chunk: &Chunk) -> Place {
+        chunk.place
     }
 
-    /// Runs a sync of the pages `first..=last`: `walk` takes pages, writes them back and fences.
-    /// Then waits until every other sync that took pages of the range before now has its fence
-    /// behind it, too: `fenced` is notified when one has. Fails if one of them did, for what it
-    /// found clean may be what the other has lost. May sleep.
-    pub fn sync(
-        &self,
-        fenced: &CondVar,
-        first: u64,
-        last: u64,
-        walk: impl FnOnce(&mut SyncWindow<'_>) -> Result,
-    ) -> Result {
-        // Before it looks at a page: one that another takes meanwhile is missed by neither.
-        let failed = self.failed.load(Acquire);
-        let mut node = MaybeUninit::uninit();
-        let mut sync = SyncWindow {
-            tracker: self,
-            first,
-            node: node.as_mut_ptr(),
-            linked: false,
-        };
-        let result = walk(&mut sync);
-        if result.is_err() {
-            // Before the window closes: who waits for it looks when it is closed.
-            self.failed.fetch_add(1, Full);
-        }
-        if !sync.linked && (self.in_flight.load(Acquire) == 0 || mutated!("sync-wait")) {
-            return result.and(self.none_failed_since(failed));
-        }
-        let mut syncs = self.syncs.lock();
-        if sync.linked {
-            syncs.unlink(sync.node);
-            self.in_flight.fetch_sub(1, Full);
-            if syncs.waiters > 0 {
-                fenced.notify_all();
+    #[inline]
+    fn lock<'a>(&'a self, chunk: &'a Chunk) -> StateGuard<'a> {
+        chunk.state.lock()
+    }
+
+    #[inline]
+    fn lock_tags(&self) -> Self::Locked<'_> {
+        self.syncs.lock()
+    }
+
+    #[inline]
+    fn tags<'a>(&self, locked: &'a mut Self::Locked<'_>, chunk: &'a Chunk) -> &'a mut Tags {
+        chunk.tags.access_mut(&mut **locked)
+    }
+
+    #[inline]
+    fn syncs<'a>(&self, locked: &'a mut Self::Locked<'_>) -> &'a mut Syncs {
+        locked
+    }
+
+    #[inline]
+    fn set_mark(&self, _locked: &mut Self::Locked<'_>, chunk: &Chunk, marked: bool) {
+        let (tree, index) = (self.chunks.get(), chunk.place.index() as usize);
+        // SAFETY: the tree is alive and has the chunk.
+        unsafe {
+            match marked {
+                true => bindings::xa_set_mark(tree, index, MARK),
+                false => bindings::xa_clear_mark(tree, index, MARK),
             }
         }
-        let now = syncs.next_seq;
-        while syncs.covers(now, first, last) {
-            syncs.waiters += 1;
-            fenced.wait(&mut syncs);
-            syncs.waiters -= 1;
-        }
-        drop(syncs);
-        result.and(self.none_failed_since(failed))
     }
 
-    fn none_failed_since(&self, failed: u32) -> Result {
-        match self.failed.load(Acquire) == failed {
-            true => Ok(()),
-            false => Err(EIO),
-        }
+    #[inline]
+    fn is_any_marked(&self) -> bool {
+        // SAFETY: reads the flags of a tree that is alive.
+        let marked = unsafe { bindings::rdax_xa_marked(self.chunks.get(), MARK) };
+        smp_mb(Read);
+        marked
     }
 
-    /// Forgets the tags of pages that are being taken out of the file.
-    pub fn forget(&self, chunk: &Chunk, pages: &PageSet) {
-        let mut syncs = self.syncs.lock();
-        if chunk.tags.access_mut(&mut syncs).forget(pages) {
-            self.clear_mark(chunk);
-        }
+    #[inline]
+    fn with_slot<R>(&self, f: impl FnOnce(&mut Slot) -> R) -> R {
+        let mut node = MaybeUninit::uninit();
+        f(&mut Slot(node.as_mut_ptr()))
     }
 
-    /// Called with the tag lock held.
-    fn clear_mark(&self, chunk: &Chunk) {
-        // SAFETY: the tree is alive and has the chunk.
-        unsafe { bindings::xa_clear_mark(self.chunks.get(), chunk.place.index() as usize, MARK) };
+    #[inline]
+    fn in_flight(&self) -> u32 {
+        self.in_flight.load(Acquire)
     }
 
-    /// Frees a chunk that knows of no page, and is not in the list of the shrinker.
-    ///
-    /// # Safety
-    ///
-    /// Nobody but the caller has a reference to it, nor can get one.
-    pub(super) unsafe fn free_chunk(&self, chunk: NonNull<Chunk>) {
-        // SAFETY: the tree is alive and has the chunk, which is as the caller says.
-        unsafe {
-            bindings::xa_erase(self.chunks.get(), chunk.as_ref().place.index() as usize);
-            free(chunk);
-        }
+    #[inline]
+    fn count_in_flight(&self, begins: bool) {
+        match begins {
+            true => self.in_flight.fetch_add(1, Full),
+            false => self.in_flight.fetch_sub(1, Full),
+        };
     }
 
-    /// Drops all chunks.
-    ///
-    /// # Safety
-    ///
-    /// Nobody holds a reference to a chunk, and nobody makes one; none is in the list of the shrinker.
-    pub unsafe fn free_chunks(&self) {
-        if self.is_unused() {
-            return;
-        }
-        let mut index = 0;
-        loop {
-            // SAFETY: the tree is alive.
-            let chunk = unsafe {
-                bindings::xa_find(
-                    self.chunks.get(),
-                    &mut index,
-                    usize::MAX,
-                    bindings::RDAX_XA_PRESENT,
-                )
-            };
-            let Some(chunk) = NonNull::new(chunk.cast::<Chunk>()) else {
-                break;
-            };
-            // SAFETY: by the caller's promise nobody else has it.
-            unsafe { self.free_chunk(chunk) };
-        }
+    #[inline]
+    fn failed(&self) -> u32 {
+        self.failed.load(Acquire)
+    }
+
+    fn count_failed(&self) {
+        self.failed.fetch_add(1, Full);
+    }
+
+    fn wait(&self, locked: &mut Self::Locked<'_>) {
+        InodeInfo::of(self).sb().dirty.fenced.wait(locked);
+    }
+
+    fn notify(&self) {
+        InodeInfo::of(self).sb().dirty.fenced.notify_all();
     }
 }
 
@@ -568,8 +502,9 @@ impl Tracker {
 ///
 /// # Safety
 ///
-/// It was made by [`Tracker::make_chunk`], is in no tree and no list, and nobody has a reference to it.
-unsafe fn free(chunk: NonNull<Chunk>) {
+/// It was made by [`Tracker::make_chunk`], is in no tree and no list, and nobody has a reference to
+/// it.
+pub(super) unsafe fn free(chunk: NonNull<Chunk>) {
     // SAFETY: by the caller.
     unsafe {
         chunk.drop_in_place();

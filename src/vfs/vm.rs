@@ -21,8 +21,10 @@ use kernel::prelude::*;
 
 use super::inode::InodeInfo;
 use super::io;
-use crate::dax::{self, fault};
-use crate::{bindings, dax::page::Page};
+use crate::bindings;
+use crate::dax::fault;
+use crate::dax::page::Page;
+use crate::track::sync::dirty_page;
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
@@ -119,8 +121,9 @@ impl Fault<'_> {
         unsafe { bindings::rdax_install_page_table(self.vmf) };
     }
 
-    /// Takes out what userfaultfd has left at the faulting address to remember that it write-protects
-    /// a page that is not mapped. The page counts as stored to, for who asks userfaultfd.
+    /// Takes out what userfaultfd has left at the faulting address to remember that it
+    /// write-protects a page that is not mapped. The page counts as stored to, for who asks
+    /// userfaultfd.
     pub fn clear_marker(&self) {
         // SAFETY: the fault is under way, and the mapping locked: its page table stays.
         unsafe { bindings::rdax_clear_pte_marker(self.vmf) };
@@ -128,8 +131,8 @@ impl Fault<'_> {
 
     /// Maps the huge folio of `page` around the faulting address; writable if `write`. What is
     /// mapped there already has to be the same folio.
-    pub fn insert_huge(&self, page: Page, write: bool) -> FaultResult {
-        // SAFETY: as in `insert`; the page is the first of its folio.
+    pub fn insert_folio(&self, page: Page, write: bool) -> FaultResult {
+        // SAFETY: as in `insert_page`; the page is the first of its folio.
         unsafe {
             bindings::rdax_page_get(page.as_raw());
             let result =
@@ -141,7 +144,7 @@ impl Fault<'_> {
 
     /// Maps `page` at the faulting address; writable if `write`. What is mapped there already has
     /// to be the same page.
-    pub fn insert(&self, page: Page, write: bool) -> FaultResult {
+    pub fn insert_page(&self, page: Page, write: bool) -> FaultResult {
         // SAFETY: the fault is under way. The page needs a reference to be inserted; idle pages
         // have none.
         unsafe {
@@ -244,8 +247,8 @@ unsafe extern "C" fn vm_map_pages(_: *mut vm_fault, _start: usize, _end: usize) 
     0
 }
 
-/// `address_space_operations.bmap`, for `FIBMAP`, which takes 0 for a hole. (swapon(2) is not misled by it:
-/// it wants files that go through the page cache.)
+/// `address_space_operations.bmap`, for `FIBMAP`, which takes 0 for a hole. (swapon(2) is not
+/// misled by it: it wants files that go through the page cache.)
 ///
 /// # Safety
 ///
@@ -275,5 +278,5 @@ unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut f
     };
     // SAFETY: as above.
     let huge = unsafe { bindings::rdax_folio_is_huge(folio) };
-    dax::dirty_page(info, index as u64, huge)
+    dirty_page(info, index as u64, huge)
 }

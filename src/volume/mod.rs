@@ -15,7 +15,7 @@
 //!   token that only a fence hands out.
 //! * No block is visible to a reader before its content is durable.
 //!
-//! `Documentation/format.rst` describes the media; [`format`] is its executable form.
+//! `Documentation/format.rst` describes the media; [`mod@format`] is its executable form.
 
 #![forbid(unsafe_code)]
 // A number is not cut off: what narrows is checked, or masked where it is seen that it fits.

@@ -18,11 +18,12 @@ pub const CUT_MAX: usize = NODE_EXTENTS;
 
 /// Removes the keys `from..to` from the last leaf of the tree of `raw` that maps any of them, and
 /// frees their blocks: at most [`CUT_MAX`] extents. Returns the new `to` if keys before it may be
-/// left: the caller commits and goes on with that in a new transaction, since this one is built from
-/// what the nodes were.
+/// left: the caller commits and goes on with that in a new transaction, since this one is built
+/// from what the nodes were.
 ///
-/// A cut inside one extent leaves two, so [`make_room`] must have been called for `from`; any other
-/// needs no room. On an error the transaction must be dropped, and `raw` with it.
+/// A cut inside one extent leaves two, so [`make_room`](super::edit::make_room) must have been
+/// called for `from`; any other needs no room. On an error the transaction must be dropped, and
+/// `raw` with it.
 pub fn cut<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
@@ -84,13 +85,13 @@ pub fn cut<P: Pmem>(
     Ok((first_key > from && !leftmost).then_some(first_key))
 }
 
-/// Makes unwritten what is data of the keys `from..to` in the last leaf of the tree of `raw` that maps
-/// any of them. Neighbours in the leaf become one extent where they continue each other. Returns the
-/// new `to` if keys before it may be left, as [`cut`].
+/// Makes unwritten what is data of the keys `from..to` in the last leaf of the tree of `raw` that
+/// maps any of them. Neighbours in the leaf become one extent where they continue each other.
+/// Returns the new `to` if keys before it may be left, as [`cut`].
 ///
-/// The ends of the range may be inside extents, which become two: [`make_room`] must have been called
-/// for `from` with 2, and for the last key with 1. On an error the transaction must be dropped, and
-/// `raw` with it.
+/// The ends of the range may be inside extents, which become two:
+/// [`make_room`](super::edit::make_room) must have been called for `from` with 2, and for the last
+/// key with 1. On an error the transaction must be dropped, and `raw` with it.
 pub fn unwrite<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,

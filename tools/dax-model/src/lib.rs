@@ -9,17 +9,18 @@
 
 pub use rdax_volume::env;
 
-#[path = "../../../src/dax/chunk.rs"]
-pub mod chunk;
-#[path = "../../../src/dax/density.rs"]
-pub mod density;
-#[path = "../../../src/dax/dirty_list.rs"]
-pub mod dirty_list;
-#[path = "../../../src/dax/heat.rs"]
-pub mod heat;
-#[path = "../../../src/dax/left.rs"]
-pub mod left;
-#[path = "../../../src/dax/page_set.rs"]
-pub mod page_set;
-#[path = "../../../src/dax/place.rs"]
-pub mod place;
+/// Mistakes made on purpose, as in the volume.
+pub mod mutate {
+    pub use rdax_volume::mutate::make_mistake;
+
+    /// Whether the mistake `$name` is to be made.
+    macro_rules! mutated {
+        ($name:literal) => {
+            rdax_volume::mutate::is_made($name)
+        };
+    }
+    pub(crate) use mutated;
+}
+
+#[path = "../../../src/track/mod.rs"]
+pub mod track;

@@ -3,7 +3,7 @@
 //! What evicted inodes leave behind, where memory is short.
 
 use dax_model::env::{fail_allocations_after, Vec};
-use dax_model::left::{LeftBehind, Pinned};
+use dax_model::track::left::{LeftBehind, Pinned};
 
 fn pages(n: u64) -> Vec<Pinned> {
     let mut pages = Vec::new();

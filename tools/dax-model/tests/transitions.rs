@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dax_model::chunk::{Entry, Run, State, Tags, Window};
-use dax_model::density::Density;
-use dax_model::heat::{Heat, EPOCH, PATIENCE};
-use dax_model::page_set::{PageSet, PAGES};
-use dax_model::place::{split, Place};
+use dax_model::track::chunk::{Entry, Run, State, Tags, Window};
+use dax_model::track::density::Density;
+use dax_model::track::heat::{Heat, EPOCH, PATIENCE};
+use dax_model::track::page_set::{PageSet, PAGES};
+use dax_model::track::place::{split, Place};
 use proptest::prelude::*;
 
 type Chunk = State<Box<[u64; PAGES]>>;

@@ -10,13 +10,13 @@ thread_local! {
 }
 
 /// Makes this thread's volumes make the mistake `name` from now on, one of those that
-/// `scripts/mutations` finds in `src/volume`; `None`: no more.
+/// `scripts/mutations` finds in `src/volume` and `src/track`; `None`: no more.
 pub fn make_mistake(name: Option<&'static str>) {
     MISTAKE.set(name);
 }
 
 /// Whether the mistake `name` is to be made.
-pub(crate) fn is_made(name: &str) -> bool {
+pub fn is_made(name: &str) -> bool {
     MISTAKE.get() == Some(name)
 }
 

@@ -5,7 +5,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
 
-use dax_model::dirty_list::{self, Environment, Links, List};
+use dax_model::track::dirty_list::{self, Environment, Links, List};
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 

@@ -48,7 +48,7 @@ pub fn huge_splits(mistake: Mistake) {
         run(&m, |m| {
             m.store(1, 1);
             m.zap(1, 1);
-            m.fault(1, 0, false);
+            m.load(1, 0);
         }),
         run(&m, |m| m.sync(1, 1)),
     ]);
@@ -88,7 +88,7 @@ pub fn huge_dma(mistake: Mistake) {
             m.sync(0, 0);
         }),
         run(&m, |m| {
-            m.sync(1, 1);
+            m.sync_all();
             m.store(0, 0);
         }),
     ]);
@@ -104,15 +104,15 @@ pub fn huge_joins(mistake: Mistake) {
     join(vec![
         run(&m, |m| {
             m.map_anew(1);
-            m.fault(0, 0, false);
-            m.fault(0, 1, false);
+            m.load(0, 0);
+            m.load(0, 1);
         }),
         run(&m, |m| {
             m.sync(0, 0);
             m.dma(1, 1);
         }),
         run(&m, |m| {
-            m.fault(0, 1, false);
+            m.load(0, 1);
             m.store(0, 0);
         }),
     ]);
@@ -139,7 +139,7 @@ pub fn huge_truncation(mistake: Mistake) {
 pub fn huge_holes(mistake: Mistake) {
     let m = Machine::new(mistake, File::HugeHole, ONE_ALIGNED);
     join(vec![
-        run(&m, |m| m.fault(1, 0, false)),
+        run(&m, |m| m.load(1, 0)),
         run(&m, |m| m.fill_hole()),
         run(&m, |m| {
             m.store(0, 1);
@@ -159,7 +159,36 @@ pub fn stored_all_over(mistake: Mistake) {
     ]);
     m.sync_file();
     assert!(
-        m.chunk.lock().unwrap().may_map_huge(true),
+        m.tracker
+            .any_chunk()
+            .state
+            .lock()
+            .unwrap()
+            .may_map_huge(true),
         "stored to all over, and not noticed"
     );
+}
+
+/// 2 MiB are given back, frozen, and made again.
+pub fn huge_reclaim(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ONE_ALIGNED);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.reclaim();
+            m.freeze();
+        }),
+        run(&m, |m| {
+            m.store(0, 1);
+            m.sync(1, 1);
+            m.dma(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.reclaim();
+        }),
+    ]);
+    m.sync_file();
+    m.reclaim();
+    m.truncate(0);
 }

@@ -3,25 +3,21 @@
 //! The machine: one file of up to 2 MiB, as the module and the memory manager keep it, and what
 //! user space and the memory manager do with it.
 
-use dax_model::chunk::{State, Tags, Window};
-use dax_model::page_set::{PageSet, PAGES};
+use dax_model::track::page_set::{PageSet, PAGES};
+use dax_model::track::sync;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
-use shuttle::thread;
+use shuttle::thread::{self, ThreadId};
 
 use crate::memory::{Device, Pmd, Pte, NR};
 use crate::mistakes::Mistake;
+use crate::tracking::Tracker;
 
 /// The last page of the chunk.
 pub const LAST: usize = PAGES - 1;
 
-pub type Chunk = State<Box<[u64; PAGES]>>;
-
-pub struct TagState {
-    pub tags: Tags,
-    pub windows: Vec<Window>,
-    pub next_seq: u64,
-}
+/// What a CPU has on its way to the media: blocks, and their content.
+pub type UnderWay = Vec<(ThreadId, u64, u64)>;
 
 /// What the file is when a scene begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,22 +34,32 @@ pub enum File {
 
 pub struct Machine {
     mistake: Mistake,
+    /// Held exclusively while the file system is frozen.
+    pub frozen: RwLock<()>,
+    /// The invalidate lock.
     pub invalidate: RwLock<()>,
     /// Which block each page of the file has.
     pub extents: Mutex<[Option<u64>; NR]>,
     /// All of the chunk is within the file.
     pub has_chunk: bool,
-    pub chunk: Mutex<Chunk>,
-    pub tags: Mutex<TagState>,
-    pub fenced: Condvar,
-    /// How many syncs have failed.
-    pub failed: AtomicU64,
+    pub tracker: Tracker,
+    /// The mount may be stored to.
+    pub may_store: AtomicBool,
+    /// The device has a volatile write cache.
+    pub has_cache: AtomicBool,
     /// The next fence fails.
     pub fence_fails: AtomicBool,
-    /// The chunk's mark: read without a lock.
-    pub mark: AtomicBool,
-    /// How many of the mappings exist; the second may come late.
-    pub writable: AtomicU64,
+    /// How many fences have failed.
+    pub lost: AtomicU64,
+    pub under_way: std::sync::Mutex<UnderWay>,
+    /// The extents, as a thread has seen them before it locked the chunk.
+    pub seen: std::sync::Mutex<Vec<(ThreadId, [Option<u64>; NR])>>,
+    /// Counts what happens.
+    pub clock: AtomicU64,
+    /// When the times of the file moved last.
+    pub moved: AtomicU64,
+    /// Of each page, when the sync of it began that ended last, and when that was.
+    pub synced: std::sync::Mutex<[(u64, u64); NR]>,
     /// The page table of each mapping.
     pub maps: [Mutex<Pmd>; 2],
     /// A folio of 2 MiB that a CPU may still store to, by an entry of the mapping that was zapped.
@@ -78,20 +84,20 @@ impl Machine {
         };
         Arc::new(Machine {
             mistake,
+            frozen: RwLock::new(()),
             invalidate: RwLock::new(()),
             extents: Mutex::new(extents),
             has_chunk: matches!(file, File::Huge | File::HugeHole),
-            chunk: Mutex::new(State::new()),
-            tags: Mutex::new(TagState {
-                tags: Tags::new(),
-                windows: Vec::new(),
-                next_seq: 0,
-            }),
-            fenced: Condvar::new(),
-            failed: AtomicU64::new(0),
+            tracker: Tracker::new(mistake),
+            may_store: AtomicBool::new(true),
+            has_cache: AtomicBool::new(true),
             fence_fails: AtomicBool::new(false),
-            mark: AtomicBool::new(false),
-            writable: AtomicU64::new(2),
+            lost: AtomicU64::new(0),
+            under_way: Default::default(),
+            seen: Default::default(),
+            clock: AtomicU64::new(1),
+            moved: AtomicU64::new(0),
+            synced: std::sync::Mutex::new([(0, 0); NR]),
             maps: [0, 1].map(|_| Mutex::new(Pmd::None)),
             tlbs: [0, 1].map(|_| Mutex::new(None)),
             aligned,
@@ -116,37 +122,22 @@ impl Machine {
         self.device.lock().unwrap().allocate_huge()
     }
 
-    /// `Tracker::tag`; of all pages if `page` is `None`.
-    pub fn tag(&self, page: Option<usize>) {
-        let mut t = self.tags.lock().unwrap();
-        let tagged = match page {
-            Some(page) => t.tags.set(page),
-            None => t.tags.set_all(),
-        };
-        if tagged.set_mark {
-            self.mark.store(true, SeqCst);
-        }
+    /// Now.
+    pub fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, SeqCst)
     }
 
-    /// `Tracker::forget`.
-    pub fn forget_tags(&self, pages: &PageSet) {
-        let mut t = self.tags.lock().unwrap();
-        if t.tags.forget(pages) {
-            self.mark.store(false, SeqCst);
-        }
-    }
-
-    /// `dirty_folio`, for the folio of `page` of the file.
+    /// `aops.dirty_folio`, for the folio of `page` of the file.
     fn dirty_folio(&self, block: u64, page: usize) {
         if self.is(Mistake::IgnoreDma) {
             return;
         }
         let huge = self.device.lock().unwrap().is_huge(block);
         match huge {
-            true if self.is(Mistake::DmaTagsFirst) => self.tag(Some(0)),
-            true => self.tag(None),
-            false => self.tag(Some(page)),
-        }
+            true if self.is(Mistake::DmaTagsFirst) => sync::dirty_page(self, 0, false),
+            true => sync::dirty_page(self, 0, true),
+            false => sync::dirty_page(self, page as u64, false),
+        };
     }
 
     /// Takes the entry for 2 MiB out, if it is one.
@@ -160,8 +151,8 @@ impl Machine {
     }
 
     /// Takes the entries for `pages` out of one page table, and one for all of them. One that is
-    /// writable is dirty. One of 2 MiB that goes as a whole is flushed from the TLB only when the page
-    /// table is unlocked again; up to then the folio has a reference.
+    /// writable is dirty. One of 2 MiB that goes as a whole is flushed from the TLB only when the
+    /// page table is unlocked again; up to then the folio has a reference.
     fn zap_pages(&self, map: usize, pages: &PageSet) {
         let mut pmd = self.maps[map].lock().unwrap();
         let first = pmd.writable(0);
@@ -185,6 +176,9 @@ impl Machine {
             let Pmd::Table(ptes) = &mut *pmd else {
                 return;
             };
+            if ptes[page] == Pte::Zero && self.is(Mistake::LeaveZero) {
+                continue;
+            }
             if let Pte::Rw(block) = std::mem::replace(&mut ptes[page], Pte::None) {
                 self.dirty_folio(block, page);
             }
@@ -192,8 +186,8 @@ impl Machine {
     }
 
     /// `unmap_mapping_pages`.
-    pub fn unmap(&self, pages: &PageSet) {
-        if pages.is_empty() {
+    pub fn unmap_pages(&self, pages: &PageSet) {
+        if self.is(Mistake::UnmapNothing) {
             return;
         }
         (0..self.maps.len()).for_each(|map| self.zap_pages(map, pages));
@@ -216,7 +210,7 @@ impl Machine {
     }
 
     /// `mapping_wrprotect_range`: a mapping of 2 MiB is protected as a whole.
-    pub fn write_protect(&self, pages: &PageSet) {
+    pub fn write_protect_pages(&self, pages: &PageSet) {
         for map in &self.maps {
             let mut pmd = map.lock().unwrap();
             match &mut *pmd {
@@ -233,7 +227,8 @@ impl Machine {
         }
     }
 
-    /// A store instruction: retried until no fault stops it.
+    /// A store instruction: retried until no fault stops it, or the file may not be stored to any
+    /// more.
     pub fn store(&self, map: usize, page: usize) {
         let store = |block: u64| {
             let mut device = self.device.lock().unwrap();
@@ -241,6 +236,10 @@ impl Machine {
             assert!(!block.free, "a store to a freed block");
             block.cache += 1;
             block.complete = block.cache;
+            block.stored = self.tick();
+            if !self.has_cache.load(SeqCst) {
+                block.media = block.cache;
+            }
         };
         loop {
             if self.has_chunk {
@@ -255,8 +254,15 @@ impl Machine {
                     return store(block);
                 }
             }
-            self.fault(map, page, true);
+            if !self.fault(map, page, true) {
+                return;
+            }
         }
+    }
+
+    /// A load instruction.
+    pub fn load(&self, map: usize, page: usize) {
+        self.fault(map, page, false);
     }
 
     /// O_DIRECT or vmsplice into the mapping: pin, write later, tag, unpin.
@@ -269,7 +275,9 @@ impl Machine {
                     break block;
                 }
             }
-            self.fault(map, page, true);
+            if !self.fault(map, page, true) {
+                return;
+            }
         };
         thread::yield_now();
         let value = {
@@ -277,6 +285,9 @@ impl Machine {
             let block = device.block(at);
             assert!(!block.free, "DMA into a freed block");
             block.cache += 1;
+            if !self.has_cache.load(SeqCst) {
+                block.media = block.cache;
+            }
             block.cache
         };
         self.dirty_folio(at, page);
@@ -287,31 +298,25 @@ impl Machine {
         self.idle.notify_all();
     }
 
-    /// Whether no entry leads to the pages of the folio of 2 MiB at `first`, or that may become it.
-    fn is_unmapped(&self, first: u64) -> bool {
-        let blocks = first..first + NR as u64;
+    /// Whether an entry leads to one of the blocks.
+    pub fn is_mapped(&self, blocks: std::ops::Range<u64>) -> bool {
         let leads = |map: &Mutex<Pmd>| map.lock().unwrap().leads_to(blocks.clone());
-        !self.maps.iter().any(leads)
+        self.maps.iter().any(leads)
     }
 
-    /// Whether nobody holds one of those pages but by an entry.
-    pub fn is_free(&self, first: u64) -> bool {
-        let device = self.device.lock().unwrap();
-        (first..first + NR as u64).all(|block| !device.is_held(block))
+    /// Whether nobody maps or pins one of the blocks.
+    pub fn are_idle(&self, blocks: std::ops::Range<u64>) -> bool {
+        let held = |block: u64| self.device.lock().unwrap().is_held(block);
+        !self.is_mapped(blocks.clone()) && !blocks.clone().any(held)
     }
 
-    /// Whether the reference count of all of them is 0.
-    pub fn is_idle(&self, first: u64) -> bool {
-        self.is_unmapped(first) && self.is_free(first)
-    }
-
-    /// `Page::make_huge` of the 2 MiB at `first`, and `Page::reset`.
-    pub fn set_folio(&self, first: u64, folio: bool) {
-        assert!(
-            self.is_idle(first),
-            "a folio made or taken apart while in use"
-        );
-        self.device.lock().unwrap().set_folio(first, folio);
+    /// No entry can be stored through.
+    pub fn assert_no_stores(&self) {
+        for map in &self.maps {
+            let map = map.lock().unwrap();
+            let writable = (0..NR).any(|page| map.writable(page).is_some());
+            assert!(!writable, "stores go on");
+        }
     }
 
     /// Frees a block, which nobody may use any more.
@@ -324,6 +329,7 @@ impl Machine {
         assert!(!device.is_huge(block), "a freed block is part of a folio");
         let block = device.block(block);
         assert_eq!(block.pins, 0, "a freed block is pinned");
+        assert_eq!(block.owner, None, "a freed block belongs to a page");
         block.free = true;
     }
 }

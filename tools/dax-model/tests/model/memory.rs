@@ -6,7 +6,7 @@
 //! store to a folio tags 512 pages, and a sync takes the 512. Nobody stores to the others one by
 //! one; where their content is asked for, it is that of a page that the model has.
 
-use dax_model::page_set::PAGES;
+use dax_model::track::page_set::PAGES;
 
 /// Pages that can be stored to.
 pub const NR: usize = 2;
@@ -79,7 +79,11 @@ pub struct Block {
     /// The newest store that is complete: what a sync that begins now must make durable.
     pub complete: u64,
     pub media: u64,
+    /// When it was stored to last.
+    pub stored: u64,
     pub pins: u32,
+    /// The page of the file that it belongs to.
+    pub owner: Option<u64>,
     pub free: bool,
 }
 
@@ -132,13 +136,23 @@ impl Device {
         self.0[region(block)].folio
     }
 
-    /// Whether somebody has the page of `block`, or another one of its folio, pinned, or is about to
-    /// give up an entry for it.
+    /// The blocks in the model that are one folio with `block`.
+    pub fn folio_of(&self, block: u64) -> std::ops::Range<u64> {
+        let first = block - block % PAGES as u64;
+        match self.is_huge(block) {
+            true => first..first + NR as u64,
+            false => block..block + u64::from(block - first < NR as u64),
+        }
+    }
+
+    /// Whether somebody has the page of `block`, or another one of its folio, pinned, or is about
+    /// to give up an entry for it.
     pub fn is_held(&self, block: u64) -> bool {
-        let region = &self.0[region(block)];
-        let nth = block as usize % PAGES;
-        let pages = if region.folio { 0..NR } else { nth..nth + 1 };
-        region.zapped > 0 || region.blocks[pages].iter().any(|block| block.pins > 0)
+        let pinned = |block: u64| {
+            let blocks = &self.0[region(block)].blocks;
+            blocks[block as usize % PAGES].pins > 0
+        };
+        self.0[region(block)].zapped > 0 || self.folio_of(block).any(pinned)
     }
 
     /// An entry of the folio at `first` was zapped.

@@ -82,6 +82,7 @@ pub fn hot_pages(mistake: Mistake) {
             m.sync_file();
         }),
         run(&m, |m| {
+            m.store(1, 1);
             m.sync_file();
             m.store(1, 0);
             m.sync(0, 0);
@@ -106,7 +107,7 @@ pub fn zaps_and_dma(mistake: Mistake) {
             m.sync_file();
         }),
         run(&m, |m| {
-            m.sync(0, 0);
+            m.sync_all();
             m.zap(0, 0);
         }),
     ]);
@@ -118,11 +119,11 @@ pub fn late_mapping(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
     m.store(0, 0);
     m.zap(0, 0);
-    m.writable.store(0, SeqCst);
+    m.tracker.writable.store(0, SeqCst);
     join(vec![
         run(&m, |m| m.sync(0, 0)),
         run(&m, |m| {
-            m.writable.store(1, SeqCst);
+            m.tracker.writable.store(1, SeqCst);
             m.store(1, 0);
             m.store(1, 0);
             m.sync(0, 0);
@@ -148,11 +149,91 @@ pub fn truncation(mistake: Mistake) {
 pub fn holes(mistake: Mistake) {
     let m = machine(mistake, File::Hole);
     join(vec![
-        run(&m, |m| m.fault(0, 0, false)),
+        run(&m, |m| m.load(0, 0)),
         run(&m, |m| m.write_hole(0)),
         run(&m, |m| {
             m.store(1, 1);
             m.sync_file();
         }),
     ]);
+}
+
+/// A page is mapped, stored to and synced while the chunk is given back.
+pub fn reclaim(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.reclaim();
+            m.reclaim();
+        }),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.sync(0, 0);
+            m.store(1, 1);
+        }),
+        run(&m, |m| {
+            m.load(0, 1);
+            m.dma(0, 0);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.reclaim();
+    m.truncate(0);
+}
+
+/// The file system is frozen, and becomes read-only, while pages that are hot and cold are stored
+/// to.
+pub fn ends_of_stores(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    for _ in 0..3 {
+        m.store(0, 0);
+        m.sync(0, 0);
+    }
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.store(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.store(1, 0);
+        }),
+        run(&m, |m| {
+            m.freeze();
+            m.end_stores();
+        }),
+    ]);
+    m.assert_no_stores();
+}
+
+/// The write cache is off, and is switched on while stores and syncs go on.
+pub fn cache_is_switched(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.has_cache.store(false, SeqCst);
+    for _ in 0..3 {
+        m.store(0, 0);
+        m.sync(0, 0);
+    }
+    m.store(0, 1);
+    m.sync_file();
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+            m.store(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.sync_file();
+            m.store(1, 1);
+            m.sync(1, 1);
+        }),
+        run(&m, |m| m.has_cache.store(true, SeqCst)),
+    ]);
+    m.sync_all();
+    m.assert_no_stores();
 }

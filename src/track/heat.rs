@@ -5,8 +5,8 @@
 //! To write-protect such a page at a sync only buys a fault. So it stays dirty and writable, and
 //! every sync of it writes it back. Whether it was stored to, for the times of the file and for the
 //! question whether it is still hot, its *fingerprint* tells, a hash of its content: one that did
-//! not change over [`PATIENCE`] syncs cools down, and is write-protected like any other. (Durability
-//! does not depend on it: what is dirty is written back, whatever the fingerprint.)
+//! not change over [`PATIENCE`] syncs cools down, and is write-protected like any other.
+//! (Durability does not depend on it: what is dirty is written back, whatever the fingerprint.)
 //!
 //! A fault and its write-protection cost about as much as five syncs of a hot page that was left
 //! alone. So a page becomes hot only if three syncs out of [`EPOCH`] find it dirty, and may be left
@@ -73,7 +73,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         &self.twice
     }
 
-    /// Whether [`Heat::add`] has to be given a table.
+    /// Whether [`Heat::heat_up`] has to be given a table.
     pub fn needs_table(&self) -> bool {
         self.fingerprints.is_none()
     }
@@ -83,11 +83,11 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.fingerprints = Some(table);
     }
 
-    /// A sync found the `pages`, which are hot, dirty, and may leave them writable. Calls `keep` with
-    /// each that stays hot, and leaves in `pages` those that do not: they are to be write-protected,
-    /// and then [cooled](Heat::cool_down). Returns whether one was stored to since the last sync: the
-    /// times of the file have to move. `fingerprint` is that of a page, `None` where the media cannot
-    /// be read.
+    /// A sync found the `pages`, which are hot, dirty, and may leave them writable. Calls `keep`
+    /// with each that stays hot, and leaves in `pages` those that do not: they are to be
+    /// write-protected, and then [cooled](Heat::cool_down). Returns whether one was stored to since
+    /// the last sync: the times of the file have to move. `fingerprint` is that of a page, `None`
+    /// where the media cannot be read.
     #[inline]
     pub fn review(
         &mut self,

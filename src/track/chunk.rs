@@ -136,8 +136,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         !self.never_huge && (!write || !self.small)
     }
 
-    /// From now on, the chunk becomes dirty page by page: it was dirty as a whole, but not stored to
-    /// all over.
+    /// From now on, the chunk becomes dirty page by page: it was dirty as a whole, but not stored
+    /// to all over.
     pub fn store_small(&mut self) {
         self.small = true;
     }
@@ -185,7 +185,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         }
     }
 
-    /// The pages, which are mapped nowhere, are about to be one folio: forgets where they were. Their
+    /// The pages, which are mapped nowhere, are about to be one folio: forgets where they were.
+    /// Their
     /// [`Tags`] stay.
     pub fn join(&mut self) {
         self.present = PageSet::EMPTY;

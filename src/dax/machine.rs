@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel's [`Machine`]: what the steps of dirty tracking do to page tables, folios, cache
+//! lines and blocks of an inode.
+//!
+//! C headers: [`include/linux/rmap.h`](srctree/include/linux/rmap.h),
+//! [`include/linux/pagemap.h`](srctree/include/linux/pagemap.h)
+
+use kernel::alloc::flags::{GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_NOWAIT};
+use kernel::alloc::KBox;
+use kernel::prelude::*;
+
+use super::fault::{FreezeProtection, SharedInvalidateLock};
+use super::owner::own;
+use super::page::Page;
+use super::tracker::{table, Chunk, Table, Tracker};
+use crate::bindings;
+use crate::env::nofs;
+use crate::pmem::DirectMap;
+use crate::track::machine::{self, Event, Examined, Extent, Failure, Fingerprints, Machine};
+use crate::track::page_set::PAGES;
+use crate::vfs::inode::InodeInfo;
+use crate::vfs::lock::{FaultsOut, InvalidateLock};
+use crate::vfs::meta::MetaGuard;
+use crate::volume::file::Map;
+use crate::volume::pmem::Pmem;
+
+/// Bytes in a page.
+const PAGE: u64 = 4096;
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Device => EIO,
+            Failure::UsedTwice => EUCLEAN,
+        }
+    }
+}
+
+impl Fingerprints for crate::pmem::Fingerprints<'_> {
+    #[inline]
+    fn of(&mut self, block: u64) -> Option<u64> {
+        self.of(block)
+    }
+}
+
+impl machine::FaultsOut for InvalidateLock<'_> {
+    fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        self.unlocked(f)
+    }
+}
+
+/// The blocks of an inode, with its meta lock.
+pub struct Blocks<'a> {
+    info: &'a InodeInfo,
+    meta: MetaGuard<'a>,
+}
+
+impl machine::Blocks for Blocks<'_> {
+    type Error = Error;
+
+    #[inline]
+    fn find(&self, page: u64, len: u64) -> Result<Extent> {
+        let sb = self.info.sb();
+        Ok(match sb.check(sb.volume.map(&self.meta, page, len))? {
+            Map::Run { block, len } => Extent::Run { block, len },
+            Map::Unwritten { block, len } => Extent::Unwritten { block, len },
+            Map::Hole { len } => Extent::Hole { len },
+        })
+    }
+
+    fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64)> {
+        let sb = self.info.sb();
+        let run = sb.check(sb.volume.fill(&mut self.meta, page, len, None))?;
+        self.info.update_blocks(&self.meta);
+        Ok((run.block, run.len))
+    }
+}
+
+impl InodeInfo {
+    fn pmem(&self) -> &DirectMap {
+        self.sb().volume.pmem()
+    }
+
+    fn page_of(&self, block: u64) -> Page {
+        Page::of_block(self.pmem(), block)
+    }
+}
+
+impl Machine for InodeInfo {
+    type Tracker = Tracker;
+    type Error = Error;
+    type Blocks<'a> = Blocks<'a>;
+
+    #[inline]
+    fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    #[inline]
+    fn count(&self, event: Event, nr: u64) {
+        let counters = &self.sb().counters;
+        match event {
+            Event::Tagged => counters.pages_tagged.add(nr),
+            Event::WrittenBack => counters.pages_written_back.add(nr),
+            Event::Hot => counters.hot_pages.add(nr),
+            Event::HoleRead => counters.hole_faults.add(nr),
+        }
+    }
+
+    /// Not by sleeping: the interrupt of a timer ends with a fence.
+    fn linger(&self) {
+        // SAFETY: the task is running, and no spinning lock held.
+        (0..100).for_each(|_| unsafe { kernel::bindings::yield_() });
+    }
+
+    #[inline]
+    fn is_writably_mapped(&self) -> bool {
+        // SAFETY: the mapping is that of the inode.
+        unsafe { bindings::rdax_mapping_writably_mapped(self.mapping()) }
+    }
+
+    #[inline]
+    fn write_protect(&self, page: u64, block: u64, len: usize) {
+        // SAFETY: the mapping is that of the inode; the blocks are where the file has these pages,
+        // as long as their chunk is locked.
+        let entries = unsafe {
+            bindings::mapping_wrprotect_range(
+                self.mapping(),
+                page as usize,
+                self.pmem().pfn(block) as usize,
+                len,
+            )
+        };
+        let entries = u64::try_from(entries).unwrap_or(0);
+        self.sb().counters.pages_write_protected.add(entries);
+    }
+
+    fn unmap(&self, first: u64, last: u64) {
+        // A count that wraps to 0 means to the end, as it should.
+        let nr = last.wrapping_sub(first).wrapping_add(1);
+        // SAFETY: the mapping is that of an inode that is alive.
+        unsafe {
+            bindings::unmap_mapping_pages(self.mapping(), first as usize, nr as usize, false)
+        };
+    }
+
+    #[inline]
+    fn has_write_cache(&self) -> bool {
+        self.pmem().has_write_cache()
+    }
+
+    #[inline]
+    fn write_back(&self, block: u64, len: u64) {
+        self.pmem().write_back_blocks(block, len);
+    }
+
+    #[inline]
+    fn fence(&self) -> Result {
+        self.pmem().fence().map_err(|_| EIO)
+    }
+
+    fn stores_are_lost(&self) {
+        // SAFETY: the mapping is that of the inode.
+        unsafe { bindings::rdax_mapping_set_error(self.mapping(), EIO.to_errno()) };
+    }
+
+    #[inline]
+    fn fingerprints(&self) -> impl Fingerprints + '_ {
+        self.pmem().fingerprints()
+    }
+
+    #[inline]
+    fn is_idle(&self, block: u64) -> bool {
+        self.page_of(block).is_idle()
+    }
+
+    #[inline]
+    fn is_held(&self, block: u64) -> bool {
+        self.page_of(block).is_held()
+    }
+
+    #[inline]
+    fn forget_dirty(&self, block: u64) {
+        self.page_of(block).clear_dirty();
+    }
+
+    #[inline]
+    fn is_of_another(&self, block: u64, page: u64) -> bool {
+        let owner = self.page_of(block).owner();
+        kernel::warn_on!(owner.is_some_and(|owner| owner != (self.mapping(), page)))
+    }
+
+    #[inline]
+    fn is_bad(&self, block: u64, len: u64) -> bool {
+        self.pmem().is_bad(block, len)
+    }
+
+    #[inline]
+    fn associate(&self, block: u64, page: u64) -> bool {
+        self.page_of(block).associate(self.mapping(), page)
+    }
+
+    fn is_not_idle(&self) {
+        kernel::warn_on!(true);
+    }
+
+    #[inline]
+    fn dissociate(&self, block: u64) {
+        self.page_of(block).dissociate();
+    }
+
+    fn reset(&self, block: u64) {
+        self.page_of(block).reset();
+    }
+
+    fn is_aligned(&self, block: u64) -> bool {
+        self.pmem().pfn(block) % PAGES as u64 == 0
+    }
+
+    fn examine(&self, block: u64) -> Examined {
+        self.page_of(block).examine(self.mapping())
+    }
+
+    fn make_huge(&self, block: u64, page: u64) {
+        self.page_of(block).make_huge(self.mapping(), page);
+    }
+
+    fn wait_idle(&self, block: u64) -> Result {
+        self.page_of(block).wait_idle(true)
+    }
+
+    #[inline]
+    fn pages(&self) -> u64 {
+        self.i_size().div_ceil(PAGE)
+    }
+
+    fn touch(&self) {
+        self.touch_data();
+    }
+
+    #[inline]
+    fn tail_may_change(&self) {
+        self.tail_may_change();
+    }
+
+    #[inline]
+    fn note(&self) {
+        self.sb().dirty.note(&self.tracker);
+    }
+
+    #[inline]
+    fn own(&self) {
+        own(self);
+    }
+
+    #[inline]
+    fn blocks(&self) -> Blocks<'_> {
+        Blocks {
+            info: self,
+            meta: self.meta(),
+        }
+    }
+
+    fn ask(&self, page: u64) -> u64 {
+        self.tracker.ahead.ask(page)
+    }
+
+    fn filled(&self, page: u64, asked: u64, len: u64) {
+        self.tracker.ahead.filled(page, asked, len);
+    }
+
+    #[inline]
+    fn check_usable(&self, write: bool) -> Result {
+        match write {
+            true => self.sb().check_writable(),
+            false => self.sb().check_alive(),
+        }
+    }
+
+    fn access(&self) -> Option<impl Sized + '_> {
+        self.pmem().access()
+    }
+
+    #[inline]
+    fn keep_thawed(&self) -> impl Sized + '_ {
+        FreezeProtection::new(self)
+    }
+
+    #[inline]
+    fn keep_blocks(&self) -> impl Sized + '_ {
+        SharedInvalidateLock::new(self)
+    }
+
+    fn try_keep_faults_out(&self) -> Option<impl Sized + '_> {
+        FaultsOut::try_new(self)
+    }
+
+    #[inline]
+    fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R {
+        nofs(f)
+    }
+
+    fn make_chunk(&self, index: u64) -> Result {
+        self.tracker.make_chunk(index)
+    }
+
+    #[inline]
+    fn use_chunk(&self, chunk: &Chunk) {
+        chunk.touch();
+    }
+
+    fn table(&self) -> Result<Table> {
+        table()
+    }
+
+    fn table_at_once(&self) -> Option<Table> {
+        // Without reclaim, which could not free a chunk of this inode.
+        let at_once = GFP_NOWAIT | (GFP_KERNEL_ACCOUNT & !GFP_KERNEL);
+        KBox::new([0; PAGES], at_once).ok()
+    }
+}

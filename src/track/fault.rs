@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page faults: mapping the blocks of a file.
+//!
+//! A shared write fault (nothing mapped, or mapped read-only) tags the page and inserts it
+//! writable, both under the chunk lock; a hole gets its block there. All other faults insert
+//! read-only: a store to a private mapping comes back through the memory manager, which copies the
+//! page.
+//!
+//! The blocks are looked up under the chunk lock, so that what is inserted is what the file has;
+//! and that is taken with the invalidate lock, so that they stay in the file.
+
+use super::chunk::Entry;
+use super::layout::{split_huge, unmap_chunk, unmap_zeroes};
+use super::machine::{
+    Blocks, ChunkOf, Event, Extent, Failure, Fault, Machine, StateOf, TableOf, Tracking,
+};
+use super::page_set::{PageSet, PAGES};
+use super::place::split;
+use super::sync::{sample, tag};
+use crate::mutate::mutated;
+
+/// How a fault ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<R> {
+    /// An entry was inserted, or that failed.
+    Inserted(R),
+    /// The access is to be tried again: another thread was faster.
+    Again,
+    /// The 2 MiB are to be mapped by pages.
+    ByPages,
+    /// The page is past the end of the file.
+    PastEnd,
+    /// The page is bad.
+    Poisoned,
+}
+
+type ErrorOf<F> = <<F as Fault>::File as Machine>::Error;
+type Ends<F> = Result<Outcome<<F as Fault>::Inserted>, ErrorOf<F>>;
+
+/// A store to a shared mapping of a page.
+pub fn write<F: Fault>(fault: &F) -> Ends<F> {
+    let file = fault.file();
+    let _thawed = file.keep_thawed();
+    file.check_usable(true)?;
+    fault.update_time()?;
+    map(fault, true)
+}
+
+/// A load, or a store to a private mapping, of a page.
+pub fn read<F: Fault>(fault: &F) -> Ends<F> {
+    map(fault, false)
+}
+
+/// A store, of a shared mapping, to 2 MiB that are not mapped, or are mapped read-only in one
+/// piece: maps them in one piece if that can be.
+pub fn write_huge<F: Fault>(fault: &F) -> Ends<F> {
+    let file = fault.file();
+    let _thawed = file.keep_thawed();
+    file.check_usable(true)?;
+    map_huge(fault, true)
+}
+
+/// A load of 2 MiB that are not mapped: maps them in one piece if that can be.
+pub fn read_huge<F: Fault>(fault: &F) -> Ends<F> {
+    map_huge(fault, false)
+}
+
+/// What is done in a chunk: it ended, or a table is needed to go on.
+enum Step<R> {
+    Ends(Outcome<R>),
+    NeedsTable,
+}
+
+/// Runs `f` with the chunk of the page and the invalidate lock, shared, if the page is in the file.
+fn with_chunk<F: Fault>(
+    fault: &F,
+    write: bool,
+    mut f: impl FnMut(&ChunkOf<F::File>) -> Result<Step<F::Inserted>, ErrorOf<F>>,
+) -> Result<Step<F::Inserted>, ErrorOf<F>> {
+    let file = fault.file();
+    let (index, _) = split(fault.page());
+    let mut made = false;
+    loop {
+        {
+            let _blocks_stay = file.keep_blocks();
+            // Asked under that lock, which whoever ends stores, or all use, takes from every file
+            // when it has said so.
+            file.check_usable(write)?;
+            if fault.page() >= file.pages() {
+                return Ok(Step::Ends(Outcome::PastEnd));
+            }
+            if let Some(chunk) = file.tracker().chunk(index) {
+                file.own();
+                if !made {
+                    file.use_chunk(chunk);
+                }
+                // Reclaim must not enter this file system: it evicts inodes, whose chunks and
+                // journal it locks.
+                return file.without_reclaim(|| f(chunk));
+            }
+        }
+        // Without a lock: the memory may have to come from other chunks of this file.
+        file.make_chunk(index)?;
+        made = true;
+    }
+}
+
+/// Maps the page, writable if `write`.
+fn map<F: Fault>(fault: &F, write: bool) -> Ends<F> {
+    let mut spare = None;
+    loop {
+        let step = with_chunk(fault, write, |chunk| {
+            map_in_chunk(fault, chunk, write, &mut spare)
+        });
+        match step? {
+            Step::Ends(outcome) => return Ok(outcome),
+            // Made without a lock, as chunks are.
+            Step::NeedsTable => spare = Some(fault.file().table()?),
+        }
+    }
+}
+
+/// Maps the page of `chunk`; asks for a table if that needs one, and there is no `spare` one.
+fn map_in_chunk<F: Fault>(
+    fault: &F,
+    chunk: &ChunkOf<F::File>,
+    write: bool,
+    spare: &mut Option<TableOf<F::File>>,
+) -> Result<Step<F::Inserted>, ErrorOf<F>> {
+    let file = fault.file();
+    let (_, page) = split(fault.page());
+    let mut state = file.tracker().lock(chunk);
+    if fault.is_mapped_huge() {
+        // Another thread was faster; if that does not do, the next fault is not huge.
+        return Ok(Step::Ends(Outcome::Again));
+    }
+    fault.prepare();
+    if write && state.is_huge() {
+        // Of a huge folio, a zap of one page would make all of them dirty. That is right, too, and
+        // what happens as long as one is pinned.
+        split_huge(file, chunk, &mut state);
+    }
+    let block = match state.entry(page) {
+        Entry::Present(block) => Some(block),
+        Entry::Absent | Entry::Zero => find_block(file, chunk, &mut state, page, write)?,
+    };
+    let Some(block) = block else {
+        state.map_zero(page);
+        file.count(Event::HoleRead, 1);
+        return Ok(Step::Ends(Outcome::Inserted(fault.insert_zero())));
+    };
+    if file.is_of_another(block, fault.page()) {
+        return Err(Failure::UsedTwice.into());
+    }
+    if file.is_bad(block, 1) {
+        return Ok(Step::Ends(Outcome::Poisoned));
+    }
+    let mut table = None;
+    if state.needs_table(page, block) {
+        table = spare.take();
+        if table.is_none() {
+            return Ok(Step::NeedsTable);
+        }
+    }
+    let todo = state.map_block(page, block, table);
+    if todo.unmap_zero {
+        file.unmap(fault.page(), fault.page());
+    }
+    let mut dirty = write;
+    if todo.associate {
+        dirty |= file.associate(block, fault.page());
+    }
+    if dirty {
+        state.unsettle(Some(page));
+    }
+    if dirty && !mutated!("tag") {
+        // Before the page can be stored to, and a store be followed by a sync.
+        tag(file, chunk, Some(page));
+    }
+    // Under the chunk lock: or a sync in between would clean the page, and leave it writable.
+    Ok(Step::Ends(Outcome::Inserted(fault.insert(block, write))))
+}
+
+/// The block of `page` of `chunk`; `None` for a hole that need not be filled.
+fn find_block<M: Machine>(
+    file: &M,
+    chunk: &ChunkOf<M>,
+    state: &mut StateOf<M>,
+    page: usize,
+    write: bool,
+) -> Result<Option<u64>, M::Error> {
+    let at = file.tracker().place(chunk).first_page() + page as u64;
+    let mut blocks = file.blocks();
+    match blocks.find(at, 1)? {
+        Extent::Run { block, .. } => Ok(Some(block)),
+        Extent::Hole { .. } | Extent::Unwritten { .. } if !write => Ok(None),
+        Extent::Hole { .. } | Extent::Unwritten { .. } => {
+            let asked = file.ask(at);
+            let (block, _) = fill_hole(file, chunk, state, &mut blocks, page, asked)?;
+            Ok(Some(block))
+        }
+    }
+}
+
+/// Fills the hole, or makes data of the unwritten blocks, from `page` of `chunk` on: up to `asked`
+/// blocks, as far as the chunk and the file go. They are zero, and durably so, before anyone can
+/// see them. Returns the first, and how many there are.
+fn fill_hole<M: Machine>(
+    file: &M,
+    chunk: &ChunkOf<M>,
+    state: &mut StateOf<M>,
+    blocks: &mut M::Blocks<'_>,
+    page: usize,
+    asked: u64,
+) -> Result<(u64, u64), M::Error> {
+    let place = file.tracker().place(chunk);
+    let at = place.first_page() + page as u64;
+    let end = file.pages().min(place.end());
+    let wanted = asked.min(end.saturating_sub(at)).max(1);
+    let (block, len) = blocks.fill(at, wanted)?;
+    file.filled(at, asked, len);
+    let filled = PageSet::range(page, page + len as usize - 1);
+    unmap_zeroes(file, chunk, state, &filled);
+    Ok((block, len))
+}
+
+/// Maps the 2 MiB around the page in one piece, writable if `write`.
+fn map_huge<F: Fault>(fault: &F, write: bool) -> Ends<F> {
+    let step = with_chunk(fault, write, |chunk| {
+        map_chunk(fault, chunk, write).map(Step::Ends)
+    });
+    match step? {
+        Step::Ends(Outcome::Inserted(result)) => Ok(Outcome::Inserted(result)),
+        _ => Ok(Outcome::ByPages),
+    }
+}
+
+/// Maps `chunk` in one piece, if that can be.
+fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends<F> {
+    let file = fault.file();
+    if file.tracker().place(chunk).last_page() >= file.pages() {
+        return Ok(Outcome::ByPages);
+    }
+    let mut state = file.tracker().lock(chunk);
+    if !fault.is_unmapped_huge() && !fault.is_mapped_huge() {
+        return Ok(Outcome::ByPages);
+    }
+    let bad = state.is_huge() && file.is_bad(state.block(0), PAGES as u64);
+    if bad || !state.may_map_huge(write) {
+        if write && state.is_huge() {
+            split_huge(file, chunk, &mut state);
+        }
+        return Ok(Outcome::ByPages);
+    }
+    if !state.is_huge() && !join(file, chunk, &mut state, write)? {
+        return Ok(Outcome::ByPages);
+    }
+    if write {
+        fault.update_time()?;
+        // Another mapping may have been stored to already.
+        if !state.density.has_begun() {
+            let sample = sample(file, chunk, &state);
+            state.density.begin(sample);
+        }
+        state.unsettle(None);
+        if !mutated!("tag-huge") {
+            tag(file, chunk, None);
+        }
+    }
+    Ok(Outcome::Inserted(fault.insert_huge(state.block(0), write)))
+}
+
+/// Makes a huge chunk of one that is not, if its pages are mapped nowhere, and its blocks in one
+/// aligned piece. A hole is filled only for a file that is written through its mapping from one end
+/// to the other, unwritten blocks become data for any store.
+fn join<M: Machine>(
+    file: &M,
+    chunk: &ChunkOf<M>,
+    state: &mut StateOf<M>,
+    write: bool,
+) -> Result<bool, M::Error> {
+    let (first, len) = (file.tracker().place(chunk).first_page(), PAGES as u64);
+    let block = {
+        let mut blocks = file.blocks();
+        match blocks.find(first, len)? {
+            Extent::Run { block, len: found } if found == len => block,
+            Extent::Hole { len: found } if found == len && write => {
+                if file.ask(first) < len {
+                    return Ok(false);
+                }
+                let (block, found) = fill_hole(file, chunk, state, &mut blocks, 0, len)?;
+                if found < len {
+                    return Ok(false);
+                }
+                block
+            }
+            // The file has the space; it only takes zeros.
+            Extent::Unwritten { block, len: found }
+                if found == len && write && file.is_aligned(block) =>
+            {
+                fill_hole(file, chunk, state, &mut blocks, 0, len)?.0
+            }
+            _ => return Ok(false),
+        }
+    };
+    if !file.is_aligned(block) || file.is_bad(block, len) {
+        return Ok(false);
+    }
+    let examined = file.examine(block);
+    if !examined.free {
+        return Ok(false);
+    }
+    state.join();
+    file.make_huge(block, first);
+    if state.map_huge(block) {
+        unmap_chunk(file, chunk);
+    }
+    if examined.dirty {
+        tag(file, chunk, None);
+    }
+    Ok(true)
+}

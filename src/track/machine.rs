@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What dirty tracking needs of the world around it: locks and chunks ([`Tracking`]), page tables,
+//! pages, cache lines and blocks of a file ([`Machine`]), a page fault ([`Fault`]).
+//!
+//! The kernel's are in `dax`. On the host `tools/dax-model` has a machine whose every step a model
+//! checker interleaves with every other.
+//!
+//! Locks, outermost first: freeze protection; the [invalidate lock](Machine::keep_blocks); what
+//! keeps
+//! [chunks](Tracking::stay); the chunk lock ([`Tracking::lock`]); the lock of the
+//! [blocks](Machine::blocks); the tag lock ([`Tracking::lock_tags`]), which spins. Page numbers are
+//! those of the file, block numbers those of the volume; both have 4 KiB.
+
+use core::ops::DerefMut;
+
+use super::chunk::{State, Tags};
+use super::page_set::PAGES;
+use super::place::Place;
+use super::windows::{Syncs, WindowList};
+
+/// The table of blocks, or of fingerprints, of a chunk of `M`.
+pub type TableOf<M> = <<M as Machine>::Tracker as Tracking>::Table;
+/// A chunk of `M`.
+pub type ChunkOf<M> = <<M as Machine>::Tracker as Tracking>::Chunk;
+/// What the lock of a chunk of `M` guards.
+pub type StateOf<M> = State<TableOf<M>>;
+
+/// The chunks of one file, and what is known of its syncs.
+pub trait Tracking {
+    /// A table of a block, or a fingerprint, for each page.
+    type Table: DerefMut<Target = [u64; PAGES]>;
+    /// What is known of 512 pages.
+    type Chunk;
+    /// The lock of a chunk, held.
+    type Guard<'a>: DerefMut<Target = State<Self::Table>>
+    where
+        Self: 'a;
+    /// The tag lock, held. It spins: nothing sleeps meanwhile.
+    type Locked<'a>
+    where
+        Self: 'a;
+    /// The windows of the syncs in flight.
+    type Windows: WindowList;
+
+    /// The chunk `index`, if a fault made it. The caller keeps it from being freed: by the
+    /// invalidate lock, by [`Tracking::stay`], or by a reference to a page of it.
+    fn chunk(&self, index: u64) -> Option<&Self::Chunk>;
+    /// The chunks with a page in `first..=last`, ascending; with dirty pages only if `dirty`.
+    fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Self::Chunk>;
+    /// Whether the file was never mapped: there is no chunk, and nobody is freeing one.
+    fn is_unused(&self) -> bool;
+    /// Keeps the chunks there are from being freed. May sleep.
+    fn stay(&self) -> impl Sized + '_;
+    /// Where a chunk is in its file.
+    fn place(&self, chunk: &Self::Chunk) -> Place;
+    /// Waits for the lock of a chunk.
+    fn lock<'a>(&'a self, chunk: &'a Self::Chunk) -> Self::Guard<'a>;
+
+    /// Waits for the tag lock.
+    fn lock_tags(&self) -> Self::Locked<'_>;
+    /// The tags of a chunk.
+    fn tags<'a>(&self, locked: &'a mut Self::Locked<'_>, chunk: &'a Self::Chunk) -> &'a mut Tags;
+    /// The syncs of the file.
+    fn syncs<'a>(&self, locked: &'a mut Self::Locked<'_>) -> &'a mut Syncs<Self::Windows>;
+    /// Sets or clears the mark of a chunk.
+    fn set_mark(&self, locked: &mut Self::Locked<'_>, chunk: &Self::Chunk, marked: bool);
+    /// Whether a chunk is marked, without the tag lock. What is read after this is newer.
+    fn is_any_marked(&self) -> bool;
+
+    /// Runs `f` with a place for the window of a sync. `f` removes what it inserts.
+    fn with_slot<R>(&self, f: impl FnOnce(&mut <Self::Windows as WindowList>::Slot) -> R) -> R;
+    /// How many syncs are in flight, without the tag lock.
+    fn in_flight(&self) -> u32;
+    /// One more is, or, if not `begins`, one fewer: by who holds the tag lock. Seen by all before
+    /// what the caller does next.
+    fn count_in_flight(&self, begins: bool);
+    /// How many syncs have failed, ever.
+    fn failed(&self) -> u32;
+    /// One more has. Seen by all before what the caller does next.
+    fn count_failed(&self);
+    /// Lets go of the tag lock, sleeps until [`Tracking::notify`], and takes the lock again.
+    fn wait(&self, locked: &mut Self::Locked<'_>);
+    /// Wakes all who wait.
+    fn notify(&self);
+}
+
+/// Why an operation on mapped pages cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The device is gone, or has lost stores.
+    Device,
+    /// A block is used twice.
+    UsedTwice,
+}
+
+/// What is counted, for who looks at how the file system does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A page was tagged that was clean.
+    Tagged,
+    /// A page was written back.
+    WrittenBack,
+    /// A page was written back that stays writable.
+    Hot,
+    /// A hole was read.
+    HoleRead,
+}
+
+/// What a file has from a page on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Blocks that follow each other.
+    Run {
+        /// The first one.
+        block: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Blocks that follow each other, and read as zeros.
+    Unwritten {
+        /// The first one.
+        block: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Nothing, for `len` pages.
+    Hole {
+        /// How many.
+        len: u64,
+    },
+}
+
+/// What a look at the 512 pages of 2 MiB of the device has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// No page is mapped, pinned, bad, or belongs to another file.
+    pub free: bool,
+    /// One of them was dirtied by a pin that outlived its last owner.
+    pub dirty: bool,
+}
+
+/// Tells what the pages of a device hold: as long as it is there, nothing sleeps.
+pub trait Fingerprints {
+    /// The fingerprint of what `block` holds; `None` if it cannot be read.
+    fn of(&mut self, block: u64) -> Option<u64>;
+}
+
+/// The blocks of a file, locked.
+pub trait Blocks {
+    /// What can go wrong.
+    type Error;
+    /// What the file has from `page` on, up to `len` pages.
+    fn find(&self, page: u64, len: u64) -> Result<Extent, Self::Error>;
+    /// Fills a hole, or makes data of unwritten blocks, from `page` on, up to `len` pages: returns
+    /// the first block, and how many there are. They are zero, and durably so.
+    fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64), Self::Error>;
+}
+
+/// One file: the memory manager, the processor and the volume, as dirty tracking sees them.
+pub trait Machine {
+    /// Its chunks.
+    type Tracker: Tracking;
+    /// What can go wrong.
+    type Error: From<Failure>;
+    /// Its blocks, locked.
+    type Blocks<'a>: Blocks<Error = Self::Error>
+    where
+        Self: 'a;
+
+    /// Its chunks.
+    fn tracker(&self) -> &Self::Tracker;
+    /// Counts something that has happened `nr` times.
+    fn count(&self, event: Event, nr: u64);
+    /// Lets others run where a mistake was made: what would be rare becomes certain.
+    fn linger(&self);
+
+    // Page tables.
+
+    /// Whether the file may be mapped writable. A first mapping that appears later faults later.
+    fn is_writably_mapped(&self) -> bool;
+    /// Write-protects all shared mappings of the `len` pages from `page` on, which have the blocks
+    /// from `block` on. What is mapped by 2 MiB is protected as a whole, if all of it is asked for.
+    fn write_protect(&self, page: u64, block: u64, len: usize);
+    /// Takes the entries for pages `first..=last` out of all page tables, and waits for who is at
+    /// them. Private copies stay.
+    fn unmap(&self, first: u64, last: u64);
+
+    // Cache lines.
+
+    /// Whether lines have to be written back: not where stores are durable as they are.
+    fn has_write_cache(&self) -> bool;
+    /// Starts the write-back of the lines of blocks.
+    fn write_back(&self, block: u64, len: u64);
+    /// Makes durable what was written back.
+    fn fence(&self) -> Result<(), Self::Error>;
+    /// Tells every open file that stores are lost.
+    fn stores_are_lost(&self);
+    /// What pages hold.
+    fn fingerprints(&self) -> impl Fingerprints + '_;
+
+    // The struct pages of the device: one, or the folio of 2 MiB that it is part of.
+
+    /// Whether nobody maps or pins it.
+    fn is_idle(&self, block: u64) -> bool;
+    /// Whether somebody has it pinned, or a CPU may still have a zapped entry for it in its TLB.
+    fn is_held(&self, block: u64) -> bool;
+    /// Forgets that it was dirtied by who had it pinned.
+    fn forget_dirty(&self, block: u64);
+    /// Whether it belongs to another file, or to another page of this one, than `page`.
+    fn is_of_another(&self, block: u64, page: u64) -> bool;
+    /// Whether one of the blocks is known to be bad.
+    fn is_bad(&self, block: u64, len: u64) -> bool;
+    /// Gives the page, which is of no folio of 2 MiB, to `page` of the file. Returns whether it was
+    /// dirtied meanwhile by a pin that outlived its last owner.
+    fn associate(&self, block: u64, page: u64) -> bool;
+    /// Warns: a folio that should be idle is not.
+    fn is_not_idle(&self);
+    /// Takes it, which is mapped nowhere, from the file; what is idle is an ordinary page
+    /// afterwards.
+    fn dissociate(&self, block: u64);
+    /// Makes it, which is idle, an ordinary page that belongs to nobody; of a folio, all pages.
+    fn reset(&self, block: u64);
+    /// Whether it could be the first one of a folio of 2 MiB.
+    fn is_aligned(&self, block: u64) -> bool;
+    /// Looks at the 512 pages from `block` on.
+    fn examine(&self, block: u64) -> Examined;
+    /// Makes one folio of the 512 pages from `block` on, and gives it to those of the file from
+    /// `page` on. [`Machine::examine`] found them free.
+    fn make_huge(&self, block: u64, page: u64);
+    /// Waits until it is idle. Fails when a signal comes, and gives up after a moment: it may have
+    /// been mapped again.
+    fn wait_idle(&self, block: u64) -> Result<(), Self::Error>;
+
+    // The file.
+
+    /// Its size in pages.
+    fn pages(&self) -> u64;
+    /// Moves its times: a page was stored to.
+    fn touch(&self);
+    /// What is behind its end in the last page may change.
+    fn tail_may_change(&self);
+    /// A page was tagged just now: who syncs all files, and the flusher, have to find this one.
+    fn note(&self);
+    /// Pages may belong to it from now on.
+    fn own(&self);
+    /// Its blocks.
+    fn blocks(&self) -> Self::Blocks<'_>;
+    /// How many blocks a store to a hole at `page` is given.
+    fn ask(&self, page: u64) -> u64;
+    /// Asked for `asked` blocks from `page` on, and got `len`.
+    fn filled(&self, page: u64, asked: u64, len: u64);
+
+    // What may be done now.
+
+    /// Whether the file may be used, or stored to if `write`.
+    fn check_usable(&self, write: bool) -> Result<(), Self::Error>;
+    /// Keeps the device there; `None` if it is gone.
+    fn access(&self) -> Option<impl Sized + '_>;
+    /// Waits until the file system is not frozen, and keeps it so.
+    fn keep_thawed(&self) -> impl Sized + '_;
+    /// The invalidate lock, shared: keeps blocks in the file while they are being mapped.
+    fn keep_blocks(&self) -> impl Sized + '_;
+
+    /// The invalidate lock, exclusively, if that takes no waiting.
+    fn try_keep_faults_out(&self) -> Option<impl Sized + '_>;
+
+    // Memory.
+
+    /// Runs `f`, which does not enter a file system to reclaim memory.
+    fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R;
+    /// Makes the chunk `index`, if it is not there. May sleep, and free chunks: of this file, too.
+    fn make_chunk(&self, index: u64) -> Result<(), Self::Error>;
+    /// Notes that a chunk is used again.
+    fn use_chunk(&self, chunk: &ChunkOf<Self>);
+    /// A table. May sleep, and free chunks: of this file, too.
+    fn table(&self) -> Result<TableOf<Self>, Self::Error>;
+    /// A table, if there is memory at once.
+    fn table_at_once(&self) -> Option<TableOf<Self>>;
+}
+
+/// A page fault in a mapping of a file.
+pub trait Fault {
+    /// The file.
+    type File: Machine;
+    /// How an insertion went.
+    type Inserted;
+
+    /// The file.
+    fn file(&self) -> &Self::File;
+    /// The page of the file.
+    fn page(&self) -> u64;
+    /// Moves the times of the file.
+    fn update_time(&self) -> Result<(), <Self::File as Machine>::Error>;
+    /// Whether the 2 MiB around the address are mapped in one piece.
+    fn is_mapped_huge(&self) -> bool;
+    /// Whether nothing is mapped in the 2 MiB around the address.
+    fn is_unmapped_huge(&self) -> bool;
+    /// Makes way for an entry of a page: a page table, and no marker.
+    fn prepare(&self);
+    /// Maps a block at the address; writable if `write`. What is mapped there already has to be the
+    /// same.
+    fn insert(&self, block: u64, write: bool) -> Self::Inserted;
+    /// Maps the zero page there, read-only.
+    fn insert_zero(&self) -> Self::Inserted;
+    /// Maps the folio of 2 MiB from `block` on; writable if `write`.
+    fn insert_huge(&self, block: u64, write: bool) -> Self::Inserted;
+}
+
+/// The invalidate lock, exclusively: keeps faults out.
+pub trait FaultsOut {
+    /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock may
+    /// be wrong afterwards.
+    fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R;
+}

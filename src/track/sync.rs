@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making mapped stores durable: the order of steps of fsync and msync.
+//!
+//! Per chunk with dirty pages, under its lock: write-protect the shared mappings of each run of
+//! dirty pages that is contiguous in the file and on the device, so that the next store faults and
+//! tags again; make the pages clean; write their cache lines back. Hot pages stay writable and
+//! dirty, and are only written back; pages that are pinned stay dirty, too. After the last chunk
+//! one fence makes all of it durable.
+//!
+//! Guarantee: when a sync returns without an error, every store to the range that was complete when
+//! it began is durable, whether its mapping still exists or not, and has moved the times of the
+//! file. Nothing outside the range is written back.
+
+use super::chunk::{Kept, Snapshot};
+use super::density::SAMPLE;
+use super::layout::unmap_chunk;
+use super::machine::{ChunkOf, Event, Fingerprints, Machine, StateOf, Tracking};
+use super::page_set::PageSet;
+use super::place::split;
+use super::windows::{self, Taking};
+use crate::mutate::mutated;
+
+/// What becomes of hot pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hot {
+    /// They stay writable, and what is pinned stays dirty.
+    Keep,
+    /// They are write-protected like all others: nothing is dirty or writable afterwards.
+    Protect,
+}
+
+/// How a sync goes about it.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// What becomes of hot pages.
+    pub hot: Hot,
+    /// Lines are written back, and pages become clean.
+    pub flush: bool,
+}
+
+/// What a sync has done to a chunk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Pages of which the write-back was started: a fence has to follow.
+    pub written_back: usize,
+    /// Pages among them that stay writable.
+    pub hot: usize,
+}
+
+/// Stores may reach `page` of `chunk` from now on, or have; any page if it is `None`. Returns
+/// whether one was clean. Does not sleep; a page table lock may be held.
+#[inline]
+pub fn tag<M: Machine>(machine: &M, chunk: &ChunkOf<M>, page: Option<usize>) -> bool {
+    machine.tail_may_change();
+    let newly = windows::tag(machine.tracker(), chunk, page);
+    machine.count(Event::Tagged, newly as u64);
+    if !mutated!("note") {
+        machine.note();
+    }
+    newly > 0
+}
+
+/// `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is being
+/// zapped, or by a pin that ends. Returns whether one was clean. Does not sleep; a page table lock
+/// may be held.
+pub fn dirty_page<M: Machine>(machine: &M, page: u64, huge: bool) -> bool {
+    let (index, page) = split(page);
+    let Some(chunk) = machine.tracker().chunk(index) else {
+        // Only pages that belong to the file get here, and a fault made them so.
+        return false;
+    };
+    tag(machine, chunk, (!huge).then_some(page))
+}
+
+/// Makes the stores to the pages `first..=last` durable. May sleep. No chunk lock of the file is
+/// held.
+#[inline]
+pub fn sync_range<M: Machine>(machine: &M, first: u64, last: u64) -> Result<(), M::Error> {
+    if windows::is_quiet(machine.tracker()) {
+        return Ok(());
+    }
+    sync_pages(machine, first, last, Hot::Keep)
+}
+
+/// Writes back the dirty pages among `first..=last`, and waits for other syncs that are at it.
+pub fn sync_pages<M: Machine>(
+    machine: &M,
+    first: u64,
+    last: u64,
+    hot: Hot,
+) -> Result<(), M::Error> {
+    let _chunks_stay = machine.tracker().stay();
+    // Reclaim must not evict an inode meanwhile: it waits for who is at its chunks.
+    machine.without_reclaim(|| sync_held(machine, first, last, hot))
+}
+
+/// As [`sync_pages`]; the caller keeps the chunks from being freed.
+pub fn sync_held<M: Machine>(machine: &M, first: u64, last: u64, hot: Hot) -> Result<(), M::Error> {
+    // Without a write cache stores are durable as they are. All else is done as with one; and what
+    // is left alone stays dirty, for the case that the cache is declared volatile later.
+    let how = How {
+        hot,
+        flush: hot == Hot::Protect || machine.has_write_cache(),
+    };
+    let tracker = machine.tracker();
+    windows::sync(tracker, first, last, |taking| {
+        let mut pages = 0;
+        for chunk in tracker.chunks(first, last, true) {
+            let mut state = tracker.lock(chunk);
+            let range = tracker.place(chunk).clip(first, last);
+            let dirty = windows::dirty_in(tracker, chunk, &range);
+            let done = write_back(machine, taking, chunk, &mut state, dirty, how);
+            machine.count(Event::Hot, done.hot as u64);
+            pages += done.written_back as u64;
+        }
+        if pages == 0 {
+            return Ok(());
+        }
+        machine.count(Event::WrittenBack, pages);
+        if mutated!("sync-wait") {
+            machine.linger();
+        }
+        if mutated!("sync-fence") {
+            return Ok(());
+        }
+        let fenced = machine.fence();
+        if fenced.is_err() {
+            // Before others that wait for this fence look.
+            machine.stores_are_lost();
+        }
+        fenced
+    })
+}
+
+/// Writes back pages of a chunk that were seen dirty under the chunk lock, without the fence. From
+/// then to the write-back no fault makes a page of the chunk writable.
+fn write_back<M: Machine>(
+    machine: &M,
+    taking: &mut Taking<'_, M::Tracker>,
+    chunk: &ChunkOf<M>,
+    state: &mut StateOf<M>,
+    dirty: Snapshot,
+    how: How,
+) -> Done {
+    let at = machine.tracker().place(chunk).first_page();
+    let mut cold = dirty;
+    if !how.flush {
+        cold.leave_out(state.settled());
+    }
+    if cold.pages().is_empty() {
+        return Done::default();
+    }
+    // Asked under the chunk lock.
+    let writable = machine.is_writably_mapped();
+    let whole = *cold.pages() == PageSet::ALL;
+    // The hot pages that do not stay so.
+    let mut cooling = state.heat.hot().and(cold.pages());
+    let mut done = Done::default();
+    if writable && how.hot == Hot::Keep {
+        done.hot = keep_hot(machine, state, &mut cold, &mut cooling, how.flush);
+        done.written_back = done.hot;
+    }
+    if cold.pages().is_empty() {
+        state.heat.synced(&PageSet::EMPTY);
+    } else {
+        let early = mutated!("write-back-early");
+        if early {
+            start_write_back(machine, state, cold.pages());
+            machine.linger();
+        }
+        if writable && !mutated!("write-protect") {
+            write_protect(machine, at, state, cold.pages());
+        }
+        flush_zapped(machine, chunk, state);
+        cool(machine, state, &cooling);
+        let protected = cold.write_protected();
+        state.heat.synced(protected.pages());
+        if how.flush {
+            let taken = taking.take(chunk, protected);
+            forget_dirty(machine, chunk, state, taken.pages(), how.hot);
+            if !early && !mutated!("sync-write-back") {
+                start_write_back(machine, state, taken.pages());
+            }
+            done.written_back += taken.written_back();
+        } else {
+            state.settle(&protected);
+        }
+    }
+    if state.is_huge() {
+        let sample = whole.then(|| sample(machine, chunk, state)).flatten();
+        if !state.density.end(sample) {
+            // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
+            state.store_small();
+        }
+    } else if whole {
+        state.store_whole();
+    }
+    match how.flush {
+        true => done,
+        false => Done {
+            written_back: 0,
+            ..done
+        },
+    }
+}
+
+fn start_write_back<M: Machine>(machine: &M, state: &StateOf<M>, pages: &PageSet) {
+    for run in state.runs(pages) {
+        machine.write_back(run.block, run.len as u64);
+    }
+}
+
+/// Writes back those of the `dirty` pages of a chunk that may stay writable, and takes them out of
+/// it. Moves the times of the file if one of them was stored to. Returns how many stay. `hot` are
+/// the hot ones among `dirty`; afterwards, those of them that do not stay: they have to be
+/// [cooled](cool).
+fn keep_hot<M: Machine>(
+    machine: &M,
+    state: &mut StateOf<M>,
+    dirty: &mut Snapshot,
+    hot: &mut PageSet,
+    flush: bool,
+) -> usize {
+    let huge = state.is_huge();
+    let (heat, blocks) = state.heat_and_blocks();
+    // After its fingerprint was taken: a store in between is found by the next sync.
+    let write_back = |kept: Kept, page| {
+        if flush && !mutated!("hot-write-back") {
+            machine.write_back(blocks.block(page), 1);
+        }
+        kept.written_back()
+    };
+    let mut kept = 0;
+    if !hot.is_empty() {
+        let stored_to = {
+            let mut fingerprints = machine.fingerprints();
+            heat.review(
+                hot,
+                |page| fingerprints.of(blocks.block(page)),
+                |page| kept += write_back(dirty.keep(page), page),
+            )
+        };
+        if stored_to {
+            // Under the chunk lock: another sync that finds no more change may rely on it.
+            machine.touch();
+        }
+    }
+    if huge || !heat.warm().intersects(dirty.pages()) {
+        return kept;
+    }
+    if heat.needs_table() {
+        // No page needs to become hot.
+        match machine.table_at_once() {
+            Some(table) => heat.set_table(table),
+            None => return kept,
+        }
+    }
+    let fresh = {
+        let mut fingerprints = machine.fingerprints();
+        heat.heat_up(dirty.pages(), |page| fingerprints.of(blocks.block(page)))
+    };
+    let mut next = fresh.next(0);
+    while let Some(page) = next {
+        kept += write_back(dirty.keep(page), page);
+        next = fresh.next(page + 1);
+    }
+    kept
+}
+
+/// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times
+/// of the file.
+fn cool<M: Machine>(machine: &M, state: &mut StateOf<M>, pages: &PageSet) {
+    if pages.is_empty() {
+        return;
+    }
+    let stored_to = {
+        let (heat, blocks) = state.heat_and_blocks();
+        let mut fingerprints = machine.fingerprints();
+        heat.cool_down(pages, |page| fingerprints.of(blocks.block(page)))
+    };
+    if stored_to {
+        machine.touch();
+    }
+}
+
+/// The fingerprints of the pages that tell whether a huge chunk is stored to all over.
+pub(super) fn sample<M: Machine>(
+    machine: &M,
+    chunk: &ChunkOf<M>,
+    state: &StateOf<M>,
+) -> Option<[u64; SAMPLE]> {
+    let mut fingerprints = machine.fingerprints();
+    let index = machine.tracker().place(chunk).index();
+    let mut sample = [0; SAMPLE];
+    for (slot, page) in sample.iter_mut().zip(state.density.pages(index)) {
+        *slot = fingerprints.of(state.block(page))?;
+    }
+    Some(sample)
+}
+
+/// Sees to it that no CPU stores to a huge chunk, which is write-protected, by an entry that it
+/// still has in its TLB. Where 2 MiB are zapped, the memory manager flushes that after it has
+/// unlocked the page table; it holds a reference to the folio until then, as a pin does. Unmapping
+/// flushes it for whoever is at it.
+fn flush_zapped<M: Machine>(machine: &M, chunk: &ChunkOf<M>, state: &StateOf<M>) {
+    if state.is_huge() && machine.is_held(state.block(0)) {
+        unmap_chunk(machine, chunk);
+    }
+}
+
+/// Takes PG_dirty from `pages`, which were taken and are not yet written back: who ends a pin of a
+/// page that has it does not tell the file system. KVM sets it, for a page that it has mapped, and
+/// so not after the page was write-protected.
+///
+/// Those that are pinned are tagged again, unless all are to be clean: DMA may reach them as long
+/// as that lasts. Its end tags as well, but who waits for an asynchronous read may be told of its
+/// end before the kernel dirties the page (`blkdev_bio_end_io_async()`), and call fsync in between.
+/// What is not pinned now is all there, and is about to be written back.
+fn forget_dirty<M: Machine>(
+    machine: &M,
+    chunk: &ChunkOf<M>,
+    state: &StateOf<M>,
+    pages: &PageSet,
+    hot: Hot,
+) {
+    let is_pinned = |page| {
+        let block = state.block(page);
+        machine.forget_dirty(block);
+        hot == Hot::Keep && machine.is_held(block)
+    };
+    // All pages of a huge folio have one flag and one count.
+    let huge = state.is_huge();
+    if huge && !is_pinned(0) {
+        return;
+    }
+    let mut next = pages.next(0);
+    while let Some(page) = next {
+        if huge || is_pinned(page) {
+            tag(machine, chunk, Some(page));
+        }
+        next = pages.next(page + 1);
+    }
+}
+
+/// Write-protects all shared mappings of `pages` of the chunk whose first page is `at`.
+fn write_protect<M: Machine>(machine: &M, at: u64, state: &StateOf<M>, pages: &PageSet) {
+    // A mapping of 2 MiB is protected as a whole or not at all.
+    let pages = if state.is_huge() {
+        &PageSet::ALL
+    } else {
+        pages
+    };
+    for run in state.runs(pages) {
+        machine.write_protect(at + run.page as u64, run.block, run.len);
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! System calls, and what the kernel does by itself: each runs the module's code.
+
+use dax_model::track::layout;
+use dax_model::track::machine::Machine as _;
+use dax_model::track::sync::{self, Hot};
+use shuttle::sync::atomic::Ordering::SeqCst;
+
+use crate::kernel::Invalidate;
+use crate::machine::{Machine, LAST};
+use crate::memory::{Pmd, Pte, NR};
+
+impl Machine {
+    /// fsync or msync of the pages `first..=last`, and whether it kept its promise.
+    pub fn sync(&self, first: usize, last: usize) {
+        self.check_sync(first, last, || {
+            sync::sync_range(self, first as u64, last as u64).is_ok()
+        });
+    }
+
+    /// fsync.
+    pub fn sync_file(&self) {
+        self.sync(0, LAST);
+    }
+
+    /// sync, syncfs, the flusher.
+    pub fn sync_all(&self) {
+        self.check_sync(0, LAST, || {
+            sync::sync_pages(self, 0, u64::MAX, Hot::Protect).is_ok()
+        });
+    }
+
+    /// Runs a sync, and looks whether it kept its promise. What one has lost that failed before is
+    /// lost.
+    fn check_sync(&self, first: usize, last: usize, sync: impl FnOnce() -> bool) {
+        struct Wanted {
+            page: usize,
+            block: u64,
+            value: u64,
+            stored: u64,
+        }
+        let begun = self.tick();
+        let wanted: Vec<Wanted> = {
+            let extents = self.extents.lock().unwrap();
+            let mut device = self.device.lock().unwrap();
+            let pages = first..NR.min(last + 1);
+            let mut each = |page: usize| {
+                let at = extents[page]?;
+                let block = device.block(at);
+                Some(Wanted {
+                    page,
+                    block: at,
+                    value: block.complete,
+                    stored: block.stored,
+                })
+            };
+            pages.filter_map(&mut each).collect()
+        };
+        let before = *self.synced.lock().unwrap();
+        let (failures, lost) = (self.tracker.failures(), self.lost.load(SeqCst));
+        // Forgets what was before.
+        self.tracker.failures_at_begin();
+        let done = sync();
+        // An open file learns of a sync that failed before this one began by the kernel's own
+        // means.
+        let told = self.tracker.failures_at_begin() != failures;
+        if !done {
+            assert!(self.lost.load(SeqCst) > 0, "a sync failed by itself");
+            return;
+        }
+        if told || lost > 0 {
+            return;
+        }
+        let extents = self.extents.lock().unwrap();
+        let mut device = self.device.lock().unwrap();
+        let (moved, ended) = (self.moved.load(SeqCst), self.tick());
+        for wanted in wanted {
+            let page = wanted.page;
+            if extents[page] == Some(wanted.block) {
+                let (media, value) = (device.block(wanted.block).media, wanted.value);
+                assert!(
+                    media >= value,
+                    "page {page}: {value} stored, {media} durable"
+                );
+            }
+            let (begun_before, ended_before) = before[page];
+            if wanted.stored > ended_before {
+                assert!(
+                    moved > begun_before,
+                    "page {page} was stored to, and no time moved"
+                );
+            }
+            self.synced.lock().unwrap()[page] = (begun, ended);
+        }
+    }
+
+    /// FIFREEZE, and what holds as long as it lasts.
+    pub fn freeze(&self) {
+        let _frozen = self.frozen.write().unwrap();
+        self.sync_all();
+        self.assert_no_stores();
+    }
+
+    /// A read-only remount.
+    pub fn end_stores(&self) {
+        self.may_store.store(false, SeqCst);
+        let _faults_out = Invalidate::new(self);
+        self.sync_all();
+        self.assert_no_stores();
+    }
+
+    /// Memory is short.
+    pub fn reclaim(&self) {
+        self.tracker.reclaim(|chunk| {
+            let remove = || self.tracker.remove();
+            layout::reclaim(self, chunk, remove)
+        });
+    }
+
+    /// The file gives up its blocks from page `first` on.
+    pub fn truncate(&self, first: usize) {
+        let mut faults_out = Invalidate::new(self);
+        layout::break_layout(self, &mut faults_out, first as u64, LAST as u64).unwrap();
+        for page in first..NR {
+            let block = self.extents.lock().unwrap()[page].take();
+            if let Some(block) = block {
+                self.free(block);
+            }
+        }
+    }
+
+    /// write(2) into a hole of one page; a read through a mapping must see it.
+    pub fn write_hole(&self, page: usize) {
+        {
+            let mut extents = self.extents.lock().unwrap();
+            if extents[page].is_none() {
+                extents[page] = Some(self.allocate());
+            }
+        }
+        layout::hole_filled(self, page as u64, 1);
+        self.assert_no_zeroes(page..page + 1);
+    }
+
+    /// The same of 2 MiB: fallocate(2), if nothing is there yet.
+    pub fn fill_hole(&self) {
+        {
+            let mut extents = self.extents.lock().unwrap();
+            if *extents == [None; NR] {
+                let first = self.allocate_huge();
+                *extents = std::array::from_fn(|page| Some(first + page as u64));
+            }
+        }
+        layout::hole_filled(self, 0, self.pages());
+        self.assert_no_zeroes(0..NR);
+    }
+
+    pub fn assert_no_zeroes(&self, pages: std::ops::Range<usize>) {
+        for map in &self.maps {
+            if let Pmd::Table(ptes) = *map.lock().unwrap() {
+                assert!(
+                    pages.clone().all(|page| ptes[page] != Pte::Zero),
+                    "zeroes are read where the file has a block"
+                );
+            }
+        }
+    }
+}

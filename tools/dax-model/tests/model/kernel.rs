@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the module's code asks of the machine: page tables, folios, cache lines, blocks.
+
+use std::cell::{Cell, RefCell};
+
+use dax_model::track::fault::{self, Outcome};
+use dax_model::track::machine::{
+    Blocks, Event, Examined, Extent, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
+};
+use dax_model::track::page_set::{PageSet, PAGES};
+use dax_model::track::windows;
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::{MutexGuard, RwLockWriteGuard};
+use shuttle::thread;
+
+use crate::machine::{Machine, LAST};
+use crate::memory::{Pmd, Pte, NR};
+use crate::mistakes::Mistake;
+use crate::tracking::{Chunk, Tracker};
+
+/// What is in the cache. Pages without a block in the model are stored to together with one that
+/// has: each half of the chunk with one.
+struct Contents<'m>(&'m Machine);
+
+impl Fingerprints for Contents<'_> {
+    fn of(&mut self, block: u64) -> Option<u64> {
+        let nth = block as usize % PAGES;
+        let stored = if nth < NR { nth } else { nth * NR / PAGES };
+        let block = block - (nth - stored) as u64;
+        Some(self.0.device.lock().unwrap().block(block).cache)
+    }
+}
+
+/// The blocks of the file, locked.
+pub struct Extents<'m> {
+    machine: &'m Machine,
+    extents: MutexGuard<'m, [Option<u64>; NR]>,
+}
+
+impl Blocks for Extents<'_> {
+    type Error = Failure;
+
+    fn find(&self, page: u64, len: u64) -> Result<Extent, Failure> {
+        let me = thread::current().id();
+        let seen = self.machine.seen.lock().unwrap();
+        let early = seen.iter().find(|(id, _)| *id == me);
+        let extents = match early {
+            Some((_, early)) if self.machine.is(Mistake::LookupEarly) => early,
+            _ => &*self.extents,
+        };
+        let page = page as usize;
+        let first = extents[page];
+        let follows = |nth: usize| extents[nth] == first.map(|block| block + nth as u64);
+        let all = self.machine.has_chunk && page == 0 && (0..NR).all(follows);
+        let len = if all { len } else { 1 };
+        Ok(match first {
+            Some(block) => Extent::Run { block, len },
+            None => Extent::Hole { len },
+        })
+    }
+
+    fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64), Failure> {
+        if len == PAGES as u64 && *self.extents == [None; NR] {
+            let first = self.machine.allocate_huge();
+            *self.extents = std::array::from_fn(|page| Some(first + page as u64));
+            return Ok((first, len));
+        }
+        let block = self.machine.allocate();
+        self.extents[page as usize] = Some(block);
+        Ok((block, 1))
+    }
+}
+
+impl Model for Machine {
+    type Tracker = Tracker;
+    type Error = Failure;
+    type Blocks<'a> = Extents<'a>;
+
+    fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    fn count(&self, _event: Event, _nr: u64) {}
+
+    fn linger(&self) {
+        thread::yield_now();
+    }
+
+    fn is_writably_mapped(&self) -> bool {
+        self.tracker.is_writable()
+    }
+
+    fn write_protect(&self, page: u64, block: u64, len: usize) {
+        let page = page as usize;
+        for nth in (page..page + len).filter(|page| *page < NR) {
+            let mapped = block + (nth - page) as u64;
+            let extents = self.extents.lock().unwrap();
+            assert_eq!(extents[nth], Some(mapped), "another block is protected");
+        }
+        let mut pages = PageSet::range(page, page + len - 1);
+        if self.is(Mistake::CoolUnprotected) {
+            pages.remove_all(&self.tracker.was_hot.lock().unwrap());
+        }
+        self.write_protect_pages(&pages);
+    }
+
+    fn unmap(&self, first: u64, last: u64) {
+        let last = last.min(LAST as u64) as usize;
+        self.unmap_pages(&PageSet::range(first as usize, last));
+    }
+
+    fn has_write_cache(&self) -> bool {
+        self.has_cache.load(SeqCst)
+    }
+
+    fn write_back(&self, block: u64, len: u64) {
+        for block in (block..block + len).filter(|block| *block as usize % PAGES < NR) {
+            let mut device = self.device.lock().unwrap();
+            let content = device.block(block);
+            assert!(!content.free, "a freed block written back");
+            let line = (thread::current().id(), block, content.cache);
+            self.under_way.lock().unwrap().push(line);
+        }
+    }
+
+    fn fence(&self) -> Result<(), Failure> {
+        let me = thread::current().id();
+        let mut mine = Vec::new();
+        self.under_way.lock().unwrap().retain(|line| {
+            let (id, block, content) = *line;
+            if id == me {
+                mine.push((block, content));
+            }
+            id != me
+        });
+        if self.fence_fails.swap(false, SeqCst) {
+            self.lost.fetch_add(1, SeqCst);
+            return Err(Failure::Device);
+        }
+        for (block, value) in mine {
+            let mut device = self.device.lock().unwrap();
+            let media = &mut device.block(block).media;
+            *media = value.max(*media);
+        }
+        Ok(())
+    }
+
+    fn stores_are_lost(&self) {}
+
+    fn fingerprints(&self) -> impl Fingerprints + '_ {
+        Contents(self)
+    }
+
+    fn is_idle(&self, block: u64) -> bool {
+        let folio = self.device.lock().unwrap().folio_of(block);
+        match self.mistake() {
+            Mistake::PinnedIsIdle => !self.is_mapped(folio),
+            _ => self.are_idle(folio),
+        }
+    }
+
+    fn is_held(&self, block: u64) -> bool {
+        !self.is(Mistake::NotHeld) && self.device.lock().unwrap().is_held(block)
+    }
+
+    fn forget_dirty(&self, _block: u64) {}
+
+    fn is_of_another(&self, block: u64, page: u64) -> bool {
+        let owner = self.device.lock().unwrap().block(block).owner;
+        assert!(
+            owner.is_none_or(|owner| owner == page),
+            "a block is used twice"
+        );
+        false
+    }
+
+    fn is_bad(&self, _block: u64, _len: u64) -> bool {
+        false
+    }
+
+    fn associate(&self, block: u64, page: u64) -> bool {
+        if page < NR as u64 {
+            let mut device = self.device.lock().unwrap();
+            let owner = device.block(block).owner.replace(page);
+            assert_eq!(owner, None, "the page belongs to the file already");
+        }
+        false
+    }
+
+    fn is_not_idle(&self) {
+        panic!("a folio that is not idle is taken apart");
+    }
+
+    fn dissociate(&self, block: u64) {
+        self.reset(block);
+    }
+
+    fn reset(&self, block: u64) {
+        let folio = self.device.lock().unwrap().folio_of(block);
+        assert!(
+            self.are_idle(folio.clone()),
+            "a folio or page is taken from its file while in use"
+        );
+        let mut device = self.device.lock().unwrap();
+        if device.is_huge(block) {
+            device.set_folio(block, false);
+        }
+        folio.for_each(|block| device.block(block).owner = None);
+        drop(device);
+        if self.is(Mistake::SplitDropsTags) {
+            self.drop_tags();
+        }
+    }
+
+    fn is_aligned(&self, block: u64) -> bool {
+        block % PAGES as u64 == 0
+    }
+
+    fn examine(&self, block: u64) -> Examined {
+        Examined {
+            free: self.is(Mistake::JoinMapped) || self.are_idle(block..block + NR as u64),
+            dirty: false,
+        }
+    }
+
+    fn make_huge(&self, block: u64, page: u64) {
+        let blocks = block..block + NR as u64;
+        assert!(
+            self.are_idle(blocks.clone()),
+            "a folio is made of pages in use"
+        );
+        let mut device = self.device.lock().unwrap();
+        device.set_folio(block, true);
+        for (nth, block) in blocks.enumerate() {
+            device.block(block).owner = Some(page + nth as u64);
+        }
+        drop(device);
+        if self.is(Mistake::JoinDropsTags) {
+            self.drop_tags();
+        }
+    }
+
+    fn wait_idle(&self, block: u64) -> Result<(), Failure> {
+        let mut device = self.device.lock().unwrap();
+        while device.is_held(block) {
+            device = self.idle.wait(device).unwrap();
+        }
+        Ok(())
+    }
+
+    fn pages(&self) -> u64 {
+        if self.has_chunk {
+            PAGES as u64
+        } else {
+            NR as u64
+        }
+    }
+
+    fn touch(&self) {
+        self.moved.fetch_max(self.tick(), SeqCst);
+    }
+
+    fn tail_may_change(&self) {}
+
+    fn note(&self) {}
+
+    fn own(&self) {}
+
+    fn blocks(&self) -> Extents<'_> {
+        Extents {
+            machine: self,
+            extents: self.extents.lock().unwrap(),
+        }
+    }
+
+    /// As if the file were written from one end to the other.
+    fn ask(&self, page: u64) -> u64 {
+        if self.has_chunk && page == 0 {
+            PAGES as u64
+        } else {
+            1
+        }
+    }
+
+    fn filled(&self, _page: u64, _asked: u64, _len: u64) {}
+
+    fn check_usable(&self, write: bool) -> Result<(), Failure> {
+        match write && !self.may_store.load(SeqCst) {
+            true => Err(Failure::Device),
+            false => Ok(()),
+        }
+    }
+
+    fn access(&self) -> Option<impl Sized + '_> {
+        Some(())
+    }
+
+    fn keep_thawed(&self) -> impl Sized + '_ {
+        self.frozen.read().unwrap()
+    }
+
+    fn keep_blocks(&self) -> impl Sized + '_ {
+        let guard = self.invalidate.read().unwrap();
+        let me = thread::current().id();
+        let extents = *self.extents.lock().unwrap();
+        let mut seen = self.seen.lock().unwrap();
+        seen.retain(|(id, _)| *id != me);
+        seen.push((me, extents));
+        guard
+    }
+
+    fn try_keep_faults_out(&self) -> Option<impl Sized + '_> {
+        self.invalidate.try_write().ok()
+    }
+
+    fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
+    fn make_chunk(&self, _index: u64) -> Result<(), Failure> {
+        self.tracker.make();
+        Ok(())
+    }
+
+    fn use_chunk(&self, _chunk: &Chunk) {}
+
+    fn table(&self) -> Result<Box<[u64; PAGES]>, Failure> {
+        Ok(Box::new([0; PAGES]))
+    }
+
+    fn table_at_once(&self) -> Option<Box<[u64; PAGES]>> {
+        Some(Box::new([0; PAGES]))
+    }
+}
+
+impl Machine {
+    fn drop_tags(&self) {
+        let chunk = self.tracker.any_chunk();
+        windows::forget(&self.tracker, chunk, &PageSet::ALL);
+    }
+
+    /// What the memory manager does about an access that finds no entry, or, if `write`, none that
+    /// is writable: it tries 2 MiB first, where no table of pages is. False for SIGBUS.
+    pub fn fault(&self, map: usize, page: usize, write: bool) -> bool {
+        let fault = Access {
+            machine: self,
+            map,
+            page,
+            late: RefCell::new(None),
+            times_moved: Cell::new(false),
+        };
+        if self.aligned[map] && self.has_chunk {
+            let seen = *self.maps[map].lock().unwrap();
+            match seen {
+                Pmd::Huge { writable, .. } if writable || !write => return true,
+                Pmd::None | Pmd::Huge { .. } => {
+                    let outcome = match write {
+                        true => fault::write_huge(&fault),
+                        false => fault::read_huge(&fault),
+                    };
+                    if let Ok(Outcome::Inserted(())) = outcome {
+                        return true;
+                    }
+                    // As `__split_huge_pmd` does for files.
+                    self.zap_huge(&mut self.maps[map].lock().unwrap());
+                }
+                Pmd::Table(_) => {}
+            }
+        }
+        let outcome = match write {
+            true => fault::write(&fault),
+            false => fault::read(&fault),
+        };
+        if let Some((block, write)) = fault.late.take() {
+            fault.insert_now(block, write);
+        }
+        match outcome {
+            Ok(Outcome::Inserted(()) | Outcome::Again) => true,
+            Ok(Outcome::ByPages | Outcome::PastEnd | Outcome::Poisoned) => {
+                panic!("a page of the file: {outcome:?}")
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+/// An access that faults.
+struct Access<'m> {
+    machine: &'m Machine,
+    map: usize,
+    page: usize,
+    /// What is inserted when the handler has returned.
+    late: RefCell<Option<(u64, bool)>>,
+    times_moved: Cell<bool>,
+}
+
+impl Access<'_> {
+    /// The times that the fault has moved are those of the store that it is for, though a sync may
+    /// have come between.
+    fn is_about_to_store(&self) {
+        if self.times_moved.get() {
+            self.machine.touch();
+        }
+    }
+
+    /// `vmf_insert_page_mkwrite`.
+    fn insert_now(&self, block: u64, write: bool) {
+        self.is_about_to_store();
+        let mut pmd = self.machine.maps[self.map].lock().unwrap();
+        let pte = pmd.pte(self.page);
+        match *pte {
+            Pte::Zero => panic!("a block inserted over the zero page"),
+            Pte::None | Pte::Ro(_) if write => *pte = Pte::Rw(block),
+            Pte::None => *pte = Pte::Ro(block),
+            _ => {}
+        }
+    }
+}
+
+impl Fault for Access<'_> {
+    type File = Machine;
+    type Inserted = ();
+
+    fn file(&self) -> &Machine {
+        self.machine
+    }
+
+    fn page(&self) -> u64 {
+        self.page as u64
+    }
+
+    fn update_time(&self) -> Result<(), Failure> {
+        self.machine.touch();
+        self.times_moved.set(true);
+        Ok(())
+    }
+
+    fn is_mapped_huge(&self) -> bool {
+        let pmd = self.machine.maps[self.map].lock().unwrap();
+        matches!(*pmd, Pmd::Huge { .. }) && !self.machine.is(Mistake::PageUnderHuge)
+    }
+
+    fn is_unmapped_huge(&self) -> bool {
+        *self.machine.maps[self.map].lock().unwrap() == Pmd::None
+    }
+
+    fn prepare(&self) {
+        self.machine.maps[self.map].lock().unwrap().pte(self.page);
+    }
+
+    fn insert(&self, block: u64, write: bool) {
+        if self.machine.is(Mistake::InsertAfterUnlock) {
+            *self.late.borrow_mut() = Some((block, write));
+        } else {
+            self.insert_now(block, write);
+        }
+    }
+
+    fn insert_zero(&self) {
+        let mut pmd = self.machine.maps[self.map].lock().unwrap();
+        let pte = pmd.pte(self.page);
+        if *pte == Pte::None {
+            *pte = Pte::Zero;
+        }
+    }
+
+    /// `vmf_insert_folio_pmd`.
+    fn insert_huge(&self, first: u64, write: bool) {
+        self.is_about_to_store();
+        let mut pmd = self.machine.maps[self.map].lock().unwrap();
+        match &mut *pmd {
+            Pmd::Table(_) => panic!("2 MiB mapped in one piece where a table of pages is"),
+            Pmd::Huge { block, writable } => {
+                assert_eq!(*block, first);
+                *writable |= write;
+            }
+            none => {
+                *none = Pmd::Huge {
+                    block: first,
+                    writable: write,
+                }
+            }
+        }
+    }
+}
+
+/// The invalidate lock, held exclusively.
+pub struct Invalidate<'m> {
+    machine: &'m Machine,
+    guard: Option<RwLockWriteGuard<'m, ()>>,
+}
+
+impl<'m> Invalidate<'m> {
+    pub fn new(machine: &'m Machine) -> Self {
+        Invalidate {
+            machine,
+            guard: Some(machine.invalidate.write().unwrap()),
+        }
+    }
+}
+
+impl FaultsOut for Invalidate<'_> {
+    fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        drop(self.guard.take());
+        let result = f();
+        self.guard = Some(self.machine.invalidate.write().unwrap());
+        result
+    }
+}
