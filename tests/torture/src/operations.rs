@@ -60,12 +60,13 @@ fn unwritten(dir: &Path) -> io::Result<()> {
     Ok(fallocate(&file, FallocateFlags::empty(), 0, 400_000)?)
 }
 
-/// A directory whose next name needs another leaf.
+/// A directory whose next name needs another leaf: of the 4064 bytes for records, with 24 bytes for
+/// the head of each, nothing is left. Names are long, for this is made again and again.
 fn full_leaf(dir: &Path) -> io::Result<()> {
-    for n in 0..70 {
-        File::create_new(dir.join(format!("{n:030}")))?;
+    for n in 0..15 {
+        File::create_new(dir.join(format!("{n:0240}")))?;
     }
-    Ok(())
+    File::create_new(dir.join("n".repeat(80))).map(drop)
 }
 
 fn ranged(dir: &Path, flags: FallocateFlags, at: u64, len: u64) -> io::Result<()> {
