@@ -60,11 +60,13 @@ impl Checker<'_> {
     /// Counters of the lane at `at`: those of its last committed transaction. `None` if nothing
     /// tells what they are, which has been reported.
     fn lane(&mut self, at: u64, lane: u32) -> Result<Option<(i64, i64)>> {
+        if !self.lane_readable(at)? {
+            return Ok(None);
+        }
         let mut newest: [Option<LaneHeader>; 2] = [None, None];
         for (slot, found) in newest.iter_mut().enumerate() {
             let size = size_of::<LaneHeader>() as u64;
             let Some(header) = get::<LaneHeader>(self.pmem, at + slot as u64 * size)? else {
-                self.problem(Structure::Lane, at, None, Kind::Unreadable);
                 return Ok(None);
             };
             *found = Some(header).filter(|header| {
@@ -117,6 +119,21 @@ impl Checker<'_> {
             }
         }
         Ok(Some((newer.free_blocks.get(), newer.used_inodes.get())))
+    }
+
+    /// Whether all of the lane at `at` can be read; reports the blocks that cannot. Those of no
+    /// transaction count as well: the next one is written there.
+    fn lane_readable(&mut self, at: u64) -> Result<bool> {
+        let mut bytes = Vec::<u8>::zeroed(to_usize(BLOCK))?;
+        let mut whole = true;
+        for block in 0..LANE_BYTES / BLOCK {
+            let at = at + block * BLOCK;
+            if !read(self.pmem, at, &mut bytes)? {
+                self.problem(Structure::Lane, at, None, Kind::Unreadable);
+                whole = false;
+            }
+        }
+        Ok(whole)
     }
 
     fn body_holds(&self, at: u64, header: &LaneHeader) -> Result<bool> {

@@ -8,12 +8,13 @@ use std::sync::Mutex;
 
 use rdax_fsck::repair::Level;
 use rdax_volume::ram::Ram;
-use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::format::{BLOCK, LANE_BODY, LANE_BYTES};
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{Error, Result};
 
 use crate::bed::{Bed, BYTES};
 use crate::mended::{filled, kept, run, sim_of, text, tree_of};
+use crate::weighed::{block_of_small, log, write};
 
 /// A memory with bytes that are bad until the block they are in is written.
 struct Bad<'a> {
@@ -110,6 +111,21 @@ fn at_fixed_places() {
     bad(&[], |bed| bed.system_at(0));
     bad(&[], |bed| bed.system_at(1));
     bad(&[], |bed| bed.orphan_slot_at(2000));
+}
+
+/// The repair writes transactions of its own to the first lane.
+#[test]
+fn in_the_bodies_of_lanes() {
+    for lane in 0..2 {
+        for at in [LANE_BODY, BLOCK, LANE_BYTES - 64] {
+            bad(&[], |bed| bed.lane_at(lane) + at);
+        }
+        // A transaction that is not retired: nothing of it is in place.
+        bad(&[], |bed| {
+            log(bed, lane, &write(block_of_small(bed) * BLOCK, 1));
+            bed.lane_at(lane) + LANE_BODY
+        });
+    }
 }
 
 #[test]

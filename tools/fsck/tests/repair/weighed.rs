@@ -21,7 +21,7 @@ use crate::common::mount_only;
 use crate::mended::{filled, kept, mend, mended, sim_of, tree_of};
 
 /// The block of data of "small".
-fn block_of_small(bed: &Bed) -> u64 {
+pub fn block_of_small(bed: &Bed) -> u64 {
     bed.raw("small").root[0].block()
 }
 
@@ -186,7 +186,7 @@ fn record_of_another_leaf() {
 }
 
 /// Writes a transaction of one entry, which is not retired, to a lane.
-fn log(bed: &Bed, lane: u64, body: &[u64]) {
+pub fn log(bed: &Bed, lane: u64, body: &[u64]) {
     let bytes: Vec<u8> = body.iter().flat_map(|word| word.to_le_bytes()).collect();
     bed.ram
         .store(bed.lane_at(lane) + LANE_BODY, &bytes)
@@ -203,7 +203,7 @@ fn log(bed: &Bed, lane: u64, body: &[u64]) {
 }
 
 /// An entry that writes one word at byte `at`.
-fn write(at: u64, word: u64) -> [u64; 2] {
+pub fn write(at: u64, word: u64) -> [u64; 2] {
     let place = at / 8;
     let head =
         ENTRY_WRITE | (1 << ENTRY_KIND_BITS) | (place << (ENTRY_KIND_BITS + ENTRY_COUNT_BITS));

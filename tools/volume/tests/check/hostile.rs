@@ -212,6 +212,9 @@ fn memory_errors_are_reported_where_they_are() {
     let at = bed.lane_at(3);
     unreadable(at, problem(Structure::Lane, at, kind));
     unreadable(at + 64, problem(Structure::Lane, at, kind));
+    // The next transaction is written behind them.
+    let at = at + BLOCK;
+    unreadable(at, problem(Structure::Lane, at, kind));
 }
 
 #[test]
