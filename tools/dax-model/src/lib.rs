@@ -2,8 +2,8 @@
 
 //! The pure part of rdax's dirty tracking, compiled for the host from the module's own files.
 //!
-//! `tests/` has property tests of the transitions and a model that runs them under a scheduler
-//! which explores the interleavings of faults, stores, syncs, zaps and truncation.
+//! [`model`] is a machine for it, and what is done there; `tests/` runs that under a scheduler which
+//! explores the interleavings, and has property tests of the transitions.
 
 #![forbid(unsafe_code)]
 
@@ -24,3 +24,5 @@ pub mod mutate {
 
 #[path = "../../../src/track/mod.rs"]
 pub mod track;
+
+pub mod model;

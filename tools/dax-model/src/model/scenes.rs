@@ -6,11 +6,21 @@ use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::Arc;
 use shuttle::thread;
 
-use crate::machine::{File, Machine};
-use crate::mistakes::Mistake;
+use crate::mutate::make_mistake;
+
+use super::machine::{File, Machine};
+use super::mistakes::Mistake;
 
 /// One scene: what its threads do.
 pub type Scene = fn(Mistake);
+
+/// Runs a scene under many schedules, twice: random ones, and PCT with three changes.
+pub fn explore(scene: Scene, mistake: Mistake, rounds: usize) {
+    // All threads of the model run on this one.
+    make_mistake(mistake.switch());
+    shuttle::check_random(move || scene(mistake), rounds);
+    shuttle::check_pct(move || scene(mistake), rounds, 3);
+}
 
 pub fn join(threads: Vec<thread::JoinHandle<()>>) {
     for thread in threads {
@@ -236,4 +246,40 @@ pub fn cache_is_switched(mistake: Mistake) {
     ]);
     m.sync_all();
     m.assert_no_stores();
+}
+
+/// Who waits for a read with O_DIRECT is told of its end before the pages are tagged, and calls fsync,
+/// while another has just done so.
+pub fn dma_told_early(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| m.dma_told_early(0, 0)),
+        run(&m, |m| m.dma_told_early(1, 1)),
+        run(&m, |m| {
+            m.sync_file();
+            m.sync(0, 0);
+            m.sync(1, 1);
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// A block turns out to be bad while its page, and the one beside it, are stored to and synced.
+pub fn bad_block(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.load(1, 0);
+            m.store(1, 1);
+        }),
+        run(&m, |m| m.fail(0)),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.sync_file();
+        }),
+    ]);
+    m.load(0, 0);
+    m.store(0, 1);
 }

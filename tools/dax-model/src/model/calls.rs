@@ -2,14 +2,16 @@
 
 //! System calls, and what the kernel does by itself: each runs the module's code.
 
-use dax_model::track::layout;
-use dax_model::track::machine::Machine as _;
-use dax_model::track::sync::{self, Hot};
+use crate::track::layout;
+use crate::track::machine::{Machine as _, Tracking};
+use crate::track::page_set::PageSet;
+use crate::track::sync::{self, Hot};
+use crate::track::windows;
 use shuttle::sync::atomic::Ordering::SeqCst;
 
-use crate::kernel::Invalidate;
-use crate::machine::{Machine, LAST};
-use crate::memory::{Pmd, Pte, NR};
+use super::kernel::Invalidate;
+use super::machine::{Machine, LAST};
+use super::memory::{Pmd, Pte, NR};
 
 impl Machine {
     /// fsync or msync of the pages `first..=last`, and whether it kept its promise.
@@ -67,6 +69,7 @@ impl Machine {
         let told = self.tracker.failures_at_begin() != failures;
         if !done {
             assert!(self.lost.load(SeqCst) > 0, "a sync failed by itself");
+            assert!(self.told.load(SeqCst), "no open file knows");
             return;
         }
         if told || lost > 0 {
@@ -108,6 +111,32 @@ impl Machine {
         let _faults_out = Invalidate::new(self);
         self.sync_all();
         self.assert_no_stores();
+    }
+
+    /// The block of a page turns out to be bad: `->notify_failure`.
+    pub fn fail(&self, page: usize) {
+        let block = self.extents.lock().unwrap()[page];
+        let block = block.expect("a page with a block");
+        self.bad.store(block, SeqCst);
+        let _faults_out = Invalidate::new(self);
+        // From here on faults find out.
+        self.is_bad_known.store(true, SeqCst);
+        let is_dirty = || {
+            let chunk = self.tracker.any_chunk();
+            let _state = self.tracker.lock(chunk);
+            let pages = PageSet::range(page, page);
+            let dirty = windows::dirty_in(&self.tracker, chunk, &pages);
+            !dirty.pages().is_empty()
+        };
+        let was_dirty = is_dirty();
+        layout::fail_page(self, page as u64);
+        assert!(!self.is_mapped(block..block + 1), "a bad block is mapped");
+        // No sync has made it clean meanwhile.
+        if was_dirty && is_dirty() {
+            assert!(self.told.load(SeqCst), "stores are lost, and nobody knows");
+        }
+        // What was stored to it is lost.
+        self.lost.fetch_add(1, SeqCst);
     }
 
     /// Memory is short.

@@ -2,10 +2,10 @@
 
 //! Scenes with mappings of 2 MiB.
 
-use crate::machine::{File, Machine};
-use crate::memory::NR;
-use crate::mistakes::Mistake;
-use crate::scenes::{join, run};
+use super::machine::{File, Machine};
+use super::memory::NR;
+use super::mistakes::Mistake;
+use super::scenes::{join, run};
 
 /// Both mappings are aligned.
 const ALIGNED: [bool; 2] = [true, true];
@@ -191,4 +191,43 @@ pub fn huge_reclaim(mistake: Mistake) {
     m.sync_file();
     m.reclaim();
     m.truncate(0);
+}
+
+/// As [`dma_told_early`](super::scenes::dma_told_early), of pages of one folio.
+pub fn huge_dma_told_early(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    join(vec![
+        run(&m, |m| m.dma_told_early(0, 0)),
+        run(&m, |m| m.dma_told_early(1, 1)),
+        run(&m, |m| {
+            m.sync_file();
+            m.sync(1, 1);
+        }),
+    ]);
+    m.sync_file();
+}
+
+/// A block of 2 MiB turns out to be bad.
+pub fn huge_bad_block(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    m.store(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.load(1, 0);
+            m.store(1, 1);
+        }),
+        run(&m, |m| m.fail(0)),
+        run(&m, |m| m.sync_file()),
+    ]);
+    m.load(0, 0);
+    m.store(0, 1);
+}
+
+/// 2 MiB in one piece that cannot be one folio.
+pub fn not_aligned(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Unaligned, ALIGNED);
+    join(vec![run(&m, |m| m.store(0, 0)), run(&m, |m| m.load(1, 1))]);
+    m.sync_file();
+    m.truncate(1);
 }

@@ -4,20 +4,20 @@
 
 use std::cell::{Cell, RefCell};
 
-use dax_model::track::fault::{self, Outcome};
-use dax_model::track::machine::{
+use crate::track::fault::{self, Outcome};
+use crate::track::machine::{
     Blocks, Event, Examined, Extent, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
 };
-use dax_model::track::page_set::{PageSet, PAGES};
-use dax_model::track::windows;
+use crate::track::page_set::{PageSet, PAGES};
+use crate::track::windows;
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::{MutexGuard, RwLockWriteGuard};
 use shuttle::thread;
 
-use crate::machine::{Machine, LAST};
-use crate::memory::{Pmd, Pte, NR};
-use crate::mistakes::Mistake;
-use crate::tracking::{Chunk, Tracker};
+use super::machine::{Machine, LAST};
+use super::memory::{Pmd, Pte, NR};
+use super::mistakes::Mistake;
+use super::tracking::{Chunk, Tracker};
 
 /// What is in the cache. Pages without a block in the model are stored to together with one that
 /// has: each half of the chunk with one.
@@ -146,7 +146,9 @@ impl Model for Machine {
         Ok(())
     }
 
-    fn stores_are_lost(&self) {}
+    fn stores_are_lost(&self) {
+        self.told.store(true, SeqCst);
+    }
 
     fn fingerprints(&self) -> impl Fingerprints + '_ {
         Contents(self)
@@ -175,8 +177,8 @@ impl Model for Machine {
         false
     }
 
-    fn is_bad(&self, _block: u64, _len: u64) -> bool {
-        false
+    fn is_bad(&self, block: u64, len: u64) -> bool {
+        (block..block + len).contains(&self.bad.load(SeqCst))
     }
 
     fn associate(&self, block: u64, page: u64) -> bool {
@@ -214,7 +216,7 @@ impl Model for Machine {
     }
 
     fn is_aligned(&self, block: u64) -> bool {
-        block % PAGES as u64 == 0
+        self.is_aligned && block % PAGES as u64 == 0
     }
 
     fn examine(&self, block: u64) -> Examined {
@@ -225,6 +227,7 @@ impl Model for Machine {
     }
 
     fn make_huge(&self, block: u64, page: u64) {
+        assert!(self.is_aligned(block), "a folio is not aligned");
         let blocks = block..block + NR as u64;
         assert!(
             self.are_idle(blocks.clone()),
@@ -377,7 +380,9 @@ impl Machine {
         }
         match outcome {
             Ok(Outcome::Inserted(()) | Outcome::Again) => true,
-            Ok(Outcome::ByPages | Outcome::PastEnd | Outcome::Poisoned) => {
+            // SIGBUS.
+            Ok(Outcome::Poisoned) => false,
+            Ok(Outcome::ByPages | Outcome::PastEnd) => {
                 panic!("a page of the file: {outcome:?}")
             }
             Err(_) => false,
@@ -404,8 +409,17 @@ impl Access<'_> {
         }
     }
 
+    fn assert_not_bad(&self, block: u64, len: u64) {
+        let known = self.machine.is_bad_known.load(SeqCst);
+        assert!(
+            !known || !self.machine.is_bad(block, len),
+            "a bad block is mapped"
+        );
+    }
+
     /// `vmf_insert_page_mkwrite`.
     fn insert_now(&self, block: u64, write: bool) {
+        self.assert_not_bad(block, 1);
         self.is_about_to_store();
         let mut pmd = self.machine.maps[self.map].lock().unwrap();
         let pte = pmd.pte(self.page);
@@ -467,6 +481,7 @@ impl Fault for Access<'_> {
 
     /// `vmf_insert_folio_pmd`.
     fn insert_huge(&self, first: u64, write: bool) {
+        self.assert_not_bad(first, NR as u64);
         self.is_about_to_store();
         let mut pmd = self.machine.maps[self.map].lock().unwrap();
         match &mut *pmd {

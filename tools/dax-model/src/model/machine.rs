@@ -3,15 +3,15 @@
 //! The machine: one file of up to 2 MiB, as the module and the memory manager keep it, and what
 //! user space and the memory manager do with it.
 
-use dax_model::track::page_set::{PageSet, PAGES};
-use dax_model::track::sync;
+use crate::track::page_set::{PageSet, PAGES};
+use crate::track::sync;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use shuttle::thread::{self, ThreadId};
 
-use crate::memory::{Device, Pmd, Pte, NR};
-use crate::mistakes::Mistake;
-use crate::tracking::Tracker;
+use super::memory::{Device, Pmd, Pte, NR};
+use super::mistakes::Mistake;
+use super::tracking::Tracker;
 
 /// The last page of the chunk.
 pub const LAST: usize = PAGES - 1;
@@ -30,6 +30,8 @@ pub enum File {
     Huge,
     /// A hole of 2 MiB.
     HugeHole,
+    /// 2 MiB in one piece that is not aligned.
+    Unaligned,
 }
 
 pub struct Machine {
@@ -42,6 +44,12 @@ pub struct Machine {
     pub extents: Mutex<[Option<u64>; NR]>,
     /// All of the chunk is within the file.
     pub has_chunk: bool,
+    /// The blocks of 2 MiB are aligned on the device.
+    pub is_aligned: bool,
+    /// A block that is bad.
+    pub bad: AtomicU64,
+    /// Every fault that begins knows of it.
+    pub is_bad_known: AtomicBool,
     pub tracker: Tracker,
     /// The mount may be stored to.
     pub may_store: AtomicBool,
@@ -49,6 +57,8 @@ pub struct Machine {
     pub has_cache: AtomicBool,
     /// The next fence fails.
     pub fence_fails: AtomicBool,
+    /// Open files know that stores are lost.
+    pub told: AtomicBool,
     /// How many fences have failed.
     pub lost: AtomicU64,
     pub under_way: std::sync::Mutex<UnderWay>,
@@ -76,7 +86,7 @@ impl Machine {
         let mut device = Device::default();
         let extents = match file {
             File::Pages => [(); NR].map(|()| Some(device.allocate())),
-            File::Huge => {
+            File::Huge | File::Unaligned => {
                 let first = device.allocate_huge();
                 std::array::from_fn(|page| Some(first + page as u64))
             }
@@ -87,11 +97,15 @@ impl Machine {
             frozen: RwLock::new(()),
             invalidate: RwLock::new(()),
             extents: Mutex::new(extents),
-            has_chunk: matches!(file, File::Huge | File::HugeHole),
+            has_chunk: matches!(file, File::Huge | File::HugeHole | File::Unaligned),
+            is_aligned: file != File::Unaligned,
+            bad: AtomicU64::new(u64::MAX),
+            is_bad_known: AtomicBool::new(false),
             tracker: Tracker::new(mistake),
             may_store: AtomicBool::new(true),
             has_cache: AtomicBool::new(true),
             fence_fails: AtomicBool::new(false),
+            told: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             under_way: Default::default(),
             seen: Default::default(),
@@ -267,6 +281,15 @@ impl Machine {
 
     /// O_DIRECT or vmsplice into the mapping: pin, write later, tag, unpin.
     pub fn dma(&self, map: usize, page: usize) {
+        self.dma_told(map, page, false);
+    }
+
+    /// The same; who waits for it is told of its end before the page is tagged.
+    pub fn dma_told_early(&self, map: usize, page: usize) {
+        self.dma_told(map, page, true);
+    }
+
+    fn dma_told(&self, map: usize, page: usize, early: bool) {
         let at = loop {
             {
                 let pmd = self.maps[map].lock().unwrap();
@@ -288,8 +311,12 @@ impl Machine {
             if !self.has_cache.load(SeqCst) {
                 block.media = block.cache;
             }
+            if early {
+                block.complete = block.cache;
+            }
             block.cache
         };
+        thread::yield_now();
         self.dirty_folio(at, page);
         let mut device = self.device.lock().unwrap();
         let block = device.block(at);

@@ -6,7 +6,7 @@
 //! store to a folio tags 512 pages, and a sync takes the 512. Nobody stores to the others one by
 //! one; where their content is asked for, it is that of a page that the model has.
 
-use dax_model::track::page_set::PAGES;
+use crate::track::page_set::PAGES;
 
 /// Pages that can be stored to.
 pub const NR: usize = 2;

@@ -5,16 +5,16 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex as Plain;
 
-use dax_model::track::chunk::{State, Tags, Window};
-use dax_model::track::machine::Tracking;
-use dax_model::track::page_set::{PageSet, PAGES};
-use dax_model::track::place::Place;
-use dax_model::track::windows::{self, WindowList};
+use crate::track::chunk::{State, Tags, Window};
+use crate::track::machine::Tracking;
+use crate::track::page_set::{PageSet, PAGES};
+use crate::track::place::Place;
+use crate::track::windows::{self, WindowList};
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use shuttle::thread::{self, ThreadId};
 
-use crate::mistakes::Mistake;
+use super::mistakes::Mistake;
 
 /// What is known of pages 0 to 511.
 pub type ChunkState = State<Box<[u64; PAGES]>>;

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What must hold ([`dax_model::model`]) holds in every interleaving that the scheduler finds.
+
+use dax_model::model::huge_scenes::*;
+use dax_model::model::mistakes::Mistake;
+use dax_model::model::scenes::*;
+
+/// A test for each scene: it holds, without a mistake, in every interleaving.
+macro_rules! holds {
+    ($($scene:ident)*) => {
+        mod holds {
+            use super::*;
+
+            $(#[test]
+            fn $scene() {
+                explore(super::$scene, Mistake::None, rounds());
+            })*
+        }
+    };
+}
+
+holds! {
+    stores_and_syncs
+    failing_fence
+    hot_pages
+    zaps_and_dma
+    late_mapping
+    truncation
+    holes
+    reclaim
+    ends_of_stores
+    cache_is_switched
+    dma_told_early
+    bad_block
+    huge_stores_and_syncs
+    huge_splits
+    huge_zaps
+    huge_dma
+    huge_joins
+    huge_truncation
+    huge_holes
+    huge_reclaim
+    huge_dma_told_early
+    huge_bad_block
+    not_aligned
+    stored_all_over
+}
+
+/// How many schedules each scene is run under, twice (random, and PCT with three changes).
+/// `DAX_MODEL_ROUNDS` for more.
+fn rounds() -> usize {
+    std::env::var("DAX_MODEL_ROUNDS").map_or(2500, |n| n.parse().expect("a number"))
+}
