@@ -235,7 +235,9 @@ impl Repair<'_, '_> {
                 self.better(slot, first, copy),
                 "that of its inodes kept by which more is sound",
             ),
-            [Some(one), None] | [None, Some(one)] if found.all(|p| p.kind == Kind::OneOfTwo) => {
+            [Some(one), None] | [None, Some(one)]
+                if found.all(|p| p.kind == Kind::OneOfTwo) && !(slot == 0 && self.is_older()) =>
+            {
                 (one, "its inode restored from the other copy")
             }
             _ => return Ok(None),
@@ -243,6 +245,12 @@ impl Repair<'_, '_> {
         self.write_system_inode(slot, raw)?;
         self.say(format!("{}: {what}", name(slot)));
         Ok(Some(true))
+    }
+
+    /// Whether the inode of the inode table is from before it grew: chunks are found behind its end.
+    fn is_older(&self) -> bool {
+        let end = self.media.chunks();
+        self.stray_chunks().iter().any(|(index, _)| *index >= end)
     }
 
     /// Of two sound system inodes in `slot` that differ, that one of which more can be found where it

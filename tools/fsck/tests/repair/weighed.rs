@@ -8,6 +8,7 @@ use rdax_fsck::trial;
 use rdax_volume::env::crc32c;
 use rdax_volume::volume::check::Kind;
 use rdax_volume::volume::error::Structure::{self, DirLeaf, Inode, Lane};
+use rdax_volume::volume::extent::{pack, unpack};
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::journal::unretired_word;
 use rdax_volume::volume::pmem::Pmem;
@@ -62,6 +63,26 @@ fn inode_table_shifted_by_a_block() {
         let raw: RawInode = bed.get(bed.system_at(0));
         (Structure::InodeChunk, raw.root[0].block() * BLOCK)
     });
+}
+
+/// The one inode of the inode table that is sound is from before it grew: the other chunks are found.
+#[test]
+fn inode_table_as_it_was_earlier() {
+    let said = mended(&[], false, |bed| {
+        bed.system_inode(0, |raw| {
+            let mut m = unpack(&raw.root[0]);
+            m.len = m.len.min(20);
+            raw.root.fill(Extent::default());
+            raw.root[0] = pack(m);
+            raw.root_count = U16::new(1);
+            raw.size = U64::new(m.len * BLOCK);
+            raw.blocks = U64::new(m.len);
+        });
+        let copy = bed.system_copy_at(0);
+        bed.put(copy, &[0x55_u8; 256]);
+        (Inode, copy)
+    });
+    assert!(!said.contains("lost+found"), "{said}");
 }
 
 /// One bit of the header of a chunk says that an inode is free which has a name and a link.
