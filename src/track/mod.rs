@@ -19,6 +19,8 @@
 //! * [`dirty_list`] has the inodes of a mount that have dirty pages, [`left`] the pages that a pin
 //!   kept when their inode was evicted.
 
+#![forbid(unsafe_code)]
+
 pub mod chunk;
 pub mod density;
 pub mod dirty_list;
