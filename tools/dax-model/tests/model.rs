@@ -33,6 +33,10 @@ holds! {
     cache_is_switched
     dma_told_early
     bad_block
+    kvm
+    holes_and_reclaim
+    removal
+    failures
     huge_stores_and_syncs
     huge_splits
     huge_zaps
@@ -44,6 +48,10 @@ holds! {
     huge_dma_told_early
     huge_bad_block
     not_aligned
+    huge_ends_of_stores
+    unwritten
+    sparse
+    huge_over_table
     stored_all_over
 }
 

@@ -43,6 +43,8 @@ impl Machine {
             stored: u64,
         }
         let begun = self.tick();
+        // Without one there is no promise: what is stored is durable as it is.
+        let had_cache = self.has_cache.load(SeqCst);
         let wanted: Vec<Wanted> = {
             let extents = self.extents.lock().unwrap();
             let mut device = self.device.lock().unwrap();
@@ -72,7 +74,7 @@ impl Machine {
             assert!(self.told.load(SeqCst), "no open file knows");
             return;
         }
-        if told || lost > 0 {
+        if told || lost > 0 || self.is_gone.load(SeqCst) {
             return;
         }
         let extents = self.extents.lock().unwrap();
@@ -80,7 +82,7 @@ impl Machine {
         let (moved, ended) = (self.moved.load(SeqCst), self.tick());
         for wanted in wanted {
             let page = wanted.page;
-            if extents[page] == Some(wanted.block) {
+            if extents[page] == Some(wanted.block) && had_cache {
                 let (media, value) = (device.block(wanted.block).media, wanted.value);
                 assert!(
                     media >= value,
@@ -137,6 +139,23 @@ impl Machine {
         }
         // What was stored to it is lost.
         self.lost.fetch_add(1, SeqCst);
+    }
+
+    /// The device goes.
+    pub fn detach(&self) {
+        self.may_store.store(false, SeqCst);
+        self.is_gone.store(true, SeqCst);
+        let _faults_out = Invalidate::new(self);
+        self.unmap(0, u64::MAX);
+        let take = |block| {
+            let _ = self.wait_idle(block);
+            self.dissociate(block);
+        };
+        layout::forget(self, 0, u64::MAX, take);
+        assert!(
+            !self.tracker.is_any_marked(),
+            "a page is dirty that nobody has"
+        );
     }
 
     /// Memory is short.

@@ -2,6 +2,8 @@
 
 //! Scenes with mappings of 2 MiB.
 
+use shuttle::sync::atomic::Ordering::SeqCst;
+
 use super::machine::{File, Machine};
 use super::memory::NR;
 use super::mistakes::Mistake;
@@ -230,4 +232,75 @@ pub fn not_aligned(mistake: Mistake) {
     join(vec![run(&m, |m| m.store(0, 0)), run(&m, |m| m.load(1, 1))]);
     m.sync_file();
     m.truncate(1);
+}
+
+/// The file system is frozen, and becomes read-only, while 2 MiB are stored to.
+pub fn huge_ends_of_stores(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.store(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.sync(1, 1);
+            m.store(1, 1);
+        }),
+        run(&m, |m| {
+            m.freeze();
+            m.end_stores();
+        }),
+    ]);
+    m.assert_no_stores();
+}
+
+/// Unwritten space of 2 MiB: read, then stored to.
+pub fn unwritten(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Unwritten, ONE_ALIGNED);
+    join(vec![
+        run(&m, |m| {
+            m.load(0, 0);
+            m.store(0, 0);
+        }),
+        run(&m, |m| {
+            m.load(1, 1);
+            m.store(1, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.assert_no_zeroes(0..NR);
+}
+
+/// A hole of 2 MiB in a sparse file: a store fills a page.
+pub fn sparse(mistake: Mistake) {
+    let m = Machine::new(mistake, File::HugeHole, ALIGNED);
+    m.fills_ahead.store(false, SeqCst);
+    join(vec![
+        run(&m, |m| {
+            m.load(0, 0);
+            m.store(0, 0);
+        }),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.assert_rest();
+}
+
+/// Where a fault of 2 MiB has found nothing, a table of pages appears, and is empty again.
+pub fn huge_over_table(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ONE_ALIGNED);
+    m.load(1, 1);
+    join(vec![
+        run(&m, |m| m.load(0, 0)),
+        run(&m, |m| {
+            m.load(0, 1);
+            m.zap(0, 1);
+        }),
+        run(&m, |m| m.zap(1, 1)),
+    ]);
 }

@@ -43,6 +43,7 @@ impl Blocks for Extents<'_> {
 
     fn find(&self, page: u64, len: u64) -> Result<Extent, Failure> {
         let me = thread::current().id();
+        let is_unwritten = self.machine.is_unwritten.load(SeqCst);
         let seen = self.machine.seen.lock().unwrap();
         let early = seen.iter().find(|(id, _)| *id == me);
         let extents = match early {
@@ -55,12 +56,22 @@ impl Blocks for Extents<'_> {
         let all = self.machine.has_chunk && page == 0 && (0..NR).all(follows);
         let len = if all { len } else { 1 };
         Ok(match first {
+            Some(block) if is_unwritten => Extent::Unwritten { block, len },
             Some(block) => Extent::Run { block, len },
             None => Extent::Hole { len },
         })
     }
 
     fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64), Failure> {
+        assert!(
+            len > 0 && page + len <= self.machine.pages(),
+            "past the end of the file"
+        );
+        if let Some(block) = self.extents[page as usize] {
+            let all = len == PAGES as u64;
+            self.machine.is_unwritten.store(false, SeqCst);
+            return Ok((block, if all { len } else { 1 }));
+        }
         if len == PAGES as u64 && *self.extents == [None; NR] {
             let first = self.machine.allocate_huge();
             *self.extents = std::array::from_fn(|page| Some(first + page as u64));
@@ -166,7 +177,12 @@ impl Model for Machine {
         !self.is(Mistake::NotHeld) && self.device.lock().unwrap().is_held(block)
     }
 
-    fn forget_dirty(&self, _block: u64) {}
+    fn forget_dirty(&self, block: u64) {
+        let mut device = self.device.lock().unwrap();
+        for block in device.folio_of(block) {
+            device.block(block).has_pg_dirty = false;
+        }
+    }
 
     fn is_of_another(&self, block: u64, page: u64) -> bool {
         let owner = self.device.lock().unwrap().block(block).owner;
@@ -277,12 +293,11 @@ impl Model for Machine {
         }
     }
 
-    /// As if the file were written from one end to the other.
-    fn ask(&self, page: u64) -> u64 {
-        if self.has_chunk && page == 0 {
-            PAGES as u64
-        } else {
-            1
+    /// As if the file were written from one end to the other, or not at all so.
+    fn ask(&self, _page: u64) -> u64 {
+        match self.fills_ahead.load(SeqCst) {
+            true => PAGES as u64,
+            false => 1,
         }
     }
 
@@ -322,6 +337,7 @@ impl Model for Machine {
     }
 
     fn make_chunk(&self, _index: u64) -> Result<(), Failure> {
+        self.may_fail()?;
         self.tracker.make();
         Ok(())
     }
@@ -329,15 +345,24 @@ impl Model for Machine {
     fn use_chunk(&self, _chunk: &Chunk) {}
 
     fn table(&self) -> Result<Box<[u64; PAGES]>, Failure> {
+        self.may_fail()?;
         Ok(Box::new([0; PAGES]))
     }
 
     fn table_at_once(&self) -> Option<Box<[u64; PAGES]>> {
+        self.may_fail().ok()?;
         Some(Box::new([0; PAGES]))
     }
 }
 
 impl Machine {
+    fn may_fail(&self) -> Result<(), Failure> {
+        match self.fails.swap(false, SeqCst) {
+            true => Err(Failure::Device),
+            false => Ok(()),
+        }
+    }
+
     fn drop_tags(&self) {
         let chunk = self.tracker.any_chunk();
         windows::forget(&self.tracker, chunk, &PageSet::ALL);
@@ -419,6 +444,10 @@ impl Access<'_> {
 
     /// `vmf_insert_page_mkwrite`.
     fn insert_now(&self, block: u64, write: bool) {
+        assert!(
+            !write || self.times_moved.get(),
+            "a store would move no time"
+        );
         self.assert_not_bad(block, 1);
         self.is_about_to_store();
         let mut pmd = self.machine.maps[self.map].lock().unwrap();
@@ -445,6 +474,7 @@ impl Fault for Access<'_> {
     }
 
     fn update_time(&self) -> Result<(), Failure> {
+        self.machine.may_fail()?;
         self.machine.touch();
         self.times_moved.set(true);
         Ok(())
@@ -481,6 +511,10 @@ impl Fault for Access<'_> {
 
     /// `vmf_insert_folio_pmd`.
     fn insert_huge(&self, first: u64, write: bool) {
+        assert!(
+            !write || self.times_moved.get(),
+            "a store would move no time"
+        );
         self.assert_not_bad(first, NR as u64);
         self.is_about_to_store();
         let mut pmd = self.machine.maps[self.map].lock().unwrap();

@@ -3,6 +3,7 @@
 //! The machine: one file of up to 2 MiB, as the module and the memory manager keep it, and what
 //! user space and the memory manager do with it.
 
+use crate::track::machine::Tracking;
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::sync;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -32,6 +33,8 @@ pub enum File {
     HugeHole,
     /// 2 MiB in one piece that is not aligned.
     Unaligned,
+    /// 2 MiB that are unwritten.
+    Unwritten,
 }
 
 pub struct Machine {
@@ -46,6 +49,12 @@ pub struct Machine {
     pub has_chunk: bool,
     /// The blocks of 2 MiB are aligned on the device.
     pub is_aligned: bool,
+    /// The space of the file is there, and unwritten.
+    pub is_unwritten: AtomicBool,
+    /// A store to a hole gets all that follows.
+    pub fills_ahead: AtomicBool,
+    /// The next allocation of memory, or change of times, fails.
+    pub fails: AtomicBool,
     /// A block that is bad.
     pub bad: AtomicU64,
     /// Every fault that begins knows of it.
@@ -57,6 +66,8 @@ pub struct Machine {
     pub has_cache: AtomicBool,
     /// The next fence fails.
     pub fence_fails: AtomicBool,
+    /// The device is going: nothing that is stored stays.
+    pub is_gone: AtomicBool,
     /// Open files know that stores are lost.
     pub told: AtomicBool,
     /// How many fences have failed.
@@ -86,7 +97,7 @@ impl Machine {
         let mut device = Device::default();
         let extents = match file {
             File::Pages => [(); NR].map(|()| Some(device.allocate())),
-            File::Huge | File::Unaligned => {
+            File::Huge | File::Unaligned | File::Unwritten => {
                 let first = device.allocate_huge();
                 std::array::from_fn(|page| Some(first + page as u64))
             }
@@ -97,14 +108,18 @@ impl Machine {
             frozen: RwLock::new(()),
             invalidate: RwLock::new(()),
             extents: Mutex::new(extents),
-            has_chunk: matches!(file, File::Huge | File::HugeHole | File::Unaligned),
+            has_chunk: !matches!(file, File::Pages | File::Hole),
             is_aligned: file != File::Unaligned,
+            is_unwritten: AtomicBool::new(file == File::Unwritten),
+            fills_ahead: AtomicBool::new(true),
+            fails: AtomicBool::new(false),
             bad: AtomicU64::new(u64::MAX),
             is_bad_known: AtomicBool::new(false),
             tracker: Tracker::new(mistake),
             may_store: AtomicBool::new(true),
             has_cache: AtomicBool::new(true),
             fence_fails: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
             told: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             under_way: Default::default(),
@@ -251,9 +266,6 @@ impl Machine {
             block.cache += 1;
             block.complete = block.cache;
             block.stored = self.tick();
-            if !self.has_cache.load(SeqCst) {
-                block.media = block.cache;
-            }
         };
         loop {
             if self.has_chunk {
@@ -308,21 +320,37 @@ impl Machine {
             let block = device.block(at);
             assert!(!block.free, "DMA into a freed block");
             block.cache += 1;
-            if !self.has_cache.load(SeqCst) {
-                block.media = block.cache;
-            }
             if early {
                 block.complete = block.cache;
             }
             block.cache
         };
         thread::yield_now();
-        self.dirty_folio(at, page);
+        // Whoever ends a pin passes over a page that is dirty already, as far as the flag says.
+        if !self.device.lock().unwrap().block(at).has_pg_dirty {
+            self.dirty_folio(at, page);
+        }
         let mut device = self.device.lock().unwrap();
         let block = device.block(at);
         block.complete = block.complete.max(value);
         block.pins -= 1;
         self.idle.notify_all();
+    }
+
+    /// KVM sets `PG_dirty`, of a page that it has mapped writable.
+    pub fn set_pg_dirty(&self, map: usize, page: usize) {
+        let pmd = self.maps[map].lock().unwrap();
+        if let Some(block) = pmd.writable(page) {
+            let mut device = self.device.lock().unwrap();
+            for block in device.folio_of(block) {
+                device.block(block).has_pg_dirty = true;
+            }
+        }
+    }
+
+    /// Nobody is at the file any more, and knows it.
+    pub fn assert_rest(&self) {
+        assert_eq!(self.tracker.in_flight(), 0, "a sync is in flight for ever");
     }
 
     /// Whether an entry leads to one of the blocks.

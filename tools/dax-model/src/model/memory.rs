@@ -82,6 +82,7 @@ pub struct Block {
     /// When it was stored to last.
     pub stored: u64,
     pub pins: u32,
+    pub has_pg_dirty: bool,
     /// The page of the file that it belongs to.
     pub owner: Option<u64>,
     pub free: bool,

@@ -283,3 +283,84 @@ pub fn bad_block(mistake: Mistake) {
     m.load(0, 0);
     m.store(0, 1);
 }
+
+/// KVM says that pages are dirty, and DMA into them ends after they were synced.
+pub fn kvm(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.store(0, 0);
+    m.store(0, 1);
+    join(vec![
+        run(&m, |m| {
+            m.set_pg_dirty(0, 0);
+            m.set_pg_dirty(0, 1);
+        }),
+        run(&m, |m| {
+            m.sync_all();
+            m.sync_file();
+        }),
+        run(&m, |m| {
+            m.dma(0, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.assert_rest();
+}
+
+/// A hole is read, filled and stored to while the chunk is given back.
+pub fn holes_and_reclaim(mistake: Mistake) {
+    let m = machine(mistake, File::Hole);
+    m.fills_ahead.store(false, SeqCst);
+    m.load(0, 0);
+    join(vec![
+        run(&m, |m| {
+            m.reclaim();
+            m.load(0, 0);
+            m.store(0, 0);
+        }),
+        run(&m, |m| m.write_hole(0)),
+        run(&m, |m| {
+            m.load(1, 1);
+            m.reclaim();
+            m.store(1, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.assert_no_zeroes(0..2);
+}
+
+/// The device goes while pages are stored to, synced and pinned.
+pub fn removal(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.store(0, 1);
+        }),
+        run(&m, |m| m.sync_file()),
+        run(&m, |m| m.detach()),
+    ]);
+    m.assert_no_stores();
+}
+
+/// Memory is short, or the times cannot move, once.
+pub fn failures(mistake: Mistake) {
+    let m = machine(mistake, File::Hole);
+    m.fails.store(true, SeqCst);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 1);
+            m.store(0, 1);
+            m.sync_file();
+        }),
+        run(&m, |m| {
+            m.store(1, 0);
+            m.fails.store(true, SeqCst);
+            m.store(1, 0);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.assert_rest();
+}

@@ -244,6 +244,10 @@ impl Tracking for Tracker {
     }
 
     fn lock<'a>(&'a self, chunk: &'a Chunk) -> MutexGuard<'a, ChunkState> {
+        assert!(
+            self.is_made.load(SeqCst),
+            "a chunk that was given back is in use"
+        );
         let state = chunk.state.lock().unwrap();
         *self.was_hot.lock().unwrap() = *state.heat.hot();
         state
