@@ -22,7 +22,6 @@ use kernel::bindings::{
 };
 use kernel::prelude::*;
 
-use super::page::Page;
 use crate::bindings;
 use crate::track;
 use crate::track::fault::Outcome;
@@ -116,8 +115,7 @@ impl track::machine::Fault for Fault<'_> {
 
     #[inline]
     fn insert(&self, block: u64, write: bool) -> FaultResult {
-        let page = Page::of_block(self.info().sb().volume.pmem(), block);
-        self.insert_page(page, write)
+        self.insert_page(self.info().page_of(block), write)
     }
 
     #[inline]
@@ -126,8 +124,7 @@ impl track::machine::Fault for Fault<'_> {
     }
 
     fn insert_huge(&self, block: u64, write: bool) -> FaultResult {
-        let page = Page::of_block(self.info().sb().volume.pmem(), block);
-        self.insert_folio(page, write)
+        self.insert_folio(self.info().page_of(block), write)
     }
 }
 

@@ -7,7 +7,6 @@
 use kernel::prelude::*;
 
 use super::owner::disown;
-use super::page::Page;
 use super::pins;
 use crate::env::Vec;
 use crate::track::layout::{self, pages_of};
@@ -26,17 +25,12 @@ pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Res
     layout::break_layout(lock.info(), lock, first, last)
 }
 
-/// Holes among the `nr` pages from `first` were filled: see [`layout::hole_filled`].
-pub fn hole_filled(info: &InodeInfo, first: u64, nr: u64) {
-    layout::hole_filled(info, first, nr);
-}
-
 /// Takes all pages from the file because the device is going, and its struct pages with it: waits
 /// for whoever pinned one. Faults are kept out, and no mapping can come back later.
 pub(super) fn detach(info: &InodeInfo) {
     info.unmap(0, u64::MAX);
     layout::forget(info, 0, u64::MAX, |block| {
-        let page = Page::of_block(info.sb().volume.pmem(), block);
+        let page = info.page_of(block);
         let _ = page.wait_idle(false);
         page.dissociate();
     });
@@ -95,7 +89,7 @@ fn give_up_pages(info: &InodeInfo) -> Vec<Pinned> {
     for chunk in info.tracker.chunks(0, u64::MAX, false) {
         let state = info.tracker.lock(chunk);
         for (nth, block) in pages_of::<InodeInfo>(&state, state.present()) {
-            if Page::of_block(sb.volume.pmem(), block).dissociate() {
+            if info.page_of(block).dissociate() {
                 continue;
             }
             let page = Pinned {

@@ -17,11 +17,12 @@ use super::tracker::{table, Chunk, Table, Tracker};
 use crate::bindings;
 use crate::env::nofs;
 use crate::pmem::DirectMap;
-use crate::track::machine::{self, Event, Examined, Extent, Failure, Fingerprints, Machine};
+use crate::track::machine::{self, Event, Examined, Failure, Fingerprints, Machine};
 use crate::track::page_set::PAGES;
 use crate::vfs::inode::InodeInfo;
 use crate::vfs::lock::{FaultsOut, InvalidateLock};
 use crate::vfs::meta::MetaGuard;
+use crate::volume::alloc::Run;
 use crate::volume::file::Map;
 use crate::volume::pmem::Pmem;
 
@@ -60,20 +61,16 @@ impl machine::Blocks for Blocks<'_> {
     type Error = Error;
 
     #[inline]
-    fn find(&self, page: u64, len: u64) -> Result<Extent> {
+    fn find(&self, page: u64, len: u64) -> Result<Map> {
         let sb = self.info.sb();
-        Ok(match sb.check(sb.volume.map(&self.meta, page, len))? {
-            Map::Run { block, len } => Extent::Run { block, len },
-            Map::Unwritten { block, len } => Extent::Unwritten { block, len },
-            Map::Hole { len } => Extent::Hole { len },
-        })
+        sb.check(sb.volume.map(&self.meta, page, len))
     }
 
-    fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64)> {
+    fn fill(&mut self, page: u64, len: u64) -> Result<Run> {
         let sb = self.info.sb();
         let run = sb.check(sb.volume.fill(&mut self.meta, page, len, None))?;
         self.info.update_blocks(&self.meta);
-        Ok((run.block, run.len))
+        Ok(run)
     }
 }
 
@@ -82,7 +79,8 @@ impl InodeInfo {
         self.sb().volume.pmem()
     }
 
-    fn page_of(&self, block: u64) -> Page {
+    /// The struct page of a block.
+    pub(super) fn page_of(&self, block: u64) -> Page {
         Page::of_block(self.pmem(), block)
     }
 }

@@ -34,9 +34,12 @@ mod tracker;
 
 pub use dirty::{sync_all, sync_inode, DirtyInodes};
 pub use failure::{end_stores, unmap_all};
-pub use layout::{break_layout, evict, hole_filled};
+pub use layout::{break_layout, evict};
 pub use pins::Pins;
 pub use tracker::{Chunk, Tracker};
+
+pub use crate::track::layout::hole_filled;
+pub use crate::track::sync::dirty_page;
 
 use kernel::prelude::*;
 

@@ -12,13 +12,13 @@
 
 use super::chunk::Entry;
 use super::layout::{split_huge, unmap_chunk, unmap_zeroes};
-use super::machine::{
-    Blocks, ChunkOf, Event, Extent, Failure, Fault, Machine, StateOf, TableOf, Tracking,
-};
+use super::machine::{Blocks, ChunkOf, Event, Failure, Fault, Machine, StateOf, TableOf, Tracking};
 use super::page_set::{PageSet, PAGES};
 use super::place::split;
 use super::sync::{sample, tag};
 use crate::mutate::mutated;
+use crate::volume::alloc::Run;
+use crate::volume::file::Map;
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,19 +193,19 @@ fn find_block<M: Machine>(
     let at = file.tracker().place(chunk).first_page() + page as u64;
     let mut blocks = file.blocks();
     match blocks.find(at, 1)? {
-        Extent::Run { block, .. } => Ok(Some(block)),
-        Extent::Hole { .. } | Extent::Unwritten { .. } if !write => Ok(None),
-        Extent::Hole { .. } | Extent::Unwritten { .. } => {
+        Map::Run { block, .. } => Ok(Some(block)),
+        Map::Hole { .. } | Map::Unwritten { .. } if !write => Ok(None),
+        Map::Hole { .. } | Map::Unwritten { .. } => {
             let asked = file.ask(at);
-            let (block, _) = fill_hole(file, chunk, state, &mut blocks, page, asked)?;
-            Ok(Some(block))
+            let run = fill_hole(file, chunk, state, &mut blocks, page, asked)?;
+            Ok(Some(run.block))
         }
     }
 }
 
 /// Fills the hole, or makes data of the unwritten blocks, from `page` of `chunk` on: up to `asked`
 /// blocks, as far as the chunk and the file go. They are zero, and durably so, before anyone can
-/// see them. Returns the first, and how many there are.
+/// see them.
 fn fill_hole<M: Machine>(
     file: &M,
     chunk: &ChunkOf<M>,
@@ -213,16 +213,16 @@ fn fill_hole<M: Machine>(
     blocks: &mut M::Blocks<'_>,
     page: usize,
     asked: u64,
-) -> Result<(u64, u64), M::Error> {
+) -> Result<Run, M::Error> {
     let place = file.tracker().place(chunk);
     let at = place.first_page() + page as u64;
     let end = file.pages().min(place.end());
     let wanted = asked.min(end.saturating_sub(at)).max(1);
-    let (block, len) = blocks.fill(at, wanted)?;
-    file.filled(at, asked, len);
-    let filled = PageSet::range(page, page + len as usize - 1);
+    let run = blocks.fill(at, wanted)?;
+    file.filled(at, asked, run.len);
+    let filled = PageSet::range(page, page + run.len as usize - 1);
     unmap_zeroes(file, chunk, state, &filled);
-    Ok((block, len))
+    Ok(run)
 }
 
 /// Maps the 2 MiB around the page in one piece, writable if `write`.
@@ -284,22 +284,22 @@ fn join<M: Machine>(
     let block = {
         let mut blocks = file.blocks();
         match blocks.find(first, len)? {
-            Extent::Run { block, len: found } if found == len => block,
-            Extent::Hole { len: found } if found == len && write => {
+            Map::Run { block, len: found } if found == len => block,
+            Map::Hole { len: found } if found == len && write => {
                 if file.ask(first) < len {
                     return Ok(false);
                 }
-                let (block, found) = fill_hole(file, chunk, state, &mut blocks, 0, len)?;
-                if found < len {
+                let run = fill_hole(file, chunk, state, &mut blocks, 0, len)?;
+                if run.len < len {
                     return Ok(false);
                 }
-                block
+                run.block
             }
             // The file has the space; it only takes zeros.
-            Extent::Unwritten { block, len: found }
+            Map::Unwritten { block, len: found }
                 if found == len && write && file.is_aligned(block) =>
             {
-                fill_hole(file, chunk, state, &mut blocks, 0, len)?.0
+                fill_hole(file, chunk, state, &mut blocks, 0, len)?.block
             }
             _ => return Ok(false),
         }

@@ -106,9 +106,7 @@ pub fn fail_page<M: Machine>(file: &M, page: u64) {
 
 /// Whether a page of `chunk` is dirty.
 fn is_dirty<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
-    let tracker = file.tracker();
-    let _state = tracker.lock(chunk);
-    let dirty = windows::dirty_in(tracker, chunk, &PageSet::ALL);
+    let dirty = windows::dirty_in(file.tracker(), chunk, &PageSet::ALL);
     !dirty.pages().is_empty()
 }
 

@@ -18,6 +18,8 @@ use super::chunk::{State, Tags};
 use super::page_set::PAGES;
 use super::place::Place;
 use super::windows::{Syncs, WindowList};
+use crate::volume::alloc::Run;
+use crate::volume::file::Map;
 
 /// The table of blocks, or of fingerprints, of a chunk of `M`.
 pub type TableOf<M> = <<M as Machine>::Tracker as Tracking>::Table;
@@ -107,30 +109,6 @@ pub enum Event {
     HoleRead,
 }
 
-/// What a file has from a page on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// Blocks that follow each other.
-    Run {
-        /// The first one.
-        block: u64,
-        /// How many.
-        len: u64,
-    },
-    /// Blocks that follow each other, and read as zeros.
-    Unwritten {
-        /// The first one.
-        block: u64,
-        /// How many.
-        len: u64,
-    },
-    /// Nothing, for `len` pages.
-    Hole {
-        /// How many.
-        len: u64,
-    },
-}
-
 /// What a look at the 512 pages of 2 MiB of the device has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Examined {
@@ -151,10 +129,10 @@ pub trait Blocks {
     /// What can go wrong.
     type Error;
     /// What the file has from `page` on, up to `len` pages.
-    fn find(&self, page: u64, len: u64) -> Result<Extent, Self::Error>;
+    fn find(&self, page: u64, len: u64) -> Result<Map, Self::Error>;
     /// Fills a hole, or makes data of unwritten blocks, from `page` on, up to `len` pages: returns
     /// the first block, and how many there are. They are zero, and durably so.
-    fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64), Self::Error>;
+    fn fill(&mut self, page: u64, len: u64) -> Result<Run, Self::Error>;
 }
 
 /// One file: the memory manager, the processor and the volume, as dirty tracking sees them.

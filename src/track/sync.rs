@@ -31,21 +31,21 @@ pub enum Hot {
 }
 
 /// How a sync goes about it.
-#[derive(Clone, Copy, Debug)]
-pub struct How {
+#[derive(Clone, Copy)]
+struct How {
     /// What becomes of hot pages.
-    pub hot: Hot,
+    hot: Hot,
     /// Lines are written back, and pages become clean.
-    pub flush: bool,
+    flush: bool,
 }
 
 /// What a sync has done to a chunk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+#[derive(Default)]
+struct Done {
     /// Pages of which the write-back was started: a fence has to follow.
-    pub written_back: usize,
+    written_back: usize,
     /// Pages among them that stay writable.
-    pub hot: usize,
+    hot: usize,
 }
 
 /// Stores may reach `page` of `chunk` from now on, or have; any page if it is `None`. Returns

@@ -22,9 +22,8 @@ use kernel::prelude::*;
 use super::inode::InodeInfo;
 use super::io;
 use crate::bindings;
-use crate::dax::fault;
 use crate::dax::page::Page;
-use crate::track::sync::dirty_page;
+use crate::dax::{self, fault};
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
@@ -278,5 +277,5 @@ unsafe extern "C" fn aops_dirty_folio(mapping: *mut address_space, folio: *mut f
     };
     // SAFETY: as above.
     let huge = unsafe { bindings::rdax_folio_is_huge(folio) };
-    dirty_page(info, index as u64, huge)
+    dax::dirty_page(info, index as u64, huge)
 }

@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-pub use rdax_volume::env;
+pub use rdax_volume::{env, volume};
 
 /// Mistakes made on purpose, as in the volume.
 pub mod mutate {

@@ -6,10 +6,12 @@ use std::cell::{Cell, RefCell};
 
 use crate::track::fault::{self, Outcome};
 use crate::track::machine::{
-    Blocks, Event, Examined, Extent, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
+    Blocks, Event, Examined, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
 };
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
+use crate::volume::alloc::Run;
+use crate::volume::file::Map;
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::{MutexGuard, RwLockWriteGuard};
 use shuttle::thread;
@@ -41,7 +43,7 @@ pub struct Extents<'m> {
 impl Blocks for Extents<'_> {
     type Error = Failure;
 
-    fn find(&self, page: u64, len: u64) -> Result<Extent, Failure> {
+    fn find(&self, page: u64, len: u64) -> Result<Map, Failure> {
         let me = thread::current().id();
         let is_unwritten = self.machine.is_unwritten.load(SeqCst);
         let seen = self.machine.seen.lock().unwrap();
@@ -56,30 +58,30 @@ impl Blocks for Extents<'_> {
         let all = self.machine.has_chunk && page == 0 && (0..NR).all(follows);
         let len = if all { len } else { 1 };
         Ok(match first {
-            Some(block) if is_unwritten => Extent::Unwritten { block, len },
-            Some(block) => Extent::Run { block, len },
-            None => Extent::Hole { len },
+            Some(block) if is_unwritten => Map::Unwritten { block, len },
+            Some(block) => Map::Run { block, len },
+            None => Map::Hole { len },
         })
     }
 
-    fn fill(&mut self, page: u64, len: u64) -> Result<(u64, u64), Failure> {
+    fn fill(&mut self, page: u64, len: u64) -> Result<Run, Failure> {
         assert!(
             len > 0 && page + len <= self.machine.pages(),
             "past the end of the file"
         );
         if let Some(block) = self.extents[page as usize] {
-            let all = len == PAGES as u64;
+            let len = if len == PAGES as u64 { len } else { 1 };
             self.machine.is_unwritten.store(false, SeqCst);
-            return Ok((block, if all { len } else { 1 }));
+            return Ok(Run { block, len });
         }
         if len == PAGES as u64 && *self.extents == [None; NR] {
-            let first = self.machine.allocate_huge();
-            *self.extents = std::array::from_fn(|page| Some(first + page as u64));
-            return Ok((first, len));
+            let block = self.machine.allocate_huge();
+            *self.extents = std::array::from_fn(|page| Some(block + page as u64));
+            return Ok(Run { block, len });
         }
         let block = self.machine.allocate();
         self.extents[page as usize] = Some(block);
-        Ok((block, 1))
+        Ok(Run { block, len: 1 })
     }
 }
 
