@@ -73,3 +73,30 @@ fn without_memory_the_pages_are_given_back() {
     assert_eq!(added.map_err(|pages| pages.len()), Err(3));
     assert!(left.is_empty() && left.pop().is_none());
 }
+
+/// An inode that left pages behind and is evicted again: one entry, with all pages; and it is to
+/// be freed if it has lost its name at either time.
+#[test]
+fn what_is_left_twice_is_one_entry() {
+    for (first, second) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut left = LeftBehind::new();
+        left.add(7, first, pages(2)).unwrap();
+        left.add(7, second, pages(100)).unwrap();
+        assert_eq!(left.iter_mut().count(), 1);
+        let entry = left.pop().unwrap();
+        assert_eq!((entry.unlinked, entry.pages.len()), (first || second, 102));
+    }
+}
+
+#[test]
+fn without_memory_for_more_pages_an_entry_stays_as_it_was() {
+    let mut left = LeftBehind::new();
+    left.add(7, false, pages(2)).unwrap();
+    let given = pages(100);
+    fail_allocations_after(Some(0));
+    let added = left.add(7, true, given);
+    fail_allocations_after(None);
+    assert_eq!(added.map_err(|pages| pages.len()), Err(100));
+    let entry = left.pop().unwrap();
+    assert_eq!((entry.unlinked, entry.pages.len()), (false, 2));
+}

@@ -43,6 +43,7 @@ proptest! {
         prop_assert_eq!(x.count(), a.len());
         prop_assert_eq!(x.is_empty(), a.is_empty());
         prop_assert_eq!(x.and(&y), set(&a.intersection(&b).copied().collect()));
+        prop_assert_eq!(x.intersects(&y), !a.is_disjoint(&b));
         let mut both = x;
         both.insert_all(&y);
         prop_assert_eq!(both, set(&a.union(&b).copied().collect()));
@@ -59,6 +60,10 @@ proptest! {
         let mut out = x;
         prop_assert_eq!(out.remove(first), a.contains(&first));
         prop_assert!(!out.contains(first));
+        let beyond = PAGES + first;
+        prop_assert!(!out.insert(beyond) && !out.contains(beyond) && !out.remove(beyond));
+        prop_assert_eq!((out.next(beyond), out.next_gap(beyond)), (None, PAGES));
+        prop_assert_eq!(out.next_in(beyond, &y), None);
     }
 
     #[test]
@@ -273,6 +278,64 @@ fn a_hot_page_is_hot_until_it_is_left_alone() {
     assert!(heat.hot().is_empty() && heat.warm().is_empty() && heat.needs_table());
     heat.synced(&two);
     assert_eq!(*heat.warm(), PageSet::range(8, 8), "7 begins anew");
+}
+
+/// What is cold begins anew: nothing of what was known of its page is left, and nothing of the
+/// others is lost.
+#[test]
+fn a_page_that_was_cooled_is_as_new() {
+    let (one, two) = (PageSet::range(7, 7), PageSet::range(7, 8));
+    for syncs in 0..3 {
+        let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+        for _ in 0..syncs {
+            heat.synced(&two);
+        }
+        heat.cool(&one);
+        for more in 0..3 {
+            assert_eq!(heat.warm().contains(7), more > 1, "{syncs} + {more}");
+            assert_eq!(heat.warm().contains(8), syncs + more > 1, "{syncs} + {more}");
+            heat.synced(&two);
+        }
+    }
+}
+
+/// Of a hot page that cools down, a store is told, and its absence is, too.
+#[test]
+fn who_cools_down_says_whether_it_was_stored_to() {
+    for (now, stored_to) in [(Some(1), false), (Some(2), true), (None, false)] {
+        let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+        let two = PageSet::range(7, 8);
+        heat.synced(&two);
+        heat.synced(&two);
+        heat.set_table(Box::new([0; PAGES]));
+        assert_eq!(heat.heat_up(&two, |_| Some(1)), two);
+        let changed = |page| if page == 7 { now } else { Some(1) };
+        assert_eq!(heat.cool_down(&two, changed), stored_to);
+    }
+}
+
+/// A chunk of which every page was forgotten remembers nothing.
+#[test]
+fn a_chunk_that_was_forgotten_is_as_new() {
+    let mut chunk = Chunk::new();
+    let mut tags = Tags::new();
+    for page in [7, 8] {
+        let _ = chunk.map_block(page, 1000, Some(Box::new([0; PAGES])));
+        let _ = tags.set(page);
+    }
+    chunk.map_zero(9);
+    let seen = tags.dirty_in(&PageSet::ALL).write_protected();
+    chunk.settle(&seen);
+    assert_eq!(*chunk.settled(), PageSet::range(7, 8));
+    chunk.heat.synced(&PageSet::range(7, 8));
+    chunk.heat.synced(&PageSet::range(7, 7));
+    assert_eq!(*chunk.heat.warm(), PageSet::range(7, 7));
+    assert_eq!(chunk.forget(&PageSet::range(7, 9)), PageSet::range(7, 8));
+    assert!(chunk.settled().is_empty() && chunk.heat.warm().is_empty());
+    assert!(!chunk.needs_table(7, 5) && !chunk.needs_table(8, 1));
+    assert_eq!(chunk.entry(9), Entry::Absent);
+    chunk.heat.synced(&PageSet::range(7, 8));
+    assert!(chunk.heat.warm().is_empty(), "both begin anew");
 }
 
 /// A chunk whose pages are stored to and synced, as `sync.rs` does it, by one task.
