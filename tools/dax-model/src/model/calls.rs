@@ -8,6 +8,7 @@ use crate::track::page_set::PageSet;
 use crate::track::sync::{self, Hot};
 use crate::track::windows;
 use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::thread;
 
 use super::kernel::Invalidate;
 use super::machine::{Machine, LAST};
@@ -161,8 +162,13 @@ impl Machine {
     /// Memory is short.
     pub fn reclaim(&self) {
         self.tracker.reclaim(|chunk| {
-            let remove = || self.tracker.remove();
-            layout::reclaim(self, chunk, remove)
+            let mut removed = false;
+            let remove = || {
+                self.tracker.remove();
+                removed = true;
+            };
+            let given_up = layout::reclaim(self, chunk, remove);
+            assert_eq!(given_up, removed, "a chunk in the tree is freed, or none is");
         });
     }
 
@@ -170,6 +176,8 @@ impl Machine {
     pub fn truncate(&self, first: usize) {
         let mut faults_out = Invalidate::new(self);
         layout::break_layout(self, &mut faults_out, first as u64, LAST as u64).unwrap();
+        // Until this is durable, a crash brings the blocks back.
+        thread::yield_now();
         for page in first..NR {
             let block = self.extents.lock().unwrap()[page].take();
             if let Some(block) = block {

@@ -7,6 +7,7 @@ use shuttle::sync::Arc;
 use shuttle::thread;
 
 use crate::mutate::make_mistake;
+use crate::track::heat::PATIENCE;
 
 use super::machine::{File, Machine};
 use super::mistakes::Mistake;
@@ -100,6 +101,13 @@ pub fn hot_pages(mistake: Mistake) {
         run(&m, |m| m.sync_all()),
     ]);
     m.sync_file();
+    // What nobody stores to cools down, and moves no time.
+    let moved = m.moved.load(SeqCst);
+    for _ in 0..=PATIENCE {
+        m.sync_file();
+    }
+    m.sync_all();
+    assert_eq!(m.moved.load(SeqCst), moved, "times move without a store");
 }
 
 /// A page is tagged outside of a fault while syncs run, and unmapped while dirty.

@@ -167,7 +167,7 @@ impl Tracker {
     }
 
     /// Runs `reclaim` with the chunk, if nobody has a reference to it.
-    pub fn reclaim(&self, reclaim: impl FnOnce(&Chunk) -> bool) {
+    pub fn reclaim(&self, reclaim: impl FnOnce(&Chunk)) {
         if let (Ok(_nobody), Some(chunk)) = (self.lifetime.try_write(), self.chunk(0)) {
             reclaim(chunk);
         }
