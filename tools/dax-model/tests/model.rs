@@ -37,6 +37,7 @@ holds! {
     holes_and_reclaim
     removal
     failures
+    used_twice
     huge_stores_and_syncs
     huge_splits
     huge_zaps

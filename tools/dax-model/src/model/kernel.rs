@@ -188,11 +188,10 @@ impl Model for Machine {
 
     fn is_of_another(&self, block: u64, page: u64) -> bool {
         let owner = self.device.lock().unwrap().block(block).owner;
-        assert!(
-            owner.is_none_or(|owner| owner == page),
-            "a block is used twice"
-        );
-        false
+        let another = owner.is_some_and(|owner| owner != page);
+        let is_damaged = self.is_damaged.load(SeqCst);
+        assert!(!another || is_damaged, "a block is used twice");
+        another
     }
 
     fn is_bad(&self, block: u64, len: u64) -> bool {

@@ -60,6 +60,8 @@ pub struct Machine {
     /// Every fault that begins knows of it.
     pub is_bad_known: AtomicBool,
     pub tracker: Tracker,
+    /// A block may have two pages.
+    pub is_damaged: AtomicBool,
     /// The mount may be stored to.
     pub may_store: AtomicBool,
     /// The device has a volatile write cache.
@@ -116,6 +118,7 @@ impl Machine {
             bad: AtomicU64::new(u64::MAX),
             is_bad_known: AtomicBool::new(false),
             tracker: Tracker::new(mistake),
+            is_damaged: AtomicBool::new(false),
             may_store: AtomicBool::new(true),
             has_cache: AtomicBool::new(true),
             fence_fails: AtomicBool::new(false),

@@ -10,6 +10,7 @@ use crate::mutate::make_mistake;
 use crate::track::heat::PATIENCE;
 
 use super::machine::{File, Machine};
+use super::memory::Pte;
 use super::mistakes::Mistake;
 
 /// One scene: what its threads do.
@@ -371,4 +372,31 @@ pub fn failures(mistake: Mistake) {
     ]);
     m.sync_file();
     m.assert_rest();
+}
+
+/// The volume is damaged: two pages have one block. The second one gets none.
+pub fn used_twice(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.is_damaged.store(true, SeqCst);
+    let block = {
+        let mut extents = m.extents.lock().unwrap();
+        extents[1] = extents[0];
+        extents[0].unwrap()
+    };
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.load(0, 1);
+        }),
+        run(&m, |m| {
+            m.load(1, 1);
+            m.store(1, 0);
+        }),
+    ]);
+    let owner = m.device.lock().unwrap().block(block).owner;
+    let owner = owner.expect("one of them has it") as usize;
+    for map in &m.maps {
+        let pte = *map.lock().unwrap().pte(1 - owner);
+        assert_eq!(pte, Pte::None, "the block of another page is mapped");
+    }
 }
