@@ -269,4 +269,21 @@ pub fn finish(sb: &SbInfo) {
     if !sb.super_block().is_read_only() {
         free(sb);
     }
+    #[cfg(rdax_shadow)]
+    check_owners(sb);
+}
+
+/// In test builds: warns if a page of the device says that it belongs to a file. No inode is left.
+#[cfg(rdax_shadow)]
+fn check_owners(sb: &SbInfo) {
+    let pmem = sb.volume.pmem();
+    let Some(_access) = pmem.access() else {
+        return;
+    };
+    let owned = |block: &u64| Page::of_block(pmem, *block).owner().is_some();
+    let first = (0..sb.volume.geometry().blocks).find(owned);
+    if let Some(block) = first {
+        pr_err!("{}: block {block} belongs to a file still\n", sb.name());
+    }
+    kernel::warn_on!(first.is_some());
 }
