@@ -5,8 +5,8 @@
 //!
 //! Memory is allocated without recursing into file systems: the volume allocates with its locks
 //! held, and reclaim may evict an inode of this very file system, which takes them. What grows is
-//! charged to the memory cgroup of the task, unless that has no memory left at this moment: what would
-//! give it some may need those locks, and the task must not be killed for that.
+//! charged to the memory cgroup of the task, unless that has no memory left at this moment: what
+//! would give it some may need those locks, and the task must not be killed for that.
 
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};

@@ -10,6 +10,7 @@ use kernel::prelude::*;
 mod bindings;
 mod dax;
 mod env;
+mod mount;
 mod mutate;
 mod pmem;
 mod track;

@@ -723,8 +723,8 @@ bool rdax_pmd_is_none(const struct vm_fault *vmf)
 }
 
 /*
- * Puts the page table in place that the memory manager has allocated for the fault, where no lock of
- * the file system was held: or the insertion of a page would allocate another one.
+ * Puts the page table in place that the memory manager has allocated for the fault, where no lock
+ * of the file system was held: or the insertion of a page would allocate another one.
  */
 void rdax_install_page_table(struct vm_fault *vmf)
 {
@@ -767,8 +767,8 @@ out:
 }
 
 /*
- * Takes out the marker that the fault has found, a write-protection by userfaultfd of a page that is
- * not mapped: nothing can be inserted over it.
+ * Takes out the marker that the fault has found, a write-protection by userfaultfd of a page that
+ * is not mapped: nothing can be inserted over it.
  */
 void rdax_clear_pte_marker(struct vm_fault *vmf)
 {

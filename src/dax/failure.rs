@@ -8,6 +8,7 @@
 //! damage. Failures elsewhere are noticed when the block is used (`pmem`): free blocks are healed
 //! or passed over when they are allocated. A device that is about to go ends all access.
 
+use kernel::bindings::work_struct;
 use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::rcu;
@@ -16,13 +17,14 @@ use super::layout;
 use super::page::Page;
 use super::pins;
 use crate::bindings;
+use crate::mount::inode::{InodeInfo, InodeRef};
+use crate::mount::lock::{FaultsOut, MountLock};
+use crate::mount::read_only::ReadOnly;
+use crate::mount::super_block::SbInfo;
 use crate::pmem::User;
 use crate::track;
 use crate::track::machine::Machine;
 use crate::track::sync::{sync_pages, Hot};
-use crate::vfs::inode::{InodeInfo, InodeRef};
-use crate::vfs::lock::FaultsOut;
-use crate::vfs::super_block::SbInfo;
 use crate::volume;
 
 /// Bytes in a page.
@@ -30,7 +32,7 @@ const PAGE: u64 = 4096;
 
 impl User for SbInfo {
     fn removed(&self) {
-        self.shut_down("device is being removed");
+        shut_down(self, "device is being removed");
         // Its name is free for the next that comes.
         self.hide_counters();
         let pmem = self.volume.pmem();
@@ -87,9 +89,17 @@ fn owner_of(page: Page) -> Option<InodeRef> {
     unsafe { InodeInfo::from_vfs((*mapping).host) }.grab()
 }
 
+/// Ends everything: nothing is read or written any more, no page is mapped, and what was not
+/// durable is lost. Calls under way may still complete. `why` is for the log. May sleep; takes the
+/// invalidate lock of every file.
+pub fn shut_down(sb: &SbInfo, why: &str) {
+    sb.close(why);
+    unmap_all(sb);
+}
+
 /// Takes every page of the mount out of all page tables, and out of the page cache. None comes back
 /// if [`SbInfo::check_alive`] fails by now. Waits for faults that are under way, not for pins.
-pub fn unmap_all(sb: &SbInfo) {
+fn unmap_all(sb: &SbInfo) {
     for_each_file(sb, |info| {
         let _faults = FaultsOut::new(info);
         info.unmap(0, u64::MAX);
@@ -115,6 +125,25 @@ pub fn end_stores(sb: &SbInfo) -> Result {
         result = result.and(written).and(info.write_times());
     });
     result
+}
+
+/// [`end_stores`], after an error: what [`ReadOnly::end_stores_soon`] has done.
+///
+/// # Safety
+///
+/// Called by the kernel's work queues with the work of a [`ReadOnly`].
+pub unsafe extern "C" fn end_stores_work(work: *mut work_struct) {
+    // SAFETY: the mount waits for this before it ends.
+    let sb = unsafe { ReadOnly::mount_of(work) };
+    match MountLock::try_new(sb) {
+        Some(mount) if !mount.is_frozen() => {
+            mount.set_read_only();
+            // It has said so if stores are lost.
+            let _ = end_stores(sb);
+        }
+        // Frozen, nothing is stored to; and unmounted, nothing is mapped.
+        _ => sb.read_only.end_stores_later(),
+    }
 }
 
 /// Runs `each` for every regular file in memory, with a reference to it. May sleep.

@@ -22,11 +22,10 @@ use kernel::bindings::{
 };
 use kernel::prelude::*;
 
-use crate::bindings;
+use super::vm_fault::{Fault, FaultResult};
+use crate::mount::inode::InodeInfo;
 use crate::track;
 use crate::track::fault::Outcome;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::vm::{Fault, FaultResult};
 
 /// A store to a shared mapping.
 pub fn write(fault: &Fault<'_>) -> FaultResult {
@@ -125,44 +124,5 @@ impl track::machine::Fault for Fault<'_> {
 
     fn insert_huge(&self, block: u64, write: bool) -> FaultResult {
         self.insert_folio(self.info().page_of(block), write)
-    }
-}
-
-/// Keeps the file system from being frozen while a page becomes writable.
-pub struct FreezeProtection(*mut bindings::super_block);
-
-impl FreezeProtection {
-    /// Waits until the file system of `info` is not frozen.
-    pub fn new(info: &InodeInfo) -> Self {
-        let sb = info.sb().as_raw();
-        // SAFETY: the super block outlives its inodes; `drop` matches.
-        unsafe { bindings::rdax_sb_start_pagefault(sb) };
-        FreezeProtection(sb)
-    }
-}
-
-impl Drop for FreezeProtection {
-    fn drop(&mut self) {
-        // SAFETY: started in `new`, by this task.
-        unsafe { bindings::rdax_sb_end_pagefault(self.0) };
-    }
-}
-
-/// Keeps blocks in the file while they are being mapped.
-pub struct SharedInvalidateLock<'a>(&'a InodeInfo);
-
-impl<'a> SharedInvalidateLock<'a> {
-    /// Waits for the lock.
-    pub fn new(info: &'a InodeInfo) -> Self {
-        // SAFETY: the mapping is that of the inode; `drop` matches.
-        unsafe { bindings::rdax_filemap_invalidate_lock_shared(info.mapping()) };
-        SharedInvalidateLock(info)
-    }
-}
-
-impl Drop for SharedInvalidateLock<'_> {
-    fn drop(&mut self) {
-        // SAFETY: taken in `new`, by this task.
-        unsafe { bindings::rdax_filemap_invalidate_unlock_shared(self.0.mapping()) };
     }
 }

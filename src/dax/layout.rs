@@ -6,16 +6,16 @@
 
 use kernel::prelude::*;
 
-use super::owner::disown;
 use super::pins;
 use crate::env::Vec;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::InvalidateLock;
+use crate::mount::owner::disown;
 use crate::track::layout::{self, pages_of};
 use crate::track::left::Pinned;
 use crate::track::machine::{Machine, Tracking};
 use crate::track::sync::{sync_pages, Hot};
 use crate::track::windows::is_quiet;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::lock::InvalidateLock;
 
 /// Takes the pages `first..=last` from the file: see [`layout::break_layout`]. The caller holds
 /// `i_rwsem` exclusively, and `lock` proves that faults are kept out; while a pinned page is waited

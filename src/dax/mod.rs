@@ -13,47 +13,25 @@
 //!
 //! * The steps, and what is known of each page, are in [`track`]: pure code, which is model-checked
 //!   on the host.
-//! * [`machine`] and [`fault`] are what the steps do to page tables, pages and cache lines;
-//!   [`tracker`] keeps the chunks of an inode, [`dirty`] the dirty inodes of a mount.
-//! * [`layout`], [`pins`], [`reclaim`] and [`failure`] are for what goes: inodes, memory, devices.
+//! * [`machine`] and [`fault`] are what the steps do to page tables, pages and cache lines. (What
+//!   is known of mapped pages is kept by `mount`, with the inode.)
+//! * [`layout`], [`pins`] and [`failure`] are for what goes: inodes, memory, devices.
 //!
 //! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
 
-mod ahead;
-mod dirty;
 mod failure;
 pub mod fault;
 mod layout;
 mod machine;
-mod owner;
 pub mod page;
 pub mod pins;
-mod reclaim;
-mod tracker;
+mod sync;
+pub mod vm_fault;
 
-pub use dirty::{sync_all, sync_inode, DirtyInodes};
-pub use failure::{end_stores, unmap_all};
+pub use failure::{end_stores, end_stores_work, shut_down};
 pub use layout::{break_layout, evict};
-pub use pins::Pins;
-pub use tracker::{Chunk, Tracker};
+pub use sync::{sync_all, sync_inode, sync_range};
 
 pub use crate::track::layout::hole_filled;
 pub use crate::track::sync::dirty_page;
-
-use kernel::prelude::*;
-
-use crate::track;
-use crate::vfs::inode::InodeInfo;
-
-/// Bytes to pages.
-const PAGE_SHIFT: u32 = 12;
-
-/// Makes the stores to the bytes `start..=end` of the file durable. Fails with `EIO` if the device
-/// does; every open file then learns of it at its next fsync, too. May sleep. No chunk lock of the
-/// inode is held.
-#[inline]
-pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
-    info.sb().counters.sync_calls.add(1);
-    track::sync::sync_range(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-}

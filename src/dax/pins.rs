@@ -19,66 +19,23 @@
 //! inode without a name is in the orphan file until it is freed, for the next mount to find after a
 //! crash.
 
-use kernel::bindings::{delayed_work, work_struct, wq_misc_consts_WORK_CPU_UNBOUND};
-use kernel::container_of;
+use kernel::bindings::work_struct;
 use kernel::prelude::*;
-use kernel::sync::{new_mutex, Mutex};
-use kernel::time::msecs_to_jiffies;
-use kernel::types::Opaque;
 
-use super::owner::own;
 use super::page::Page;
-use super::tracker::table_for;
-use crate::bindings;
 use crate::env::{nofs, Vec};
-use crate::track::left::{LeftBehind, Pinned};
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::{InternalWrite, MountLock};
+use crate::mount::owner::own;
+use crate::mount::pins::Pins;
+use crate::mount::super_block::SbInfo;
+use crate::mount::tracker::table_for;
+use crate::track::left::Pinned;
 use crate::track::machine::Tracking;
 use crate::track::page_set::PAGES;
 use crate::track::place::split;
 use crate::track::sync::tag;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::lock::{InternalWrite, MountLock};
-use crate::vfs::super_block::SbInfo;
 use crate::volume::pmem::Pmem;
-
-/// How often is looked, in milliseconds.
-const INTERVAL: u32 = 1000;
-
-/// What the evicted inodes of one mount have left behind.
-#[pin_data]
-pub struct Pins {
-    #[pin]
-    left: Mutex<LeftBehind>,
-    /// Looks for pages that are idle.
-    #[pin]
-    work: Opaque<delayed_work>,
-}
-
-impl Pins {
-    /// None.
-    pub fn new() -> impl PinInit<Self> {
-        pin_init!(Pins {
-            left <- new_mutex!(LeftBehind::new(), "rdax_pins"),
-            // SAFETY: initialises the work in its place, where it stays.
-            work <- Opaque::ffi_init(|slot| unsafe {
-                bindings::rdax_init_delayed_work(slot, Some(look));
-            }),
-        })
-    }
-
-    /// Has a thread of the kernel look, after a while.
-    fn look_later(&self) {
-        // SAFETY: the work is initialised; `finish` cancels it before it goes away.
-        unsafe {
-            bindings::queue_delayed_work_on(
-                wq_misc_consts_WORK_CPU_UNBOUND as i32,
-                bindings::system_dfl_wq,
-                self.work.get(),
-                msecs_to_jiffies(INTERVAL),
-            );
-        }
-    }
-}
 
 /// Takes over what an inode leaves that is being evicted: `pages` belong to nobody any more.
 /// Returns whether there is nothing to wait for.
@@ -221,13 +178,9 @@ fn free(sb: &SbInfo) {
 /// # Safety
 ///
 /// Called by the kernel's work queues with the work of a [`Pins`].
-unsafe extern "C" fn look(work: *mut work_struct) {
-    // SAFETY: the work is part of the `Pins` of a mount, which waits for it before it ends.
-    let sb = unsafe {
-        let work = container_of!(work, delayed_work, work);
-        let pins = container_of!(Opaque::cast_from(work), Pins, work);
-        &*container_of!(pins, SbInfo, pins)
-    };
+pub unsafe extern "C" fn look(work: *mut work_struct) {
+    // SAFETY: the mount waits for this before it ends.
+    let sb = unsafe { Pins::mount_of(work) };
     // A mount that is ending looks for itself. One that is read-only, or frozen, stays as it is.
     if let Some(mount) = MountLock::try_new(sb) {
         if mount.may_change() && settle(sb).is_ok() {
@@ -258,8 +211,8 @@ pub fn wait_for_all(sb: &SbInfo) {
 
 /// The end of a mount, when all inodes are gone: waits for every pin.
 pub fn finish(sb: &SbInfo) {
-    // SAFETY: the work is initialised. It does not wait for what the caller holds.
-    unsafe { bindings::cancel_delayed_work_sync(sb.pins.work.get()) };
+    // It does not wait for what the caller holds.
+    sb.pins.stop_looking();
     let pinned = || sb.pins.left.lock().any_page();
     while let (Some(pinned), Some(_access)) = (pinned(), sb.volume.pmem().access()) {
         let _ = Page::of_block(sb.volume.pmem(), pinned.block).wait_idle(false);

@@ -2,12 +2,12 @@
 
 //! File data between the media and memory that is not the media.
 //!
-//! The memory of a user may be anything: not there yet, on a slow device, or whatever another task of
-//! his makes of it with userfaultfd(2), for as long as he wants. The device must not wait for that when
-//! it is removed, and nothing may be stored after it. So user memory is copied with page faults
-//! disabled, without sleeping; where that ends early, the pages are faulted in with no pointer into
-//! the media held, and the device is looked at anew. Should they be taken away again before they are
-//! copied, some bytes go by way of a buffer.
+//! The memory of a user may be anything: not there yet, on a slow device, or whatever another task
+//! of his makes of it with userfaultfd(2), for as long as he wants. The device must not wait for
+//! that when it is removed, and nothing may be stored after it. So user memory is copied with page
+//! faults disabled, without sleeping; where that ends early, the pages are faulted in with no
+//! pointer into the media held, and the device is looked at anew. Should they be taken away again
+//! before they are copied, some bytes go by way of a buffer.
 
 use kernel::bindings as kernel_bindings;
 use kernel::iov::{IovIterDest, IovIterSource};
@@ -79,8 +79,8 @@ impl DirectMap {
         done
     }
 
-    /// Copies some of `len` bytes at `from` to `iter`. Returns 0 if the media cannot be read, or the
-    /// user's memory not be written. May sleep.
+    /// Copies some of `len` bytes at `from` to `iter`. Returns 0 if the media cannot be read, or
+    /// the user's memory not be written. May sleep.
     fn load_by_buffer(&self, from: u64, len: usize, iter: &mut IovIterDest<'_>) -> usize {
         let mut buffer = [0; BUFFER];
         let len = len.min(BUFFER);
@@ -164,8 +164,8 @@ impl DirectMap {
         done
     }
 
-    /// Copies some of `len` bytes from `iter` to `to`. Returns 0 if the user's memory cannot be read,
-    /// or the media not be written. May sleep.
+    /// Copies some of `len` bytes from `iter` to `to`. Returns 0 if the user's memory cannot be
+    /// read, or the media not be written. May sleep.
     fn store_by_buffer(&self, to: u64, len: usize, iter: &mut IovIterSource<'_>) -> usize {
         let mut buffer = [0; BUFFER];
         // SAFETY: the buffer has as many bytes.
@@ -201,8 +201,8 @@ impl DirectMap {
     }
 }
 
-/// Stores `bytes` at `to`, word by word: memcpy() may store byte by byte, and an aligned word must not
-/// be torn.
+/// Stores `bytes` at `to`, word by word: memcpy() may store byte by byte, and an aligned word must
+/// not be torn.
 ///
 /// # Safety
 ///

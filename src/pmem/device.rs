@@ -169,8 +169,8 @@ impl Device {
             .map_err(|_| OpenError::NotLinear { page: 0 })
     }
 
-    /// Finds it in memory, each page of it. One call answers for a whole stretch, which ends where a
-    /// table of the device mapper says so, and at bad blocks.
+    /// Finds it in memory, each page of it. One call answers for a whole stretch, which ends where
+    /// a table of the device mapper says so, and at bad blocks.
     pub(super) fn locate(&self) -> Result<Place, OpenError> {
         let pages = self.bytes / PAGE;
         // The mode that also answers for pages with bad blocks.

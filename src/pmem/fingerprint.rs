@@ -5,7 +5,8 @@
 //!
 //! A round is one instruction for 16 bytes, and what it has taken in goes through a round more for
 //! each 64 bytes that follow. Two contents of a page that were not made for it have the same
-//! fingerprint with a probability of 2^-64. (It is no cryptographic hash: the rounds have no secret.)
+//! fingerprint with a probability of 2^-64. (It is no cryptographic hash: the rounds have no
+//! secret.)
 //!
 //! The instruction needs vector registers, and to take them from user space takes about as long as
 //! one page: so a sync takes them once for all its pages, see [`Fingerprints`].
@@ -83,9 +84,9 @@ unsafe fn of_page(page: *const u8) -> Option<u64> {
     let mut failed = 0u32;
     let hash: u64;
     // Each load has an entry in the exception table (struct exception_table_entry; type
-    // EX_TYPE_DEFAULT_MCE_SAFE): should it fail, execution goes on at 3, from any iteration, with the
-    // registers as they are.
-    // SAFETY: reads one page at `page`, which the caller vouches for; the registers are the task's.
+    // EX_TYPE_DEFAULT_MCE_SAFE): should it fail, execution goes on at 3, from any iteration, with
+    // the registers as they are. SAFETY: reads one page at `page`, which the caller vouches for;
+    // the registers are the task's.
     unsafe {
         asm!(
             ".macro rdax_aes state, offset",

@@ -7,19 +7,21 @@
 //!
 //! * **The memory is there as long as its page map is referred to.** [`Memory`] holds a reference
 //!   from the time when it is found ([`Memory::new`]) until it is dropped, or removal has taken
-//!   everything from it ([`Memory::release`]). The driver waits for that in `memunmap_pages()`, also
-//!   where it has no way to tell: below a device mapper.
+//!   everything from it ([`Memory::release`]). The driver waits for that in `memunmap_pages()`,
+//!   also where it has no way to tell: below a device mapper.
 //! * **Nothing is touched after [`Memory::set_gone`].** Each access is one of these, and that waits
 //!   for all of them:
 //!
-//!   * a [`Span`], the only way to a pointer into the memory. Whoever has one does not sleep until it
-//!     is dropped, and so removal waits for it with RCU-tasks, and it costs nothing. (A kernel with
-//!     `CONFIG_DEBUG_ATOMIC_SLEEP` reports who sleeps.) Copies from and to the memory of users,
-//!     which may sleep for as long as a user wants, are made in pieces that do not ([`super::copy`]);
+//!   * a [`Span`], the only way to a pointer into the memory. Whoever has one does not sleep until
+//!     it is dropped, and so removal waits for it with RCU-tasks, and it costs nothing. (A kernel
+//!     with `CONFIG_DEBUG_ATOMIC_SLEEP` reports who sleeps.) Copies from and to the memory of
+//!     users, which may sleep for as long as a user wants, are made in pieces that do not
+//!     ([`super::copy`]);
 //!   * an [`Access`], an SRCU lock, for work that sleeps and uses struct pages, or asks the driver;
 //!   * the pages of an inode, which is an owner ([`Memory::add_owner`]) from its first fault until
-//!     it is evicted or removal takes them back; and what is mapped or pinned of them. Removal takes
-//!     them from each inode in memory, and waits for those that are being evicted, and for pins.
+//!     it is evicted or removal takes them back; and what is mapped or pinned of them. Removal
+//!     takes them from each inode in memory, and waits for those that are being evicted, and for
+//!     pins.
 //!
 //! `dax` runs the whole of it, in the order in which it is written here (`failure.rs`).
 
@@ -56,8 +58,8 @@ pub(super) struct Place {
 ///
 /// # Invariants
 ///
-/// While `pagemap` is not null, it is referred to, and `base` points to `bytes` bytes of memory, mapped
-/// linearly and writable, with the struct pages of `pagemap` from `first_pfn` on.
+/// While `pagemap` is not null, it is referred to, and `base` points to `bytes` bytes of memory,
+/// mapped linearly and writable, with the struct pages of `pagemap` from `first_pfn` on.
 pub(super) struct Memory {
     base: *mut u8,
     first_pfn: u64,
@@ -70,8 +72,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The `bytes` bytes at `place`. Fails with `ENXIO` if they are more than one piece of memory, or
-    /// are being removed.
+    /// The `bytes` bytes at `place`. Fails with `ENXIO` if they are more than one piece of memory,
+    /// or are being removed.
     ///
     /// # Safety
     ///
@@ -84,8 +86,8 @@ impl Memory {
         if pagemap.is_null() {
             return Err(ENXIO);
         }
-        // INVARIANT: the reference is in `pagemap`; the rest is the caller's promise, and stays true as
-        // long as the page map is referred to.
+        // INVARIANT: the reference is in `pagemap`; the rest is the caller's promise, and stays
+        // true as long as the page map is referred to.
         Ok(Memory {
             base: place.base,
             first_pfn: place.first_pfn,

@@ -68,8 +68,8 @@ const PAGE: u64 = 4096;
 ///
 /// # Invariants
 ///
-/// `memory` is that of `device`; `bdev` outlives this (the super block holds it). `bad_blocks` can be
-/// read as long as the memory is open.
+/// `memory` is that of `device`; `bdev` outlives this (the super block holds it). `bad_blocks` can
+/// be read as long as the memory is open.
 pub struct DirectMap {
     memory: Memory,
     device: Device,
@@ -163,9 +163,9 @@ impl DirectMap {
         self.device.as_raw()
     }
 
-    /// Whether stores are not durable until they are written back and fenced. Root can switch it off in
-    /// sysfs for a platform whose caches are inside the persistence domain; what an asynchronous
-    /// device has beside them is volatile all the same.
+    /// Whether stores are not durable until they are written back and fenced. Root can switch it
+    /// off in sysfs for a platform whose caches are inside the persistence domain; what an
+    /// asynchronous device has beside them is volatile all the same.
     pub fn has_write_cache(&self) -> bool {
         // SAFETY: the device is held.
         let enabled = unsafe { bindings::dax_write_cache_enabled(self.device.as_raw()) };
@@ -251,8 +251,8 @@ impl DirectMap {
         Fingerprints::new(self)
     }
 
-    /// Starts the write-back of the lines of `len` bytes at `at`, but of bad blocks: what was stored
-    /// there is lost, and has been reported.
+    /// Starts the write-back of the lines of `len` bytes at `at`, but of bad blocks: what was
+    /// stored there is lost, and has been reported.
     #[inline]
     fn write_back_good(&self, at: u64, len: u64) {
         match self.good_at(at, len) {

@@ -4,8 +4,8 @@
 //!
 //! Two keep account of it: the struct page of the block, which is flagged when an error is reported
 //! to the file system, and the driver's list of bad blocks, which a scrub of the device may extend
-//! at any time. As long as neither knows of an error anywhere, [`DirectMap::is_sound`] says so after
-//! three loads, and nothing more is asked.
+//! at any time. As long as neither knows of an error anywhere, [`DirectMap::is_sound`] says so
+//! after three loads, and nothing more is asked.
 //!
 //! A bad block may be missing in the kernel's map, so that a store to it, or the write-back of its
 //! lines, would be an oops; only copies that expect machine checks may load from it. So whoever

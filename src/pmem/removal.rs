@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the DAX core tells the holder of a device: that it is being removed, and that memory is bad.
+//! What the DAX core tells the holder of a device: that it is being removed, and that memory is
+//! bad.
 //!
 //! C header: [`include/linux/dax.h`](srctree/include/linux/dax.h)
 //!
-//! The core takes no lock for it, and `fs_put_dax()` waits for nobody: the callback may come when the
-//! mount it is for has not begun, or has ended. So it is given nothing that it could follow. It looks
-//! the holder up in a list, and finds whom to tell, or that there is nobody yet or any more.
+//! The core takes no lock for it, and `fs_put_dax()` waits for nobody: the callback may come when
+//! the mount it is for has not begun, or has ended. So it is given nothing that it could follow. It
+//! looks the holder up in a list, and finds whom to tell, or that there is nobody yet or any more.
 //! [`Registration::detach`] waits for those who were found.
 
 use core::ffi::c_int;
@@ -21,8 +22,8 @@ use crate::bindings;
 
 /// Who uses a device, as far as he has to be told what happens to it.
 pub trait User: Sync {
-    /// The device is being removed. When this returns, nobody uses its memory any more. Called once,
-    /// if at all.
+    /// The device is being removed. When this returns, nobody uses its memory any more. Called
+    /// once, if at all.
     fn removed(&self);
 
     /// The `len` bytes at `at` of the DAX device are bad.
@@ -86,7 +87,8 @@ impl Registration {
         &*self.0
     }
 
-    /// From now on `user` is told what happens. Fails with `ENODEV` if the device is removed already.
+    /// From now on `user` is told what happens. Fails with `ENODEV` if the device is removed
+    /// already.
     ///
     /// # Safety
     ///
@@ -213,9 +215,8 @@ impl Notifications {
 
 impl Drop for Notifications {
     fn drop(&mut self) {
-        // No device is held, so who is still called finds nobody to tell, and returns without having
-        // slept.
-        // SAFETY: waits until each task has slept or left the kernel once.
+        // No device is held, so who is still called finds nobody to tell, and returns without
+        // having slept. SAFETY: waits until each task has slept or left the kernel once.
         unsafe { bindings::rdax_synchronize_rcu_tasks() };
     }
 }

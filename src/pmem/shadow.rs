@@ -63,8 +63,8 @@ impl Shadow {
         }
     }
 
-    /// For a while nothing is written back, because the cache is said to be persistent: what differs
-    /// says nothing any more.
+    /// For a while nothing is written back, because the cache is said to be persistent: what
+    /// differs says nothing any more.
     pub(super) fn void(&self) {
         self.void.store(true, Relaxed);
     }

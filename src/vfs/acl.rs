@@ -13,13 +13,13 @@ use kernel::error::code::*;
 use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
 
-use super::inode::InodeInfo;
-use super::lock::Exclusive;
-use super::object::IdMap;
 use super::table::acl::AclOperations;
 use super::table::xattr::XattrOperations;
 use super::xattr::{Initial, Xattrs};
 use crate::bindings;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::Exclusive;
+use crate::mount::object::IdMap;
 use crate::volume::inode::Inode;
 use crate::volume::namespace::SetAttr;
 use crate::volume::xattr::Must;
@@ -225,8 +225,8 @@ pub fn with_mode(inode: Exclusive<'_>, mode: u16) -> Result<Option<Acl>> {
 /// what they, or the umask, leave of it.
 pub fn inherit(vfs: *mut bindings::inode, dir: Exclusive<'_>, initial: &mut Initial) -> Result {
     let (mut default, mut access) = (null_mut(), null_mut());
-    // SAFETY: the inode is new and the caller's alone, the directory is alive. Both ACLs are null or
-    // references of ours.
+    // SAFETY: the inode is new and the caller's alone, the directory is alive. Both ACLs are null
+    // or references of ours.
     let (default, access) = unsafe {
         let mode = &raw mut (*vfs).i_mode;
         to_result(bindings::posix_acl_create(

@@ -2,18 +2,19 @@
 
 //! fallocate(2): space ahead of its use, holes, and ranges of zeros.
 //!
-//! Blocks that are allocated are unwritten: the first store to one, or the first write, makes it data
-//! in a transaction of its own. Who wants to have that behind, asks for `FALLOC_FL_WRITE_ZEROES`.
+//! Blocks that are allocated are unwritten: the first store to one, or the first write, makes it
+//! data in a transaction of its own. Who wants to have that behind, asks for
+//! `FALLOC_FL_WRITE_ZEROES`.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
 use kernel::prelude::*;
 
 use super::cached;
-use super::inode::InodeInfo;
 use super::io::interrupted;
-use super::lock::{Exclusive, InodeLock, InvalidateLock};
-use super::object::File;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::{Exclusive, InodeLock, InvalidateLock};
+use crate::mount::object::File;
 use crate::mutate::mutated;
 use crate::pmem::DirectMap;
 use crate::volume::file::Map;
@@ -222,9 +223,9 @@ fn complete(info: &InodeInfo, stored: bool) -> Result {
     sb.check(sb.volume.pmem().fence())
 }
 
-/// Makes zeros of the bytes `start..end`, of what is whole blocks by `change`, which makes a hole of
-/// them or unwritten blocks, and tells whether a fence was part of that. Returns whether zeros were
-/// stored that no fence has followed.
+/// Makes zeros of the bytes `start..end`, of what is whole blocks by `change`, which makes a hole
+/// of them or unwritten blocks, and tells whether a fence was part of that. Returns whether zeros
+/// were stored that no fence has followed.
 fn clear(
     inode: Exclusive<'_>,
     start: u64,

@@ -7,11 +7,11 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 
 use super::acl::{self, Kind};
-use super::inode::InodeInfo;
-use super::lock::{Exclusive, InvalidateLock};
-use super::object::{Dentry, IdMap};
 use super::table::inode::{AttrOperations, AttrTable, InodeTable};
 use super::{cached, flags};
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::{Exclusive, InvalidateLock};
+use crate::mount::object::{Dentry, IdMap};
 use crate::volume::format::BLOCK;
 use crate::volume::namespace::SetAttr;
 use crate::{bindings, dax};

@@ -8,72 +8,13 @@ use kernel::error::code::*;
 use kernel::error::{from_result, to_result};
 use kernel::prelude::*;
 
-use super::object::SuperBlock;
-use super::super_block::{self, SbInfo};
+use super::super_block;
 use super::table::context::{Context, ContextOperations, ContextTable, Value};
-use super::table::Table;
 use crate::bindings;
-
-/// What to do when the volume turns out to be damaged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// Fail the operation, and go on.
-    Continue,
-    /// Fail it, and write nothing more.
-    RemountReadOnly,
-    /// Stop the machine.
-    Panic,
-}
-
-impl OnError {
-    /// The value of the option `errors`.
-    pub fn name(self) -> &'static str {
-        match self {
-            OnError::Continue => "continue",
-            OnError::RemountReadOnly => "remount-ro",
-            OnError::Panic => "panic",
-        }
-    }
-}
-
-/// Which files are mapped directly; the others go through the page cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dax {
-    /// All.
-    Always,
-    /// Those with the attribute.
-    Inode,
-    /// None.
-    Never,
-}
-
-impl Dax {
-    /// The value of the option `dax`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Dax::Always => "always",
-            Dax::Inode => "inode",
-            Dax::Never => "never",
-        }
-    }
-}
-
-/// The options of a mount. `ro` and the like are the VFS's own.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Options {
-    /// `errors=`.
-    pub on_error: OnError,
-    /// `dax=`. A change concerns inodes that are not in memory yet.
-    pub dax: Dax,
-}
-
-impl Options {
-    /// Those of a mount that asks for nothing.
-    const DEFAULT: Options = Options {
-        on_error: OnError::RemountReadOnly,
-        dax: Dax::Inode,
-    };
-}
+use crate::mount::object::SuperBlock;
+use crate::mount::options::{Dax, OnError, Options};
+use crate::mount::super_block::SbInfo;
+use crate::mount::table::Table;
 
 /// The options that a mount asks for.
 #[derive(Default)]

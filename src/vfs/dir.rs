@@ -9,13 +9,13 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 
-use super::inode::InodeInfo;
 use super::ioctl;
 use super::namei::Directory;
-use super::object::File;
 use super::table::file::{DirContext, DirFileOperations, DirFileTable, FileTable};
 use super::table::inode::{DirTable, InodeTable};
 use crate::bindings;
+use crate::mount::inode::InodeInfo;
+use crate::mount::object::File;
 
 static INODE: InodeTable = InodeTable::new(DirTable::<Directory>::OPERATIONS);
 

@@ -5,11 +5,12 @@
 use kernel::error::code::*;
 use kernel::prelude::*;
 
-use super::inode::{cached, iget, InodeInfo, InodeRef};
-use super::object::SuperBlock;
+use super::inode::{cached, iget};
 use super::table::export::{ExportOperations, ExportTable, Handle};
-use super::table::Table;
 use crate::bindings;
+use crate::mount::inode::{InodeInfo, InodeRef};
+use crate::mount::object::SuperBlock;
+use crate::mount::table::Table;
 
 static EXPORT: Table<bindings::export_operations> = ExportTable::<Export>::table();
 
@@ -27,8 +28,8 @@ impl ExportOperations for Export {
         info.check_alive()?;
         let found = match cached(info, handle.ino) {
             Some(inode) => inode,
-            // Asked before it comes to memory: an inode that is just being made, which an old handle
-            // of its number must not touch, has another generation.
+            // Asked before it comes to memory: an inode that is just being made, which an old
+            // handle of its number must not touch, has another generation.
             None if info.check(info.volume.is_current(handle.ino, handle.generation))? => {
                 iget(info, handle.ino)?
             }

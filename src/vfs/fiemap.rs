@@ -6,10 +6,10 @@ use kernel::error::code::*;
 use kernel::prelude::*;
 
 use super::cached;
-use super::inode::InodeInfo;
 use super::io::interrupted;
-use super::lock::SharedInodeLock;
 use super::table::fiemap::{Extent, FiemapOperations, Request};
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::SharedInodeLock;
 use crate::volume::file::Map;
 use crate::volume::format::{BLOCK, MAX_FILE};
 

@@ -11,13 +11,13 @@ use kernel::uaccess::UserPtr;
 
 use super::attr::Attributes;
 use super::fiemap::Fiemap;
-use super::inode::InodeInfo;
-use super::lock::SharedInodeLock;
-use super::object::File;
 use super::table::fiemap::FiemapTable;
 use super::table::file::{FileOperations, FileTable, Kiocb, RegularTable};
 use super::table::inode::{AttrTable, InodeTable};
 use super::{allocate, cached, dir, io, ioctl, vm};
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::SharedInodeLock;
+use crate::mount::object::File;
 use crate::{bindings, dax};
 
 static INODE: InodeTable = InodeTable::new(bindings::inode_operations {

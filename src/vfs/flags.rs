@@ -11,10 +11,10 @@
 use kernel::error::code::*;
 use kernel::prelude::*;
 
-use super::context::Dax;
-use super::inode::InodeInfo;
-use super::lock::Exclusive;
 use crate::bindings;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::Exclusive;
+use crate::mount::options::Dax;
 use crate::volume::format::{
     ATTRS_KNOWN, ATTR_APPEND, ATTR_DAX, ATTR_IMMUTABLE, ATTR_NOATIME, ATTR_NODUMP,
 };

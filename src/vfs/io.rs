@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! read(2) and write(2) of DAX files, and O_DIRECT of the others: copies between user memory and the
-//! media, with no cache between them.
+//! read(2) and write(2) of DAX files, and O_DIRECT of the others: copies between user memory and
+//! the media, with no cache between them.
 //!
 //! A write is durable when it returns, O_DIRECT or not: data goes past the CPU cache, and one fence
 //! completes it before the size that shows it, or before the call returns. What is lazy is only
@@ -21,10 +21,10 @@ use kernel::error::to_result;
 use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
 
-use super::inode::InodeInfo;
-use super::lock::{Exclusive, InodeLock, SharedInodeLock};
-use super::meta::MetaGuard;
 use super::table::file::Kiocb;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::{Exclusive, InodeLock, SharedInodeLock};
+use crate::mount::meta::MetaGuard;
 use crate::mutate::mutated;
 use crate::volume::alloc::Want;
 use crate::volume::error::Error as VolumeError;
@@ -209,8 +209,8 @@ pub fn write_with(
     Ok(written)
 }
 
-/// Fails with `EAGAIN` unless a write of `len` bytes takes no waiting: it stores to blocks that are data of
-/// the file already, and nothing but an `sfence` completes it.
+/// Fails with `EAGAIN` unless a write of `len` bytes takes no waiting: it stores to blocks that are
+/// data of the file already, and nothing but an `sfence` completes it.
 fn overwrites(info: &InodeInfo, iocb: &Kiocb, len: u64) -> Result {
     let sb = info.sb();
     let end = iocb.pos().checked_add(len).ok_or(EFBIG)?;
@@ -228,8 +228,8 @@ fn overwrites(info: &InodeInfo, iocb: &Kiocb, len: u64) -> Result {
     Ok(())
 }
 
-/// The block that holds block `index` of the file, for who asks where a file is (`FIBMAP`). `None` for
-/// what reads as zeros whatever is there.
+/// The block that holds block `index` of the file, for who asks where a file is (`FIBMAP`). `None`
+/// for what reads as zeros whatever is there.
 pub fn block_of(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
     let sb = info.sb();
     sb.check_alive()?;

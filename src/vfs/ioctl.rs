@@ -8,9 +8,9 @@ use kernel::ioctl::{_IOR, _IOW, _IOWR};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
-use super::object::File;
 use super::shutdown;
 use crate::bindings;
+use crate::mount::object::File;
 
 /// A label in user memory, `FSLABEL_MAX` bytes.
 type Label = [u8; 256];

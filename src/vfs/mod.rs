@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! rdax as a file system of the VFS: the operation tables, and what joins them to `volume`, `dax`
-//! and `pmem`.
+//! rdax as a file system of the VFS: the operation tables, and what joins them to `mount`, `dax`,
+//! `volume` and `pmem`.
 //!
-//! * [`object`], [`lock`], [`table`] wrap what the kernel hands over: references with safe methods,
-//!   guards, and for each operation table a trait and the C functions that call it.
-//! * [`inode`] and [`super_block`] keep rdax's own state beside the kernel's.
+//! * [`table`] has for each operation table a trait and the C functions that call it.
+//! * [`inode`] and [`super_block`] bring inodes and volumes to memory.
 //! * [`namei`], [`dir`], [`attr`], [`xattr`], [`acl`], [`symlink`], [`mod@file`], [`io`],
 //!   [`cached`], [`allocate`], [`vm`], [`flags`], [`ioctl`], [`mod@export`], [`fiemap`],
 //!   [`shutdown`] and [`context`] are the operations.
@@ -17,7 +16,6 @@ pub mod allocate;
 pub mod attr;
 pub mod cached;
 pub mod context;
-pub mod counters;
 pub mod dir;
 pub mod export;
 pub mod fiemap;
@@ -26,27 +24,21 @@ pub mod flags;
 pub mod inode;
 pub mod io;
 pub mod ioctl;
-pub mod known;
-pub mod lock;
-pub mod lru;
-pub mod meta;
 pub mod namei;
-pub mod object;
-pub mod read_only;
 mod shutdown;
-pub mod slab;
 pub mod super_block;
 pub mod symlink;
 pub mod table;
-pub mod time;
 pub mod vm;
 pub mod xattr;
 
 use kernel::error::to_result;
 use kernel::prelude::*;
 
-use crate::{bindings, dax, pmem};
-use table::{Table, THIS_MODULE};
+use crate::mount::table::Table;
+use crate::mount::{counters, known, lru, slab, tracker};
+use crate::{bindings, pmem};
+use table::THIS_MODULE;
 
 static TYPE: Table<bindings::file_system_type> = Table::new(bindings::file_system_type {
     owner: THIS_MODULE,
@@ -63,7 +55,7 @@ pub struct FileSystem {
     // Dropped in this order.
     _type: Registration,
     _counters: counters::Root,
-    _chunks: lru::Lru<dax::Chunk>,
+    _chunks: lru::Lru<tracker::Chunk>,
     _known: lru::Lru<known::Known>,
     _inodes: slab::InodeCache,
     _notifications: pmem::Notifications,

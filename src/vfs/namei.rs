@@ -14,14 +14,15 @@ use kernel::prelude::*;
 use super::acl;
 use super::attr::Attributes;
 use super::flags;
-use super::inode::{iget, FreshInode, InodeInfo, InodeRef, NewInode};
-use super::lock::Exclusive;
-use super::meta::{lock_all, lock_two};
-use super::object::{Dentry, File, IdMap};
-use super::symlink::Target;
+use super::inode::{iget, FreshInode, NewInode};
 use super::table::inode::{AttrOperations, DirOperations};
-use super::time::touch_all;
 use super::xattr::Initial;
+use crate::mount::inode::{InodeInfo, InodeRef};
+use crate::mount::lock::Exclusive;
+use crate::mount::meta::{lock_all, lock_two};
+use crate::mount::object::{Dentry, File, IdMap};
+use crate::mount::target::Target;
+use crate::mount::time::touch_all;
 use crate::volume;
 use crate::volume::format::Time;
 use crate::volume::inode::Inode;
@@ -41,7 +42,8 @@ fn changed(dir: Exclusive<'_>, meta: &Inode, now: Time) {
     dir.update_blocks(meta);
 }
 
-/// Makes an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the volume's.
+/// Makes an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the
+/// volume's.
 fn make_inode(
     idmap: &IdMap,
     (dir, name): (Exclusive<'_>, &Dentry),

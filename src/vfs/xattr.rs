@@ -7,12 +7,12 @@
 
 use kernel::prelude::*;
 
-use super::inode::InodeInfo;
-use super::lock::Exclusive;
-use super::object::Dentry;
 use super::table::xattr::{initial_security, Handlers, XattrOperations, XattrTable};
 use crate::bindings;
 use crate::env::Vec;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::Exclusive;
+use crate::mount::object::Dentry;
 use crate::volume::namespace::SetAttr;
 use crate::volume::xattr::{Must, Xattr};
 

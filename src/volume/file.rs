@@ -5,11 +5,11 @@
 //! Data is stored by the caller, straight into the blocks; what is here decides when a block can be
 //! reached and how far the file goes. A block is mapped only when its content is durable, in the
 //! transaction that maps it, so nobody ever reads what was on the media before. Blocks may be
-//! allocated ahead of that, as *unwritten*: the file's, but read as zeros whatever they hold, until a
-//! transaction says that they are data.
+//! allocated ahead of that, as *unwritten*: the file's, but read as zeros whatever they hold, until
+//! a transaction says that they are data.
 //!
-//! Blocks beyond the size may be mapped, too (preallocated). Whatever exposes bytes that were beyond the
-//! size, and that the caller has not just stored, makes them zero first.
+//! Blocks beyond the size may be mapped, too (preallocated). Whatever exposes bytes that were
+//! beyond the size, and that the caller has not just stored, makes them zero first.
 
 use core::ops::Range;
 
@@ -148,9 +148,9 @@ impl<P: Pmem> Volume<P> {
         })
     }
 
-    /// Makes data, all zeros, of the first blocks of a hole, or of unwritten ones, at `file_block`: up
-    /// to `len`, as many as are contiguous on the media and in the file, but never more than 16 MiB.
-    /// The times are set if `now` is given. Returns the blocks.
+    /// Makes data, all zeros, of the first blocks of a hole, or of unwritten ones, at `file_block`:
+    /// up to `len`, as many as are contiguous on the media and in the file, but never more than 16
+    /// MiB. The times are set if `now` is given. Returns the blocks.
     ///
     /// Fails with [`Error::Exists`] if `file_block` is data already, and with [`Error::NoSpace`].
     pub fn fill(
@@ -183,8 +183,8 @@ impl<P: Pmem> Volume<P> {
         Ok(run)
     }
 
-    /// Maps unwritten blocks to the first blocks of a hole, at `file_block`: up to `len`, as many as
-    /// are contiguous on the media and in the hole. The times are set. Returns what was mapped.
+    /// Maps unwritten blocks to the first blocks of a hole, at `file_block`: up to `len`, as many
+    /// as are contiguous on the media and in the hole. The times are set. Returns what was mapped.
     ///
     /// Fails with [`Error::Exists`] if `file_block` is mapped, and with [`Error::NoSpace`].
     pub fn preallocate(
@@ -243,10 +243,10 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Maps the reserved `blocks` at `file_block`. The caller has stored into them all that the file
-    /// is to have there, past the cache or written back; the fence is made here. With a `new_size`
-    /// above the size, the file gets it, and what is mapped between the old size and `file_block`
-    /// becomes zero. The times are set.
+    /// Maps the reserved `blocks` at `file_block`. The caller has stored into them all that the
+    /// file is to have there, past the cache or written back; the fence is made here. With a
+    /// `new_size` above the size, the file gets it, and what is mapped between the old size and
+    /// `file_block` becomes zero. The times are set.
     ///
     /// Fails with [`Error::Exists`] if a block of the range is mapped by now; the reservation is
     /// given back then, as after any error.
@@ -268,13 +268,14 @@ impl<P: Pmem> Volume<P> {
         self.attach(inode, file_block, part, new_size, Some(now))
     }
 
-    /// Makes data of the unwritten blocks that hold the bytes `stored` of the file, at least one. The
-    /// caller has stored these, past the cache or written back; what else the blocks hold becomes
-    /// zero, and the fence is made here. With a `new_size` above the size, the file gets it, and what
-    /// is mapped between the old size and the first of the blocks becomes zero. The times are set.
+    /// Makes data of the unwritten blocks that hold the bytes `stored` of the file, at least one.
+    /// The caller has stored these, past the cache or written back; what else the blocks hold
+    /// becomes zero, and the fence is made here. With a `new_size` above the size, the file gets
+    /// it, and what is mapped between the old size and the first of the blocks becomes zero. The
+    /// times are set.
     ///
-    /// Fails with [`Error::Exists`], and nothing has changed, unless all are of one unwritten extent:
-    /// a fault may have come first.
+    /// Fails with [`Error::Exists`], and nothing has changed, unless all are of one unwritten
+    /// extent: a fault may have come first.
     pub fn convert(
         &self,
         inode: &mut Inode,
@@ -299,9 +300,9 @@ impl<P: Pmem> Volume<P> {
         self.attach(inode, first, Part::Own(len), new_size, Some(now))
     }
 
-    /// Makes unwritten what is data of the file blocks `file_block..file_block + len`, which so become
-    /// zeros. The times are set. Returns whether there was any: what was stored before, past the cache
-    /// or written back, is durable then.
+    /// Makes unwritten what is data of the file blocks `file_block..file_block + len`, which so
+    /// become zeros. The times are set. Returns whether there was any: what was stored before, past
+    /// the cache or written back, is durable then.
     pub fn unwrite(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<bool> {
         let end = end_of(file_block, len)?;
         self.settle(inode)?;
@@ -327,8 +328,8 @@ impl<P: Pmem> Volume<P> {
         Ok(true)
     }
 
-    /// Makes data of the file blocks of `range`, which are unwritten and of one extent, and logs what
-    /// else of `inode` has changed.
+    /// Makes data of the file blocks of `range`, which are unwritten and of one extent, and logs
+    /// what else of `inode` has changed.
     fn mark_at(&self, inode: &mut Inode, range: (u64, u64), before: &Before<WHOLE>) -> Result<()> {
         let mut tx = self.begin()?;
         if !mutated!("convert-order") {
@@ -408,9 +409,9 @@ impl<P: Pmem> Volume<P> {
 
     /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
     /// the bytes from `stored_from` on, past the cache or written back (`new_size` if it has stored
-    /// nothing, and then the rest of the old last block becomes zero, too); what is mapped between the
-    /// old size and there becomes zero. The fence is made here.
-    /// The times are set if `now` is given.
+    /// nothing, and then the rest of the old last block becomes zero, too); what is mapped between
+    /// the old size and there becomes zero. The fence is made here. The times are set if `now` is
+    /// given.
     pub fn extend(
         &self,
         inode: &mut Inode,
@@ -470,8 +471,8 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Sets the size of the file, frees the blocks beyond it, and makes zero what a shorter file leaves
-    /// of its last block. The times are set.
+    /// Sets the size of the file, frees the blocks beyond it, and makes zero what a shorter file
+    /// leaves of its last block. The times are set.
     pub fn truncate(&self, inode: &mut Inode, new_size: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if new_size > inode.size() {
@@ -500,8 +501,8 @@ impl<P: Pmem> Volume<P> {
         })
     }
 
-    /// Makes a hole of the file blocks `file_block..file_block + len`, and frees what they held. The
-    /// times are set.
+    /// Makes a hole of the file blocks `file_block..file_block + len`, and frees what they held.
+    /// The times are set.
     pub fn punch(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if file_block >= FILE_END || len == 0 {
@@ -580,8 +581,8 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Frees what one transaction can of the blocks before `to`, or, with the last of them, the inode.
-    /// Returns the end of what is left.
+    /// Frees what one transaction can of the blocks before `to`, or, with the last of them, the
+    /// inode. Returns the end of what is left.
     fn free_part(&self, inode: &mut Inode, before: &Before<WHOLE>, to: u64) -> Result<Option<u64>> {
         let media = Media::of(self);
         let mut tx = self.begin()?;

@@ -3,16 +3,16 @@
 //! The media format, version 5: every structure with its fields, units and limits.
 //!
 //! Little-endian throughout. Addresses named `at` are bytes from the start of the device, block
-//! numbers count 4 KiB blocks from there. `Documentation/format.rst` is the prose; sizes are checked
-//! at build time below.
+//! numbers count 4 KiB blocks from there. `Documentation/format.rst` is the prose; sizes are
+//! checked at build time below.
 //!
 //! Every structure carries a CRC32C of all its bytes but the checksum. But for the superblock's it
-//! begins with the *seed* of the volume, the CRC32C of its UUID and its hash key, so that what another
-//! volume has written is not taken for a structure of this one. Fields say where the structure lies,
-//! so that a copy of it elsewhere is not taken for one either.
+//! begins with the *seed* of the volume, the CRC32C of its UUID and its hash key, so that what
+//! another volume has written is not taken for a structure of this one. Fields say where the
+//! structure lies, so that a copy of it elsewhere is not taken for one either.
 //!
-//! Reserved bytes are zero in what is made anew. Nothing judges by them, and what changes a structure
-//! keeps them: they belong to versions to come.
+//! Reserved bytes are zero in what is made anew. Nothing judges by them, and what changes a
+//! structure keeps them: they belong to versions to come.
 //!
 //! ```text
 //! block 0        superblock                    last block        its copy
@@ -109,7 +109,8 @@ pub struct SuperBlock {
     pub made_sec: I64,
     /// Its own block.
     pub block: U64,
-    /// One more each time the superblocks are written: of two that differ, the greater one is newer.
+    /// One more each time the superblocks are written: of two that differ, the greater one is
+    /// newer.
     pub generation: U64,
     /// Reserved; room to grow.
     pub reserved: [u8; 296],
@@ -147,9 +148,9 @@ pub struct LaneHeader {
     /// Reserved. A header is made anew for each transaction.
     pub reserved: [u8; 16],
     /// The word of the last transaction of this slot that is durable in place: this one, or until
-    /// then the one two before it. Outside `crc`, since it changes alone: eight bytes are never torn.
-    /// It has a checksum of its own (`journal::retired_word`), so that no damaged bit makes the word of
-    /// one transaction that of another.
+    /// then the one two before it. Outside `crc`, since it changes alone: eight bytes are never
+    /// torn. It has a checksum of its own (`journal::retired_word`), so that no damaged bit makes
+    /// the word of one transaction that of another.
     pub retired: U64,
 }
 
@@ -165,14 +166,14 @@ pub const ENTRY_COUNT_BITS: u32 = 11;
 /// Write the words that follow, as many as the count says, at the place: a byte address divided by
 /// 8.
 pub const ENTRY_WRITE: u64 = 1;
-/// Mark the blocks from the place on in use, as many as the word that follows says; the summaries of
-/// their chunks are recomputed. The count is 0.
+/// Mark the blocks from the place on in use, as many as the word that follows says; the summaries
+/// of their chunks are recomputed. The count is 0.
 pub const ENTRY_ALLOC: u64 = 2;
 /// Mark the blocks from the place on free, likewise.
 pub const ENTRY_FREE: u64 = 3;
-/// Mark the slot that the count says in use, of the inode chunk whose header is at the place: a byte
-/// address divided by 8. The header is recomputed. (By address, not by number: replay must not need
-/// the extents of the inode table.)
+/// Mark the slot that the count says in use, of the inode chunk whose header is at the place: a
+/// byte address divided by 8. The header is recomputed. (By address, not by number: replay must not
+/// need the extents of the inode table.)
 pub const ENTRY_INODE_ALLOC: u64 = 4;
 /// Mark the slot free, likewise.
 pub const ENTRY_INODE_FREE: u64 = 5;
@@ -185,8 +186,8 @@ pub const ENTRY_ZERO: u64 = 6;
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Summary {
-    /// CRC32C, from the seed on, of the 64 bytes of bitmap, then `free`, `reserved` and the number of
-    /// the chunk as 8 bytes.
+    /// CRC32C, from the seed on, of the 64 bytes of bitmap, then `free`, `reserved` and the number
+    /// of the chunk as 8 bytes.
     pub crc: U32,
     /// Free blocks in the chunk, 0 to 512.
     pub free: U16,
@@ -196,9 +197,9 @@ pub struct Summary {
 
 /// Bytes of an inode.
 pub const INODE_BYTES: u64 = 256;
-/// Slots in a chunk of the inode table, which is one block: so any free block makes room for inodes.
-/// Slot 0 holds the [`InodeChunk`] header, so inode number `n` lies in slot `n % 16` of chunk `n / 16`
-/// and a multiple of 16 is never an inode.
+/// Slots in a chunk of the inode table, which is one block: so any free block makes room for
+/// inodes. Slot 0 holds the [`InodeChunk`] header, so inode number `n` lies in slot `n % 16` of
+/// chunk `n / 16` and a multiple of 16 is never an inode.
 pub const INODES_PER_CHUNK: u64 = BLOCK / INODE_BYTES;
 /// Words of a chunk's bitmap.
 pub const INODE_CHUNK_WORDS: usize = to_usize(INODES_PER_CHUNK.div_ceil(64));
@@ -235,8 +236,8 @@ pub struct InodeChunk {
     pub block: U64,
     /// Free inodes in the chunk.
     pub free: U16,
-    /// Generation of the first inode in a slot that was in no use since the chunk was made: another one
-    /// than in a chunk of this index before.
+    /// Generation of the first inode in a slot that was in no use since the chunk was made: another
+    /// one than in a chunk of this index before.
     pub generation: U32,
     /// Reserved.
     pub reserved: [u8; 26],
@@ -337,12 +338,12 @@ pub const INLINE_MAX: usize = 128;
 
 /// One entry of an extent tree.
 ///
-/// In a leaf: `key` is the first file block, and `value` the first block on the media (low 40 bits),
-/// the number of blocks (the 23 bits above, 1 to [`EXTENT_MAX`]), and in the highest bit whether
-/// they are unwritten: the file's, but read as zeros whatever they hold. For a directory, `key` is
-/// the first hash of a leaf block, the number of blocks is 1, and the bit is clear, as in the trees
-/// of system inodes. In an index node: `key` is the smallest key below and `value` the block of the
-/// child. The high 12 bits of `key` are zero.
+/// In a leaf: `key` is the first file block, and `value` the first block on the media (low 40
+/// bits), the number of blocks (the 23 bits above, 1 to [`EXTENT_MAX`]), and in the highest bit
+/// whether they are unwritten: the file's, but read as zeros whatever they hold. For a directory,
+/// `key` is the first hash of a leaf block, the number of blocks is 1, and the bit is clear, as in
+/// the trees of system inodes. In an index node: `key` is the smallest key below and `value` the
+/// block of the child. The high 12 bits of `key` are zero.
 #[derive(
     Clone,
     Copy,
@@ -476,9 +477,9 @@ pub struct XattrHeader {
     pub len: U32,
 }
 
-/// Head of the record of an extended attribute. The name follows, padded with zeros to 8 bytes; then
-/// the value, padded likewise, or, where it is longer than [`XATTR_INLINE_MAX`], as many words as
-/// `runs` says, each of blocks that hold the next part of it, as in [`Extent::value`].
+/// Head of the record of an extended attribute. The name follows, padded with zeros to 8 bytes;
+/// then the value, padded likewise, or, where it is longer than [`XATTR_INLINE_MAX`], as many words
+/// as `runs` says, each of blocks that hold the next part of it, as in [`Extent::value`].
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct XattrRecord {

@@ -70,7 +70,8 @@ pub fn seal(raw: &mut RawInode, seed: u32) {
     raw.crc = U32::new(checksum(raw, seed));
 }
 
-/// Reads the inode `ino` of a volume of this `seed` at byte `at` into `inode` and checks it. After an error, `inode` is blank.
+/// Reads the inode `ino` of a volume of this `seed` at byte `at` into `inode` and checks it. After
+/// an error, `inode` is blank.
 pub(super) fn read<P: Pmem>(
     pmem: &P,
     seed: u32,
@@ -115,8 +116,8 @@ impl Before<WHOLE> {
 
 impl Inode {
     /// No inode: what [`Volume::create_into`](super::Volume::create_into) and
-    /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.) What
-    /// its `raw` holds does not matter.
+    /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.)
+    /// What its `raw` holds does not matter.
     #[inline(always)]
     pub fn blank() -> Self {
         Inode {

@@ -2,8 +2,8 @@
 
 //! Numbers of one width as numbers of another.
 //!
-//! None of these cuts a number off. What need not fit ends at the largest that does: no count and no
-//! length that is meant goes so far, and what is written with it is refused by its reader.
+//! None of these cuts a number off. What need not fit ends at the largest that does: no count and
+//! no length that is meant goes so far, and what is written with it is refused by its reader.
 
 /// A number of bytes or of items in memory.
 pub const fn to_usize(n: u64) -> usize {

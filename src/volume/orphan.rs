@@ -3,8 +3,9 @@
 //! The orphan file: inodes that the next mount has to look after if there is a crash.
 //!
 //! An inode enters it in the transaction that removes its last link while it may still be in use,
-//! or with the first transaction of an operation that takes several (`task.rs`), and leaves it in the
-//! transaction that ends this. An inode remembers its slot ([`RawInode::orphan`](super::format::RawInode::orphan)).
+//! or with the first transaction of an operation that takes several (`task.rs`), and leaves it in
+//! the transaction that ends this. An inode remembers its slot
+//! ([`RawInode::orphan`](super::format::RawInode::orphan)).
 //! [`Volume::recover_orphans`] finishes what a crash has interrupted.
 //!
 //! The file hangs off a system inode. Which slots are in use is known in memory; mount reads the
@@ -308,8 +309,8 @@ impl<P: Pmem> Volume<P> {
         slots.take()?.ok_or(Error::NoSpace)
     }
 
-    /// Free blocks that are kept so that each inode in use can have a slot of the orphan file, with the
-    /// nodes of its tree.
+    /// Free blocks that are kept so that each inode in use can have a slot of the orphan file, with
+    /// the nodes of its tree.
     pub fn kept_for_removal(&self) -> u64 {
         let lacking = self.used_inodes.get() - self.orphans.count.get();
         match to_u64(lacking).div_ceil(PER_BLOCK) {
@@ -318,8 +319,8 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Gives the blocks at the end of the orphan file back in which no slot is in use, if there are many.
-    /// Not called within a transaction.
+    /// Gives the blocks at the end of the orphan file back in which no slot is in use, if there are
+    /// many. Not called within a transaction.
     pub(super) fn shrink_orphans(&self) -> Result<()> {
         if self.orphans.slots.lock().released < SHRINK_AFTER {
             return Ok(());

@@ -42,13 +42,14 @@ pub trait Pmem {
     fn zero_nt(&self, at: u64, len: u64) -> Result<()>;
 
     /// Makes sure that the `len` bytes at `at`, whole blocks of which nobody needs the content, can
-    /// be stored to. Fails with [`super::Error::Media`] at the first block that is bad and stays so.
+    /// be stored to. Fails with [`super::Error::Media`] at the first block that is bad and stays
+    /// so.
     fn heal(&self, _at: u64, _len: u64) -> Result<()> {
         Ok(())
     }
 
-    /// Fails with [`super::Error::Media`] if one of the `len` bytes at `at` is known to be bad: what
-    /// is going to be stored to is asked for before it is too late to give up.
+    /// Fails with [`super::Error::Media`] if one of the `len` bytes at `at` is known to be bad:
+    /// what is going to be stored to is asked for before it is too late to give up.
     fn check_storable(&self, _at: u64, _len: u64) -> Result<()> {
         Ok(())
     }

@@ -2,9 +2,9 @@
 
 //! Taking a range out of a file, and making room for one: what lies behind moves to other offsets.
 //!
-//! No data is touched: the extents get other keys. All of them, in a new tree, take the place of the
-//! old in one transaction. Of a range with many extents these stay in the new tree at first, at keys
-//! that no file reaches, and are freed afterwards.
+//! No data is touched: the extents get other keys. All of them, in a new tree, take the place of
+//! the old in one transaction. Of a range with many extents these stay in the new tree at first, at
+//! keys that no file reaches, and are freed afterwards.
 
 use zerocopy::little_endian::U64;
 
@@ -54,10 +54,10 @@ impl<P: Pmem> Volume<P> {
     /// Takes the file blocks `file_block..file_block + len` out of the file, and frees what they
     /// held: what lies behind moves forward, and the size shrinks. The times are set.
     ///
-    /// What very many extents held is freed in transactions of their own, after the one that takes them
-    /// out. Fails with
-    /// [`Error::Invalid`] if the range reaches the end of the file, and with [`Error::TooBig`] if the
-    /// file has more extents than one transaction can move (some 100,000).
+    /// What very many extents held is freed in transactions of their own, after the one that takes
+    /// them out. Fails with
+    /// [`Error::Invalid`] if the range reaches the end of the file, and with [`Error::TooBig`] if
+    /// the file has more extents than one transaction can move (some 100,000).
     #[inline(never)]
     pub fn collapse(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
         check_file(inode)?;

@@ -4,7 +4,8 @@
 //!
 //! [`read`] trusts nothing: it returns a superblock only if every place it names is the one that
 //! follows from its numbers of blocks and lanes, so that the rest of the volume may compute with a
-//! [`Geometry`] without further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the label).
+//! [`Geometry`] without further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the
+//! label).
 //!
 //! Of two superblocks that differ, that one counts of which more can be found on the device
 //! ([`witnesses`]); if these are as many, the one of the greater generation, of the same generation
@@ -85,8 +86,8 @@ impl Geometry {
         self.blocks - 2
     }
 
-    /// The last free blocks, which are kept for nodes of extent trees, so that a hole can be punched
-    /// in a full volume.
+    /// The last free blocks, which are kept for nodes of extent trees, so that a hole can be
+    /// punched in a full volume.
     pub fn reserve(&self) -> u64 {
         (self.blocks / 128).min(1024)
     }
@@ -286,16 +287,16 @@ fn witnesses<P: Pmem + ?Sized>(pmem: &P, geo: &Geometry) -> usize {
     found.iter().filter(|found| **found).count()
 }
 
-/// How much speaks for a superblock against one that says something else: what it names is there; it
-/// is newer; it has no features that are not known.
+/// How much speaks for a superblock against one that says something else: what it names is there;
+/// it is newer; it has no features that are not known.
 fn weight<P: Pmem + ?Sized>(pmem: &P, sb: &SuperBlock, geo: &Geometry) -> (usize, u64, bool) {
     let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
     (witnesses(pmem, geo), sb.generation.get(), plain)
 }
 
 /// Whether the first superblock, which this code must not use, says so only because it is damaged:
-/// the copy of it is not older, and of the same volume, or no other volume has stored over what the copy
-/// names.
+/// the copy of it is not older, and of the same volume, or no other volume has stored over what the
+/// copy names.
 fn is_refused_wrongly<P: Pmem + ?Sized>(
     pmem: &P,
     copy: &SuperBlock,

@@ -2,10 +2,11 @@
 
 //! The inode table: where inodes lie, and which of them are in use.
 //!
-//! The table is a file whose extents hang off a system inode, in chunks of a block with 16 slots, of
-//! which the first is a header with the bitmap of the others. One chunk at a time is *open*: its free
-//! slots are known in memory, and new inodes come from there. The next one is looked for only when it
-//! is full; mount reads none. Chunks at the end of the table without an inode are given back.
+//! The table is a file whose extents hang off a system inode, in chunks of a block with 16 slots,
+//! of which the first is a header with the bitmap of the others. One chunk at a time is *open*: its
+//! free slots are known in memory, and new inodes come from there. The next one is looked for only
+//! when it is full; mount reads none. Chunks at the end of the table without an inode are given
+//! back.
 //!
 //! The life of an inode's number: [`Volume::reserve_inode`] (in memory only; dropping the
 //! [`InodeReservation`] gives it back) →
@@ -144,8 +145,8 @@ fn seal(header: &mut InodeChunk, seed: u32) {
     header.crc = U32::new(crc_of(seed, header.as_bytes()));
 }
 
-/// The header of chunk `index` in `block` with the inodes of `slots` in use, and the generation that
-/// inodes begin with, in a volume of this `seed`.
+/// The header of chunk `index` in `block` with the inodes of `slots` in use, and the generation
+/// that inodes begin with, in a volume of this `seed`.
 pub(super) fn header(
     seed: u32,
     (index, block): (u64, u64),
@@ -336,8 +337,8 @@ impl Table {
     }
 }
 
-/// The generation of the first inodes in chunks that transaction `number` makes. (A chunk of their index
-/// may have been there before, with inodes that somebody remembers.)
+/// The generation of the first inodes in chunks that transaction `number` makes. (A chunk of their
+/// index may have been there before, with inodes that somebody remembers.)
 fn generation(key: &[u8; 16], number: u64) -> u32 {
     let [a, b, c, d, ..] = siphash24(key, &number.to_le_bytes()).to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
@@ -530,8 +531,8 @@ impl<P: Pmem> Volume<P> {
         chunks(&self.table.inode.lock()) * CHUNK_INODES
     }
 
-    /// Gives the chunks at the end of the table back in which no inode is, if there are many free slots.
-    /// Not called within a transaction.
+    /// Gives the chunks at the end of the table back in which no inode is, if there are many free
+    /// slots. Not called within a transaction.
     pub(super) fn shrink_table(&self) -> Result<()> {
         while self.table.slots.lock().freed_since >= SHRINK_AFTER {
             self.shrink_table_once()?;

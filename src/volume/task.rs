@@ -3,9 +3,9 @@
 //! Operations on a range of a file that take several transactions, and yet happen at once.
 //!
 //! With the first transaction the operation has happened: the orphan file says what is to be done,
-//! and after a crash the next mount does it. If one of the others fails, for lack of memory, what is
-//! left is remembered in the inode ([`Rest`]); the file is shown as if it were done, and it is done
-//! before anything else changes the file.
+//! and after a crash the next mount does it. If one of the others fails, for lack of memory, what
+//! is left is remembered in the inode ([`Rest`]); the file is shown as if it were done, and it is
+//! done before anything else changes the file.
 
 use super::error::{Error, Result};
 use super::extent::{self, Media};

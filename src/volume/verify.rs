@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether an inode record can be what an inode of a volume is. A right checksum says that a record is
-//! as it was written, not that this code wrote it: nothing of it is believed before each field was
-//! compared with what its file type, the other fields and the volume allow.
+//! Whether an inode record can be what an inode of a volume is. A right checksum says that a record
+//! is as it was written, not that this code wrote it: nothing of it is believed before each field
+//! was compared with what its file type, the other fields and the volume allow.
 //!
 //! What only other structures can tell (links, the parent's entry, the slot of the orphan file, the
 //! nodes of the tree, the records of extended attributes) is verified where these are read. Owner,
-//! group, seconds, generation and permissions may be anything; of the attributes, those that are not
-//! known mean nothing.
+//! group, seconds, generation and permissions may be anything; of the attributes, those that are
+//! not known mean nothing.
 //!
 //! `check` has the same rules, in code of its own, and reports whatever is refused here.
 
@@ -116,8 +116,8 @@ fn size(raw: &RawInode, kind: Type) -> bool {
     }
 }
 
-/// The root of the tree, or the target in its place; the block of the extended attributes; the number
-/// of blocks.
+/// The root of the tree, or the target in its place; the block of the extended attributes; the
+/// number of blocks.
 fn blocks<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, kind: Type, at: u64) -> Result<bool> {
     let xattr_block = raw.xattr_block.get();
     let xattrs = u64::from(xattr_block != 0);
@@ -152,8 +152,8 @@ fn blocks<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, kind: Type, at: u64) ->
     Ok(holds && some && count(media, raw, (entries, mapped), xattrs))
 }
 
-/// Whether the number of blocks can be, with so many `entries` in the root, which map so many blocks
-/// if it is a leaf, and so many blocks of extended attributes at least.
+/// Whether the number of blocks can be, with so many `entries` in the root, which map so many
+/// blocks if it is a leaf, and so many blocks of extended attributes at least.
 fn count<P>(
     media: &Media<'_, P>,
     raw: &RawInode,

@@ -200,8 +200,8 @@ fn blank() -> Result<Vec<u8>> {
     Ok(set)
 }
 
-/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block` of
-/// a volume of this `seed`.
+/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block`
+/// of a volume of this `seed`.
 pub fn seal(set: &mut [u8], raw: &RawInode, block: u64, seed: u32) {
     let mut header = XattrHeader {
         crc: U32::ZERO,
@@ -276,8 +276,8 @@ impl<P: Pmem> Volume<P> {
         Ok(set)
     }
 
-    /// Returns how many bytes the value of attribute `name` has, and copies it to the start of `buf`
-    /// if it fits there.
+    /// Returns how many bytes the value of attribute `name` has, and copies it to the start of
+    /// `buf` if it fits there.
     ///
     /// Fails with [`Error::NoXattr`], and with [`Error::Corrupt`].
     pub fn get_xattr(&self, inode: &Inode, name: &[u8], buf: &mut [u8]) -> Result<usize> {
@@ -315,7 +315,8 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Gives attribute `name` the value `value`, or removes it if that is `None`, and changes what
-    /// `set` says of the inode, all in one transaction. The name has 1 to 255 bytes, the value up to
+    /// `set` says of the inode, all in one transaction. The name has 1 to 255 bytes, the value up
+    /// to
     /// [`XATTR_VALUE_MAX`].
     ///
     /// Fails with [`Error::NoSpace`] also where the names and small values of the inode would take

@@ -10,10 +10,10 @@ use kernel::ffi::c_int;
 use kernel::prelude::*;
 
 use crate::bindings;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::Exclusive;
+use crate::mount::object::IdMap;
 use crate::vfs::acl::{Acl, Kind};
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::lock::Exclusive;
-use crate::vfs::object::IdMap;
 
 /// Operations on POSIX ACLs.
 pub trait AclOperations {

@@ -17,11 +17,11 @@ use kernel::error::from_result;
 use kernel::ffi::{c_int, c_uint, c_void};
 use kernel::prelude::*;
 
-use super::Table;
 use crate::bindings;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::object::File;
-use crate::vfs::vm::{Fault, FaultResult};
+use crate::dax::vm_fault::{Fault, FaultResult};
+use crate::mount::inode::InodeInfo;
+use crate::mount::object::File;
+use crate::mount::table::Table;
 use crate::volume::format::BLOCK;
 
 /// Most pages that are written back before they are fenced together.
@@ -148,8 +148,8 @@ impl<T: CacheOperations> CacheTable<T> {
 
     /// # Safety
     ///
-    /// `->swap_activate`, called by swapon(2), which would use the blocks behind the back of the file
-    /// system otherwise.
+    /// `->swap_activate`, called by swapon(2), which would use the blocks behind the back of the
+    /// file system otherwise.
     unsafe extern "C" fn swap_activate(
         _: *mut swap_info_struct,
         file: *mut bindings::file,

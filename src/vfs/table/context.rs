@@ -13,9 +13,9 @@ use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::types::Opaque;
 
-use super::Table;
 use crate::bindings;
-use crate::vfs::object::SuperBlock;
+use crate::mount::object::SuperBlock;
+use crate::mount::table::Table;
 
 /// A `struct fs_context`: a mount, or a change of one, being set up.
 #[repr(transparent)]

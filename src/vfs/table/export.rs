@@ -7,10 +7,10 @@ use core::marker::PhantomData;
 use kernel::ffi::c_int;
 use kernel::prelude::*;
 
-use super::Table;
 use crate::bindings;
-use crate::vfs::inode::{InodeInfo, InodeRef};
-use crate::vfs::object::SuperBlock;
+use crate::mount::inode::{InodeInfo, InodeRef};
+use crate::mount::object::SuperBlock;
+use crate::mount::table::Table;
 
 /// What a handle says of an inode: its number and its generation.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use kernel::ffi::c_int;
 use kernel::prelude::*;
 
 use crate::bindings;
-use crate::vfs::inode::InodeInfo;
+use crate::mount::inode::InodeInfo;
 use crate::volume::format::BLOCK;
 
 /// What the caller of FIEMAP asks for, and gets.

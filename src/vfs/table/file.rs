@@ -10,10 +10,10 @@ use kernel::iov::{IovIterDest, IovIterSource};
 use kernel::prelude::*;
 use kernel::uaccess::UserPtr;
 
-use super::Table;
 use crate::bindings;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::object::File;
+use crate::mount::inode::InodeInfo;
+use crate::mount::object::File;
+use crate::mount::table::Table;
 
 /// A static `struct file_operations`.
 pub struct FileTable(Table<bindings::file_operations>);

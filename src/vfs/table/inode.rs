@@ -13,12 +13,12 @@ use kernel::prelude::*;
 
 use super::acl::AclTable;
 use super::xattr::XattrTable;
-use super::Table;
 use crate::bindings;
+use crate::mount::inode::{InodeInfo, InodeRef};
+use crate::mount::lock::Exclusive;
+use crate::mount::object::{Dentry, File, IdMap};
+use crate::mount::table::Table;
 use crate::vfs::acl::Acls;
-use crate::vfs::inode::{InodeInfo, InodeRef};
-use crate::vfs::lock::Exclusive;
-use crate::vfs::object::{Dentry, File, IdMap};
 use crate::vfs::xattr::Xattrs;
 
 /// A static `struct inode_operations`.

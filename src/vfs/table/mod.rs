@@ -17,30 +17,8 @@ pub mod inode;
 pub mod super_block;
 pub mod xattr;
 
-use core::cell::UnsafeCell;
-
 use crate::bindings;
 
 /// The module, for `owner`: what the VFS has of it in use keeps it loaded.
 pub const THIS_MODULE: *mut bindings::module =
     kernel::module::this_module::<crate::RdaxModule>().as_ptr();
-
-/// A table that C reads through a pointer, as a static.
-#[repr(transparent)]
-pub struct Table<T>(UnsafeCell<T>);
-
-// SAFETY: operation tables are constant once they are made; the file system type, the only one
-// that C writes to, is written under locks of the kernel's.
-unsafe impl<T> Sync for Table<T> {}
-
-impl<T> Table<T> {
-    /// Wraps `table`.
-    pub const fn new(table: T) -> Self {
-        Table(UnsafeCell::new(table))
-    }
-
-    /// For C.
-    pub const fn as_ptr(&self) -> *mut T {
-        self.0.get()
-    }
-}

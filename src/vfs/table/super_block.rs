@@ -10,9 +10,10 @@ use kernel::ffi::c_int;
 use kernel::prelude::*;
 use kernel::seq_file::SeqFile;
 
-use super::Table;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::object::SuperBlock;
+use crate::mount::inode::InodeInfo;
+use crate::mount::object::SuperBlock;
+use crate::mount::table::Table;
+use crate::vfs::inode::evict;
 use crate::{bindings, dax};
 
 /// The operations of a super block.
@@ -102,7 +103,7 @@ impl<T: SuperOperations> SuperTable<T> {
     /// `->evict_inode`, called by the VFS once no user is left.
     unsafe extern "C" fn evict_inode(inode: *mut bindings::inode) {
         // SAFETY: the inode is ours until this returns.
-        unsafe { InodeInfo::from_vfs(inode) }.evict();
+        evict(unsafe { InodeInfo::from_vfs(inode) });
     }
 
     /// # Safety

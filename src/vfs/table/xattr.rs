@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes: `struct xattr_handler`, `->listxattr`, and what a security module gives a new
-//! inode.
+//! Extended attributes: `struct xattr_handler`, `->listxattr`, and what a security module gives a
+//! new inode.
 
 use core::ffi::CStr;
 use core::marker::PhantomData;
@@ -13,9 +13,9 @@ use kernel::ffi::{c_char, c_int, c_void};
 use kernel::prelude::*;
 
 use crate::bindings;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::lock::Exclusive;
-use crate::vfs::object::Dentry;
+use crate::mount::inode::InodeInfo;
+use crate::mount::lock::Exclusive;
+use crate::mount::object::Dentry;
 use crate::volume::xattr::Must;
 
 /// Operations on extended attributes by their whole names, with prefix.

@@ -74,8 +74,8 @@ pub struct Want {
     pub min: u64,
     /// Where it would continue what is there already.
     pub goal: Option<u64>,
-    /// The file block it is for, if the run is to be placed so that file blocks and blocks lie alike
-    /// in their chunks, which a 2 MiB mapping needs.
+    /// The file block it is for, if the run is to be placed so that file blocks and blocks lie
+    /// alike in their chunks, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
     /// Which of the last free blocks it may have.
     pub kept: Kept,
@@ -308,15 +308,15 @@ impl Groups {
 impl<P: Pmem> Volume<P> {
     /// Reserves a run of free blocks.
     ///
-    /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal` if
-    /// that is free; with `want.align_key`, only if it is aligned with the file there, and is else in
-    /// wholly free chunks and aligned, if there are any. Any other run comes from chunks that are
-    /// partly in use, so that free chunks stay whole.
+    /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal`
+    /// if that is free; with `want.align_key`, only if it is aligned with the file there, and is
+    /// else in wholly free chunks and aligned, if there are any. Any other run comes from chunks
+    /// that are partly in use, so that free chunks stay whole.
     ///
     /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, or none beside the
     /// last blocks, which are kept for those who ask for them; with
-    /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap is
-    /// damaged.
+    /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap
+    /// is damaged.
     pub fn reserve(&self, want: Want) -> Result<Reservation<'_, P>> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);

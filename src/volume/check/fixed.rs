@@ -35,8 +35,8 @@ pub(super) fn is_header(seed: u32, header: &LaneHeader) -> bool {
 }
 
 impl Checker<'_> {
-    /// Checks the headers of all lanes: one must be valid, and nothing may be left to replay. If one
-    /// does not say whether its transaction is retired, no counters are known.
+    /// Checks the headers of all lanes: one must be valid, and nothing may be left to replay. If
+    /// one does not say whether its transaction is retired, no counters are known.
     pub(super) fn check_lanes(&mut self) -> Result<LaneTotals> {
         let mut totals = LaneTotals {
             free_blocks: 0,

@@ -88,13 +88,14 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
     })
 }
 
-/// Checks only the superblocks, and returns the one that the volume goes by. Fails as [`check`] does.
+/// Checks only the superblocks, and returns the one that the volume goes by. Fails as [`check`]
+/// does.
 pub fn super_block(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
     super_block::super_blocks(pmem, report)
 }
 
-/// How many of the three things that `sb` names and that are looked for, a system inode, a lane and the
-/// bitmap of the first chunk, are where it says, whatever its own checksum is.
+/// How many of the three things that `sb` names and that are looked for, a system inode, a lane and
+/// the bitmap of the first chunk, are where it says, whatever its own checksum is.
 pub fn super_block_bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     super_block::bearing(pmem, sb)
 }

@@ -88,8 +88,8 @@ fn look(pmem: &dyn Pmem, at: u64) -> Result<Found> {
 /// All that a superblock names and that is looked for: how many [`witnesses`] there are.
 pub const WITNESSES: u32 = 3;
 
-/// How many of the things that a superblock, whose geometry is possible, names are where it says: the
-/// inode of the inode table, a journal lane, the bitmap of the first chunk.
+/// How many of the things that a superblock, whose geometry is possible, names are where it says:
+/// the inode of the inode table, a journal lane, the bitmap of the first chunk.
 fn witnesses(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     let seed = seed(sb);
     let mut count = 0;
@@ -151,8 +151,8 @@ fn differ(first: &SuperBlock, copy: &SuperBlock) -> Differ {
     Differ::Yes
 }
 
-/// The superblock `sb` at `at`, the only one, if anything that it names is there. Else it says what is
-/// not true, or all is lost.
+/// The superblock `sb` at `at`, the only one, if anything that it names is there. Else it says what
+/// is not true, or all is lost.
 fn borne_out(
     pmem: &dyn Pmem,
     sb: SuperBlock,
@@ -181,8 +181,8 @@ pub(super) fn bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
 }
 
 /// Finds the superblock to go by. Of two that differ, that one of which more can be found on the
-/// device; if these are as many, the one of the greater generation, then the one without features that
-/// are not known, and else the first.
+/// device; if these are as many, the one of the greater generation, then the one without features
+/// that are not known, and else the first.
 pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
     let have = pmem.len();
     if have < MIN_BYTES {

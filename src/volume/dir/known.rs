@@ -154,8 +154,8 @@ impl Leaves {
         self.0.get(leaf.block).ok_or(Error::NoMemory)
     }
 
-    /// Whether `leaf` holds no name. It is not remembered: a directory without names may be about to
-    /// go.
+    /// Whether `leaf` holds no name. It is not remembered: a directory without names may be about
+    /// to go.
     pub fn is_empty<P: Pmem>(&mut self, media: &Media<'_, P>, leaf: &Leaf) -> Result<bool> {
         if self.0.get(leaf.block).is_none() && leaf.only_record(media)?.is_some() {
             return Ok(true);
@@ -163,7 +163,8 @@ impl Leaves {
         Ok(self.get(media, leaf)?.names.is_empty())
     }
 
-    /// Remembers `known` of the leaf in `block`, of which nothing was known, if there is memory for it.
+    /// Remembers `known` of the leaf in `block`, of which nothing was known, if there is memory for
+    /// it.
     pub fn set(&mut self, block: u64, known: Known) {
         // Else it is read when it is wanted.
         let _ = self.0.insert(block, known);

@@ -108,8 +108,8 @@ impl Record {
 }
 
 impl Leaf {
-    /// The leaf of the directory `dir`, in a volume of this `seed`, where the names of a hash belong:
-    /// `found` is what its tree says of that.
+    /// The leaf of the directory `dir`, in a volume of this `seed`, where the names of a hash
+    /// belong: `found` is what its tree says of that.
     pub fn found(found: &Found, dir: &Inode, seed: u32) -> Result<Leaf> {
         match found.floor {
             Some(Mapping {
@@ -294,7 +294,8 @@ impl Leaf {
         }
     }
 
-    /// The record of an empty leaf, as it is in a new directory, verified. `None` if there are more.
+    /// The record of an empty leaf, as it is in a new directory, verified. `None` if there are
+    /// more.
     pub fn only_record<P: Pmem>(&self, media: &Media<'_, P>) -> Result<Option<Record>> {
         let mut bytes = [0; HEADER + HEAD];
         if !media.geo.is_data(self.block, 1) {

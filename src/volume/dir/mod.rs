@@ -232,8 +232,8 @@ pub fn replace<P: Pmem>(
     log_head(tx, media, entry, &new)
 }
 
-/// Whether the leaf of `entry` goes with it: it is empty then, and not the first. `keep_leaf_of` is a
-/// name that the same transaction inserts, if any.
+/// Whether the leaf of `entry` goes with it: it is empty then, and not the first. `keep_leaf_of` is
+/// a name that the same transaction inserts, if any.
 pub fn takes_leaf(entry: &Entry, keep_leaf_of: Option<&Name<'_>>) -> bool {
     let (key, end) = entry.leaf.keys;
     let kept = keep_leaf_of.is_some_and(|name| (key..end).contains(&name.hash));

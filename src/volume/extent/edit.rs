@@ -158,8 +158,8 @@ pub fn joins(a: &Mapping, b: &Mapping) -> bool {
         && a.len + b.len <= EXTENT_MAX
 }
 
-/// Makes one extent of `new`, which `change` is about to add, and its neighbours where they continue each
-/// other: they go, and `new` has their blocks as well.
+/// Makes one extent of `new`, which `change` is about to add, and its neighbours where they
+/// continue each other: they go, and `new` has their blocks as well.
 fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: Option<Mapping>) {
     if let Some(before) = before.filter(|b| joins(b, new)) {
         *new = Mapping {
@@ -214,12 +214,13 @@ pub fn insert<P: Pmem>(
     Ok(())
 }
 
-/// Makes data of the keys `from..to`, which are unwritten and lie in one extent of the tree of `raw`, an
-/// inode at byte address `at`. They become one extent with neighbours in the same node where they
-/// continue each other.
+/// Makes data of the keys `from..to`, which are unwritten and lie in one extent of the tree of
+/// `raw`, an inode at byte address `at`. They become one extent with neighbours in the same node
+/// where they continue each other.
 ///
 /// The part before and the part after may need two more entries: [`make_room`] must have been
-/// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are data already. On an error the transaction must be dropped, and `raw` with it.
+/// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are data
+/// already. On an error the transaction must be dropped, and `raw` with it.
 pub fn mark<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,

@@ -8,8 +8,8 @@
 //!
 //! The tree is a B+tree. The key of an entry of an index node is exactly the smallest key below, so
 //! that a search for the greatest key not above a given one ([`lookup`]) needs one path. Nodes are
-//! split when they are full and freed when they are empty; they are not merged, and a tree is as deep
-//! as it once had to be until it is empty.
+//! split when they are full and freed when they are empty; they are not merged, and a tree is as
+//! deep as it once had to be until it is empty.
 //!
 //! A change of the tree touches each node at most once, so that it can be built from what is on the
 //! media: one leaf, the keys above it where its first key changes, and the nodes above it that
@@ -140,8 +140,8 @@ impl Path {
         }
     }
 
-    /// Shows the entries of the leaf of this path, in the tree of `raw`, an inode at byte address `at`,
-    /// to `visit`, as [`scan`] does.
+    /// Shows the entries of the leaf of this path, in the tree of `raw`, an inode at byte address
+    /// `at`, to `visit`, as [`scan`] does.
     fn scan_leaf<P: Pmem>(
         &self,
         media: &Media<'_, P>,
@@ -222,8 +222,8 @@ fn owner(raw: &RawInode) -> Owner {
 }
 
 impl Path {
-    /// A path that leads nowhere yet: to be filled in by [`Path::descend`] where it lies, since it is
-    /// large.
+    /// A path that leads nowhere yet: to be filled in by [`Path::descend`] where it lies, since it
+    /// is large.
     #[inline]
     fn new(raw: &RawInode) -> Path {
         Path {
@@ -244,7 +244,8 @@ impl Path {
         }
     }
 
-    /// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key` belongs.
+    /// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key`
+    /// belongs.
     fn descend<P: Pmem>(
         &mut self,
         media: &Media<'_, P>,

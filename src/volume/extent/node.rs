@@ -322,8 +322,8 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node of a volume of this `seed` that is not on the media yet, with room for all entries and
-    /// none in it.
+    /// A node of a volume of this `seed` that is not on the media yet, with room for all entries
+    /// and none in it.
     pub fn new(block: u64, level: u16, owner: Owner, seed: u32) -> Result<Node> {
         let mut node = Node {
             block,
@@ -408,8 +408,8 @@ impl Node {
         self.count = count;
     }
 
-    /// Moves the entries of `left` from entry `keep` on to the end of this node. The caller has made
-    /// sure that there is room.
+    /// Moves the entries of `left` from entry `keep` on to the end of this node. The caller has
+    /// made sure that there is room.
     pub fn take_tail(&mut self, left: &mut Node, keep: usize) {
         let moved = left.count - keep;
         let from = HEADER + keep * ENTRY;

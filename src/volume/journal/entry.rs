@@ -97,8 +97,8 @@ impl Body {
         Ok(words)
     }
 
-    /// Adds the head of an entry that writes `words` words at `at`, which follow by [`Body::extend`].
-    /// `at` is a multiple of 8 inside the volume.
+    /// Adds the head of an entry that writes `words` words at `at`, which follow by
+    /// [`Body::extend`]. `at` is a multiple of 8 inside the volume.
     #[inline]
     pub(super) fn write(&mut self, at: u64, words: usize) -> Result<()> {
         self.need(1 + words)?;
@@ -124,7 +124,8 @@ impl Body {
         self.extend(&[head(ENTRY_ZERO, at % word, at / word), Word::new(len)])
     }
 
-    /// Adds an entry that marks `slot` of the inode chunk whose header is at byte `at` in use or free.
+    /// Adds an entry that marks `slot` of the inode chunk whose header is at byte `at` in use or
+    /// free.
     pub(super) fn inode(&mut self, at: u64, slot: u64, used: bool) -> Result<()> {
         let kind = if used {
             ENTRY_INODE_ALLOC
@@ -136,7 +137,8 @@ impl Body {
 }
 
 impl Entry<'_> {
-    /// Takes the first entry off `body`. `None` if it is no entry, or names a place that it must not.
+    /// Takes the first entry off `body`. `None` if it is no entry, or names a place that it must
+    /// not.
     #[inline(always)]
     pub(super) fn parse<'a>(body: &mut &'a [Word], geo: &Geometry) -> Option<Entry<'a>> {
         let (head, rest) = body.split_first()?;

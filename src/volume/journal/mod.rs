@@ -7,7 +7,8 @@
 //! what is to change, and [`Tx::commit`] makes it so, in four steps of which each waits until the
 //! one before is durable:
 //!
-//! 1. *prepare*: what nothing refers to yet (a new inode, a fresh block, file data) is on the media;
+//! 1. *prepare*: what nothing refers to yet (a new inode, a fresh block, file data) is on the
+//!    media;
 //! 2. *log*: the body with its entries, and a header with the checksum of both. From here on the
 //!    transaction has happened;
 //! 3. *apply*: the same changes in place;
@@ -15,10 +16,11 @@
 //!
 //! After a crash [`recover`] replays each lane's last transaction if it was logged and is not
 //! retired. Transactions in different lanes may be replayed in any order, because no two of them
-//! concern the same bytes: what a transaction writes is covered by locks that its caller holds until
-//! `commit` has returned, that is, until it is retired; and the blocks and inodes that it allocates
-//! or frees are busy for others as long. The bits themselves are changed by logical entries, under
-//! the lock of the allocation group or the inode table, so that they may share a line.
+//! concern the same bytes: what a transaction writes is covered by locks that its caller holds
+//! until `commit` has returned, that is, until it is retired; and the blocks and inodes that it
+//! allocates or frees are busy for others as long. The bits themselves are changed by logical
+//! entries, under the lock of the allocation group or the inode table, so that they may share a
+//! line.
 //!
 //! Lock order: inode table or orphan file (when they grow) → lane → orphan slots, inode slots,
 //! allocation group. A thread has one transaction at a time, and neither [`Volume::iget`] nor
@@ -152,8 +154,8 @@ fn checksum(header: &LaneHeader, seed: u32) -> u32 {
 }
 
 /// What `retired` of a header says once transaction `seq` is retired: the low half of the number,
-/// and a checksum of all of it above. The words of a transaction and of the one two before it, which a
-/// header has until then, differ in sixteen bits at least.
+/// and a checksum of all of it above. The words of a transaction and of the one two before it,
+/// which a header has until then, differ in sixteen bits at least.
 pub fn retired_word(seq: u64) -> U64 {
     let sum = crc32c(0, &seq.to_le_bytes());
     U64::new((u64::from(sum) << 32) | (seq & u64::from(u32::MAX)))

@@ -204,8 +204,8 @@ fn replay<P: Pmem>(
     dirty.write_back().fence()
 }
 
-/// As [`recover_lane`] of a lane whose transaction cannot be applied as a whole: what of it can, is.
-/// Returns how many of its entries could not be.
+/// As [`recover_lane`] of a lane whose transaction cannot be applied as a whole: what of it can,
+/// is. Returns how many of its entries could not be.
 #[cfg(not(MODULE))]
 pub fn salvage_lane<P: Pmem>(
     pmem: &P,

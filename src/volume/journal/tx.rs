@@ -72,8 +72,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         (self.lane.seq << 8) | u64::from(self.lane.index)
     }
 
-    /// Logs `raw`, the system inode in `slot`, and its copy, each whole: one that is damaged is made
-    /// good.
+    /// Logs `raw`, the system inode in `slot`, and its copy, each whole: one that is damaged is
+    /// made good.
     #[inline(never)]
     pub(in crate::volume) fn write_system_inode(
         &mut self,
@@ -179,8 +179,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(())
     }
 
-    /// Logs that `len` bytes at `at`, of one block of a file, are to become zero. They are covered by a
-    /// lock that the caller holds until `commit` has returned.
+    /// Logs that `len` bytes at `at`, of one block of a file, are to become zero. They are covered
+    /// by a lock that the caller holds until `commit` has returned.
     pub fn zero(&mut self, at: u64, len: u64) -> Result<()> {
         self.lane.body.zero(at, len)
     }
@@ -226,8 +226,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
     }
 
     /// Puts a new inode into the slot that was reserved for it: `inode`, a blank one but for its
-    /// `raw`, whose number, generation and checksum are set here. It is on the media at once, and in
-    /// use when the transaction is committed; until then the caller takes it for blank.
+    /// `raw`, whose number, generation and checksum are set here. It is on the media at once, and
+    /// in use when the transaction is committed; until then the caller takes it for blank.
     pub(in crate::volume) fn create_inode_at(
         &mut self,
         reservation: InodeReservation<'_, P>,

@@ -401,8 +401,8 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Gives `target`, no directory, one more name. A file without one, from [`Volume::tmpfile_into`],
-    /// leaves the orphan file.
+    /// Gives `target`, no directory, one more name. A file without one, from
+    /// [`Volume::tmpfile_into`], leaves the orphan file.
     pub fn link(&self, dir: &mut Inode, name: &[u8], target: &mut Inode, now: Time) -> Result<()> {
         check_alive(dir)?;
         let name = self.name(name)?;
@@ -445,8 +445,8 @@ impl<P: Pmem> Volume<P> {
         tx.commit()
     }
 
-    /// Removes `name`, which stands for `target`, no directory. Without a name left, the inode is in
-    /// the orphan file until [`Volume::free_inode`].
+    /// Removes `name`, which stands for `target`, no directory. Without a name left, the inode is
+    /// in the orphan file until [`Volume::free_inode`].
     pub fn unlink(
         &self,
         dir: &mut Inode,
@@ -483,7 +483,8 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Removes `entry`, which stands for `target`, and changes the first `N` bytes of `dir` by that.
+    /// Removes `entry`, which stands for `target`, and changes the first `N` bytes of `dir` by
+    /// that.
     fn remove_entry<const N: usize>(
         &self,
         dir: &mut Inode,

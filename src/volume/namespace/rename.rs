@@ -182,8 +182,8 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Renames, no exchange, and leaves a new inode at the old name, in the same transaction: a
-    /// whiteout, which hides the name below in an overlay. `inode`, a blank one, becomes it, with the
-    /// extended attributes `xattrs`; after an error it is of no more use.
+    /// whiteout, which hides the name below in an overlay. `inode`, a blank one, becomes it, with
+    /// the extended attributes `xattrs`; after an error it is of no more use.
     #[inline(never)]
     pub fn rename_whiteout(
         &self,

@@ -137,8 +137,8 @@ impl Meter {
         Ok(())
     }
 
-    /// Notes what `work`, one `operation`, takes, without the counters, which a mount starts anew; of
-    /// several, the cheapest stays.
+    /// Notes what `work`, one `operation`, takes, without the counters, which a mount starts anew;
+    /// of several, the cheapest stays.
     pub fn time(&mut self, operation: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let (start, before) = (Instant::now(), faults());
         work()?;

@@ -62,9 +62,9 @@ pub fn names(meter: &mut Meter, dir: &Path, many: u64, mount: Option<&Mount>) ->
     Ok(())
 }
 
-/// A page here and there of a file that is mapped whole and was stored to everywhere. The second one
-/// of each 2 MiB, for which a file system that has learnt from the sync of the first may take a larger
-/// mapping apart, is the row `second`.
+/// A page here and there of a file that is mapped whole and was stored to everywhere. The second
+/// one of each 2 MiB, for which a file system that has learnt from the sync of the first may take a
+/// larger mapping apart, is the row `second`.
 fn one_page(
     meter: &mut Meter,
     dir: &Path,

@@ -50,7 +50,8 @@ impl Mapping {
         self.base.wrapping_add(at as usize)
     }
 
-    /// Stores `bytes` at `at`, both in multiples of 8, word by word in the order of their addresses.
+    /// Stores `bytes` at `at`, both in multiples of 8, word by word in the order of their
+    /// addresses.
     pub fn store(&self, at: u64, bytes: &[u8]) {
         let mut to = self.at(at, bytes.len() as u64).cast::<u64>();
         for word in bytes.chunks_exact(8) {

@@ -25,8 +25,8 @@ use crate::mark::{mark, Mark};
 /// `FIFREEZE` and `FITHAW`.
 const FREEZE: ioctl::Opcode = ioctl::opcode::read_write::<i32>(b'X', 119);
 const THAW: ioctl::Opcode = ioctl::opcode::read_write::<i32>(b'X', 120);
-/// How often the processor is given to a thread that is to get into a system call. (Not by sleeping:
-/// the interrupt of a timer ends with a fence.)
+/// How often the processor is given to a thread that is to get into a system call. (Not by
+/// sleeping: the interrupt of a timer ends with a fence.)
 const HEAD_START: u32 = 20;
 
 /// A program that runs the operations of one workload.
@@ -163,8 +163,8 @@ impl Runner {
                 fs::fallocate(self.open_rw(path)?, FallocateFlags::ZERO_RANGE, at, len)?;
             }
             Op::WriteZeroes { path, at, len } => {
-                // FALLOC_FL_WRITE_ZEROES, which the crate does not know, and ext4 and XFS only where
-                // the device has a command for it.
+                // FALLOC_FL_WRITE_ZEROES, which the crate does not know, and ext4 and XFS only
+                // where the device has a command for it.
                 let flags = FallocateFlags::from_bits_retain(0x80);
                 let file = self.open_rw(path)?;
                 match fs::fallocate(&file, flags, at, len) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small answers of the file system: calls that may not wait, and what programs ask of a file and of
-//! where it is.
+//! Small answers of the file system: calls that may not wait, and what programs ask of a file and
+//! of where it is.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -147,8 +147,8 @@ fn one_hole(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// A write that begins and ends within preallocated blocks takes long, for its buffer faults; what is
-/// stored beside it meanwhile must stay.
+/// A write that begins and ends within preallocated blocks takes long, for its buffer faults; what
+/// is stored beside it meanwhile must stay.
 fn one_unwritten(place: &Place) -> Result<()> {
     let source = create(&place.fresh("source"))?;
     source.set_len(3 * PAGE as u64)?;
@@ -229,8 +229,9 @@ fn storm(place: &Place) -> Result<()> {
     run(100, threads)
 }
 
-/// Who loads from a page while it is punched may see what was in it; once the call has returned nobody
-/// does. The loads are faults, most of them: each write, and each punch, takes the mapping away.
+/// Who loads from a page while it is punched may see what was in it; once the call has returned
+/// nobody does. The loads are faults, most of them: each write, and each punch, takes the mapping
+/// away.
 fn taken_away(place: &Place) -> Result<()> {
     const PAGES: usize = 16;
     let file = create(&place.fresh("a"))?;

@@ -269,8 +269,8 @@ fn late_dma(place: &Place) -> Result<()> {
 
 /// The one page of `file` is pinned for writing, which is done by `end`.
 fn late(place: &Place, file: &File, end: impl FnOnce() -> Result<()>) -> Result<()> {
-    // The pin made it writable, and so dirty. That it stays as long as it is pinned, for every fsync:
-    // who is told that the read is over may be told before the kernel dirties the page.
+    // The pin made it writable, and so dirty. That it stays as long as it is pinned, for every
+    // fsync: who is told that the read is over may be told before the kernel dirties the page.
     for _ in 0..3 {
         place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
     }

@@ -68,7 +68,8 @@ pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<
     Ok(())
 }
 
-/// The first store to 2 MiB, which are mapped in one piece then, and one to 2 MiB that were only read.
+/// The first store to 2 MiB, which are mapped in one piece then, and one to 2 MiB that were only
+/// read.
 fn huge_writer(place: &Place) -> Result<()> {
     let file = huge::file(place, 2)?;
     let map = Map::shared(&file, 2 * HUGE)?;

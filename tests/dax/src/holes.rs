@@ -215,8 +215,8 @@ fn private_hole(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// The bytes from `at` on that are data, by lseek(2), up to the next that are not; `None` if there are
-/// none.
+/// The bytes from `at` on that are data, by lseek(2), up to the next that are not; `None` if there
+/// are none.
 fn data_from(file: &std::fs::File, at: usize) -> Result<Option<std::ops::Range<usize>>> {
     let seek = |at: usize, whence| {
         // SAFETY: a plain system call.

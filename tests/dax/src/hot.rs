@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hot pages: what is stored to before every sync costs no fault, is written back at each, and moves
-//! the times; and what is not stored to any more cools down.
+//! Hot pages: what is stored to before every sync costs no fault, is written back at each, and
+//! moves the times; and what is not stored to any more cools down.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

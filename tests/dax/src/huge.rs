@@ -41,7 +41,8 @@ pub const SCENARIOS: &[Scenario] = &[
 pub const HUGE: usize = 2 << 20;
 const PAGES: u64 = 512;
 
-/// A file with `pieces` times 2 MiB of blocks, each page beginning with the number of its piece + 1.
+/// A file with `pieces` times 2 MiB of blocks, each page beginning with the number of its piece +
+/// 1.
 pub fn file(place: &Place, pieces: usize) -> Result<File> {
     let file = create(&place.fresh("huge"))?;
     fallocate(&file, 0, 0, (pieces * HUGE) as u64)?;

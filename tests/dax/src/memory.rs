@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kernel memory: what the file system remembers of a file is charged to the memory cgroup of who made
-//! it remember, and is given back when that one is full.
+//! Kernel memory: what the file system remembers of a file is charged to the memory cgroup of who
+//! made it remember, and is given back when that one is full.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device, the module and the mount that are raced over, and how they are brought back to where a
-//! round begins.
+//! The device, the module and the mount that are raced over, and how they are brought back to where
+//! a round begins.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

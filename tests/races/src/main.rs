@@ -3,8 +3,8 @@
 //! rdax-races: every two events in the life of a mount, against each other, under load.
 //!
 //! In each round a volume is mounted and used by several processes; then two events happen at about
-//! the same time. Afterwards everything must come to an end, the volume be clean, and the kernel have
-//! reported nothing. Runs as root in a VM of its own, which it may crash: see tests/races/run.
+//! the same time. Afterwards everything must come to an end, the volume be clean, and the kernel
+//! have reported nothing. Runs as root in a VM of its own, which it may crash: see tests/races/run.
 
 mod events;
 mod load;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Allocations that fail: the first of an operation, then the second, and so on, until it passes
-//! without a failure (`/proc/thread-self/fail-nth`, a kernel with CONFIG_FAILSLAB). An operation that
-//! fails has changed nothing, and says ENOMEM.
+//! without a failure (`/proc/thread-self/fail-nth`, a kernel with CONFIG_FAILSLAB). An operation
+//! that fails has changed nothing, and says ENOMEM.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

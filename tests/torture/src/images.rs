@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damaged volumes of the series of `rdax-torture`, mounted by the module: what the host says of one
-//! the kernel says, too, and whatever it meets, calls fail with errors of damage and end.
+//! Damaged volumes of the series of `rdax-torture`, mounted by the module: what the host says of
+//! one the kernel says, too, and whatever it meets, calls fail with errors of damage and end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

@@ -62,7 +62,8 @@ pub fn open(path: &Path, write: bool) -> Result<File> {
     })
 }
 
-/// Who uses the device, as far as /proc and /sys say so: the name of the mount point or loop device.
+/// Who uses the device, as far as /proc and /sys say so: the name of the mount point or loop
+/// device.
 fn user(path: &Path, block: bool) -> Option<String> {
     if block {
         let dev = fs::metadata(path).ok()?.rdev();

@@ -8,8 +8,8 @@ pub mod device;
 pub mod progress;
 pub mod signature;
 
-/// Prints a line. That nobody reads it any more (`| head`) is no reason to stop, least of all in the
-/// middle of a repair; the exit status says what it came to.
+/// Prints a line. That nobody reads it any more (`| head`) is no reason to stop, least of all in
+/// the middle of a repair; the exit status says what it came to.
 #[macro_export]
 macro_rules! say {
     ($($line:tt)*) => {{

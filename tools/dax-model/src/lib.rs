@@ -2,8 +2,8 @@
 
 //! The pure part of rdax's dirty tracking, compiled for the host from the module's own files.
 //!
-//! [`model`] is a machine for it, and what is done there; `tests/` runs that under a scheduler which
-//! explores the interleavings, and has property tests of the transitions.
+//! [`model`] is a machine for it, and what is done there; `tests/` runs that under a scheduler
+//! which explores the interleavings, and has property tests of the transitions.
 
 #![forbid(unsafe_code)]
 

@@ -293,7 +293,11 @@ fn a_page_that_was_cooled_is_as_new() {
         heat.cool(&one);
         for more in 0..3 {
             assert_eq!(heat.warm().contains(7), more > 1, "{syncs} + {more}");
-            assert_eq!(heat.warm().contains(8), syncs + more > 1, "{syncs} + {more}");
+            assert_eq!(
+                heat.warm().contains(8),
+                syncs + more > 1,
+                "{syncs} + {more}"
+            );
             heat.synced(&two);
         }
     }

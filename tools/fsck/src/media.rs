@@ -73,8 +73,8 @@ const HEAD: usize = size_of::<Dirent>();
 /// What lengths of records are multiples of.
 const WORD: usize = 8;
 
-/// The record at `offset` of a leaf, its head and its name, if it is sound under `seed`; with `len`, if
-/// it is so with that length instead of its own.
+/// The record at `offset` of a leaf, its head and its name, if it is sound under `seed`; with
+/// `len`, if it is so with that length instead of its own.
 fn record_in(
     bytes: &[u8],
     seed: u32,
@@ -224,8 +224,8 @@ impl<'a> Media<'a> {
         blocks.filter(|&block| self.geo.is_data(block, 1))
     }
 
-    /// The extended attributes in the block that `raw` names, and whether the last record ends where
-    /// they end. `None` if that block is not sound, or not this inode's.
+    /// The extended attributes in the block that `raw` names, and whether the last record ends
+    /// where they end. `None` if that block is not sound, or not this inode's.
     pub fn xattrs(&self, raw: &RawInode) -> Option<(Vec<Xattr>, bool)> {
         let block = raw.xattr_block.get();
         if !self.geo.is_data(block, 1) {
@@ -396,16 +396,17 @@ impl<'a> Media<'a> {
         (fields == 3 || (fields == 2 && !sound)).then_some((h, sound && fields == 3))
     }
 
-    /// Calls `each` with every record of the leaf that `bytes` hold: its offset, its length, and, if
-    /// it is sound under `seed`, its head and its name.
+    /// Calls `each` with every record of the leaf that `bytes` hold: its offset, its length, and,
+    /// if it is sound under `seed`, its head and its name.
     ///
-    /// The length of a damaged record is the one with which its checksum holds, and then it is sound;
-    /// but if only its own leads to a sound record or to the end of the leaf, it is that: the checksum
-    /// of a record of another leaf may hold with a length that is none. If it holds with no length, it
-    /// is its own, or the next one, that leads there. A length that spans a sound record of an inode in
-    /// `nameless` ends there, unless it is that of a sound record and leads to another. So a length may
-    /// be another one than the head says, and shorter than a head. Returns the offset where that ends:
-    /// the end of the leaf, or a record behind which nothing is.
+    /// The length of a damaged record is the one with which its checksum holds, and then it is
+    /// sound; but if only its own leads to a sound record or to the end of the leaf, it is that:
+    /// the checksum of a record of another leaf may hold with a length that is none. If it holds
+    /// with no length, it is its own, or the next one, that leads there. A length that spans a
+    /// sound record of an inode in `nameless` ends there, unless it is that of a sound record and
+    /// leads to another. So a length may be another one than the head says, and shorter than a
+    /// head. Returns the offset where that ends: the end of the leaf, or a record behind which
+    /// nothing is.
     pub fn records(
         bytes: &[u8],
         seed: u32,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `rdax-dump`: every structure is shown with its address, damage is shown as such, nothing makes it
-//! fail otherwise than by a message.
+//! `rdax-dump`: every structure is shown with its address, damage is shown as such, nothing makes
+//! it fail otherwise than by a message.
 
 #[allow(dead_code)]
 #[path = "../../volume/tests/check/bed.rs"]

@@ -14,8 +14,8 @@ use serde_json::Value;
 use crate::mutation::{Kind, Mutation};
 use crate::tree::Tree;
 
-/// Mistakes make what is denied elsewhere, such as constants that overflow. (Not `allow`: cargo reads
-/// the warnings when it asks what the compiler can do.)
+/// Mistakes make what is denied elsewhere, such as constants that overflow. (Not `allow`: cargo
+/// reads the warnings when it asks what the compiler can do.)
 const FLAGS: &str = "--cap-lints=warn";
 /// Where cargo builds the tree, within the toolchain root: not among what is built of the checkout,
 /// since the programs have the same names.
@@ -219,8 +219,8 @@ pub fn check_host(top: &Path, tree: &Tree) -> Result<Outcome> {
     judge(tree, &out, &err, success)
 }
 
-/// Builds the test programs of the tree on the host: those of the `packages`, or the `programs` among
-/// them alone. Returns what cargo says of them.
+/// Builds the test programs of the tree on the host: those of the `packages`, or the `programs`
+/// among them alone. Returns what cargo says of them.
 ///
 /// What runs for a moment, and has all mutations in it, is optimised less than the tests are
 /// elsewhere.

@@ -98,8 +98,8 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Boots a machine that works through `lines`, until it ends, or does nothing for longer than a test
-/// may take, or `end` has come. `take` gets each line of the results as it comes.
+/// Boots a machine that works through `lines`, until it ends, or does nothing for longer than a
+/// test may take, or `end` has come. `take` gets each line of the results as it comes.
 fn boot(
     places: &Places,
     lines: &[Line],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The part of `make torture` that needs no VM: damaged volumes, tried one after the other until the
-//! time is up. `tests/torture/run` is what calls it.
+//! The part of `make torture` that needs no VM: damaged volumes, tried one after the other until
+//! the time is up. `tests/torture/run` is what calls it.
 
 #![forbid(unsafe_code)]
 

@@ -52,7 +52,8 @@ fn rich() -> Sim {
     sim
 }
 
-/// A structure on the media: its place, and if it begins with a checksum of itself, the seed of that.
+/// A structure on the media: its place, and if it begins with a checksum of itself, the seed of
+/// that.
 #[derive(Clone, Copy, Debug)]
 struct Target {
     at: u64,

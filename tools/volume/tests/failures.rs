@@ -147,8 +147,8 @@ fn check_failed(op: &Operation, vol: &V, before: &(Seen, u64), why: &str) {
 }
 
 /// Runs `op` with a failure that `fail` makes at step `n`, for each of the first steps that it has,
-/// and some of the others. `end` ends the failing, and says whether it came to that. Returns how often
-/// the operation failed.
+/// and some of the others. `end` ends the failing, and says whether it came to that. Returns how
+/// often the operation failed.
 fn at_each_step(
     op: &Operation,
     name: &str,

@@ -186,7 +186,8 @@ fn raw_inode<P: Pmem>(vol: &Volume<P>, fill: u8) -> RawInode {
     raw
 }
 
-/// Logs a change of `inode`, in a volume of this `seed`, as the volume's own operations do, but through the public functions.
+/// Logs a change of `inode`, in a volume of this `seed`, as the volume's own operations do, but
+/// through the public functions.
 fn change<P: Pmem>(seed: u32, tx: &mut Tx<'_, P>, inode: &Inode, fill: u8) {
     let mut raw = inode.raw().clone();
     raw.mtime_sec = i64::from(fill).into();
@@ -712,8 +713,8 @@ fn a_fence_that_fails_stops_the_volume_unless_nothing_has_happened() {
     }
 }
 
-/// A transaction that is in place is not replayed over what came after it, and one that has to be is
-/// not forgotten, whichever bit of `retired` is damaged, in whichever header.
+/// A transaction that is in place is not replayed over what came after it, and one that has to be
+/// is not forgotten, whichever bit of `retired` is damaged, in whichever header.
 #[test]
 fn damaged_retired_words_are_noticed() {
     let mut bench = Bench::new();

@@ -61,9 +61,9 @@ pub fn metas(dir: &Path) -> Result<Metas> {
     Ok([0, PAGE].map(|at| pages[at + META.start..at + META.end].to_vec()))
 }
 
-/// Whether one of the `found` meta pages is a mixture of what `commits` have made of it. On a disk it
-/// cannot be: it is a part of one sector. In memory it is three lines, and a crash in a commit may
-/// leave those of two of them. Uses `dir`.
+/// Whether one of the `found` meta pages is a mixture of what `commits` have made of it. On a disk
+/// it cannot be: it is a part of one sector. In memory it is three lines, and a crash in a commit
+/// may leave those of two of them. Uses `dir`.
 pub fn is_torn(found: &Metas, dir: &Path, commits: &[Vec<Change>]) -> Result<bool> {
     // The same again gives the same pages.
     let again = dir.join("again");

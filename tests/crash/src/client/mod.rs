@@ -18,7 +18,8 @@ trait Database {
     /// Makes the changes in one transaction, which is durable when it returns.
     fn commit(&mut self, changes: &[Change]) -> Result<()>;
 
-    /// What is in the table, after what the library has to say of the files. Without a table, nothing.
+    /// What is in the table, after what the library has to say of the files. Without a table,
+    /// nothing.
     fn table(&mut self) -> Result<Table>;
 }
 
@@ -32,8 +33,8 @@ fn open(client: Client, dir: &Path) -> Result<Box<dyn Database>> {
     })
 }
 
-/// Runs all transactions of `client` in `dir`, with a mark before and after each. The first makes the
-/// database.
+/// Runs all transactions of `client` in `dir`, with a mark before and after each. The first makes
+/// the database.
 pub fn run(client: Client, seed: u64, dir: &Path) -> Result<()> {
     let tables = tables(seed);
     mark(Mark::Begins(0));
@@ -49,9 +50,9 @@ pub fn run(client: Client, seed: u64, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless the database of `client` in `dir` is sound, has the table after the first `finished`
-/// transactions or, if `in_flight`, after one more, and takes another transaction. Of LMDB nothing is
-/// said where a crash has torn a meta page.
+/// Fails unless the database of `client` in `dir` is sound, has the table after the first
+/// `finished` transactions or, if `in_flight`, after one more, and takes another transaction. Of
+/// LMDB nothing is said where a crash has torn a meta page.
 pub fn check(
     client: Client,
     seed: u64,

@@ -63,8 +63,8 @@ macro_rules! calls {
     };
 }
 
-// What needs a privilege is marked (fails). No memfd_create: fallocate keeps as much memory for such
-// a file as it is asked for, which no limit holds back, and the kernel kills the user for it.
+// What needs a privilege is marked (fails). No memfd_create: fallocate keeps as much memory for
+// such a file as it is asked for, which no limit holds back, and the kernel kills the user for it.
 calls! {
     SYS_openat(DirFd, Path, Flags, Mode);
     SYS_openat(DirFd, Path, Is((libc::O_CREAT | libc::O_RDWR) as i64), Mode);

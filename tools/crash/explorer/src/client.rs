@@ -23,8 +23,8 @@ fn is_transient(path: &str) -> bool {
 
 /// Looks at the files of one client.
 pub struct Databases {
-    /// `rdax-crash-guest`, which has the libraries. A process of its own: what they make of a damaged
-    /// file may be its end.
+    /// `rdax-crash-guest`, which has the libraries. A process of its own: what they make of a
+    /// damaged file may be its end.
     program: PathBuf,
     name: String,
     seed: u64,

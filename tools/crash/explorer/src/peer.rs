@@ -68,8 +68,8 @@ fn choose(recorded: &Recorded, bounds: Bounds) -> Result<BTreeSet<(usize, usize)
     let mut random = Random::new(bounds.seed);
     let all: usize = counts.iter().sum();
     let mut chosen = BTreeSet::new();
-    // Moments have the same chance: most of the states are of those where much is open, which is not
-    // where most is promised.
+    // Moments have the same chance: most of the states are of those where much is open, which is
+    // not where most is promised.
     while chosen.len() < bounds.states.min(all / 2 + 1) {
         let point = random.below(counts.len());
         chosen.insert((point, random.below(counts[point])));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is run in the guest, and who says of a recovered volume whether it may be: a workload and its
-//! oracle, or a database and its library.
+//! What is run in the guest, and who says of a recovered volume whether it may be: a workload and
+//! its oracle, or a database and its library.
 
 use std::path::Path;
 

@@ -204,9 +204,9 @@ impl Machine {
         })
     }
 
-    /// Resumes the VM and runs `command` in it, until QEMU ends, which is waited for for `patience`;
-    /// with `more` options of QEMU. What it has written is in the directory that is returned, with
-    /// the name of each port; and the processor time that QEMU had.
+    /// Resumes the VM and runs `command` in it, until QEMU ends, which is waited for for
+    /// `patience`; with `more` options of QEMU. What it has written is in the directory that is
+    /// returned, with the name of each port; and the processor time that QEMU had.
     fn resume(
         &self,
         pmem: &[u8],

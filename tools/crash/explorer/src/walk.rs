@@ -111,7 +111,8 @@ pub fn durable<'m>(media: &'m Media, device: &Range<u64>) -> &'m [u8] {
     &media.durable()[device.start as usize..device.end as usize]
 }
 
-/// The lines of the device that are not as they are on the media, if `open` has the contents `picks`.
+/// The lines of the device that are not as they are on the media, if `open` has the contents
+/// `picks`.
 pub fn lines<'l>(
     device: &Range<u64>,
     open: &'l Open,

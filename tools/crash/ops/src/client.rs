@@ -3,9 +3,9 @@
 //! Databases that people use, on the file system: what their transactions do, and what a table of
 //! theirs holds after so many of them.
 //!
-//! Each has one table of numbers and values. A transaction is an operation of a workload: it is there
-//! once the library has said so, and before that wholly or not at all. How that becomes durable is
-//! the library's business, and the file system has to be such that it comes out right.
+//! Each has one table of numbers and values. A transaction is an operation of a workload: it is
+//! there once the library has said so, and before that wholly or not at all. How that becomes
+//! durable is the library's business, and the file system has to be such that it comes out right.
 
 use std::collections::BTreeMap;
 

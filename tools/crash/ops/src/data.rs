@@ -14,7 +14,8 @@ fn word(op: usize, word: u64) -> [u8; 8] {
         .map(|byte| if byte == 0 { 0xa5 } else { byte })
 }
 
-/// Fills `buf` with what operation `op` of a workload, counted from 0, writes at byte `at` of a file.
+/// Fills `buf` with what operation `op` of a workload, counted from 0, writes at byte `at` of a
+/// file.
 pub fn fill(op: usize, at: u64, buf: &mut [u8]) {
     let mut done = 0;
     while done < buf.len() {
@@ -26,8 +27,8 @@ pub fn fill(op: usize, at: u64, buf: &mut [u8]) {
     }
 }
 
-/// Which of the operations `ops`, each a number and the range it writes, writes the word that begins
-/// with `found`, and at which byte.
+/// Which of the operations `ops`, each a number and the range it writes, writes the word that
+/// begins with `found`, and at which byte.
 pub fn origin(
     found: &[u8],
     ops: impl Iterator<Item = (usize, std::ops::Range<u64>)>,

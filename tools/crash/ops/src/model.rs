@@ -22,8 +22,8 @@ pub type Line = [u8; LINE as usize];
 pub struct File {
     /// What a reader sees.
     pub data: Vec<u8>,
-    /// Lines, by number, that may also be found otherwise: all that they may hold, the last one being
-    /// what a reader sees. Past the end of the file they hold zeros.
+    /// Lines, by number, that may also be found otherwise: all that they may hold, the last one
+    /// being what a reader sees. Past the end of the file they hold zeros.
     pub open: BTreeMap<u64, Vec<Line>>,
     /// It may have blocks beyond its end.
     pub beyond: bool,
@@ -347,8 +347,8 @@ impl Tree {
         }
     }
 
-    /// Does operation `number` of a workload, which is `op`. If it is refused, the tree may be of no
-    /// more use.
+    /// Does operation `number` of a workload, which is `op`. If it is refused, the tree may be of
+    /// no more use.
     pub fn apply(&mut self, number: usize, op: &Op) -> Result<(), Refused> {
         if !op.is_sound() {
             return Err(Refused::Senseless);

@@ -24,8 +24,8 @@ pub enum Rename {
 /// One system call, or a few stores to a mapping.
 ///
 /// Offsets and lengths are in bytes. Data that operation `n` of a workload writes or stores is
-/// [`fill`](crate::fill)`(n, ..)`. A file is mapped, shared and as a whole, by the first store to it,
-/// and stays so until it is unmapped.
+/// [`fill`](crate::fill)`(n, ..)`. A file is mapped, shared and as a whole, by the first store to
+/// it, and stays so until it is unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// `open(O_CREAT | O_EXCL, 0644)`.
@@ -81,8 +81,9 @@ pub enum Op {
     Fdatasync { path: Path },
     /// `fsync` by another process, which opens the file for itself.
     FsyncOther { path: Path },
-    /// `fdatasync` while one by another thread is under way; the first to return ends the operation.
-    /// (After `fsync` the times would be committed, with fences that complete the other's, too.)
+    /// `fdatasync` while one by another thread is under way; the first to return ends the
+    /// operation. (After `fsync` the times would be committed, with fences that complete the
+    /// other's, too.)
     FdatasyncTwice { path: Path },
     /// Stores `len` bytes through a mapping, by 8 bytes each in the order of their addresses; both
     /// numbers are multiples of 8. They may go past the end of the file, in its last page.

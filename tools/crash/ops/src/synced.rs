@@ -66,9 +66,9 @@ impl Synced {
         }
     }
 
-    /// What is wrong with `files`, the bytes of regular files by their paths, if the first `finished`
-    /// operations of the workload had returned at the crash and, if `in_flight`, the next one had
-    /// begun.
+    /// What is wrong with `files`, the bytes of regular files by their paths, if the first
+    /// `finished` operations of the workload had returned at the crash and, if `in_flight`, the
+    /// next one had begun.
     pub fn check(
         &self,
         files: &BTreeMap<String, Vec<u8>>,

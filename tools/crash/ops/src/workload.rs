@@ -63,8 +63,8 @@ pub(crate) fn slug(ops: &[Op]) -> String {
 }
 
 /// All names of workloads: `mmap:...`, the scenarios of mappings; `data:...`, edges of writes, and
-/// `random:...`, which depend on the seed; `ace1:...` and `ace2:...`, all sequences of one and of two
-/// operations.
+/// `random:...`, which depend on the seed; `ace1:...` and `ace2:...`, all sequences of one and of
+/// two operations.
 pub fn names() -> Vec<String> {
     let mut names = scenario::names();
     names.extend(random::names());

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A plugin for QEMU that records what a guest does to its persistent memory: each store with its
-//! value, each line written back, each fence, and marks of the guest's programs, in order, to a file
-//! that `pmem_crash_model::trace` describes.
+//! value, each line written back, each fence, and marks of the guest's programs, in order, to a
+//! file that `pmem_crash_model::trace` describes.
 //!
-//!     qemu-system-x86_64 -plugin libpmem_crash_plugin.so,start=0x100000000,len=33554432,out=FILE ...
+//!     qemu-system-x86_64 -plugin libpmem_crash_plugin.so,start=0x100000000,len=33554432,out=FILE
+//!     ...
 //!
 //! `start` and `len` are the physical range to watch. A mark of kind 5 ends the recording and QEMU.
 //! Needs one processor, 64-bit Linux with `nokaslr`, and no device that writes to the range; replay

@@ -168,7 +168,10 @@ impl Machine {
                 removed = true;
             };
             let given_up = layout::reclaim(self, chunk, remove);
-            assert_eq!(given_up, removed, "a chunk in the tree is freed, or none is");
+            assert_eq!(
+                given_up, removed,
+                "a chunk in the tree is freed, or none is"
+            );
         });
     }
 

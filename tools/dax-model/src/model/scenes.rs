@@ -257,8 +257,8 @@ pub fn cache_is_switched(mistake: Mistake) {
     m.assert_no_stores();
 }
 
-/// Who waits for a read with O_DIRECT is told of its end before the pages are tagged, and calls fsync,
-/// while another has just done so.
+/// Who waits for a read with O_DIRECT is told of its end before the pages are tagged, and calls
+/// fsync, while another has just done so.
 pub fn dma_told_early(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
     join(vec![

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Directories: leaves mended where they are, or the whole built anew from the names that are sound.
+//! Directories: leaves mended where they are, or the whole built anew from the names that are
+//! sound.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -111,8 +112,8 @@ impl Repair<'_, '_> {
         Ok(done || rebuilt)
     }
 
-    /// Of two names of a directory the one stays that it says it is in. True if that is this one, and
-    /// the other was removed.
+    /// Of two names of a directory the one stays that it says it is in. True if that is this one,
+    /// and the other was removed.
     fn keep_second_name(&mut self, dir: u64, block: u64, offset: usize) -> Result<bool> {
         let entries = self.media.entries(dir, block);
         let Some(entry) = entries.iter().find(|entry| entry.offset == offset) else {
@@ -171,8 +172,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Changes a leaf in place. False, and nothing is changed, if it would have no name then, and must
-    /// go, or if it cannot be read.
+    /// Changes a leaf in place. False, and nothing is changed, if it would have no name then, and
+    /// must go, or if it cannot be read.
     fn mend_leaf(&mut self, dir: u64, block: u64, change: &Change) -> Result<bool> {
         let Some((at, mut bytes)) = self
             .media
@@ -353,7 +354,8 @@ impl Repair<'_, '_> {
         self.put_inode(at, raw)
     }
 
-    /// Sorts names into leaves, by their hashes, and gives them cookies: what they had, if that fits.
+    /// Sorts names into leaves, by their hashes, and gives them cookies: what they had, if that
+    /// fits.
     fn arrange(&self, names: Vec<Name>) -> Vec<(u64, Vec<Name>)> {
         let mut by_hash: BTreeMap<u64, Vec<Name>> = BTreeMap::new();
         for name in names {

@@ -92,9 +92,9 @@ impl Repair<'_, '_> {
         Ok(done)
     }
 
-    /// Inodes that a name and themselves say are in use, and only the header of their chunk does not:
-    /// they are. The other way round, what has neither a name nor a link nor a place in the orphan
-    /// file is free.
+    /// Inodes that a name and themselves say are in use, and only the header of their chunk does
+    /// not: they are. The other way round, what has neither a name nor a link nor a place in the
+    /// orphan file is free.
     fn named_inodes(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut done = false;
         for problem in problems {

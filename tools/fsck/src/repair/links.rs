@@ -105,7 +105,8 @@ impl Repair<'_, '_> {
             };
             for kind in kinds {
                 match kind {
-                    // The last one said is what was counted; a first may say only that it is too much.
+                    // The last one said is what was counted; a first may say only that it is too
+                    // much.
                     Kind::Links { counted, .. } => raw.nlink = U32::new(counted as u32),
                     Kind::Parent { found, .. } => raw.parent = U64::new(found),
                     _ => {}

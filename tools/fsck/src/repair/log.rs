@@ -2,9 +2,9 @@
 
 //! Atomic writes to a volume that cannot be mounted: transactions in its first journal lane.
 //!
-//! The records are those of the volume's own journal, so an interrupted one is completed by the next
-//! mount or the next repair. Unlike the volume's transactions these are made of plain writes only:
-//! the allocator and the inode table in memory do not exist here.
+//! The records are those of the volume's own journal, so an interrupted one is completed by the
+//! next mount or the next repair. Unlike the volume's transactions these are made of plain writes
+//! only: the allocator and the inode table in memory do not exist here.
 
 use rdax_volume::env::{self, crc32c};
 use rdax_volume::volume::check::crc;
@@ -55,8 +55,8 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Makes all `writes` or, after a crash, none; they are durable when it returns. They must fit a
-    /// lane: three blocks do.
+    /// Makes all `writes` or, after a crash, none; they are durable when it returns. They must fit
+    /// a lane: three blocks do.
     pub fn commit(&mut self, writes: &[Write]) -> Result<()> {
         self.commit_counted(writes, 0, 0)
     }

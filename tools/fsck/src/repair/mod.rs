@@ -8,9 +8,9 @@
 //! a structure is rebuilt from what is sound and names it, or it goes, and what it was says a line.
 //!
 //! Every change is a transaction of the volume's own journal ([`log`]), or writes to blocks that
-//! nothing refers to, or replaces one damaged line by a sound one. New blocks are marked before they
-//! are used, old ones freed when nothing else is wrong any more. So a repair that is cut off leaves a
-//! volume that the next one mends, with nothing lost that would not have been.
+//! nothing refers to, or replaces one damaged line by a sound one. New blocks are marked before
+//! they are used, old ones freed when nothing else is wrong any more. So a repair that is cut off
+//! leaves a volume that the next one mends, with nothing lost that would not have been.
 
 mod dir;
 mod inode;
@@ -94,7 +94,8 @@ impl Said<'_> {
     }
 }
 
-/// Repairs the volume on `pmem`, whose superblocks are sound, and tells `say` what it finds and does.
+/// Repairs the volume on `pmem`, whose superblocks are sound, and tells `say` what it finds and
+/// does.
 ///
 /// Fails as [`check::check`] does, and where the device cannot be written.
 pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Result<Outcome> {
@@ -219,8 +220,8 @@ fn stages(repair: &mut Repair<'_, '_>, problems: &[Problem]) -> Result<bool> {
     Ok(false)
 }
 
-/// Writes the blocks that cannot be read anew, with what of them can be: that is what makes bad media
-/// good. What was there is then damaged, and mended as that.
+/// Writes the blocks that cannot be read anew, with what of them can be: that is what makes bad
+/// media good. What was there is then damaged, and mended as that.
 fn heal(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<bool> {
     const PIECE: usize = 256;
     let mut done = false;

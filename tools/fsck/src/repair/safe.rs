@@ -5,9 +5,9 @@
 use rdax_volume::volume::check::{Kind, Problem};
 use rdax_volume::volume::error::Structure;
 
-/// Whether the right value can be computed from other structures, which are sound if nothing else is
-/// reported: summaries and bitmaps, counts, link counts, parents, types in entries, fields that must
-/// be zero; and a copy from the other one.
+/// Whether the right value can be computed from other structures, which are sound if nothing else
+/// is reported: summaries and bitmaps, counts, link counts, parents, types in entries, fields that
+/// must be zero; and a copy from the other one.
 pub fn is_safe(problem: &Problem) -> bool {
     match problem.kind {
         Kind::Leaked { .. }

@@ -27,7 +27,8 @@ fn set(bitmap: &mut Bitmap, bit: u64, used: bool) {
     *byte = if used { *byte | mask } else { *byte & !mask };
 }
 
-/// The summary of `chunk` with `bitmap`, in a volume of this `seed`. `reserved` is what it had there.
+/// The summary of `chunk` with `bitmap`, in a volume of this `seed`. `reserved` is what it had
+/// there.
 fn summary_of(seed: u32, chunk: u64, bitmap: &Bitmap, reserved: U16) -> Summary {
     let free: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
     let mut summary = Summary {
@@ -201,8 +202,8 @@ impl Repair<'_, '_> {
                 return Ok(true);
             }
         }
-        // No lane can make up for one that is off by so much, nor for such a superblock: the numbers
-        // go into that, and out of the lanes.
+        // No lane can make up for one that is off by so much, nor for such a superblock: the
+        // numbers go into that, and out of the lanes.
         let (mut free, mut used) = (i128::from(lane.0), i128::from(lane.1));
         self.log.clear_counters()?;
         for index in 1..self.media.geo.lane_count {

@@ -43,10 +43,10 @@ fn store_super_block(pmem: &dyn Pmem, at: u64, sb: &SuperBlock) -> Result<()> {
     Ok(())
 }
 
-/// Writes the superblock that counts over the other one where that is damaged or differs. Where both
-/// are damaged, and the lines that one has lost the other still has, one is put together: its
-/// checksum says that it is right, and something that it names is there. Else one whose checksum is wrong
-/// serves, if all that it names is there: what is wrong is of no weight.
+/// Writes the superblock that counts over the other one where that is damaged or differs. Where
+/// both are damaged, and the lines that one has lost the other still has, one is put together: its
+/// checksum says that it is right, and something that it names is there. Else one whose checksum is
+/// wrong serves, if all that it names is there: what is wrong is of no weight.
 ///
 /// Fails as [`check::super_block`] does; with [`Error::Corrupt`] if neither can be trusted.
 pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Result<()> {
@@ -87,8 +87,8 @@ pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Resul
     Ok(())
 }
 
-/// A superblock of lines of the first and of the copy, if some choice of them is sound in one of the
-/// two places; or one of the two, if all bears it out but its checksum.
+/// A superblock of lines of the first and of the copy, if some choice of them is sound in one of
+/// the two places; or one of the two, if all bears it out but its checksum.
 fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
     const LINES: usize = size_of::<SuperBlock>() / LINE as usize;
     let (mut first, mut copy) = (SuperBlock::new_zeroed(), SuperBlock::new_zeroed());
@@ -211,8 +211,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The inode of the orphan file, and its tree. After the inode table, which may only seem to have
-    /// blocks of it.
+    /// The inode of the orphan file, and its tree. After the inode table, which may only seem to
+    /// have blocks of it.
     pub(super) fn orphan_file(&mut self, problems: &[Problem]) -> Result<bool> {
         match self.copies(1, problems)? {
             None => self.rebuild_orphans(problems),
@@ -247,14 +247,15 @@ impl Repair<'_, '_> {
         Ok(Some(true))
     }
 
-    /// Whether the inode of the inode table is from before it grew: chunks are found behind its end.
+    /// Whether the inode of the inode table is from before it grew: chunks are found behind its
+    /// end.
     fn is_older(&self) -> bool {
         let end = self.media.chunks();
         self.stray_chunks().iter().any(|(index, _)| *index >= end)
     }
 
-    /// Of two sound system inodes in `slot` that differ, that one of which more can be found where it
-    /// says; the first if these are as many.
+    /// Of two sound system inodes in `slot` that differ, that one of which more can be found where
+    /// it says; the first if these are as many.
     fn better(&self, slot: u64, first: RawInode, copy: RawInode) -> RawInode {
         let found = |raw: &RawInode| {
             let extents = self.media.extents(raw);
@@ -279,7 +280,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Whether block `key` of the orphan file could lie in `block`: all its slots are empty, or sound.
+    /// Whether block `key` of the orphan file could lie in `block`: all its slots are empty, or
+    /// sound.
     fn is_orphan_block(&self, key: u64, block: u64) -> bool {
         let per_block = BLOCK / size_of::<OrphanSlot>() as u64;
         (0..per_block).all(|i| {
@@ -361,9 +363,9 @@ impl Repair<'_, '_> {
         Ok(true)
     }
 
-    /// Chunks of the inode table that a sound header says begin at a block in use, which is not known
-    /// to be a file's: their index and block. Where two places look like one chunk, that one comes
-    /// first in which more inodes are sound.
+    /// Chunks of the inode table that a sound header says begin at a block in use, which is not
+    /// known to be a file's: their index and block. Where two places look like one chunk, that one
+    /// comes first in which more inodes are sound.
     fn stray_chunks(&self) -> Vec<(u64, u64)> {
         let mut found: Vec<(u64, u64)> = self
             .media

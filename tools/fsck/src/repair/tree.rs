@@ -25,8 +25,8 @@ const FILL: usize = NODE_EXTENTS * 3 / 4;
 const PIECE: u64 = 64;
 
 impl Repair<'_, '_> {
-    /// Files with a damaged tree: what is sound of it stays, and the rest becomes a hole. Blocks that
-    /// another file has, too, are copied, so that both have what they had.
+    /// Files with a damaged tree: what is sound of it stays, and the rest becomes a hole. Blocks
+    /// that another file has, too, are copied, so that both have what they had.
     pub(super) fn trees(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut inodes: BTreeMap<u64, Vec<Run>> = BTreeMap::new();
         for problem in problems {
@@ -147,8 +147,8 @@ impl Repair<'_, '_> {
         Ok(copies)
     }
 
-    /// Gives `raw` a tree of the extents `of`, with nodes in new blocks, and the number of its blocks
-    /// and of its extended attributes. The inode is not written.
+    /// Gives `raw` a tree of the extents `of`, with nodes in new blocks, and the number of its
+    /// blocks and of its extended attributes. The inode is not written.
     pub(super) fn grow_tree(&mut self, raw: &mut RawInode, of: &[Mapping]) -> Result<()> {
         let mut entries: Vec<Extent> = of.iter().map(|m| pack(*m)).collect();
         let mut blocks = self.xattr_blocks(raw) + of.iter().map(|m| m.len).sum::<u64>();

@@ -38,8 +38,8 @@ impl Set {
 }
 
 impl Repair<'_, '_> {
-    /// Inodes with damaged attributes. What of these another inode has, too, gets blocks of its own,
-    /// if its checksum says that it is whole.
+    /// Inodes with damaged attributes. What of these another inode has, too, gets blocks of its
+    /// own, if its checksum says that it is whole.
     pub(super) fn xattrs(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut inodes: BTreeMap<u64, Vec<Run>> = BTreeMap::new();
         for problem in problems {

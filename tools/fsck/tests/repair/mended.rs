@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What every repair has to hold: damage is named, mended, and mended for good; nothing that was not
-//! damaged is lost, wherever the repair is cut off.
+//! What every repair has to hold: damage is named, mended, and mended for good; nothing that was
+//! not damaged is lost, wherever the repair is cut off.
 
 use std::collections::BTreeSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -94,7 +94,8 @@ pub fn text(lines: &[Line]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Repairs everything, and fails unless nothing is wrong then and a second repair has nothing to do.
+/// Repairs everything, and fails unless nothing is wrong then and a second repair has nothing to
+/// do.
 pub fn mend(sim: &Sim) -> Result<String, String> {
     let (outcome, lines) = run(sim, Level::All);
     let said = text(&lines);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is said in more than one place is weighed: the repair believes what more bears out, and gives
-//! up no more than cannot be believed.
+//! What is said in more than one place is weighed: the repair believes what more bears out, and
+//! gives up no more than cannot be believed.
 
 use rdax_fsck::repair::{repair, Level};
 use rdax_fsck::trial;
@@ -65,7 +65,8 @@ fn inode_table_shifted_by_a_block() {
     });
 }
 
-/// The one inode of the inode table that is sound is from before it grew: the other chunks are found.
+/// The one inode of the inode table that is sound is from before it grew: the other chunks are
+/// found.
 #[test]
 fn inode_table_as_it_was_earlier() {
     let said = mended(&[], false, |bed| {
@@ -165,8 +166,8 @@ fn record_lengths() {
     assert_eq!(said.matches("put into lost+found").count(), 1, "{said}");
 }
 
-/// A damaged record with a length that spans others, as that of a record that had room behind it: what
-/// they name has no other name.
+/// A damaged record with a length that spans others, as that of a record that had room behind it:
+/// what they name has no other name.
 #[test]
 fn record_that_spans_others() {
     let said = mended(&[], false, |bed| {
@@ -187,9 +188,9 @@ fn record_that_spans_others() {
     assert_eq!(said.matches("put into lost+found").count(), 1, "{said}");
 }
 
-/// A record that was copied over another from a leaf eight blocks away: its checksum holds if it is eight
-/// bytes longer, for what a checksum begins with differs there in the bit that its length then does. What
-/// follows keeps its name.
+/// A record that was copied over another from a leaf eight blocks away: its checksum holds if it is
+/// eight bytes longer, for what a checksum begins with differs there in the bit that its length
+/// then does. What follows keeps its name.
 #[test]
 fn record_of_another_leaf() {
     let said = mended(&[], false, |bed| {
@@ -382,7 +383,8 @@ fn reserved_bytes_are_kept() {
     mount_only(&sim);
 }
 
-/// A repair that is asked for nothing but what is safe says so of each of these, and writes nothing.
+/// A repair that is asked for nothing but what is safe says so of each of these, and writes
+/// nothing.
 #[test]
 fn safe_repairs_write_nothing_else() {
     let bed = filled();

@@ -317,8 +317,8 @@ impl Damager<'_, '_> {
         format!("{} at {at} as in that at {:#x}", field.name, other.at)
     }
 
-    /// The block of the structure is also somewhere else: in a file, in another structure's place, in a
-    /// free block.
+    /// The block of the structure is also somewhere else: in a file, in another structure's place,
+    /// in a free block.
     fn duplicate(&mut self, draft: &mut Draft<'_, '_>, place: &Place, hits: &mut Hits) -> String {
         let last = self.base.bytes.len() as u64 / BLOCK - 1;
         let to = match self.rng.u8(0..3) {

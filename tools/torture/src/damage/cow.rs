@@ -89,8 +89,8 @@ impl<'a> Cow<'a> {
         }
     }
 
-    /// Calls `part` with each page of `at..at + len`: its number, the first byte in it, and the range
-    /// of bytes of the request.
+    /// Calls `part` with each page of `at..at + len`: its number, the first byte in it, and the
+    /// range of bytes of the request.
     fn split(at: u64, len: usize, mut part: impl FnMut(usize, usize, std::ops::Range<usize>)) {
         let (mut at, mut done) = (at as usize, 0);
         while done < len {

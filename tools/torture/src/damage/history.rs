@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Volumes that were in use: files, directories, links, attributes, unwritten extents, removed inodes
-//! that are still open, and transactions that a crash has cut off, in several lanes at a time.
+//! Volumes that were in use: files, directories, links, attributes, unwritten extents, removed
+//! inodes that are still open, and transactions that a crash has cut off, in several lanes at a
+//! time.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +28,8 @@ use super::place::{places, Place};
 use super::see::{walk, Tree};
 use super::user::User;
 
-/// How long a thread may take to its end or its crash: less, unless others that have crashed keep it
-/// from that.
+/// How long a thread may take to its end or its crash: less, unless others that have crashed keep
+/// it from that.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A volume that was in use, and what is known of it.

@@ -51,8 +51,8 @@ pub struct Trace {
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// States for each fence. If there are fewer, all are looked at, but of the torn contents of a
-    /// line only a sample. Else: no line, all lines, each content of a line alone, all lines but one,
-    /// and random ones.
+    /// line only a sample. Else: no line, all lines, each content of a line alone, all lines but
+    /// one, and random ones.
     pub per_fence: u64,
     /// Chooses the random ones.
     pub seed: u64,

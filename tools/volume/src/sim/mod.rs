@@ -8,9 +8,10 @@
 //! it had since it was last durable, and of a store of several 8-byte words any of the words. Lines
 //! are independent of each other; the stores to one are in order.
 //!
-//! [`Sim::record`] starts a [`Trace`]; [`Trace::for_each_crash`] walks through the states in which a
-//! crash may have left the media. Besides, a [`Sim`] counts what the program does ([`Stats`]), and
-//! makes mistakes for it on demand ([`Sim::inject`]), with which tests show that they would notice.
+//! [`Sim::record`] starts a [`Trace`]; [`Trace::for_each_crash`] walks through the states in which
+//! a crash may have left the media. Besides, a [`Sim`] counts what the program does ([`Stats`]),
+//! and makes mistakes for it on demand ([`Sim::inject`]), with which tests show that they would
+//! notice.
 
 mod crash;
 mod image;

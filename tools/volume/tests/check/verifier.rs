@@ -68,8 +68,8 @@ fn values(old: u64, bytes: usize) -> Vec<u64> {
     values
 }
 
-/// Whether a problem is one of the record itself, which nothing but the record and the superblock is
-/// needed to see.
+/// Whether a problem is one of the record itself, which nothing but the record and the superblock
+/// is needed to see.
 fn of_the_record(problem: &Problem, at: u64) -> bool {
     problem.what == Structure::Inode
         && problem.at == at

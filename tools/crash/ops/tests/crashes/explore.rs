@@ -51,7 +51,8 @@ pub fn verdict(
     }
 }
 
-/// Makes every file on a memory larger after the crash: nothing that was beyond its end may be seen.
+/// Makes every file on a memory larger after the crash: nothing that was beyond its end may be
+/// seen.
 pub fn grow(sim: &Sim) -> Result<(), String> {
     let volume = recover(sim).map_err(|violation| violation.to_string())?;
     let before = see(&volume).map_err(|e| e.to_string())?;

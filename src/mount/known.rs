@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of directories beyond their inodes, the places of their names and their nodes, is given
-//! back when memory is short: who needs it reads it again. Each directory of which something is
-//! known is in a list.
+//! What is known of directories beyond their inodes, the places of their names and their nodes, is
+//! given back when memory is short: who needs it reads it again. Each directory of which something
+//! is known is in a list.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -96,8 +96,8 @@ impl Object for Known {
     }
 
     unsafe fn take(known: NonNull<Self>, place: Place, taken: &mut Self::Taken) -> Verdict {
-        // SAFETY: it is in the list, and so the lock is there: an inode that is evicted takes its place
-        // from the list first, and its memory is freed an RCU grace period later.
+        // SAFETY: it is in the list, and so the lock is there: an inode that is evicted takes its
+        // place from the list first, and its memory is freed an RCU grace period later.
         let (this, meta) = unsafe { (known.as_ref(), known.as_ref().meta.as_ref()) };
         if this.used.load(Relaxed) {
             this.used.store(false, Relaxed);

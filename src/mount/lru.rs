@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the file system keeps in memory because it may be wanted again, in lists by memory cgroup, and
-//! the shrinker that gives it back when memory is short.
+//! What the file system keeps in memory because it may be wanted again, in lists by memory cgroup,
+//! and the shrinker that gives it back when memory is short.
 //!
 //! C headers: [`include/linux/list_lru.h`](srctree/include/linux/list_lru.h),
 //! [`include/linux/shrinker.h`](srctree/include/linux/shrinker.h)
 //!
-//! An object comes from a slab cache of its list, is charged to the memory cgroup of the task that had
-//! it made, and is found by the shrinker when that one has no memory left. The lists of all mounts are
-//! one, so that they last as long as the module is loaded.
+//! An object comes from a slab cache of its list, is charged to the memory cgroup of the task that
+//! had it made, and is found by the shrinker when that one has no memory left. The lists of all
+//! mounts are one, so that they last as long as the module is loaded.
 
 use core::marker::PhantomData;
 use core::ptr::{null_mut, NonNull};
@@ -56,12 +56,13 @@ pub trait Object: Sized + 'static {
     /// `object` is in the list.
     unsafe fn take(object: NonNull<Self>, place: Place, taken: &mut Self::Taken) -> Verdict;
 
-    /// Gives back what was taken; returns how many objects that were. May sleep, and is called where a
-    /// file system may be entered to reclaim memory.
+    /// Gives back what was taken; returns how many objects that were. May sleep, and is called
+    /// where a file system may be entered to reclaim memory.
     fn give_back(taken: Self::Taken) -> usize;
 }
 
-/// What puts an object into its list: its first field, so that a pointer to it is one to the object.
+/// What puts an object into its list: its first field, so that a pointer to it is one to the
+/// object.
 pub type Links = Opaque<list_head>;
 
 /// Links of what is in no list.
@@ -82,8 +83,8 @@ impl Place {
     }
 }
 
-/// The list of all objects of a type, the cache they come from, and the shrinker. Static; it is there
-/// while a [`Lru`] is.
+/// The list of all objects of a type, the cache they come from, and the shrinker. Static; it is
+/// there while a [`Lru`] is.
 pub struct List<T> {
     cache: Atomic<*mut kmem_cache>,
     list: Opaque<list_lru>,
@@ -130,8 +131,8 @@ impl<T: Object> List<T> {
         unsafe { bindings::list_lru_add_obj(self.list.get(), object.as_ptr().cast()) };
     }
 
-    /// Takes an object from the list, if it is in it. When this returns, the shrinker does not look at
-    /// it.
+    /// Takes an object from the list, if it is in it. When this returns, the shrinker does not look
+    /// at it.
     ///
     /// # Safety
     ///
@@ -161,8 +162,8 @@ impl<T: Object> Lru<T> {
             ..pin_init::zeroed()
         };
         let list = T::list();
-        // SAFETY: the names are static and `args` lives through the call; the shrinker is ours until
-        // it is registered, which comes last.
+        // SAFETY: the names are static and `args` lives through the call; the shrinker is ours
+        // until it is registered, which comes last.
         unsafe {
             let cache = bindings::__kmem_cache_create_args(
                 T::NAME.as_char_ptr(),

@@ -4,7 +4,7 @@
 
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
-use crate::vfs::inode::InodeInfo;
+use super::inode::InodeInfo;
 
 /// Whether pages may belong to an inode.
 pub struct Ownership(Atomic<i32>);
@@ -16,14 +16,14 @@ impl Ownership {
     }
 
     /// Whether one may.
-    pub(super) fn is_held(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         self.0.load(Relaxed) != 0
     }
 }
 
 /// Pages may belong to the inode from now on. The caller has found the file system alive, and keeps
 /// removal of the device from the inode since then: by the invalidate lock, or that of the pins.
-pub(super) fn own(info: &InodeInfo) {
+pub fn own(info: &InodeInfo) {
     let Ownership(held) = &info.tracker.ownership;
     if held.load(Relaxed) == 0 && held.cmpxchg(0, 1, Full).is_ok() {
         info.sb().volume.pmem().add_owner();
@@ -31,7 +31,7 @@ pub(super) fn own(info: &InodeInfo) {
 }
 
 /// No page belongs to the inode any more, and none will.
-pub(super) fn disown(info: &InodeInfo) {
+pub fn disown(info: &InodeInfo) {
     if info.tracker.ownership.0.xchg(0, Full) != 0 {
         info.sb().volume.pmem().remove_owner();
     }

@@ -4,9 +4,9 @@
 //! nobody, or after an error (`errors=remount-ro`).
 //!
 //! First, whoever wants to change something is refused ([`SbInfo::check_writable`]). Then
-//! [`dax::end_stores`] waits for faults under way, and takes write access from every mapping; what
-//! was stored before is durable then. A store after that faults, and ends in SIGBUS. Calls under
-//! way may complete what they are at.
+//! [`dax::end_stores`](crate::dax::end_stores) waits for faults under way, and takes write access
+//! from every mapping; what was stored before is durable then. A store after that faults, and ends
+//! in SIGBUS. Calls under way may complete what they are at.
 //!
 //! Where an error is found, locks are held; so a thread of the kernel does the rest. It says so in
 //! `s_flags` as well, but not while the file system is frozen: the VFS thaws in another way what is
@@ -19,9 +19,9 @@ use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use kernel::time::msecs_to_jiffies;
 use kernel::types::Opaque;
 
-use super::lock::MountLock;
+use super::pins::Work;
 use super::super_block::SbInfo;
-use crate::{bindings, dax};
+use crate::bindings;
 
 /// When it is tried again, in milliseconds.
 const INTERVAL: u32 = 1000;
@@ -36,8 +36,9 @@ pub struct ReadOnly {
 }
 
 impl ReadOnly {
-    /// Of a mount that is read-only from its beginning if `asked`.
-    pub fn new(asked: bool) -> impl PinInit<Self> {
+    /// Of a mount that is read-only from its beginning if `asked`. `end_stores` is called with the
+    /// work, and finds its mount by [`ReadOnly::mount_of`].
+    pub fn new(asked: bool, end_stores: Work) -> impl PinInit<Self> {
         pin_init!(ReadOnly {
             asked: Atomic::new(asked),
             // SAFETY: initialises the work in its place, where it stays.
@@ -54,7 +55,7 @@ impl ReadOnly {
     }
 
     /// The mount is asked to be read-only, or writable. Faults that do not see it are waited for by
-    /// [`dax::end_stores`].
+    /// [`dax::end_stores`](crate::dax::end_stores).
     pub fn ask(&self, read_only: bool) {
         self.asked.xchg(read_only, Full);
     }
@@ -63,6 +64,11 @@ impl ReadOnly {
     /// mappings. Does not sleep.
     pub fn end_stores_soon(&self) {
         self.queue(0);
+    }
+
+    /// Has it tried again, after a while.
+    pub fn end_stores_later(&self) {
+        self.queue(INTERVAL);
     }
 
     fn queue(&self, milliseconds: u32) {
@@ -82,27 +88,18 @@ impl ReadOnly {
         // SAFETY: the work is initialised. It does not wait for what the caller holds.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
     }
-}
 
-/// What [`ReadOnly::end_stores_soon`] has done.
-///
-/// # Safety
-///
-/// Called by the kernel's work queues with the work of a [`ReadOnly`].
-unsafe extern "C" fn end_stores(work: *mut work_struct) {
-    // SAFETY: the work is part of a mount, which waits for it before it ends.
-    let sb = unsafe {
-        let work = container_of!(work, delayed_work, work);
-        let read_only = container_of!(Opaque::cast_from(work), ReadOnly, work);
-        &*container_of!(read_only, SbInfo, read_only)
-    };
-    match MountLock::try_new(sb) {
-        Some(mount) if !mount.is_frozen() => {
-            mount.set_read_only();
-            // It has said so if stores are lost.
-            let _ = dax::end_stores(sb);
+    /// The mount that `work` is part of.
+    ///
+    /// # Safety
+    ///
+    /// `work` is that of the [`ReadOnly`] of a mount, which stays for all of `'a`.
+    pub unsafe fn mount_of<'a>(work: *mut work_struct) -> &'a SbInfo {
+        // SAFETY: by the caller.
+        unsafe {
+            let work = container_of!(work, delayed_work, work);
+            let read_only = container_of!(Opaque::cast_from(work), ReadOnly, work);
+            &*container_of!(read_only, SbInfo, read_only)
         }
-        // Frozen, nothing is stored to; and unmounted, nothing is mapped.
-        _ => sb.read_only.queue(INTERVAL),
     }
 }

@@ -68,7 +68,8 @@ impl InodeInfo {
         let mut ts = bindings::timespec64::default();
         let mut get =
             |f: unsafe extern "C" fn(*const bindings::inode, *mut bindings::timespec64)| {
-                // SAFETY: `f` is one of the three below; each stores to `ts` and reads a live inode.
+                // SAFETY: `f` is one of the three below; each stores to `ts` and reads a live
+                // inode.
                 unsafe { f(inode, &mut ts) };
                 Time::from(ts)
             };

@@ -14,10 +14,10 @@ use core::ptr::{null_mut, NonNull};
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Relaxed};
 
+use super::inode::InodeInfo;
+use super::lru::{List, Object, Place, Verdict};
 use super::tracker::{free, Chunk, Tracker};
 use crate::track::layout::reclaim;
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::lru::{List, Object, Place, Verdict};
 
 /// Most inodes whose chunks are taken at once: each has a lock.
 const INODES_MAX: u32 = 16;

@@ -4,11 +4,13 @@
 //!
 //! The VFS's own lists do not serve: they hold an inode only until its next write-back, which finds
 //! no page cache here and forgets it. An inode enters this list when a page of it is tagged, which
-//! also happens under a page table lock; it leaves it when [`sync_all`] or [`sync_inode`] has
-//! written it back, or when it is evicted. Entering it also makes the inode dirty for the VFS,
-//! whose flusher calls back after a while (`dirty_expire_centisecs`): that is how stores reach the
-//! media without a sync call. What must hold between these is in [`dirty_list`],
-//! which is model-checked on the host; here is the kernel's side of it.
+//! also happens under a page table lock; it leaves it when [`dax::sync_all`](crate::dax::sync_all)
+//! or
+//! [`dax::sync_inode`](crate::dax::sync_inode) has written it back, or when it is evicted. Entering
+//! it also makes the inode dirty for the VFS, whose flusher calls back after a while
+//! (`dirty_expire_centisecs`): that is how stores reach the media without a sync call. What must
+//! hold between these is in [`dirty_list`], which is model-checked on the host; here is the
+//! kernel's side of it.
 
 use core::cell::UnsafeCell;
 
@@ -19,13 +21,9 @@ use kernel::sync::lock::spinlock::SpinLockBackend;
 use kernel::sync::lock::Guard;
 use kernel::sync::{new_condvar, new_mutex, new_spinlock, CondVar, Mutex, SpinLock};
 
+use super::inode::{InodeInfo, InodeRef};
 use super::tracker::Tracker;
-use crate::mutate::mutated;
 use crate::track::dirty_list::{self, Environment, Links, List};
-use crate::track::sync::{sync_pages, Hot};
-use crate::track::windows::is_quiet;
-use crate::vfs::inode::{InodeInfo, InodeRef};
-use crate::vfs::super_block::SbInfo;
 
 /// The place of an inode in the list: part of its tracker.
 pub struct DirtyEntry {
@@ -58,8 +56,8 @@ pub struct Listed(*const Tracker);
 unsafe impl Send for Listed {}
 
 impl Listed {
-    /// INVARIANT: who has the reference knows that the inode is in memory.
-    fn new(tracker: &Tracker) -> Self {
+    /// The inode of `tracker`. INVARIANT: who has the reference knows that the inode is in memory.
+    pub fn new(tracker: &Tracker) -> Self {
         Listed(tracker)
     }
 
@@ -92,7 +90,7 @@ pub struct DirtyInodes {
     pub(super) fenced: CondVar,
     /// One `sync_all` at a time.
     #[pin]
-    serial: Mutex<()>,
+    pub serial: Mutex<()>,
 }
 
 impl DirtyInodes {
@@ -108,7 +106,7 @@ impl DirtyInodes {
 
     /// A page of the inode was tagged, just now. Does not sleep.
     #[inline]
-    pub(super) fn note(&self, tracker: &Tracker) {
+    pub fn note(&self, tracker: &Tracker) {
         // The tag is visible before the flag is read, and `sync_all` takes the flag away before it
         // looks for tags: one of the two sees the other.
         smp_mb(Full);
@@ -127,7 +125,7 @@ impl DirtyInodes {
     }
 
     /// See [`dirty_list::leave`].
-    pub(super) fn leave<R>(&self, tracker: &Tracker, write_back: impl FnOnce() -> R) -> R {
+    pub fn leave<R>(&self, tracker: &Tracker, write_back: impl FnOnce() -> R) -> R {
         dirty_list::leave(self, Listed::new(tracker), write_back)
     }
 }
@@ -172,41 +170,4 @@ impl Environment for DirtyInodes {
         // SAFETY: as above.
         unsafe { *entry.entry().links.get() = links };
     }
-}
-
-/// Writes back every dirty page of the mount, and write-protects its mappings: for sync, syncfs,
-/// freeze, remount and unmount. Waits for whoever is at dirty inodes, evictions among them. Returns
-/// the first error, after all inodes had their turn. May sleep, and evict inodes.
-pub fn sync_all(sb: &SbInfo) -> Result {
-    if mutated!("sync-all") {
-        return Ok(());
-    }
-    let _serial = sb.dirty.serial.lock();
-    dirty_list::sync_all(&sb.dirty, |inode| write_back(inode))
-}
-
-/// Writes back every dirty page of an inode, and write-protects its mappings: for the flusher and
-/// whoever writes inodes. The caller keeps the inode in memory. May sleep.
-pub fn sync_inode(info: &InodeInfo) -> Result {
-    // A sync does the same twice, here and in `sync_all`: leaving out one shows nothing.
-    if mutated!("age") {
-        return Ok(());
-    }
-    if mutated!("sync-all") {
-        return Ok(());
-    }
-    let entry = Listed::new(&info.tracker);
-    dirty_list::sync_one(&info.sb().dirty, entry, || write_back(info))
-}
-
-/// Writes back an inode that was taken out of the list.
-fn write_back(info: &InodeInfo) -> Result {
-    // Pairs with `note`.
-    smp_mb(Full);
-    if is_quiet(&info.tracker) {
-        return Ok(());
-    }
-    let result = sync_pages(info, 0, u64::MAX, Hot::Protect);
-    // Stores to hot pages moved the times just now.
-    result.and(info.write_times())
 }

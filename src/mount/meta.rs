@@ -21,8 +21,8 @@ use crate::bindings;
 use crate::env::nofs;
 use crate::volume::inode::{Inode, Knowledge};
 
-/// A mutex around the volume's inode; blank until the inode was read or made, and after it was freed.
-/// It stays as it is, blank, from one use of an inode's memory to the next.
+/// A mutex around the volume's inode; blank until the inode was read or made, and after it was
+/// freed. It stays as it is, blank, from one use of an inode's memory to the next.
 pub struct MetaLock {
     mutex: Opaque<bindings::mutex>,
     inode: UnsafeCell<Inode>,
@@ -73,8 +73,8 @@ impl MetaLock {
         Some(guard.take_knowledge())
     }
 
-    /// The inode is being evicted: takes it from the list. Nobody else has it, so this does not wait for
-    /// the lock long.
+    /// The inode is being evicted: takes it from the list. Nobody else has it, so this does not
+    /// wait for the lock long.
     pub fn leave_list(&self) {
         let mut guard = self.lock(0);
         drop(guard.take_knowledge());

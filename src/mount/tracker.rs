@@ -36,6 +36,8 @@ use kernel::types::Opaque;
 
 use super::ahead::FillAhead;
 use super::dirty::DirtyEntry;
+use super::inode::InodeInfo;
+use super::lru::{self, Links, List};
 use super::owner::Ownership;
 use super::reclaim;
 use crate::bindings;
@@ -44,8 +46,6 @@ use crate::track::machine::Tracking;
 use crate::track::page_set::PAGES;
 use crate::track::place::{split, Place};
 use crate::track::windows::{self, WindowList};
-use crate::vfs::inode::InodeInfo;
-use crate::vfs::lru::{self, Links, List};
 
 /// The table of blocks of a chunk that does not lie in one piece.
 pub type Table = KBox<[u64; PAGES]>;
@@ -209,7 +209,7 @@ pub struct Tracker {
     /// What the next store to a hole is given.
     pub ahead: FillAhead,
     /// Whether pages may belong to the inode.
-    pub(super) ownership: Ownership,
+    pub ownership: Ownership,
     /// The inode in the super block's list of those with dirty pages.
     #[pin]
     pub(super) entry: DirtyEntry,
@@ -267,7 +267,7 @@ impl Tracker {
 
     /// Takes all chunks from the list of the shrinker, for good, and waits until it is at none of
     /// them: from now on, nobody frees a chunk but the caller, who is evicting the inode.
-    pub(super) fn leave_list(&self) {
+    pub fn leave_list(&self) {
         // SAFETY: the lock is initialised.
         unsafe { bindings::down_write(self.lifetime.get()) };
         for chunk in self.chunks(0, u64::MAX, false) {

@@ -160,6 +160,45 @@ impl<'a> InvalidateLock<'a> {
     }
 }
 
+/// Keeps the file system from being frozen while a page becomes writable.
+pub struct FreezeProtection(*mut bindings::super_block);
+
+impl FreezeProtection {
+    /// Waits until the file system of `info` is not frozen.
+    pub fn new(info: &InodeInfo) -> Self {
+        let sb = info.sb().as_raw();
+        // SAFETY: the super block outlives its inodes; `drop` matches.
+        unsafe { bindings::rdax_sb_start_pagefault(sb) };
+        FreezeProtection(sb)
+    }
+}
+
+impl Drop for FreezeProtection {
+    fn drop(&mut self) {
+        // SAFETY: started in `new`, by this task.
+        unsafe { bindings::rdax_sb_end_pagefault(self.0) };
+    }
+}
+
+/// Keeps blocks in the file while they are being mapped.
+pub struct SharedInvalidateLock<'a>(&'a InodeInfo);
+
+impl<'a> SharedInvalidateLock<'a> {
+    /// Waits for the lock.
+    pub fn new(info: &'a InodeInfo) -> Self {
+        // SAFETY: the mapping is that of the inode; `drop` matches.
+        unsafe { bindings::rdax_filemap_invalidate_lock_shared(info.mapping()) };
+        SharedInvalidateLock(info)
+    }
+}
+
+impl Drop for SharedInvalidateLock<'_> {
+    fn drop(&mut self) {
+        // SAFETY: taken in `new`, by this task.
+        unsafe { bindings::rdax_filemap_invalidate_unlock_shared(self.0.mapping()) };
+    }
+}
+
 /// Keeps the file system from being frozen while the kernel itself, not a system call, writes.
 pub struct InternalWrite(*mut bindings::super_block);
 
@@ -181,8 +220,8 @@ impl Drop for InternalWrite {
     }
 }
 
-/// Holds the `s_umount` of a super block shared: the mount does not end meanwhile, is not frozen, and
-/// does not become read-only or writable.
+/// Holds the `s_umount` of a super block shared: the mount does not end meanwhile, is not frozen,
+/// and does not become read-only or writable.
 pub struct MountLock(*mut bindings::super_block);
 
 impl MountLock {

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Syncs of a range, of an inode, and of all inodes of a mount.
+
+use kernel::prelude::*;
+use kernel::sync::barrier::{smp_mb, Full};
+
+use crate::mount::dirty::Listed;
+use crate::mount::inode::InodeInfo;
+use crate::mount::super_block::SbInfo;
+use crate::mutate::mutated;
+use crate::track;
+use crate::track::dirty_list;
+use crate::track::sync::{sync_pages, Hot};
+use crate::track::windows::is_quiet;
+
+/// Bytes to pages.
+const PAGE_SHIFT: u32 = 12;
+
+/// Makes the stores to the bytes `start..=end` of the file durable. Fails with `EIO` if the device
+/// does; every open file then learns of it at its next fsync, too. May sleep. No chunk lock of the
+/// inode is held.
+#[inline]
+pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
+    info.sb().counters.sync_calls.add(1);
+    track::sync::sync_range(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+}
+
+/// Writes back every dirty page of the mount, and write-protects its mappings: for sync, syncfs,
+/// freeze, remount and unmount. Waits for whoever is at dirty inodes, evictions among them. Returns
+/// the first error, after all inodes had their turn. May sleep, and evict inodes.
+pub fn sync_all(sb: &SbInfo) -> Result {
+    if mutated!("sync-all") {
+        return Ok(());
+    }
+    let _serial = sb.dirty.serial.lock();
+    dirty_list::sync_all(&sb.dirty, |inode| write_back(inode))
+}
+
+/// Writes back every dirty page of an inode, and write-protects its mappings: for the flusher and
+/// whoever writes inodes. The caller keeps the inode in memory. May sleep.
+pub fn sync_inode(info: &InodeInfo) -> Result {
+    // A sync does the same twice, here and in `sync_all`: leaving out one shows nothing.
+    if mutated!("age") {
+        return Ok(());
+    }
+    if mutated!("sync-all") {
+        return Ok(());
+    }
+    let entry = Listed::new(&info.tracker);
+    dirty_list::sync_one(&info.sb().dirty, entry, || write_back(info))
+}
+
+/// Writes back an inode that was taken out of the list.
+fn write_back(info: &InodeInfo) -> Result {
+    // Pairs with `note`.
+    smp_mb(Full);
+    if is_quiet(&info.tracker) {
+        return Ok(());
+    }
+    let result = sync_pages(info, 0, u64::MAX, Hot::Protect);
+    // Stores to hot pages moved the times just now.
+    result.and(info.write_times())
+}
