@@ -24,7 +24,7 @@ mod failure;
 pub mod fault;
 mod layout;
 mod machine;
-pub mod page;
+mod page;
 pub mod pins;
 mod sync;
 pub mod vm_fault;

@@ -11,26 +11,26 @@
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 
-pub mod acl;
-pub mod allocate;
-pub mod attr;
-pub mod cached;
-pub mod context;
-pub mod dir;
-pub mod export;
-pub mod fiemap;
-pub mod file;
-pub mod flags;
-pub mod inode;
-pub mod io;
-pub mod ioctl;
-pub mod namei;
+mod acl;
+mod allocate;
+mod attr;
+mod cached;
+mod context;
+mod dir;
+mod export;
+mod fiemap;
+mod file;
+mod flags;
+mod inode;
+mod io;
+mod ioctl;
+mod namei;
 mod shutdown;
-pub mod super_block;
-pub mod symlink;
-pub mod table;
-pub mod vm;
-pub mod xattr;
+mod super_block;
+mod symlink;
+mod table;
+mod vm;
+mod xattr;
 
 use kernel::error::to_result;
 use kernel::prelude::*;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A model of the list of dirty inodes (`src/dax/dirty_list.rs`, the file of the module) under
+//! A model of the list of dirty inodes (`src/track/dirty_list.rs`, the file of the module) under
 //! every interleaving the scheduler finds: syncs of all, the flusher, users that store and go,
 //! eviction.
 //!

@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// `write_back()` of `dirty.rs`.
+    /// `write_back()` of `src/dax/sync.rs`.
     fn write_back(&self, ino: usize) {
         let inode = self.alive(ino);
         if !inode.tagged.load(SeqCst) && inode.in_flight.load(SeqCst) == 0 {
