@@ -126,13 +126,13 @@ impl<T> Vec<T> {
         self.0.clear();
     }
 
-    /// Takes out element `i`, which must exist; the last one moves to its place.
-    pub fn swap_remove(&mut self, i: usize) {
-        if let Some(last) = self.0.pop() {
-            if let Some(place) = self.0.get_mut(i) {
-                *place = last;
-            }
-        }
+    /// Takes out element `i`, which must exist, and returns it; the last one moves to its place.
+    pub fn swap_remove(&mut self, i: usize) -> Option<T> {
+        let last = self.0.pop()?;
+        Some(match self.0.get_mut(i) {
+            Some(place) => core::mem::replace(place, last),
+            None => last,
+        })
     }
 
     /// Appends copies of `items`.

@@ -61,9 +61,9 @@ impl machine::Blocks for Blocks<'_> {
     type Error = Error;
 
     #[inline]
-    fn find(&self, page: u64, len: u64) -> Result<Map> {
+    fn find(&mut self, page: u64, len: u64) -> Result<Map> {
         let sb = self.info.sb();
-        sb.check(sb.volume.map(&self.meta, page, len))
+        sb.check(sb.volume.map(&mut self.meta, page, len))
     }
 
     fn fill(&mut self, page: u64, len: u64) -> Result<Run> {

@@ -87,8 +87,8 @@ counters! {
         cached_pages_written_back,
         /// Chunks of 2 MiB of mapped files that were given back because memory was short.
         chunks_reclaimed,
-        /// Directories of which nothing is known any more because memory was short.
-        directories_forgotten,
+        /// Files of which nothing beyond the inode is known any more because memory was short.
+        inodes_forgotten,
         /// Calls of fsync, fdatasync and msync.
         sync_calls,
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of directories beyond their inodes, the places of their names and their nodes, is
-//! given back when memory is short: who needs it reads it again. Each directory of which something
-//! is known is in a list.
+//! What is known of files beyond their inodes, the nodes of their trees and the places of the names
+//! of a directory, is given back when memory is short: who needs it reads it again. Each file of
+//! which something is known is in a list.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -16,7 +16,7 @@ use super::lru::{self, Links, List, Object, Place, Verdict};
 use super::meta::MetaLock;
 use crate::volume::inode::Knowledge;
 
-/// The place of a directory in the list.
+/// The place of a file in the list.
 #[pin_data]
 #[repr(C)]
 pub struct Known {
@@ -33,7 +33,7 @@ pub struct Known {
 static LIST: List<Known> = List::new();
 
 impl Known {
-    /// Puts the directory of `meta`, which is locked, into the list, if there is memory for it.
+    /// Puts the file of `meta`, which is locked, into the list, if there is memory for it.
     pub fn note(meta: &MetaLock) -> Option<NonNull<Known>> {
         let memory = LIST.alloc().ok()?;
         let known = pin_init!(Known {
@@ -50,7 +50,7 @@ impl Known {
         Some(memory)
     }
 
-    /// The directory was used. Called with its lock held.
+    /// The file was used. Called with its lock held.
     ///
     /// # Safety
     ///
@@ -60,7 +60,7 @@ impl Known {
         unsafe { known.as_ref() }.used.store(true, Relaxed);
     }
 
-    /// Takes a directory from the list.
+    /// Takes a file from the list.
     ///
     /// # Safety
     ///
@@ -108,7 +108,7 @@ impl Object for Known {
         };
         // SAFETY: the lock is part of an inode, as alive as it.
         let info = unsafe { &*container_of!(core::ptr::from_ref(meta), InodeInfo, meta) };
-        info.sb().counters.directories_forgotten.add(1);
+        info.sb().counters.inodes_forgotten.add(1);
         // SAFETY: the inode does not know of it any more, so it is ours alone.
         unsafe { *this.taken.get() = (knowledge, taken.replace(known)) };
         place.take()

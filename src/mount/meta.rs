@@ -26,7 +26,7 @@ use crate::volume::inode::{Inode, Knowledge};
 pub struct MetaLock {
     mutex: Opaque<bindings::mutex>,
     inode: UnsafeCell<Inode>,
-    /// Its place in the list of directories of which something is known. Guarded by the mutex.
+    /// Its place in the list of files of which something is known. Guarded by the mutex.
     known: UnsafeCell<Option<NonNull<Known>>>,
 }
 
@@ -62,7 +62,7 @@ impl MetaLock {
         self.inode.get_mut().reset();
     }
 
-    /// Forgets what is known of the directory beyond its inode, if nobody is at it; returns that.
+    /// Forgets what is known of the file beyond its inode, if nobody is at it; returns that.
     /// `place`, its place in the list, is the caller's then. Does not sleep.
     pub fn try_forget(&self, place: NonNull<Known>) -> Option<Knowledge> {
         let mut guard = self.try_get()?;
@@ -87,7 +87,7 @@ impl MetaLock {
         }
     }
 
-    /// Keeps a directory in the list as long as something is known of it. The mutex is held.
+    /// Keeps a file in the list as long as something is known of it. The mutex is held.
     fn note_known(&self) {
         // SAFETY: the mutex is held.
         let (inode, known) = unsafe { (&*self.inode.get(), &mut *self.known.get()) };

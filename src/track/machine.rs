@@ -129,7 +129,7 @@ pub trait Blocks {
     /// What can go wrong.
     type Error;
     /// What the file has from `page` on, up to `len` pages.
-    fn find(&self, page: u64, len: u64) -> Result<Map, Self::Error>;
+    fn find(&mut self, page: u64, len: u64) -> Result<Map, Self::Error>;
     /// Fills a hole, or makes data of unwritten blocks, from `page` on, up to `len` pages: returns
     /// the first block, and how many there are. They are zero, and durably so.
     fn fill(&mut self, page: u64, len: u64) -> Result<Run, Self::Error>;

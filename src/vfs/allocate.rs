@@ -136,8 +136,8 @@ fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
     }
     let (mut block, mut holes) = (first, 0);
     while block < last {
-        let meta = info.meta();
-        let map = sb.check(sb.volume.map(&meta, block, last - block))?;
+        let mut meta = info.meta();
+        let map = sb.check(sb.volume.map(&mut meta, block, last - block))?;
         if matches!(map, Map::Hole { .. }) {
             holes += map.file_blocks();
         }
@@ -178,7 +178,7 @@ pub fn provide(
             return Err(EINTR);
         }
         let mut meta = info.meta();
-        let len = match sb.check(sb.volume.map(&meta, block, last - block))? {
+        let len = match sb.check(sb.volume.map(&mut meta, block, last - block))? {
             Map::Hole { len } if blocks == Blocks::Unwritten => {
                 let run = sb.check(sb.volume.preallocate(&mut meta, block, len, now))?;
                 info.update_blocks(&meta);
@@ -324,8 +324,8 @@ pub fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result<bool> {
     }
     let sb = info.sb();
     let map = {
-        let meta = info.meta();
-        sb.check(sb.volume.map(&meta, from / BLOCK, 1))?
+        let mut meta = info.meta();
+        sb.check(sb.volume.map(&mut meta, from / BLOCK, 1))?
     };
     match map {
         Map::Hole { .. } | Map::Unwritten { .. } => Ok(false),

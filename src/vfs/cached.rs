@@ -271,8 +271,8 @@ impl CacheOperations for Cached {
         let (head, rest) = bytes.split_at_mut(size as usize);
         rest.fill(0);
         let map = {
-            let meta = info.meta();
-            sb.check(sb.volume.map(&meta, index, 1))?
+            let mut meta = info.meta();
+            sb.check(sb.volume.map(&mut meta, index, 1))?
         };
         match map {
             Map::Hole { .. } | Map::Unwritten { .. } => head.fill(0),
@@ -317,8 +317,8 @@ impl CacheOperations for Cached {
             return Ok(());
         }
         let map = {
-            let meta = info.meta();
-            sb.check(sb.volume.map(&meta, index, 1))?
+            let mut meta = info.meta();
+            sb.check(sb.volume.map(&mut meta, index, 1))?
         };
         let Map::Run { block, .. } = map else {
             kernel::warn_on!(true);

@@ -34,8 +34,8 @@ impl FiemapOperations for Fiemap {
                 return Err(EINTR);
             }
             let map = {
-                let meta = info.meta();
-                sb.check(sb.volume.map(&meta, block, u64::MAX))?
+                let mut meta = info.meta();
+                sb.check(sb.volume.map(&mut meta, block, u64::MAX))?
             };
             let (at, len, unwritten) = match map {
                 Map::Hole { len } => {

@@ -75,12 +75,12 @@ impl FileOperations for Regular {
                 cached::settle_to(info, info.i_size())?;
             }
             // Faults fill holes, with nothing of the file but this locked.
-            let meta = info.meta();
+            let mut meta = info.meta();
             let volume = &sb.volume;
             sb.check(if data {
-                volume.seek_data(&meta, offset)
+                volume.seek_data(&mut meta, offset)
             } else {
-                volume.seek_hole(&meta, offset)
+                volume.seek_hole(&mut meta, offset)
             })?
         };
         let pos = i64::try_from(found.ok_or(ENXIO)?)?;

@@ -139,8 +139,8 @@ fn read_locked(
             return Err(EINTR);
         }
         let map = {
-            let meta = wait.meta(info)?;
-            sb.check(sb.volume.map(&meta, *pos / BLOCK, blocks(*pos, want)))?
+            let mut meta = wait.meta(info)?;
+            sb.check(sb.volume.map(&mut meta, *pos / BLOCK, blocks(*pos, want)))?
         };
         let want = want.min(map.file_blocks() * BLOCK - *pos % BLOCK) as usize;
         let copied = match map {
@@ -217,10 +217,10 @@ fn overwrites(info: &InodeInfo, iocb: &Kiocb, len: u64) -> Result {
     if end > info.i_size() || iocb.is_sync() || !sb.volume.pmem().is_synchronous() {
         return Err(EAGAIN);
     }
-    let meta = Wait::MustNot.meta(info)?;
+    let mut meta = Wait::MustNot.meta(info)?;
     let (mut block, last) = (iocb.pos() / BLOCK, end.div_ceil(BLOCK));
     while block < last {
-        match sb.check(sb.volume.map(&meta, block, last - block))? {
+        match sb.check(sb.volume.map(&mut meta, block, last - block))? {
             Map::Run { len, .. } => block += len,
             Map::Hole { .. } | Map::Unwritten { .. } => return Err(EAGAIN),
         }
@@ -236,8 +236,8 @@ pub fn block_of(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
     if index >= info.i_size().div_ceil(BLOCK) {
         return Ok(None);
     }
-    let meta = info.meta();
-    match sb.check(sb.volume.map(&meta, index, 1))? {
+    let mut meta = info.meta();
+    match sb.check(sb.volume.map(&mut meta, index, 1))? {
         Map::Run { block, .. } => Ok(Some(block)),
         Map::Hole { .. } | Map::Unwritten { .. } => Ok(None),
     }
@@ -316,8 +316,8 @@ impl<'a> Writer<'a> {
             let want = PIECE.min(from.len() as u64);
             let (first, nr) = (self.pos / BLOCK, blocks(self.pos, want));
             let (len, place) = {
-                let meta = info.meta();
-                match sb.check(sb.volume.map(&meta, first, nr))? {
+                let mut meta = info.meta();
+                match sb.check(sb.volume.map(&mut meta, first, nr))? {
                     Map::Run { block, len } => (len, Place::Data(block)),
                     Map::Unwritten { block, len } => {
                         // Under the meta lock: nobody can have stored to it. Where it stays bad,
@@ -326,7 +326,7 @@ impl<'a> Writer<'a> {
                         (len, Place::Unwritten(block))
                     }
                     Map::Hole { len } => {
-                        let want = sb.check(sb.volume.want(&meta, first, len))?;
+                        let want = sb.check(sb.volume.want(&mut meta, first, len))?;
                         (len, Place::New(want))
                     }
                 }

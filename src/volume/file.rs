@@ -117,15 +117,16 @@ pub(super) fn modified(raw: &mut RawInode, now: Time) {
 }
 
 impl<P: Pmem> Volume<P> {
-    fn around(&self, inode: &Inode, key: u64) -> Result<Found> {
+    fn around(&self, inode: &mut Inode, key: u64) -> Result<Found> {
         check_file(inode)?;
-        extent::lookup(&Media::of(self), None, inode.raw(), inode.at(), key)
+        let nodes = Some(&mut inode.nodes);
+        extent::lookup(&Media::of(self), nodes, &inode.raw, inode.at, key)
     }
 
     /// What holds `file_block` and, as far as it is contiguous, the blocks after it, up to `max`.
     ///
     /// Fails with [`Error::TooBig`] past the largest file.
-    pub fn map(&self, inode: &Inode, file_block: u64, max: u64) -> Result<Map> {
+    pub fn map(&self, inode: &mut Inode, file_block: u64, max: u64) -> Result<Map> {
         let map = self.map_on_media(inode, file_block, max)?;
         Ok(match &inode.rest {
             Some(rest) => rest.shown(map, file_block),
@@ -133,7 +134,7 @@ impl<P: Pmem> Volume<P> {
         })
     }
 
-    fn map_on_media(&self, inode: &Inode, file_block: u64, max: u64) -> Result<Map> {
+    fn map_on_media(&self, inode: &mut Inode, file_block: u64, max: u64) -> Result<Map> {
         end_of(file_block, 1)?;
         let found = self.around(inode, file_block)?;
         let Some(m) = covering(&found, file_block) else {
@@ -213,7 +214,7 @@ impl<P: Pmem> Volume<P> {
     /// `file_block` on: not more than the hole has, and where they continue the file.
     ///
     /// Fails with [`Error::Exists`] if `file_block` is mapped.
-    pub fn want(&self, inode: &Inode, file_block: u64, len: u64) -> Result<Want> {
+    pub fn want(&self, inode: &mut Inode, file_block: u64, len: u64) -> Result<Want> {
         end_of(file_block, len)?;
         if let Some(rest) = &inode.rest {
             return Err(rest.why);
@@ -336,9 +337,11 @@ impl<P: Pmem> Volume<P> {
             tx.ordered();
         }
         let media = Media::of(self);
-        extent::mark(&mut tx, &media, &mut inode.raw, inode.at, range)?;
+        let edited = extent::mark(&mut tx, &media, inode, range)?;
         inode.log_change(&mut tx, before)?;
-        tx.commit()
+        tx.commit()?;
+        inode.keep(edited);
+        Ok(())
     }
 
     /// Makes `part`, of which what is data is stored but not fenced, part of the file at
@@ -402,9 +405,11 @@ impl<P: Pmem> Volume<P> {
             ..Mapping::new(file_block, run.block, run.len)
         };
         let media = Media::of(self);
-        extent::insert(&mut tx, &media, &mut inode.raw, inode.at, mapping, true)?;
+        let edited = extent::insert(&mut tx, &media, inode, mapping, true)?;
         inode.log_change(&mut tx, before)?;
-        tx.commit()
+        tx.commit()?;
+        inode.keep(edited);
+        Ok(())
     }
 
     /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
@@ -452,7 +457,7 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Zeroes what is mapped of the bytes `from..to`, past the cache and without a fence.
-    fn zero_mapped(&self, inode: &Inode, from: u64, to: u64) -> Result<()> {
+    fn zero_mapped(&self, inode: &mut Inode, from: u64, to: u64) -> Result<()> {
         let mut at = from;
         while at < to {
             let block = at / BLOCK;
@@ -525,13 +530,13 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// The first byte at `offset` or after it that is data. `None` if there is none up to the size.
-    pub fn seek_data(&self, inode: &Inode, offset: u64) -> Result<Option<u64>> {
+    pub fn seek_data(&self, inode: &mut Inode, offset: u64) -> Result<Option<u64>> {
         self.seek(inode, offset, |map| matches!(map, Map::Run { .. }))
     }
 
     /// The first byte at `offset` or after it that is in a hole or in unwritten blocks; the end of
     /// the file counts as one. `None` if `offset` is beyond that.
-    pub fn seek_hole(&self, inode: &Inode, offset: u64) -> Result<Option<u64>> {
+    pub fn seek_hole(&self, inode: &mut Inode, offset: u64) -> Result<Option<u64>> {
         let found = self.seek(inode, offset, |map| !matches!(map, Map::Run { .. }))?;
         Ok(found.or((offset < inode.size()).then_some(inode.size())))
     }
@@ -539,7 +544,7 @@ impl<P: Pmem> Volume<P> {
     /// The first byte at `offset` or after it, and below the size, that is in what is `wanted`.
     fn seek(
         &self,
-        inode: &Inode,
+        inode: &mut Inode,
         offset: u64,
         wanted: impl Fn(&Map) -> bool,
     ) -> Result<Option<u64>> {
@@ -586,7 +591,7 @@ impl<P: Pmem> Volume<P> {
     fn free_part(&self, inode: &mut Inode, before: &Before<WHOLE>, to: u64) -> Result<Option<u64>> {
         let media = Media::of(self);
         let mut tx = self.begin()?;
-        let left = extent::cut(&mut tx, &media, &mut inode.raw, inode.at, (0, to))?;
+        let left = extent::cut(&mut tx, &media, inode, (0, to))?;
         match left {
             Some(_) => inode.log_change(&mut tx, before)?,
             // The slot stays as it is: it is free then.

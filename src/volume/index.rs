@@ -108,8 +108,8 @@ impl<T> Index<T> {
         Ok(())
     }
 
-    /// Takes out the newest value of `key` that `is` accepts.
-    pub fn remove(&mut self, key: u64, is: impl Fn(&T) -> bool) {
+    /// Takes out the newest value of `key` that `is` accepts, and returns it.
+    pub fn remove(&mut self, key: u64, is: impl Fn(&T) -> bool) -> Option<T> {
         let mut found = self.first(key);
         while let Some(item) = self.item(found) {
             if item.key == key && is(&item.value) {
@@ -117,15 +117,14 @@ impl<T> Index<T> {
             }
             found = item.next;
         }
-        let Some(item) = self.item(found) else {
-            return;
-        };
+        let item = self.item(found)?;
         let (next, last) = (item.next, to_u32(self.items.len() - 1));
         self.relink(key, found, next);
         if let Some(moved) = self.item(last).filter(|_| last != found) {
             self.relink(moved.key, last, found);
         }
-        self.items.swap_remove(found as usize);
+        let item = self.items.swap_remove(found as usize)?;
+        Some(item.value)
     }
 
     /// Makes what leads to position `from` in the chain of `key` lead to `to`.

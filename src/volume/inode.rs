@@ -16,7 +16,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::dir::Leaves;
 use super::error::{Error, Result, Structure};
-use super::extent::Nodes;
+use super::extent::{Edited, Nodes};
 use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES, SYSTEM_INODES, TABLE_INO};
 use super::journal::Tx;
 use super::num::to_usize;
@@ -31,19 +31,21 @@ pub struct Inode {
     pub(super) raw: RawInode,
     /// Of a file: what is still to be done to it.
     pub(super) rest: Option<Rest>,
-    /// Of a directory: what is known of its tree and its leaves.
+    /// What is known of its tree.
     pub(super) nodes: Nodes,
+    /// Of a directory: what is known of its leaves.
     pub(super) leaves: Leaves,
 }
 
-/// What is known of a directory beyond its inode: a cache of what its tree and its leaves hold.
+/// What is known of a file beyond its inode: a cache of what its tree, and the leaves of a
+/// directory, hold.
 #[derive(Debug, Default)]
 pub struct Knowledge {
     _nodes: Nodes,
     _leaves: Leaves,
 }
 
-/// A copy: what is known of a directory beyond its inode does not go with it.
+/// A copy: what is known beyond the inode does not go with it.
 impl Clone for Inode {
     fn clone(&self) -> Self {
         Inode {
@@ -149,6 +151,11 @@ impl Inode {
             _nodes: core::mem::take(&mut self.nodes),
             _leaves: core::mem::take(&mut self.leaves),
         }
+    }
+
+    /// The transaction that has changed a node of its tree was committed.
+    pub(super) fn keep(&mut self, edited: Edited) {
+        edited.keep_in(&mut self.nodes);
     }
 
     /// Whether it is none.

@@ -296,13 +296,13 @@ impl<P: Pmem> Volume<P> {
         let mut tx = self.begin()?;
         let run = tx.take(reservation)?;
         tx.init_zero(run.block * BLOCK, run.len * BLOCK)?;
-        let mut new = inode.raw().clone();
         let mapping = Mapping::new(key, run.block, run.len);
-        extent::insert(&mut tx, &self.media(), &mut new, inode.at(), mapping, true)?;
-        new.size = U64::new((key + run.len) * BLOCK);
-        inode.log(&mut tx, &mut new)?;
-        tx.commit()?;
-        inode.set(new);
+        let before = inode.before::<WHOLE>();
+        let result = self.map_at_end(tx, &mut inode, &before, mapping);
+        if result.is_err() {
+            inode.restore(&before);
+            result?;
+        }
         let mut slots = self.orphans.slots.lock();
         slots.add(&self.pmem, &self.geo, mapping)?;
         self.orphans.count.add(to_i64(run.len * PER_BLOCK));
@@ -365,7 +365,7 @@ impl<P: Pmem> Volume<P> {
         (from, to): (u64, u64),
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
-        let left = extent::cut(&mut tx, &self.media(), &mut inode.raw, inode.at, (from, to))?;
+        let left = extent::cut(&mut tx, &self.media(), inode, (from, to))?;
         inode.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
         inode.log_change(&mut tx, before)?;
         tx.commit()?;

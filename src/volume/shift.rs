@@ -66,7 +66,7 @@ impl<P: Pmem> Volume<P> {
             return Err(Error::Invalid);
         }
         self.settle(inode)?;
-        let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
+        let old = extent::read_whole(&Media::of(self), inode)?;
         let (mut new, mut gone) = (Listed(Vec::new()), Listed(Vec::new()));
         for m in old.extents.iter() {
             new.add(m, 0, file_block, 0)?;
@@ -106,7 +106,7 @@ impl<P: Pmem> Volume<P> {
             return Err(Error::TooBig);
         }
         self.settle(inode)?;
-        let old = extent::read_whole(&Media::of(self), &inode.raw, inode.at)?;
+        let old = extent::read_whole(&Media::of(self), inode)?;
         let mut new = Listed(Vec::new());
         for m in old.extents.iter() {
             new.add(m, 0, file_block, 0)?;
@@ -161,7 +161,7 @@ impl<P: Pmem> Volume<P> {
             tx.free(m.block, m.len)?;
             sub_blocks(&mut inode.raw, m.len);
         }
-        extent::replace(&mut tx, &mut inode.raw, old, new)?;
+        extent::replace(&mut tx, inode, old, new)?;
         inode.log_change(&mut tx, before)?;
         tx.commit()
     }

@@ -499,7 +499,7 @@ impl<P: Pmem> Volume<P> {
             tx.init(block * BLOCK, header.as_bytes())?;
         }
         let before = table.before::<WHOLE>();
-        let result = self.map_chunks(tx, table, &before, Mapping::new(index, run.block, run.len));
+        let result = self.map_at_end(tx, table, &before, Mapping::new(index, run.block, run.len));
         if result.is_err() {
             table.restore(&before);
             return result;
@@ -511,18 +511,18 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Makes `new` the last chunks of the table, and commits `tx`.
-    fn map_chunks(
+    /// Makes `new` the end of a system file, which it has room for, and commits `tx`.
+    pub(super) fn map_at_end(
         &self,
         mut tx: Tx<'_, P>,
-        table: &mut Inode,
+        file: &mut Inode,
         before: &Before<WHOLE>,
         new: Mapping,
     ) -> Result<()> {
         let media = self.media();
-        extent::insert(&mut tx, &media, &mut table.raw, table.at, new, true)?;
-        table.raw.size = U64::new(new.end() * BLOCK);
-        table.log_change(&mut tx, before)?;
+        extent::insert(&mut tx, &media, file, new, true)?;
+        file.raw.size = U64::new(new.end() * BLOCK);
+        file.log_change(&mut tx, before)?;
         tx.commit()
     }
 
@@ -601,7 +601,7 @@ impl<P: Pmem> Volume<P> {
         (from, to): (u64, u64),
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
-        let left = extent::cut(&mut tx, &self.media(), &mut table.raw, table.at, (from, to))?;
+        let left = extent::cut(&mut tx, &self.media(), table, (from, to))?;
         // The size is where the chunks end.
         table.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
         table.log_change(&mut tx, before)?;

@@ -92,10 +92,9 @@ impl Task {
         media: &Media<'_, P>,
         inode: &mut Inode,
     ) -> Result<Option<u64>> {
-        let (raw, at) = (&mut inode.raw, inode.at);
         match self.work {
-            Work::Cut => extent::cut(tx, media, raw, at, self.keys),
-            Work::Unwrite => extent::unwrite(tx, media, raw, at, self.keys),
+            Work::Cut => extent::cut(tx, media, inode, self.keys),
+            Work::Unwrite => extent::unwrite(tx, media, inode, self.keys),
         }
     }
 }

@@ -253,9 +253,8 @@ pub fn remove<P: Pmem>(
         return log_head(tx, media, entry, &entry.leaf.free_head(entry.record.len));
     }
     let key = entry.leaf.keys.0;
-    extent::forget(media, &mut dir.nodes, &dir.raw, dir.at, key)?;
     dir.leaves.forget(entry.leaf.block);
-    extent::cut(tx, media, &mut dir.raw, dir.at, (key, key + 1))?;
+    extent::cut(tx, media, dir, (key, key + 1))?;
     let size = dir.raw.size.get();
     dir.raw.size.set(size.saturating_sub(BLOCK));
     Ok(())

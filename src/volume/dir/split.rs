@@ -119,7 +119,6 @@ fn split<P: Pmem>(
 ) -> Result<()> {
     let key = middle(dir.leaves.get(media, leaf)?, leaf)?;
     let old = leaf.load(media)?;
-    extent::forget(media, &mut dir.nodes, &dir.raw, dir.at, key)?;
     extent::make_room(vol, dir, key, 1)?;
 
     let mut tx = vol.begin()?;
@@ -157,12 +156,13 @@ fn split<P: Pmem>(
     let before = dir.before::<WHOLE>();
     let mapping = Mapping::new(key, right.block, 1);
     dir.leaves.forget(leaf.block);
-    let result = extent::insert(&mut tx, media, &mut dir.raw, dir.at, mapping, false)
-        .and_then(|()| {
-            dir.raw.size.set(dir.raw.size.get().saturating_add(BLOCK));
-            dir.log_change(&mut tx, &before)
-        })
-        .and_then(|()| tx.commit());
+    let result = extent::insert(&mut tx, media, dir, mapping, false).and_then(|edited| {
+        dir.raw.size.set(dir.raw.size.get().saturating_add(BLOCK));
+        dir.log_change(&mut tx, &before)?;
+        tx.commit()?;
+        dir.keep(edited);
+        Ok(())
+    });
     match result {
         Ok(()) => {
             dir.leaves.set(leaf.block, left_known);

@@ -4,7 +4,7 @@
 
 use zerocopy::little_endian::{U16, U64};
 
-use super::node::{pack, scan_root, unpack, Media, Node, KEY_END};
+use super::node::{pack, scan_root, unpack, Media, Node, Nodes, KEY_END};
 use super::{owner, Mapping, Path, MAX_DEPTH};
 use crate::volume::alloc::Want;
 use crate::volume::error::{Error, Result};
@@ -89,6 +89,18 @@ fn splice_root(raw: &mut RawInode, change: &Change<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A leaf that a transaction changes: to be [kept](Inode::keep) once that is committed.
+pub struct Edited(Option<Node>);
+
+impl Edited {
+    /// It is known from now on.
+    pub fn keep_in(self, nodes: &mut Nodes) {
+        if let Some(node) = self.0 {
+            nodes.keep(node);
+        }
+    }
+}
+
 /// Replaces entries of the leaf that `path` leads to, and carries its first key, or that it is
 /// gone, up the path. A node is touched at most once.
 ///
@@ -96,19 +108,21 @@ fn splice_root(raw: &mut RawInode, change: &Change<'_>) -> Result<()> {
 pub(super) fn splice<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
-    raw: &mut RawInode,
+    inode: &mut Inode,
     path: &Path,
     change: &Change<'_>,
-) -> Result<()> {
+) -> Result<Edited> {
     let mut change = *change;
+    let mut edited = Edited(None);
     let mut carries;
     for level in (1..=path.leaf).rev() {
         let step = &path.steps[level];
         let count = change.count(step.count()).ok_or(Error::Invalid)?;
         let above = path.steps[level - 1].index();
         if count == 0 {
+            inode.nodes.forget(step.block);
             tx.free(step.block, 1)?;
-            sub_blocks(raw, 1);
+            sub_blocks(&mut inode.raw, 1);
             change = Change {
                 at: above,
                 remove: 1,
@@ -119,12 +133,13 @@ pub(super) fn splice<P: Pmem>(
         if count > NODE_EXTENTS {
             return Err(Error::Invalid);
         }
-        let mut node = Node::load(media, &path.expect(level))?;
+        let mut node = inode.nodes.take(media, &path.expect(level))?;
         node.splice(change.at, change.remove, change.add);
         node.changes(&mut |at, bytes| tx.write(at, bytes))?;
         let first = node.get(0).key;
+        edited.0.get_or_insert(node);
         if first.get() == step.keys.0 {
-            return Ok(());
+            return Ok(edited);
         }
         carries = [Extent {
             key: first,
@@ -136,7 +151,8 @@ pub(super) fn splice<P: Pmem>(
             add: &carries,
         };
     }
-    splice_root(raw, &change)
+    splice_root(&mut inode.raw, &change)?;
+    Ok(edited)
 }
 
 /// Adds `n` to the blocks in use of an inode.
@@ -175,20 +191,19 @@ fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: 
     }
 }
 
-/// Inserts `m` into the tree of `raw`, an inode at byte address `at`, and counts its blocks. With
-/// `join`, it becomes one extent with neighbours in the same node where they continue each other.
+/// Inserts `m` into the tree of `inode`, and counts its blocks. With `join`, it becomes one extent
+/// with neighbours in the same node where they continue each other.
 ///
 /// Fails with [`Error::Exists`] if a key of `m` is mapped, [`Error::Invalid`] if `m` is no possible
 /// extent or there is no room because [`make_room`] was not called for its key. On an error the
-/// transaction must be dropped, and `raw` with it.
+/// transaction must be dropped, and `inode` restored.
 pub fn insert<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
-    raw: &mut RawInode,
-    at: u64,
+    inode: &mut Inode,
     m: Mapping,
     join: bool,
-) -> Result<()> {
+) -> Result<Edited> {
     if m.key >= KEY_END
         || m.len == 0
         || m.len > EXTENT_MAX
@@ -197,8 +212,7 @@ pub fn insert<P: Pmem>(
     {
         return Err(Error::Invalid);
     }
-    let mut path = Path::new(raw);
-    path.descend(media, raw, at, m.key)?;
+    let path = Path::to(media, inode, m.key)?;
     let floor = path.found.floor;
     if floor.is_some_and(|f| f.end() > m.key) || path.found.next.is_some_and(|n| n < m.end()) {
         return Err(Error::Exists);
@@ -209,27 +223,24 @@ pub fn insert<P: Pmem>(
         merge(&mut change, &mut new, floor, path.after);
     }
     change.push(new);
-    splice(tx, media, raw, &path, &change.change())?;
-    add_blocks(raw, m.len);
-    Ok(())
+    let edited = splice(tx, media, inode, &path, &change.change())?;
+    add_blocks(&mut inode.raw, m.len);
+    Ok(edited)
 }
 
 /// Makes data of the keys `from..to`, which are unwritten and lie in one extent of the tree of
-/// `raw`, an inode at byte address `at`. They become one extent with neighbours in the same node
-/// where they continue each other.
+/// `inode`. They become one extent with neighbours in the same node where they continue each other.
 ///
 /// The part before and the part after may need two more entries: [`make_room`] must have been
 /// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are data
-/// already. On an error the transaction must be dropped, and `raw` with it.
+/// already. On an error the transaction must be dropped, and `inode` restored.
 pub fn mark<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
-    raw: &mut RawInode,
-    at: u64,
+    inode: &mut Inode,
     (from, to): (u64, u64),
-) -> Result<()> {
-    let mut path = Path::new(raw);
-    path.descend(media, raw, at, from)?;
+) -> Result<Edited> {
+    let path = Path::to(media, inode, from)?;
     let whole = |m: &Mapping| from < to && to <= m.end() && m.unwritten;
     let old = path.found.floor.filter(whole).ok_or(Error::Exists)?;
     let index = path.leaf().index();
@@ -239,7 +250,7 @@ pub fn mark<P: Pmem>(
             before = Some(unpack(e));
         }
     };
-    path.scan_leaf(media, raw, at, &mut visit)?;
+    path.scan_leaf(media, inode, &mut visit)?;
     let mut new = Mapping {
         unwritten: false,
         ..old.part(from, to)
@@ -253,7 +264,7 @@ pub fn mark<P: Pmem>(
     if to < old.end() {
         change.push(old.part(to, old.end()));
     }
-    splice(tx, media, raw, &path, &change.change())
+    splice(tx, media, inode, &path, &change.change())
 }
 
 /// Splits nodes, each in a transaction of its own, until the leaf where `key` belongs has room for
@@ -268,8 +279,7 @@ pub fn make_room<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, key: u64, need: us
     let media = Media::of(vol);
     // Each round but the last splits or grows one level.
     for _ in 0..2 * MAX_DEPTH + 2 {
-        let mut path = Path::new(inode.raw());
-        path.descend(&media, inode.raw(), inode.at(), key)?;
+        let path = Path::to(&media, inode, key)?;
         if path.leaf().count() + need <= capacity(path.leaf) {
             return Ok(());
         }
@@ -366,7 +376,7 @@ fn split<P: Pmem>(
     let mut raw = inode.raw().clone();
     let mut tx = vol.begin()?;
     let block = tx.alloc(a_node(&raw))?.block;
-    let mut left = Node::load(media, &path.expect(level))?;
+    let mut left = inode.nodes.take(media, &path.expect(level))?;
     if keep == 0 || keep >= left.count() {
         return Err(path.expect(level).corrupt());
     }
@@ -386,7 +396,7 @@ fn split<P: Pmem>(
     if level == 1 {
         splice_root(&mut raw, &change)?;
     } else {
-        let mut parent = Node::load(media, &path.expect(level - 1))?;
+        let mut parent = inode.nodes.take(media, &path.expect(level - 1))?;
         parent.splice(change.at, 0, change.add);
         parent.changes(&mut |at, bytes| tx.write(at, bytes))?;
     }

@@ -26,10 +26,11 @@ mod rebuild;
 
 use super::error::{Error, Result};
 use super::format::{Extent, RawInode};
+use super::inode::Inode;
 use super::num::to_u16;
 use super::pmem::Pmem;
 
-pub use edit::{add_blocks, insert, joins, make_room, mark, sub_blocks};
+pub use edit::{add_blocks, insert, joins, make_room, mark, sub_blocks, Edited};
 pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
 pub use range::{cut, unwrite, verify};
 pub use rebuild::{read_whole, replace, Whole};
@@ -140,18 +141,17 @@ impl Path {
         }
     }
 
-    /// Shows the entries of the leaf of this path, in the tree of `raw`, an inode at byte address
-    /// `at`, to `visit`, as [`scan`] does.
+    /// Shows the entries of the leaf of this path, in the tree of `inode`, to `visit`, as [`scan`]
+    /// does.
     fn scan_leaf<P: Pmem>(
         &self,
         media: &Media<'_, P>,
-        raw: &RawInode,
-        at: u64,
+        inode: &Inode,
         visit: &mut impl FnMut(usize, &Extent),
     ) -> Result<usize> {
         match self.leaf {
-            0 => scan_root(media, raw, at, visit),
-            _ => scan(media, &self.expect(self.leaf), visit),
+            0 => scan_root(media, &inode.raw, inode.at, visit),
+            _ => inode.nodes.scan(media, &self.expect(self.leaf), visit),
         }
     }
 
@@ -244,17 +244,28 @@ impl Path {
         }
     }
 
+    /// Walks from the root of `inode` to the leaf where `key` belongs.
+    fn to<P: Pmem>(media: &Media<'_, P>, inode: &mut Inode, key: u64) -> Result<Path> {
+        let mut path = Path::new(&inode.raw);
+        path.descend(media, Some(&mut inode.nodes), &inode.raw, inode.at, key)?;
+        Ok(path)
+    }
+
     /// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key`
-    /// belongs.
+    /// belongs. With `nodes`, what was read of this tree before is not read again.
     fn descend<P: Pmem>(
         &mut self,
         media: &Media<'_, P>,
+        mut nodes: Option<&mut Nodes>,
         raw: &RawInode,
         at: u64,
         key: u64,
     ) -> Result<()> {
         let mut around = Around::new(key);
-        let count = scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?;
+        let count = match &mut nodes {
+            Some(nodes) => nodes.search_root(media, raw, at, &mut around)?,
+            None => scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?,
+        };
         (self.steps[0].index, self.steps[0].count) = (around.at.0, to_u16(count));
         self.before = count == 0 || around.before;
         for level in 1..=self.leaf {
@@ -267,7 +278,10 @@ impl Path {
             );
             around = Around::new(key);
             let expect = self.expect(level);
-            let count = scan(media, &expect, &mut |i, e| around.visit(i, e))?;
+            let count = match &mut nodes {
+                Some(nodes) => nodes.search(media, &expect, &mut around)?,
+                None => scan(media, &expect, &mut |i, e| around.visit(i, e))?,
+            };
             self.steps[level].index = around.at.0;
             self.steps[level].count = to_u16(count);
         }
@@ -331,20 +345,4 @@ pub fn lookup<P: Pmem>(
         floor,
         next: after.or(bound),
     })
-}
-
-/// Takes the nodes on the path to `key` out of `nodes`: they are about to change.
-pub fn forget<P: Pmem>(
-    media: &Media<'_, P>,
-    nodes: &mut Nodes,
-    raw: &RawInode,
-    at: u64,
-    key: u64,
-) -> Result<()> {
-    let mut path = Path::new(raw);
-    path.descend(media, raw, at, key)?;
-    for step in &path.steps[..=path.leaf] {
-        nodes.forget(step.block);
-    }
-    Ok(())
 }

@@ -244,9 +244,11 @@ fn stored_crc(header: &[u8; HEADER]) -> u32 {
     u32::from_le_bytes([header[0], header[1], header[2], header[3]])
 }
 
-/// The nodes of one tree that were read, in DRAM: each is verified once.
+/// The nodes of one tree that were read, in DRAM: each is verified once. What is not known is read;
+/// what there is no memory for is read each time.
 ///
-/// Whoever changes the tree takes out first what lies on the path to the change.
+/// A change of the tree takes out the nodes that it touches before it logs how they change; what it
+/// has made of them comes back when that is committed. In between, nothing of the tree is read.
 #[derive(Debug, Default)]
 pub struct Nodes {
     nodes: Index<Node>,
@@ -288,23 +290,62 @@ impl Nodes {
         expect: &Expect,
         around: &mut Around,
     ) -> Result<usize> {
-        if self.nodes.get(expect.block).is_none() {
-            self.nodes
-                .insert(expect.block, Node::load(media, expect)?)?;
+        if let Some(node) = self.known(expect)? {
+            node.search(around);
+            return Ok(node.count);
         }
-        match self.nodes.get(expect.block) {
-            Some(node) if node.get(0).key.get() == expect.keys.0 => {
+        match Node::load(media, expect) {
+            Ok(node) => {
                 node.search(around);
-                Ok(node.count)
+                let count = node.count;
+                self.keep(node);
+                Ok(count)
             }
-            _ => Err(expect.corrupt()),
+            Err(Error::NoMemory) => scan(media, expect, &mut |i, e| around.visit(i, e)),
+            Err(error) => Err(error),
         }
     }
 
-    /// Forgets the root, and the node in `block`; they are about to change.
-    pub fn forget(&mut self, block: u64) {
-        self.root = false;
-        self.nodes.remove(block, |_| true);
+    /// Shows all entries of the node that `expect` describes to `visit`, as [`scan`] does.
+    pub fn scan<P: Pmem>(
+        &self,
+        media: &Media<'_, P>,
+        expect: &Expect,
+        visit: &mut impl FnMut(usize, &Extent),
+    ) -> Result<usize> {
+        let Some(node) = self.known(expect)? else {
+            return scan(media, expect, visit);
+        };
+        (0..node.count).for_each(|i| visit(i, &node.get(i)));
+        Ok(node.count)
+    }
+
+    /// The node that `expect` describes, if it is known.
+    fn known(&self, expect: &Expect) -> Result<Option<&Node>> {
+        match self.nodes.get(expect.block) {
+            Some(node) if node.get(0).key.get() != expect.keys.0 => Err(expect.corrupt()),
+            node => Ok(node),
+        }
+    }
+
+    /// Takes the node that `expect` describes, to change it.
+    pub fn take<P: Pmem>(&mut self, media: &Media<'_, P>, expect: &Expect) -> Result<Node> {
+        match self.forget(expect.block) {
+            Some(node) => Ok(node),
+            None => Node::load(media, expect),
+        }
+    }
+
+    /// Forgets the node in `block`, which is about to change, or to be freed.
+    pub fn forget(&mut self, block: u64) -> Option<Node> {
+        self.nodes.remove(block, |_| true)
+    }
+
+    /// Adds a node as it is on the media now.
+    pub fn keep(&mut self, node: Node) {
+        self.forget(node.block);
+        // Without memory it is read again.
+        let _ = self.nodes.insert(node.block, node);
     }
 }
 
@@ -432,13 +473,13 @@ impl Node {
     pub fn changes(&mut self, write: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         self.seal();
         let at = self.block * BLOCK;
+        let (first, end) = core::mem::replace(&mut self.changed, NO_CHANGE);
         // The checksum, the magic and the count are the first eight bytes.
         write(at, &self.buf[..8])?;
-        if self.changed.0 >= self.changed.1 {
+        if first >= end {
             return Ok(());
         }
-        let from = HEADER + self.changed.0 * ENTRY;
-        let to = HEADER + self.changed.1 * ENTRY;
+        let (from, to) = (HEADER + first * ENTRY, HEADER + end * ENTRY);
         write(at + from as u64, &self.buf[from..to])
     }
 

@@ -9,6 +9,7 @@ use super::{Mapping, Path};
 use crate::env::Vec;
 use crate::volume::error::Result;
 use crate::volume::format::{Extent, RawInode, NODE_EXTENTS};
+use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
 use crate::volume::pmem::Pmem;
 
@@ -16,26 +17,24 @@ use crate::volume::pmem::Pmem;
 /// transaction does: each takes an entry of 16 bytes, and the leaf itself takes up to a block.
 pub const CUT_MAX: usize = NODE_EXTENTS;
 
-/// Removes the keys `from..to` from the last leaf of the tree of `raw` that maps any of them, and
+/// Removes the keys `from..to` from the last leaf of the tree of `inode` that maps any of them, and
 /// frees their blocks: at most [`CUT_MAX`] extents. Returns the new `to` if keys before it may be
 /// left: the caller commits and goes on with that in a new transaction, since this one is built
 /// from what the nodes were.
 ///
 /// A cut inside one extent leaves two, so [`make_room`](super::edit::make_room) must have been
 /// called for `from`; any other needs no room. On an error the transaction must be dropped, and
-/// `raw` with it.
+/// `inode` restored.
 pub fn cut<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
-    raw: &mut RawInode,
-    at: u64,
+    inode: &mut Inode,
     (from, to): (u64, u64),
 ) -> Result<Option<u64>> {
-    if from >= to || to > KEY_END || raw.root_count.get() == 0 {
+    if from >= to || to > KEY_END || inode.raw.root_count.get() == 0 {
         return Ok(None);
     }
-    let mut path = Path::new(raw);
-    path.descend(media, raw, at, to - 1)?;
+    let path = Path::to(media, inode, to - 1)?;
     if path.found.floor.is_none_or(|f| f.end() <= from) {
         return Ok(None);
     }
@@ -77,40 +76,38 @@ pub fn cut<P: Pmem>(
             result = tx.free(m.block.saturating_add(skip), len);
         }
     };
-    path.scan_leaf(media, raw, at, &mut visit)?;
+    path.scan_leaf(media, inode, &mut visit)?;
     result?;
     let leftmost = change.at == 0 && path.steps[..path.leaf].iter().all(|s| s.index() == 0);
-    splice(tx, media, raw, &path, &change.change())?;
-    sub_blocks(raw, freed);
+    splice(tx, media, inode, &path, &change.change())?;
+    sub_blocks(&mut inode.raw, freed);
     Ok((first_key > from && !leftmost).then_some(first_key))
 }
 
-/// Makes unwritten what is data of the keys `from..to` in the last leaf of the tree of `raw` that
+/// Makes unwritten what is data of the keys `from..to` in the last leaf of the tree of `inode` that
 /// maps any of them. Neighbours in the leaf become one extent where they continue each other.
 /// Returns the new `to` if keys before it may be left, as [`cut`].
 ///
 /// The ends of the range may be inside extents, which become two:
 /// [`make_room`](super::edit::make_room) must have been called for `from` with 2, and for the last
-/// key with 1. On an error the transaction must be dropped, and `raw` with it.
+/// key with 1. On an error the transaction must be dropped, and `inode` restored.
 pub fn unwrite<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
-    raw: &mut RawInode,
-    at: u64,
+    inode: &mut Inode,
     (from, to): (u64, u64),
 ) -> Result<Option<u64>> {
-    if from >= to || to > KEY_END || raw.root_count.get() == 0 {
+    if from >= to || to > KEY_END || inode.raw.root_count.get() == 0 {
         return Ok(None);
     }
-    let mut path = Path::new(raw);
-    path.descend(media, raw, at, to - 1)?;
+    let path = Path::to(media, inode, to - 1)?;
     if path.found.floor.is_none_or(|f| f.end() <= from) {
         return Ok(None);
     }
     let count = path.leaf().count();
     let mut old = Vec::with_capacity(count)?;
     let mut pushed = Ok(());
-    path.scan_leaf(media, raw, at, &mut |_, e| {
+    path.scan_leaf(media, inode, &mut |_, e| {
         pushed = pushed.and_then(|()| old.push(*e));
     })?;
     pushed?;
@@ -158,7 +155,7 @@ pub fn unwrite<P: Pmem>(
         remove: old.len() - before - after,
         add: &entries[before..entries.len() - after],
     };
-    splice(tx, media, raw, &path, &change)?;
+    splice(tx, media, inode, &path, &change)?;
     let leftmost = path.steps[..path.leaf].iter().all(|s| s.index() == 0);
     Ok((first_key > from && !leftmost).then_some(first_key))
 }
@@ -173,7 +170,7 @@ pub fn verify<P: Pmem>(
     let mut path = Path::new(raw);
     let mut key = from;
     while key < to {
-        path.descend(media, raw, at, key)?;
+        path.descend(media, None, raw, at, key)?;
         key = path.leaf().keys.1;
     }
     Ok(())

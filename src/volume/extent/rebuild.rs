@@ -11,6 +11,7 @@ use crate::env::Vec;
 use crate::volume::alloc::{Run, Want};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, BLOCK, NODE_EXTENTS, ROOT_EXTENTS};
+use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
 use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
@@ -26,14 +27,15 @@ pub struct Whole {
     nodes: Vec<u64>,
 }
 
-/// Reads the tree of `raw`, an inode at byte address `at`.
-pub fn read_whole<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64) -> Result<Whole> {
+/// Reads the tree of `inode`.
+pub fn read_whole<P: Pmem>(media: &Media<'_, P>, inode: &Inode) -> Result<Whole> {
+    let (raw, at) = (&inode.raw, inode.at);
     let (mut extents, mut nodes) = (Vec::new(), Vec::new());
     let mut path = Path::new(raw);
     let mut known = [0; MAX_DEPTH + 1];
     let mut key = 0;
     while key < KEY_END {
-        path.descend(media, raw, at, key)?;
+        path.descend(media, None, raw, at, key)?;
         for (step, known) in path.steps[1..=path.leaf].iter().zip(&mut known) {
             if *known != step.block {
                 *known = step.block;
@@ -43,20 +45,21 @@ pub fn read_whole<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64) -> Res
         extents.reserve(path.leaf().count())?;
         let mut pushed = Ok(());
         let mut visit = |_, e: &Extent| pushed = pushed.and_then(|()| extents.push(unpack(e)));
-        path.scan_leaf(media, raw, at, &mut visit)?;
+        path.scan_leaf(media, inode, &mut visit)?;
         pushed?;
         key = path.leaf().keys.1;
     }
     Ok(Whole { extents, nodes })
 }
 
-/// Puts a tree of `extents`, in the order of their keys, in the place of `old`, the tree of `raw`:
-/// its nodes are written now, and those of `old` freed. The blocks of the extents are not counted.
+/// Puts a tree of `extents`, in the order of their keys, in the place of `old`, the tree of
+/// `inode`: its nodes are written now, and those of `old` freed. The blocks of the extents are not
+/// counted.
 ///
 /// Fails with [`Error::TooBig`] if there are more nodes than a transaction can do with.
 pub fn replace<P: Pmem>(
     tx: &mut Tx<'_, P>,
-    raw: &mut RawInode,
+    inode: &mut Inode,
     old: &Whole,
     extents: &[Mapping],
 ) -> Result<()> {
@@ -67,8 +70,10 @@ pub fn replace<P: Pmem>(
         return Err(Error::TooBig);
     }
     for block in old.nodes.iter() {
+        inode.nodes.forget(*block);
         tx.free(*block, 1)?;
     }
+    let raw = &mut inode.raw;
     sub_blocks(raw, old.nodes.len() as u64);
     let mut level = Vec::with_capacity(extents.len())?;
     for m in extents {

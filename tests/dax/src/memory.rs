@@ -20,6 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
         outlives,
     ),
     ("what is known of an open directory", directory),
+    ("what is known of an open file of many extents", extents),
 ];
 
 const CHUNK: usize = 2 << 20;
@@ -166,6 +167,33 @@ fn outlives(place: &Place) -> Result<()> {
     })
 }
 
+/// Has the kernel drop what it can, which takes something of what is known of an inode.
+fn forget(place: &Place) -> Result<()> {
+    let before = place.counters.read("inodes_forgotten")?;
+    (0..3).try_for_each(|_| fs::write("/proc/sys/vm/drop_caches", "2"))?;
+    let forgotten = place.counters.read("inodes_forgotten")? - before;
+    ensure!(forgotten > 0, "nothing was forgotten");
+    Ok(())
+}
+
+fn extents(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("extents"))?;
+    let at = |n: u64| 2 * n * PAGE as u64;
+    for n in 0..1000 {
+        file.write_all_at(&[n as u8; PAGE], at(n))?;
+    }
+    for n in 0..1000 {
+        if n % 300 == 7 {
+            forget(place)?;
+            file.write_all_at(&[9; PAGE], at(n) + PAGE as u64)?;
+        }
+        let mut page = [0; PAGE];
+        file.read_exact_at(&mut page, at(n))?;
+        ensure!(page == [n as u8; PAGE], "extent {n}");
+    }
+    Ok(())
+}
+
 fn directory(place: &Place) -> Result<()> {
     let dir = place.dir.join("names");
     fs::create_dir(&dir)?;
@@ -174,12 +202,7 @@ fn directory(place: &Place) -> Result<()> {
         .iter()
         .try_for_each(|name| File::create(name).map(drop))?;
     let _open = File::open(&dir)?;
-    let before = place.counters.read("directories_forgotten")?;
-    (0..3).try_for_each(|_| fs::write("/proc/sys/vm/drop_caches", "2"))?;
-    ensure!(
-        place.counters.read("directories_forgotten")? > before,
-        "it was not forgotten"
-    );
+    forget(place)?;
     for name in &names {
         ensure!(name.exists(), "{} is gone", name.display());
         fs::remove_file(name)?;

@@ -103,9 +103,9 @@ impl<T> Vec<T> {
         self.0.truncate(n);
     }
 
-    /// Takes out element `i`, which must exist; the last one moves to its place.
-    pub fn swap_remove(&mut self, i: usize) {
-        self.0.swap_remove(i);
+    /// Takes out element `i`, which must exist, and returns it; the last one moves to its place.
+    pub fn swap_remove(&mut self, i: usize) -> Option<T> {
+        Some(self.0.swap_remove(i))
     }
 
     /// Appends `values`.

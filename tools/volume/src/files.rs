@@ -69,7 +69,7 @@ pub fn write<P: Pmem>(
 }
 
 /// Reads up to `len` bytes at `pos`, not past the size.
-pub fn read<P: Pmem>(vol: &Volume<P>, inode: &Inode, pos: u64, len: u64) -> Result<Vec<u8>> {
+pub fn read<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, pos: u64, len: u64) -> Result<Vec<u8>> {
     let end = (pos + len).min(inode.size());
     let mut out = Vec::new();
     let mut at = pos;

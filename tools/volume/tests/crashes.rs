@@ -24,12 +24,12 @@ fn recovered(op: &Operation, sim: &Sim) -> Tree {
     if op.name.starts_with("truncate") {
         // Nothing is left beyond the size.
         let ino = *tree.keys().next_back().unwrap();
-        let file = vol.iget(ino).unwrap();
+        let mut file = vol.iget(ino).unwrap();
         let end = file.size().div_ceil(BLOCK);
-        let rest = vol.map(&file, end, 1 << 40).unwrap();
+        let rest = vol.map(&mut file, end, 1 << 40).unwrap();
         assert_eq!(rest, Map::Hole { len: 1 << 40 });
         let (last, used) = (file.size() / BLOCK, file.size() % BLOCK);
-        if let (Map::Run { block, .. }, 1..) = (vol.map(&file, last, 1).unwrap(), used) {
+        if let (Map::Run { block, .. }, 1..) = (vol.map(&mut file, last, 1).unwrap(), used) {
             let mut beyond = vec![1; (BLOCK - used) as usize];
             sim.read(block * BLOCK + used, &mut beyond).unwrap();
             assert!(beyond.iter().all(|b| *b == 0), "old bytes beyond the end");

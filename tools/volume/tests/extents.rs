@@ -35,12 +35,12 @@ impl Mirror {
     fn insert(&mut self, key: u64, len: u64) {
         if self.blocks.contains_key(&key) {
             assert_eq!(
-                self.vol.want(&self.file, key, 1).unwrap_err(),
+                self.vol.want(&mut self.file, key, 1).unwrap_err(),
                 Error::Exists
             );
             return;
         }
-        let want = self.vol.want(&self.file, key, len).unwrap();
+        let want = self.vol.want(&mut self.file, key, len).unwrap();
         let reserved = self.vol.reserve(want).unwrap();
         let run = reserved.run();
         self.vol
@@ -109,8 +109,8 @@ impl Mirror {
     }
 
     /// What is at `key`, by tree and by mirror.
-    fn check_at(&self, key: u64) {
-        match self.vol.map(&self.file, key, 1 << 40).unwrap() {
+    fn check_at(&mut self, key: u64) {
+        match self.vol.map(&mut self.file, key, 1 << 40).unwrap() {
             Map::Run { block, len } => self.check_run(key, block..block + len, false),
             Map::Unwritten { block, len } => self.check_run(key, block..block + len, true),
             Map::Hole { len } => {
@@ -126,12 +126,12 @@ impl Mirror {
         }
     }
 
-    fn check_all(&self) {
+    fn check_all(&mut self) {
         let mut key = 0;
         let mut seen = 0;
         while key < 1 << 50 {
             self.check_at(key);
-            let map = self.vol.map(&self.file, key, 1 << 50).unwrap();
+            let map = self.vol.map(&mut self.file, key, 1 << 50).unwrap();
             if !matches!(map, Map::Hole { .. }) {
                 seen += map.file_blocks();
             }
@@ -206,10 +206,10 @@ fn mixed_order_with_neighbours() {
 }
 
 /// Extents of the file's tree, as many as [`Volume::map`] tells apart.
-fn extents(m: &Mirror) -> usize {
+fn extents(m: &mut Mirror) -> usize {
     let (mut key, mut count) = (0, 0);
     while key < 1 << 50 {
-        let map = m.vol.map(&m.file, key, 1 << 50).unwrap();
+        let map = m.vol.map(&mut m.file, key, 1 << 50).unwrap();
         count += usize::from(!matches!(map, Map::Hole { .. }));
         key += map.file_blocks();
     }
@@ -252,22 +252,22 @@ fn unwritten_and_back() {
 fn what_is_written_in_order_becomes_one_extent() {
     let (mut m, ram) = Mirror::new(16 << 20);
     m.preallocate(10, 300);
-    assert_eq!(extents(&m), 1);
+    assert_eq!(extents(&mut m), 1);
     for i in 0..100 {
         m.fill(10 + 3 * i, 3);
-        assert_eq!(extents(&m), if i < 99 { 2 } else { 1 });
+        assert_eq!(extents(&mut m), if i < 99 { 2 } else { 1 });
     }
     m.check_all();
     // Back from the end, and then from both sides of what is left.
     for i in (0..60).rev() {
         m.unwrite(250 + i, 1);
-        assert_eq!(extents(&m), 2);
+        assert_eq!(extents(&mut m), 2);
     }
     m.fill(260, 40);
-    assert_eq!(extents(&m), 4);
+    assert_eq!(extents(&mut m), 4);
     m.fill(250, 10);
     m.fill(300, 10);
-    assert_eq!(extents(&m), 1);
+    assert_eq!(extents(&mut m), 1);
     m.check_all();
     assert_clean(&*ram);
 }
@@ -282,7 +282,7 @@ fn very_large_keys() {
     for key in [last, last - 1, 6, 5, 0, 1 << 50] {
         m.check_at(key);
     }
-    assert_eq!(m.vol.map(&m.file, last + 1, 1), Err(Error::TooBig));
+    assert_eq!(m.vol.map(&mut m.file, last + 1, 1), Err(Error::TooBig));
     assert_eq!(m.vol.fill(&mut m.file, last, 2, None), Err(Error::TooBig));
     m.truncate(0);
     assert_clean(&*ram);

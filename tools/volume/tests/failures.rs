@@ -54,12 +54,12 @@ fn look(vol: &V) -> (Seen, u64) {
     let mut inodes = Vec::new();
     let mut content = 0;
     for (ino, seen) in &tree {
-        let inode = vol.iget(*ino).unwrap();
+        let mut inode = vol.iget(*ino).unwrap();
         let mut maps = Vec::new();
         if let Body::File(_) = &seen.body {
             let mut at = 0;
             while at < 1 << 30 {
-                let map = vol.map(&inode, at, (1 << 30) - at).unwrap();
+                let map = vol.map(&mut inode, at, (1 << 30) - at).unwrap();
                 at += map.file_blocks();
                 if let Map::Run { len, .. } | Map::Unwritten { len, .. } = map {
                     content += len;
@@ -290,7 +290,7 @@ fn a_range_that_cannot_be_taken_out_stays() {
     assert_eq!(error, Err(Error::TooBig));
     assert_eq!((vol.free_blocks(), file.raw()), (free, &raw));
     for block in 0..1001 {
-        let map = vol.map(&file, block, 1).unwrap();
+        let map = vol.map(&mut file, block, 1).unwrap();
         assert_eq!(matches!(map, Map::Run { .. }), block % 2 == 0, "{block}");
     }
     assert_eq!(assert_clean(&*ram).0, free);

@@ -72,7 +72,7 @@ impl Mirror {
                 // As a program may through its mapping: beyond the size, in the last block.
                 let last = self.file.size() / BLOCK;
                 let at = self.file.size() % BLOCK + pos % (BLOCK - self.file.size() % BLOCK);
-                if let Map::Run { block, .. } = self.vol.map(&self.file, last, 1).unwrap() {
+                if let Map::Run { block, .. } = self.vol.map(&mut self.file, last, 1).unwrap() {
                     self.ram.store(block * BLOCK + at, &[byte]).unwrap();
                 }
             }
@@ -116,7 +116,7 @@ impl Mirror {
             Op::Truncate(size) => {
                 let shorter = size <= self.file.size();
                 self.vol.truncate(&mut self.file, size, now).unwrap();
-                let last = self.vol.map(&self.file, size / BLOCK, 1).unwrap();
+                let last = self.vol.map(&mut self.file, size / BLOCK, 1).unwrap();
                 if let (Map::Run { block, .. }, true) = (last, shorter && size % BLOCK > 0) {
                     // A mapping shows what lies beyond the size.
                     let mut tail = vec![1; (BLOCK - size % BLOCK) as usize];
@@ -150,13 +150,13 @@ impl Mirror {
         self.content[from..to].fill(0);
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         assert_eq!(self.file.size(), self.content.len() as u64);
         assert_eq!(
             self.file.blocks() as usize,
             self.mapped.len() + self.nodes()
         );
-        let bytes = read(&self.vol, &self.file, 0, u64::MAX / 2).unwrap();
+        let bytes = read(&self.vol, &mut self.file, 0, u64::MAX / 2).unwrap();
         if let Some(at) = bytes.iter().zip(&self.content).position(|(a, b)| a != b) {
             panic!("byte {at}: {:#x}, not {:#x}", bytes[at], self.content[at]);
         }
@@ -167,11 +167,11 @@ impl Mirror {
             let mut data = self.mapped.range(at / BLOCK..).filter(|b| *b.1);
             let data = data.next().map(|b| from(*b.0));
             let data = data.filter(inside).filter(|_| at < size);
-            assert_eq!(self.vol.seek_data(&self.file, at).unwrap(), data);
+            assert_eq!(self.vol.seek_data(&mut self.file, at).unwrap(), data);
             let is_hole = |b: &u64| self.mapped.get(b) != Some(&true);
             let hole = (at / BLOCK..).find(is_hole).map(from);
             let hole = hole.map(|a| a.min(size)).filter(|_| at < size);
-            assert_eq!(self.vol.seek_hole(&self.file, at).unwrap(), hole);
+            assert_eq!(self.vol.seek_hole(&mut self.file, at).unwrap(), hole);
         }
     }
 
@@ -238,7 +238,7 @@ fn append_stays_one_extent() {
     assert_eq!(file.size(), 5_000_000);
     assert!(file.raw().depth == 0 && file.raw().root_count.get() <= 3);
     for i in 0..1000 {
-        let bytes = read(&vol, &file, i * 5000, 5000).unwrap();
+        let bytes = read(&vol, &mut file, i * 5000, 5000).unwrap();
         assert!(bytes.iter().all(|b| *b == i as u8));
     }
     assert_clean(&*ram);
@@ -296,8 +296,11 @@ fn the_largest_file() {
     let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
     vol.truncate(&mut file, MAX_FILE, time(2)).unwrap();
     vol.fill(&mut file, MAX_FILE / BLOCK, 1, None).unwrap();
-    assert_eq!(vol.seek_data(&file, 1), Ok(Some(MAX_FILE / BLOCK * BLOCK)));
-    assert_eq!(vol.seek_hole(&file, MAX_FILE - 1), Ok(Some(MAX_FILE)));
+    assert_eq!(
+        vol.seek_data(&mut file, 1),
+        Ok(Some(MAX_FILE / BLOCK * BLOCK))
+    );
+    assert_eq!(vol.seek_hole(&mut file, MAX_FILE - 1), Ok(Some(MAX_FILE)));
     assert_eq!(
         vol.truncate(&mut file, MAX_FILE + 1, time(2)),
         Err(Error::TooBig)
@@ -320,7 +323,7 @@ fn a_size_between_needs_no_blocks() {
     ram.store_nt(run.block * BLOCK, &[9; 4 * BLOCK as usize])
         .unwrap();
     vol.truncate(&mut file, 3 * BLOCK, time(1)).unwrap();
-    assert!(read(&vol, &file, 0, 3 * BLOCK)
+    assert!(read(&vol, &mut file, 0, 3 * BLOCK)
         .unwrap()
         .iter()
         .all(|b| *b == 0));
@@ -346,8 +349,8 @@ fn other_inodes_have_no_blocks() {
     let mut dir = root(&vol);
     let mut fifo = vol.create(&mut dir, b"fifo", &new(FIFO, 1)).unwrap();
     for result in [
-        vol.map(&dir, 0, 1).map(drop),
-        vol.map(&fifo, 0, 1).map(drop),
+        vol.map(&mut dir, 0, 1).map(drop),
+        vol.map(&mut fifo, 0, 1).map(drop),
         vol.fill(&mut fifo, 0, 1, None).map(drop),
         vol.truncate(&mut dir, 0, time(1)),
         vol.punch(&mut dir, 0, 9, time(1)),
@@ -355,7 +358,7 @@ fn other_inodes_have_no_blocks() {
         vol.convert(&mut fifo, 0..1, None, time(1)),
         vol.unwrite(&mut dir, 0, 1, time(1)).map(drop),
         vol.extend(&mut fifo, 9, 9, Some(time(1))),
-        vol.seek_data(&fifo, 0).map(drop),
+        vol.seek_data(&mut fifo, 0).map(drop),
     ] {
         assert_eq!(result, Err(Error::Invalid));
     }

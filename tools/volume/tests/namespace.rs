@@ -145,7 +145,7 @@ impl Mirror {
                     assert_eq!(made.unwrap_err(), Error::Exists);
                     return;
                 }
-                let inode = made.unwrap();
+                let mut inode = made.unwrap();
                 let (mode, body) = match make {
                     Make::Node(FILE) => (FILE, Body::File(Vec::new())),
                     Make::Node(DIR) => (DIR, Body::Dir(BTreeMap::new())),
@@ -162,7 +162,7 @@ impl Mirror {
                     xattrs: BTreeMap::new(),
                     body,
                 };
-                assert_eq!(see(&self.vol, &inode).unwrap(), seen);
+                assert_eq!(see(&self.vol, &mut inode).unwrap(), seen);
                 assert!(self.tree.insert(inode.ino(), seen).is_none());
                 let entry = (inode.ino(), (mode >> 12) as u8);
                 names(&mut self.tree, at).insert(name.clone(), entry);
@@ -170,8 +170,8 @@ impl Mirror {
                 self.touch(at, true);
             }
             Op::Tmpfile => {
-                let inode = self.vol.tmpfile(&new(FILE, self.clock)).unwrap();
-                let seen = see(&self.vol, &inode).unwrap();
+                let mut inode = self.vol.tmpfile(&new(FILE, self.clock)).unwrap();
+                let seen = see(&self.vol, &mut inode).unwrap();
                 assert_eq!((seen.nlink, seen.ctime), (0, now));
                 self.tree.insert(inode.ino(), seen);
             }
@@ -219,7 +219,7 @@ impl Mirror {
                 names(&mut self.tree, at).remove(&name);
                 self.touch(ino, false);
                 self.touch(at, true);
-                assert_eq!(see(&self.vol, &inode).unwrap(), self.tree[&ino]);
+                assert_eq!(see(&self.vol, &mut inode).unwrap(), self.tree[&ino]);
             }
             Op::Rename(i, dir, new_name) => {
                 let Some((from, name, ino)) = self.pick_entry(*i) else {

@@ -89,7 +89,7 @@ fn fixed(volume: &Volume<Ram>, at: u64) -> Option<String> {
 /// A line of an inode or of the header of a chunk of the inode table, or a byte of a file.
 fn inode(volume: &Volume<Ram>, at: u64) -> Option<String> {
     for ino in 1..INODES {
-        let Ok(inode) = volume.iget(ino) else {
+        let Ok(mut inode) = volume.iget(ino) else {
             continue;
         };
         let slot = inode.at();
@@ -103,7 +103,7 @@ fn inode(volume: &Volume<Ram>, at: u64) -> Option<String> {
         let end = inode.size().div_ceil(BLOCK);
         let mut file_block = 0;
         // Only of regular files: of others there is an error, and the next one's turn.
-        while let Ok(map) = volume.map(&inode, file_block, end.max(1)) {
+        while let Ok(map) = volume.map(&mut inode, file_block, end.max(1)) {
             file_block += match map {
                 Map::Run { block, len } | Map::Unwritten { block, len } => {
                     let run = block * BLOCK..(block + len) * BLOCK;

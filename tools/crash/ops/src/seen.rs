@@ -63,8 +63,8 @@ pub fn see<P: Pmem>(volume: &Volume<P>) -> Result<Seen> {
             true
         })?;
         for (path, ino) in names {
-            let inode = volume.iget(ino)?;
-            let entry = see_inode(volume, &inode)?;
+            let mut inode = volume.iget(ino)?;
+            let entry = see_inode(volume, &mut inode)?;
             if entry.content == Content::Dir {
                 todo.push((path.clone(), ino));
             }
@@ -77,7 +77,7 @@ pub fn see<P: Pmem>(volume: &Volume<P>) -> Result<Seen> {
     Ok(seen)
 }
 
-fn see_inode<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<Entry> {
+fn see_inode<P: Pmem>(volume: &Volume<P>, inode: &mut Inode) -> Result<Entry> {
     let mut beyond = false;
     let content = match inode.mode() >> 12 {
         0o10 => {
@@ -119,7 +119,7 @@ fn see_xattrs<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<BTreeMap<Str
 }
 
 /// The bytes of a file.
-fn read<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<Vec<u8>> {
+fn read<P: Pmem>(volume: &Volume<P>, inode: &mut Inode) -> Result<Vec<u8>> {
     let size = inode.size();
     if size > FILE_MAX {
         return Err(Error::TooBig);

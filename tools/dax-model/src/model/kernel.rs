@@ -43,7 +43,7 @@ pub struct Extents<'m> {
 impl Blocks for Extents<'_> {
     type Error = Failure;
 
-    fn find(&self, page: u64, len: u64) -> Result<Map, Failure> {
+    fn find(&mut self, page: u64, len: u64) -> Result<Map, Failure> {
         let me = thread::current().id();
         let is_unwritten = self.machine.is_unwritten.load(SeqCst);
         let seen = self.machine.seen.lock().unwrap();

@@ -85,12 +85,12 @@ fn unwritten_blocks_stay_that() {
     let sim = sim_of(&bed);
     let (_, lines) = run(&sim, Level::All);
     let vol = mount_only(&sim);
-    let file = vol.iget(bed.ino("file")).unwrap();
-    let is = |key: u64| vol.map(&file, key, 1).unwrap();
+    let mut file = vol.iget(bed.ino("file")).unwrap();
+    let mut is = |key: u64| vol.map(&mut file, key, 1).unwrap();
     assert!(matches!(is(4), Map::Unwritten { .. }), "{}", text(&lines));
     assert!(matches!(is(6), Map::Run { .. }));
-    let small = vol.iget(bed.ino("small")).unwrap();
-    let Map::Run { block: others, .. } = vol.map(&small, 0, 1).unwrap() else {
+    let mut small = vol.iget(bed.ino("small")).unwrap();
+    let Map::Run { block: others, .. } = vol.map(&mut small, 0, 1).unwrap() else {
         panic!("{}", text(&lines));
     };
     assert!(matches!(is(8), Map::Unwritten { block, .. } if block != others));

@@ -45,7 +45,7 @@ pub struct Seen {
 /// All inodes that have a name, by number.
 pub type Tree = BTreeMap<u64, Seen>;
 
-fn content<P: Pmem>(vol: &Volume<P>, inode: &Inode) -> Result<BTreeMap<u64, u32>> {
+fn content<P: Pmem>(vol: &Volume<P>, inode: &mut Inode) -> Result<BTreeMap<u64, u32>> {
     let mut found = BTreeMap::new();
     let last = inode.size().div_ceil(BLOCK);
     let mut at = 0;
@@ -70,7 +70,7 @@ fn content<P: Pmem>(vol: &Volume<P>, inode: &Inode) -> Result<BTreeMap<u64, u32>
 }
 
 /// What can be seen of `inode`.
-pub fn see<P: Pmem>(vol: &Volume<P>, inode: &Inode) -> Result<Seen> {
+pub fn see<P: Pmem>(vol: &Volume<P>, inode: &mut Inode) -> Result<Seen> {
     let body = match inode.mode() >> 12 {
         0o10 => Body::File(content(vol, inode)?),
         0o4 => {
@@ -108,7 +108,7 @@ pub fn walk<P: Pmem>(vol: &Volume<P>) -> (Tree, Vec<(u64, Error)>) {
     let (mut tree, mut errors) = (Tree::new(), Vec::new());
     let (mut todo, mut known) = (BTreeSet::from([ROOT_INO]), BTreeSet::from([ROOT_INO]));
     while let Some(ino) = todo.pop_first() {
-        match vol.iget(ino).and_then(|inode| see(vol, &inode)) {
+        match vol.iget(ino).and_then(|mut inode| see(vol, &mut inode)) {
             Ok(seen) => {
                 if let Body::Dir(names) = &seen.body {
                     todo.extend(names.values().map(|n| n.0).filter(|&ino| known.insert(ino)));

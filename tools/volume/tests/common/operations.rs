@@ -470,7 +470,7 @@ operations! {
         p.fill(&mut file, 0, 2, None)?;
         write(p, &mut file, 0, &[1; 3000], time(1))?;
         // What a write leaves that is cut off before it sets the size.
-        let first = match p.map(&file, 0, 2)? {
+        let first = match p.map(&mut file, 0, 2)? {
             Map::Run { block, .. } => block,
             _ => unreachable!(),
         };
@@ -481,7 +481,7 @@ operations! {
     }
     append: |p| { sparse(p, 1)?; } |v| {
         let mut file = at(v, &[b"file"])?;
-        let reserved = v.reserve(v.want(&file, 1, 3)?)?;
+        let reserved = v.reserve(v.want(&mut file, 1, 3)?)?;
         let run = reserved.run();
         v.pmem().store_nt(run.block * BLOCK, &vec![5; (run.len * BLOCK) as usize])?;
         v.insert(&mut file, 1, reserved, Some(BLOCK * 3 + 5), time(5))?;

@@ -44,7 +44,7 @@ pub struct Seen {
 pub type Tree = BTreeMap<u64, Seen>;
 
 /// What can be seen of `inode`.
-pub fn see<P: Pmem>(vol: &Volume<P>, inode: &Inode) -> Result<Seen> {
+pub fn see<P: Pmem>(vol: &Volume<P>, inode: &mut Inode) -> Result<Seen> {
     let body = match inode.mode() >> 12 {
         0o10 => Body::File(read(vol, inode, 0, inode.size().min(READ_MAX))?),
         0o4 => Body::Dir(
@@ -86,7 +86,7 @@ pub fn walk<P: Pmem>(vol: &Volume<P>) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut todo = BTreeSet::from([ROOT_INO]);
     while let Some(ino) = todo.pop_first() {
-        let seen = see(vol, &vol.iget(ino)?)?;
+        let seen = see(vol, &mut vol.iget(ino)?)?;
         if let Body::Dir(names) = &seen.body {
             let new = names.values().map(|(ino, _)| *ino);
             todo.extend(new.filter(|ino| !tree.contains_key(ino)));

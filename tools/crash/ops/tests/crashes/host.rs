@@ -363,7 +363,7 @@ impl Host {
     }
 
     /// Zeroes what is not whole blocks of `start..end`, if it is data. Returns whether any was.
-    fn zero_edges(&self, inode: &Inode, start: u64, end: u64) -> Result<bool> {
+    fn zero_edges(&self, inode: &mut Inode, start: u64, end: u64) -> Result<bool> {
         let (first, last) = (start.div_ceil(BLOCK), end / BLOCK);
         let mut stored = self.zero_edge(inode, start, end.min(first * BLOCK))?;
         if first <= last {
@@ -372,7 +372,7 @@ impl Host {
         Ok(stored)
     }
 
-    fn zero_edge(&self, inode: &Inode, from: u64, to: u64) -> Result<bool> {
+    fn zero_edge(&self, inode: &mut Inode, from: u64, to: u64) -> Result<bool> {
         if from >= to {
             return Ok(false);
         }
