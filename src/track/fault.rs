@@ -15,7 +15,7 @@ use super::layout::{split_huge, unmap_chunk, unmap_zeroes};
 use super::machine::{Blocks, ChunkOf, Event, Failure, Fault, Machine, StateOf, TableOf, Tracking};
 use super::page_set::{PageSet, PAGES};
 use super::place::split;
-use super::sync::{sample, tag};
+use super::sync::{cool, sample, tag};
 use crate::mutate::mutated;
 use crate::volume::alloc::Run;
 use crate::volume::file::Map;
@@ -311,6 +311,9 @@ fn join<M: Machine>(
     if !examined.free {
         return Ok(false);
     }
+    // Stores to hot pages, up to now: nobody can store to them any more.
+    let hot = *state.heat.hot();
+    cool(file, state, &hot);
     state.join();
     file.make_huge(block, first);
     if state.map_huge(block) {

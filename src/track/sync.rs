@@ -270,7 +270,7 @@ fn keep_hot<M: Machine>(
 
 /// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times
 /// of the file.
-fn cool<M: Machine>(machine: &M, state: &mut StateOf<M>, pages: &PageSet) {
+pub(super) fn cool<M: Machine>(machine: &M, state: &mut StateOf<M>, pages: &PageSet) {
     if pages.is_empty() {
         return;
     }

@@ -10,7 +10,7 @@ use anyhow::{ensure, Result};
 
 use crate::sys::{check, filled, Map, PAGE};
 use crate::times::moved;
-use crate::{Place, Scenario};
+use crate::{huge, Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("a hot page costs no fault and one write-back", no_fault),
@@ -23,6 +23,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "a hot page that is unmapped is still written back",
         unmapped,
     ),
+    ("a hot page that becomes part of 2 MiB", joined),
     ("sync write-protects hot pages", sync_protects),
     ("a hot page in two mappings", two_mappings),
     ("a hot page that is truncated away", truncated),
@@ -201,6 +202,23 @@ fn unmapped(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 0)], || Ok(file.sync_data()?))
+}
+
+fn joined(place: &Place) -> Result<()> {
+    let file = huge::file(place, 1)?;
+    let map = Map::shared(&file, 4 * PAGE)?;
+    (0..WARM_UP).try_for_each(|round| store_and_sync(&map, 0, 100 + round))?;
+    map.store(0, 5);
+    drop(map);
+    let whole = Map::shared(&file, huge::HUGE)?;
+    let seen = moved(&file, || {
+        place.counters.expect(&[("huge_faults", 1)], || {
+            ensure!(whole.load(0) == 5);
+            Ok(file.sync_data()?)
+        })
+    })?;
+    ensure!(seen, "the times did not move");
+    Ok(())
 }
 
 fn sync_protects(place: &Place) -> Result<()> {

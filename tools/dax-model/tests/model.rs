@@ -38,6 +38,7 @@ holds! {
     removal
     failures
     used_twice
+    removal_and_truncation
     huge_stores_and_syncs
     huge_splits
     huge_zaps
@@ -54,6 +55,34 @@ holds! {
     sparse
     huge_over_table
     stored_all_over
+}
+
+/// A test for each scene of one thread.
+macro_rules! is_done {
+    ($($scene:ident)*) => {
+        mod is_done {
+            use dax_model::model::single;
+
+            $(#[test]
+            fn $scene() {
+                shuttle::check_random(single::$scene, 1);
+            })*
+        }
+    };
+}
+
+is_done! {
+    two_mib
+    two_mib_are_filled
+    by_pages
+    past_the_end
+    given_back
+    refused
+    interrupted
+    dirtied_before
+    hot_before
+    one_piece_again
+    one_window
 }
 
 /// How many schedules each scene is run under, twice (random, and PCT with three changes).

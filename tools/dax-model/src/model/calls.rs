@@ -146,7 +146,7 @@ impl Machine {
     pub fn detach(&self) {
         self.may_store.store(false, SeqCst);
         self.is_gone.store(true, SeqCst);
-        let _faults_out = Invalidate::new(self);
+        let faults_out = Invalidate::new(self);
         self.unmap(0, u64::MAX);
         let take = |block| {
             let _ = self.wait_idle(block);
@@ -157,6 +157,10 @@ impl Machine {
             !self.tracker.is_any_marked(),
             "a page is dirty that nobody has"
         );
+        drop(faults_out);
+        // Whoever has begun to use the device is waited for.
+        let _nobody = self.access.write().unwrap();
+        self.is_removed.store(true, SeqCst);
     }
 
     /// Memory is short.
@@ -175,10 +179,16 @@ impl Machine {
         });
     }
 
-    /// The file gives up its blocks from page `first` on.
+    /// The file gives up its blocks from page `first` on, if nothing keeps it from that.
     pub fn truncate(&self, first: usize) {
         let mut faults_out = Invalidate::new(self);
-        layout::break_layout(self, &mut faults_out, first as u64, LAST as u64).unwrap();
+        let interrupted = self.is_interrupted.load(SeqCst);
+        let broken = layout::break_layout(self, &mut faults_out, first as u64, LAST as u64);
+        if broken.is_err() {
+            let is_why = interrupted || self.is_gone.load(SeqCst);
+            assert!(is_why, "a truncation failed by itself");
+            return;
+        }
         // Until this is durable, a crash brings the blocks back.
         thread::yield_now();
         for page in first..NR {

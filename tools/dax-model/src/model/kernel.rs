@@ -74,7 +74,8 @@ impl Blocks for Extents<'_> {
             self.machine.is_unwritten.store(false, SeqCst);
             return Ok(Run { block, len });
         }
-        if len == PAGES as u64 && *self.extents == [None; NR] {
+        let is_fragmented = self.machine.is_fragmented.load(SeqCst);
+        if len == PAGES as u64 && *self.extents == [None; NR] && !is_fragmented {
             let block = self.machine.allocate_huge();
             *self.extents = std::array::from_fn(|page| Some(block + page as u64));
             return Ok(Run { block, len });
@@ -199,12 +200,14 @@ impl Model for Machine {
     }
 
     fn associate(&self, block: u64, page: u64) -> bool {
-        if page < NR as u64 {
-            let mut device = self.device.lock().unwrap();
-            let owner = device.block(block).owner.replace(page);
-            assert_eq!(owner, None, "the page belongs to the file already");
+        if page >= NR as u64 {
+            return false;
         }
-        false
+        let mut device = self.device.lock().unwrap();
+        let block = device.block(block);
+        let owner = block.owner.replace(page);
+        assert_eq!(owner, None, "the page belongs to the file already");
+        std::mem::replace(&mut block.has_pg_dirty, false)
     }
 
     fn is_not_idle(&self) {
@@ -237,9 +240,11 @@ impl Model for Machine {
     }
 
     fn examine(&self, block: u64) -> Examined {
+        let blocks = block..block + NR as u64;
+        let is_dirty = |block| self.device.lock().unwrap().block(block).has_pg_dirty;
         Examined {
-            free: self.is(Mistake::JoinMapped) || self.are_idle(block..block + NR as u64),
-            dirty: false,
+            free: self.is(Mistake::JoinMapped) || self.are_idle(blocks.clone()),
+            dirty: blocks.into_iter().any(is_dirty),
         }
     }
 
@@ -262,9 +267,14 @@ impl Model for Machine {
     }
 
     fn wait_idle(&self, block: u64) -> Result<(), Failure> {
+        if self.is_interrupted.swap(false, SeqCst) {
+            return Err(Failure::Device);
+        }
         let mut device = self.device.lock().unwrap();
         while device.is_held(block) {
             device = self.idle.wait(device).unwrap();
+            let is_removed = self.is_removed.load(SeqCst);
+            assert!(!is_removed, "a page that is gone is waited for");
         }
         Ok(())
     }
@@ -283,7 +293,9 @@ impl Model for Machine {
 
     fn tail_may_change(&self) {}
 
-    fn note(&self) {}
+    fn note(&self) {
+        self.is_noted.store(true, SeqCst);
+    }
 
     fn own(&self) {}
 
@@ -312,7 +324,8 @@ impl Model for Machine {
     }
 
     fn access(&self) -> Option<impl Sized + '_> {
-        Some(())
+        let access = self.access.read().unwrap();
+        (!self.is_gone.load(SeqCst)).then_some(access)
     }
 
     fn keep_thawed(&self) -> impl Sized + '_ {
@@ -379,7 +392,7 @@ impl Machine {
             late: RefCell::new(None),
             times_moved: Cell::new(false),
         };
-        if self.aligned[map] && self.has_chunk {
+        if self.aligned[map] {
             let seen = *self.maps[map].lock().unwrap();
             match seen {
                 Pmd::Huge { writable, .. } if writable || !write => return true,
@@ -407,10 +420,8 @@ impl Machine {
         match outcome {
             Ok(Outcome::Inserted(()) | Outcome::Again) => true,
             // SIGBUS.
-            Ok(Outcome::Poisoned) => false,
-            Ok(Outcome::ByPages | Outcome::PastEnd) => {
-                panic!("a page of the file: {outcome:?}")
-            }
+            Ok(Outcome::Poisoned | Outcome::PastEnd) => false,
+            Ok(Outcome::ByPages) => panic!("2 MiB were not asked for"),
             Err(_) => false,
         }
     }

@@ -53,6 +53,16 @@ pub struct Machine {
     pub is_unwritten: AtomicBool,
     /// A store to a hole gets all that follows.
     pub fills_ahead: AtomicBool,
+    /// No two free blocks follow each other.
+    pub is_fragmented: AtomicBool,
+    /// The next wait for a pin is interrupted.
+    pub is_interrupted: AtomicBool,
+    /// The mount knows that a page of the file may be dirty.
+    pub is_noted: AtomicBool,
+    /// Held shared by who uses the device, and must not lose it.
+    pub access: RwLock<()>,
+    /// The device, and its struct pages, are gone.
+    pub is_removed: AtomicBool,
     /// The next allocation of memory, or change of times, fails.
     pub fails: AtomicBool,
     /// A block that is bad.
@@ -114,6 +124,11 @@ impl Machine {
             is_aligned: file != File::Unaligned,
             is_unwritten: AtomicBool::new(file == File::Unwritten),
             fills_ahead: AtomicBool::new(true),
+            is_fragmented: AtomicBool::new(false),
+            is_interrupted: AtomicBool::new(false),
+            is_noted: AtomicBool::new(false),
+            access: RwLock::new(()),
+            is_removed: AtomicBool::new(false),
             fails: AtomicBool::new(false),
             bad: AtomicU64::new(u64::MAX),
             is_bad_known: AtomicBool::new(false),
@@ -351,9 +366,14 @@ impl Machine {
         }
     }
 
-    /// Nobody is at the file any more, and knows it.
+    /// Nobody is at the file any more, and knows it; if a page is dirty, so does the mount.
     pub fn assert_rest(&self) {
         assert_eq!(self.tracker.in_flight(), 0, "a sync is in flight for ever");
+        let is_noted = self.is_noted.load(SeqCst);
+        assert!(
+            is_noted || !self.tracker.is_any_marked(),
+            "no sync of the mount finds the file"
+        );
     }
 
     /// Whether an entry leads to one of the blocks.

@@ -17,6 +17,7 @@
 //! * an entry of 2 MiB and entries of pages do not replace each other;
 //! * after a hole was filled, nobody reads the zero page there;
 //! * 2 MiB that were stored to all over may become dirty as a whole again;
+//! * what is dirty is known to the mount;
 //! * while the file system is frozen, or read-only, nothing can be stored to.
 //!
 //! Each mistake must break one of them, or the model would be blind to it: `tests/mistakes.rs`.
@@ -28,4 +29,5 @@ pub mod machine;
 pub mod memory;
 pub mod mistakes;
 pub mod scenes;
+pub mod single;
 pub mod tracking;

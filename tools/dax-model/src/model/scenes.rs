@@ -339,6 +339,17 @@ pub fn holes_and_reclaim(mistake: Mistake) {
     m.assert_no_zeroes(0..2);
 }
 
+/// The device goes while a truncation waits for a pin.
+pub fn removal_and_truncation(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| m.dma(0, 0)),
+        run(&m, |m| m.truncate(0)),
+        run(&m, |m| m.detach()),
+    ]);
+    m.assert_no_stores();
+}
+
 /// The device goes while pages are stored to, synced and pinned.
 pub fn removal(mistake: Mistake) {
     let m = machine(mistake, File::Pages);

@@ -249,6 +249,8 @@ impl Tracking for Tracker {
             "a chunk that was given back is in use"
         );
         let state = chunk.state.lock().unwrap();
+        let is_cold = state.heat.hot().is_empty();
+        assert!(is_cold || !state.is_huge(), "a page of a folio is hot");
         *self.was_hot.lock().unwrap() = *state.heat.hot();
         state
     }

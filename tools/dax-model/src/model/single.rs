@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What one thread sees, where nobody else is: how pages are mapped, what is left when a call has
+//! ended. These do not ask for what must hold under every interleaving, but for what is done where
+//! nothing is in the way; without it, all could be slow, and right.
+
+use crate::track::chunk::Protected;
+use crate::track::machine::Tracking;
+use crate::track::page_set::PageSet;
+use crate::track::windows;
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::Arc;
+
+use super::machine::{File, Machine};
+use super::memory::{Pmd, Pte, NR};
+use super::mistakes::Mistake;
+
+fn machine(file: File) -> Arc<Machine> {
+    Machine::new(Mistake::None, file, [true, false])
+}
+
+fn is_huge(m: &Machine, write: bool) -> bool {
+    let pmd = *m.maps[0].lock().unwrap();
+    matches!(pmd, Pmd::Huge { writable, .. } if writable == write)
+}
+
+fn pte(m: &Machine, map: usize, page: usize) -> Pte {
+    match *m.maps[map].lock().unwrap() {
+        Pmd::Table(ptes) => ptes[page],
+        pmd => panic!("no table of pages: {pmd:?}"),
+    }
+}
+
+/// 2 MiB in one aligned piece are mapped in one, to be read, stored to, and synced.
+pub fn two_mib() {
+    let m = machine(File::Huge);
+    m.load(0, 0);
+    assert!(is_huge(&m, false));
+    m.store(0, 1);
+    assert!(is_huge(&m, true));
+    m.sync_file();
+    assert!(is_huge(&m, false));
+    assert!(!m.tracker.is_any_marked(), "dirty after a sync");
+    m.assert_rest();
+}
+
+/// A hole of 2 MiB that is written from one end to the other, and unwritten ones, are filled as
+/// one by a store; a load sees zeros.
+pub fn two_mib_are_filled() {
+    for file in [File::HugeHole, File::Unwritten] {
+        let m = machine(file);
+        m.load(1, 1);
+        assert_eq!(pte(&m, 1, 1), Pte::Zero);
+        m.store(0, 0);
+        assert!(is_huge(&m, true));
+        m.assert_no_zeroes(0..NR);
+        let m = machine(file);
+        m.load(0, 0);
+        assert_eq!(pte(&m, 0, 0), Pte::Zero);
+    }
+}
+
+/// What cannot be one is mapped by pages: not aligned, sparse, fragmented, too short.
+pub fn by_pages() {
+    let store = |m: &Machine| {
+        m.store(0, 0);
+        assert!(matches!(pte(m, 0, 0), Pte::Rw(_)));
+        m.sync_file();
+        assert!(matches!(pte(m, 0, 0), Pte::Ro(_)));
+        assert!(!m.tracker.is_any_marked(), "dirty after a sync");
+    };
+    store(&machine(File::Unaligned));
+    store(&machine(File::Pages));
+    store(&machine(File::Hole));
+    let sparse = machine(File::HugeHole);
+    sparse.fills_ahead.store(false, SeqCst);
+    store(&sparse);
+    assert_eq!(sparse.extents.lock().unwrap()[1], None);
+    let fragmented = machine(File::HugeHole);
+    fragmented.is_fragmented.store(true, SeqCst);
+    store(&fragmented);
+    fragmented.store(0, 1);
+    fragmented.sync_file();
+}
+
+/// An access past the end of the file ends in SIGBUS, and moves no time.
+pub fn past_the_end() {
+    let m = Machine::new(Mistake::None, File::Pages, [false; 2]);
+    assert!(!m.fault(0, NR, false));
+    assert!(!m.fault(0, NR, true));
+}
+
+/// A chunk is given back when memory is short, with what is dirty on the media.
+pub fn given_back() {
+    for file in [File::Pages, File::Huge] {
+        let m = machine(file);
+        m.store(0, 0);
+        m.reclaim();
+        assert!(m.tracker.is_unused(), "it was not given back");
+        let block = m.extents.lock().unwrap()[0].unwrap();
+        assert_eq!(m.device.lock().unwrap().block(block).media, 1);
+        m.store(0, 1);
+        m.device.lock().unwrap().block(block).pins = 1;
+        m.load(0, 0);
+        m.reclaim();
+        assert!(!m.tracker.is_unused(), "a page of it is pinned");
+        m.device.lock().unwrap().block(block).pins = 0;
+        m.reclaim();
+        assert!(m.tracker.is_unused());
+    }
+}
+
+/// A store to a mount that is read-only moves no time.
+pub fn refused() {
+    let m = machine(File::Pages);
+    m.store(0, 0);
+    m.end_stores();
+    let moved = m.moved.load(SeqCst);
+    m.store(0, 0);
+    m.store(0, 1);
+    assert_eq!(
+        m.moved.load(SeqCst),
+        moved,
+        "a refused store moves the times"
+    );
+}
+
+/// A truncation that waits for a pin is interrupted by a signal: the file has its pages.
+pub fn interrupted() {
+    let m = machine(File::Pages);
+    m.store(0, 0);
+    let block = m.extents.lock().unwrap()[0].unwrap();
+    m.device.lock().unwrap().block(block).pins = 1;
+    m.is_interrupted.store(true, SeqCst);
+    m.truncate(0);
+    assert_eq!(m.extents.lock().unwrap()[0], Some(block), "it went on");
+    m.device.lock().unwrap().block(block).pins = 0;
+    m.store(0, 0);
+    m.sync_file();
+    m.truncate(0);
+}
+
+/// A pin has outlived the last owner of its page, and has stored to it: the next owner's sync
+/// writes it back.
+pub fn dirtied_before() {
+    for file in [File::Pages, File::Huge] {
+        let m = machine(file);
+        let block = m.extents.lock().unwrap()[0].unwrap();
+        {
+            let mut device = m.device.lock().unwrap();
+            let block = device.block(block);
+            (block.cache, block.complete, block.has_pg_dirty) = (1, 1, true);
+        }
+        m.load(0, 0);
+        m.sync_file();
+        m.assert_rest();
+    }
+}
+
+/// A page that was hot is part of a folio: it is hot no more.
+pub fn hot_before() {
+    let m = machine(File::Huge);
+    for _ in 0..3 {
+        m.store(1, 0);
+        m.sync_file();
+    }
+    m.store(1, 0);
+    m.map_anew(1);
+    m.load(0, 0);
+    assert!(is_huge(&m, false));
+    m.sync_file();
+}
+
+/// Pages that lay here and there lie in one piece when the file has got others: where they were
+/// does not matter any more.
+pub fn one_piece_again() {
+    let m = machine(File::Huge);
+    let first = m.extents.lock().unwrap()[0].unwrap();
+    let elsewhere = m.allocate();
+    m.extents.lock().unwrap()[1] = Some(elsewhere);
+    m.load(1, 0);
+    m.load(1, 1);
+    m.truncate(1);
+    m.extents.lock().unwrap()[1] = Some(first + 1);
+    m.map_anew(1);
+    m.load(0, 0);
+    assert!(is_huge(&m, false));
+    let chunk = m.tracker.any_chunk();
+    assert_eq!(m.tracker.lock(chunk).block(1), first + 1);
+    m.store(0, 1);
+    m.sync_file();
+}
+
+/// A sync that takes pages twice has one window.
+pub fn one_window() {
+    let m = machine(File::Pages);
+    m.store(0, 0);
+    m.store(0, 1);
+    let (tracker, chunk) = (&m.tracker, m.tracker.any_chunk());
+    windows::sync::<_, crate::track::machine::Failure>(tracker, 0, 1, |taking| {
+        let taken = |page| -> Protected {
+            let pages = PageSet::range(page, page);
+            windows::dirty_in(tracker, chunk, &pages).write_protected()
+        };
+        let _ = taking.take(chunk, taken(0));
+        let _ = taking.take(chunk, taken(1));
+        assert_eq!(tracker.in_flight(), 1);
+        Ok(())
+    })
+    .unwrap();
+    m.assert_rest();
+}
