@@ -20,7 +20,34 @@ pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
     std::fs::remove_file(path)?;
     append(meter, dir, "append 1 KiB", 1024, false)?;
     append(meter, dir, "append 16 KiB", 16384, false)?;
-    append(meter, dir, "append 1 KiB + fsync", 1024, true)
+    append(meter, dir, "append 1 KiB + fsync", 1024, true)?;
+    fragmented(meter, dir)
+}
+
+/// A file of as many extents as blocks, with a hole after each.
+fn fragmented(meter: &mut Meter, dir: &Path) -> Result<()> {
+    const EXTENTS: u64 = 10_000;
+    let path = dir.join("fragmented");
+    let file = File::create_new(&path)?;
+    let page = [0xa5; PAGE];
+    // Far from each other, and each once.
+    let at = |n: u64| 2 * (n * 7919 % EXTENTS) * PAGE as u64;
+    for n in 0..EXTENTS {
+        file.write_all_at(&page, 2 * n * PAGE as u64)?;
+    }
+    let mut buffer = [0; 100];
+    meter.repeat("read 100 B of 10,000 extents", 2048, |n| {
+        Ok(file.read_exact_at(&mut buffer, at(n))?)
+    })?;
+    meter.repeat("overwrite 4 KiB of 10,000 extents", 2048, |n| {
+        Ok(file.write_all_at(&page, at(n))?)
+    })?;
+    meter.repeat("fill 4 KiB between 10,000 extents", 1024, |n| {
+        Ok(file.write_all_at(&page, at(n) + PAGE as u64)?)
+    })?;
+    drop(file);
+    std::fs::remove_file(path)?;
+    Ok(())
 }
 
 fn overwrite(meter: &mut Meter, file: &File) -> Result<()> {
