@@ -52,10 +52,19 @@ fn pages_come_back_all_or_later() {
 #[test]
 fn what_has_no_name_is_freed_without_its_pages() {
     let mut left = LeftBehind::new();
+    assert!(left.is_empty() && left.any_page().is_none());
     left.add(7, true, Vec::new()).unwrap();
+    assert!(!left.is_empty() && left.any_page().is_none());
     left.add(8, true, pages(1)).unwrap();
     left.add(9, false, pages(1)).unwrap();
     assert_eq!((left.take_free(), left.take_free()), (Some(7), None));
+    assert_eq!(
+        left.any_page(),
+        Some(Pinned {
+            page: 0,
+            block: 100
+        })
+    );
     left.iter_mut().for_each(|left| left.pages.clear());
     left.remove_settled();
     assert!(left.any_page().is_none());

@@ -189,6 +189,12 @@ proptest! {
 fn a_page_is_hot_after_three_syncs_out_of_an_epoch() {
     let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
     let one = PageSet::range(7, 7);
+    // At the beginning of an epoch, and at its end.
+    heat.synced(&one);
+    (3..EPOCH).for_each(|_| heat.synced(&PageSet::EMPTY));
+    heat.synced(&one);
+    assert_eq!(*heat.warm(), one);
+    let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
     for round in 1..20 * usize::from(EPOCH) {
         // By chance: never twice in an epoch.
         let page = round * 5 % 100;
