@@ -10,7 +10,8 @@
 //!   [`owner`] whether pages belong to it, [`pins`] what evicted ones have left, [`ahead`] what
 //!   stores to holes are given. [`reclaim`] gives back what is known, as does [`known`] for
 //!   directories; both by [`lru`].
-//! * [`object`], [`lock`], [`meta`], [`table`] wrap what the kernel hands over, and its locks.
+//! * [`object`], [`lock`], [`meta`], [`table`], [`work`] wrap what the kernel hands over, and its
+//!   locks.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 //!
@@ -37,3 +38,4 @@ pub mod table;
 pub mod target;
 pub mod time;
 pub mod tracker;
+pub mod work;

@@ -12,16 +12,13 @@
 //! `s_flags` as well, but not while the file system is frozen: the VFS thaws in another way what is
 //! read-only, and would leave every writer waiting.
 
-use kernel::bindings::{delayed_work, work_struct, wq_misc_consts_WORK_CPU_UNBOUND};
+use kernel::bindings::work_struct;
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
-use kernel::time::msecs_to_jiffies;
-use kernel::types::Opaque;
 
-use super::pins::Work;
 use super::super_block::SbInfo;
-use crate::bindings;
+use super::work::{DelayedWork, Function};
 
 /// When it is tried again, in milliseconds.
 const INTERVAL: u32 = 1000;
@@ -32,19 +29,16 @@ pub struct ReadOnly {
     /// As the mount was asked to be.
     asked: Atomic<bool>,
     #[pin]
-    work: Opaque<delayed_work>,
+    work: DelayedWork,
 }
 
 impl ReadOnly {
     /// Of a mount that is read-only from its beginning if `asked`. `end_stores` is called with the
     /// work, and finds its mount by [`ReadOnly::mount_of`].
-    pub fn new(asked: bool, end_stores: Work) -> impl PinInit<Self> {
+    pub fn new(asked: bool, end_stores: Function) -> impl PinInit<Self> {
         pin_init!(ReadOnly {
             asked: Atomic::new(asked),
-            // SAFETY: initialises the work in its place, where it stays.
-            work <- Opaque::ffi_init(|slot| unsafe {
-                bindings::rdax_init_delayed_work(slot, Some(end_stores));
-            }),
+            work <- DelayedWork::new(end_stores),
         })
     }
 
@@ -63,30 +57,18 @@ impl ReadOnly {
     /// After an error, all writing has ended: has a thread of the kernel take write access from the
     /// mappings. Does not sleep.
     pub fn end_stores_soon(&self) {
-        self.queue(0);
+        self.work.queue(0);
     }
 
     /// Has it tried again, after a while.
     pub fn end_stores_later(&self) {
-        self.queue(INTERVAL);
-    }
-
-    fn queue(&self, milliseconds: u32) {
-        // SAFETY: the work is initialised; `finish` cancels it before it goes away.
-        unsafe {
-            bindings::queue_delayed_work_on(
-                wq_misc_consts_WORK_CPU_UNBOUND as i32,
-                bindings::system_dfl_wq,
-                self.work.get(),
-                msecs_to_jiffies(milliseconds),
-            );
-        }
+        self.work.queue(INTERVAL);
     }
 
     /// The end of a mount, which finds no error any more.
     pub fn finish(&self) {
-        // SAFETY: the work is initialised. It does not wait for what the caller holds.
-        unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
+        // It does not wait for what the caller holds.
+        self.work.cancel();
     }
 
     /// The mount that `work` is part of.
@@ -97,8 +79,7 @@ impl ReadOnly {
     pub unsafe fn mount_of<'a>(work: *mut work_struct) -> &'a SbInfo {
         // SAFETY: by the caller.
         unsafe {
-            let work = container_of!(work, delayed_work, work);
-            let read_only = container_of!(Opaque::cast_from(work), ReadOnly, work);
+            let read_only = container_of!(DelayedWork::of(work), ReadOnly, work);
             &*container_of!(read_only, SbInfo, read_only)
         }
     }

@@ -15,9 +15,10 @@ use super::counters::{CounterFiles, Counters};
 use super::dirty::DirtyInodes;
 use super::object::SuperBlock;
 use super::options::{Dax, OnError, Options};
-use super::pins::{Pins, Work};
+use super::pins::Pins;
 use super::read_only::ReadOnly;
 use super::state::{State, StateCell};
+use super::work::Function;
 use crate::bindings;
 use crate::pmem::{DirectMap, OpenError};
 use crate::volume::error::Error as VolumeError;
@@ -58,9 +59,9 @@ unsafe impl Sync for SbInfo {}
 /// What a mount has threads of the kernel do.
 pub struct Works {
     /// See [`Pins::new`].
-    pub look_for_pins: Work,
+    pub look_for_pins: Function,
     /// See [`ReadOnly::new`].
-    pub end_stores: Work,
+    pub end_stores: Function,
 }
 
 impl SbInfo {
