@@ -262,10 +262,7 @@ impl Path {
         key: u64,
     ) -> Result<()> {
         let mut around = Around::new(key);
-        let count = match &mut nodes {
-            Some(nodes) => nodes.search_root(media, raw, at, &mut around)?,
-            None => scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?,
-        };
+        let count = search_root(media, &mut nodes, raw, at, &mut around)?;
         (self.steps[0].index, self.steps[0].count) = (around.at.0, to_u16(count));
         self.before = count == 0 || around.before;
         for level in 1..=self.leaf {
@@ -278,10 +275,7 @@ impl Path {
             );
             around = Around::new(key);
             let expect = self.expect(level);
-            let count = match &mut nodes {
-                Some(nodes) => nodes.search(media, &expect, &mut around)?,
-                None => scan(media, &expect, &mut |i, e| around.visit(i, e))?,
-            };
+            let count = search(media, &mut nodes, &expect, &mut around)?;
             self.steps[level].index = around.at.0;
             self.steps[level].count = to_u16(count);
         }
@@ -304,6 +298,37 @@ impl Path {
     }
 }
 
+/// Shows the entries of the root in `raw`, an inode at byte address `at`, to `around`; from
+/// `nodes`, if they are given. Returns how many there are.
+#[inline]
+fn search_root<P: Pmem>(
+    media: &Media<'_, P>,
+    nodes: &mut Option<&mut Nodes>,
+    raw: &RawInode,
+    at: u64,
+    around: &mut Around,
+) -> Result<usize> {
+    match nodes {
+        Some(nodes) => nodes.search_root(media, raw, at, around),
+        None => scan_root(media, raw, at, &mut |i, e| around.visit(i, e)),
+    }
+}
+
+/// Shows entries of the node that `expect` describes to `around`: at least those that matter to it.
+/// Returns how many there are in it.
+#[inline]
+fn search<P: Pmem>(
+    media: &Media<'_, P>,
+    nodes: &mut Option<&mut Nodes>,
+    expect: &Expect,
+    around: &mut Around,
+) -> Result<usize> {
+    match nodes {
+        Some(nodes) => nodes.search(media, expect, around),
+        None => scan(media, expect, &mut |i, e| around.visit(i, e)),
+    }
+}
+
 /// The extents around `key` in the tree of `raw`, an inode at byte address `at`. With `nodes`, what
 /// was read of this tree before is not read again.
 ///
@@ -320,19 +345,13 @@ pub fn lookup<P: Pmem>(
         return Err(Error::Invalid);
     }
     let mut around = Around::new(key);
-    let mut count = match &mut nodes {
-        Some(nodes) => nodes.search_root(media, raw, at, &mut around)?,
-        None => scan_root(media, raw, at, &mut |i, e| around.visit(i, e))?,
-    };
+    let mut count = search_root(media, &mut nodes, raw, at, &mut around)?;
     let mut end = KEY_END;
     for level in (0..raw.depth).rev() {
         let expect = around.below(level, owner(raw), end);
         end = expect.keys.1;
         around = Around::new(key);
-        count = match &mut nodes {
-            Some(nodes) => nodes.search(media, &expect, &mut around)?,
-            None => scan(media, &expect, &mut |i, e| around.visit(i, e))?,
-        };
+        count = search(media, &mut nodes, &expect, &mut around)?;
     }
     let bound = (end != KEY_END).then_some(end);
     let first = around.at.1;
