@@ -11,7 +11,7 @@
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
 
-use kernel::alloc::flags::{GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_NOWAIT};
+use kernel::alloc::flags::{GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_NOWAIT, __GFP_ZERO};
 use kernel::alloc::kvec::PushError;
 use kernel::alloc::{AllocError, Flags, KBox, KVVec};
 use kernel::prelude::*;
@@ -149,7 +149,10 @@ impl<T> Vec<T> {
 impl Vec<u8> {
     /// `n` zero bytes.
     pub fn zeroed(n: usize) -> Result<Self, NoMemory> {
-        let vec = charged(|flags| KVVec::from_elem(0, n, flags))?;
+        let mut vec = charged(|flags| KVVec::with_capacity(n, flags | __GFP_ZERO))?;
+        // SAFETY: there is room for `n`, and the allocator has made it zero. (`from_elem` writes
+        // byte by byte.)
+        unsafe { vec.inc_len(n) };
         Ok(Vec(ManuallyDrop::new(vec)))
     }
 }

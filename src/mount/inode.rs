@@ -196,12 +196,6 @@ impl InodeInfo {
         self.meta.get()
     }
 
-    /// A copy of the volume's view of a directory. Valid as long as `i_rwsem`, shared or exclusive,
-    /// keeps changes out. (The blocks of a file change under the meta lock alone.)
-    pub fn snapshot(&self) -> Inode {
-        self.meta().clone()
-    }
-
     /// Keeps when the file was made, and where a symlink points.
     ///
     /// # Safety

@@ -118,15 +118,15 @@ pub struct Acls;
 
 impl AclOperations for Acls {
     fn get(info: &InodeInfo, kind: Kind) -> Result<Option<Acl>> {
-        let read = |buf: &mut [u8]| match Xattrs::get(info, kind.name(), buf) {
+        let read = |room: Option<&mut [u8]>| match Xattrs::get(info, kind.name(), |_| room) {
             Err(error) if error == ENODATA => Ok(0),
             len => len,
         };
         // It may be changed in between.
         let bytes = loop {
-            let len = read(&mut [])?;
+            let len = read(None)?;
             let mut bytes = KVVec::from_elem(0, len, GFP_KERNEL)?;
-            if read(&mut bytes)? == len {
+            if read(Some(&mut bytes))? == len {
                 break bytes;
             }
         };

@@ -50,17 +50,22 @@ impl DirFileOperations for OpenDirectory {
         if !ctx.emit_dots(file) {
             return Ok(());
         }
-        // `emit` may fault in user memory, so no lock of ours is held. i_rwsem keeps the names as
-        // they are.
-        let snapshot = dir.snapshot();
-        let after = ctx.pos();
-        sb.check(sb.volume.readdir(&snapshot, after, &mut |entry| {
-            if !ctx.emit(entry.name, entry.ino, entry.file_type) {
-                return false;
-            }
-            ctx.set_pos(entry.cookie);
-            true
-        }))
+        // The names after the one at the position.
+        let mut next = Some(ctx.pos() + 1);
+        while let Some(from) = next {
+            let listing = sb.check(sb.volume.readdir(&mut dir.meta(), from))?;
+            let Some(listing) = listing else { break };
+            // `emit` may fault in user memory, so no lock of ours is held. i_rwsem keeps the names
+            // as they are.
+            next = sb.check(listing.show(&sb.volume, &mut |entry| {
+                if !ctx.emit(entry.name, entry.ino, entry.file_type) {
+                    return false;
+                }
+                ctx.set_pos(entry.cookie);
+                true
+            }))?;
+        }
+        Ok(())
     }
 
     fn fsync(file: &File, datasync: bool) -> Result {

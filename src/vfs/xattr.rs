@@ -27,11 +27,15 @@ pub fn handlers() -> *const *const bindings::xattr_handler {
 pub struct Xattrs;
 
 impl XattrOperations for Xattrs {
-    fn get(info: &InodeInfo, name: &[u8], buf: &mut [u8]) -> Result<usize> {
+    fn get<'b>(
+        info: &InodeInfo,
+        name: &[u8],
+        room: impl FnOnce(usize) -> Option<&'b mut [u8]>,
+    ) -> Result<usize> {
         let sb = info.sb();
         sb.check_alive()?;
-        let meta = info.meta();
-        sb.check(sb.volume.get_xattr(&meta, name, buf))
+        let mut meta = info.meta();
+        sb.check(sb.volume.get_xattr(&mut meta, name, room))
     }
 
     fn set(inode: Exclusive<'_>, name: &[u8], value: Option<&[u8]>, must: Must) -> Result {
@@ -52,8 +56,8 @@ impl XattrOperations for Xattrs {
         sb.check_alive()?;
         // SAFETY: asks about the current task. CAST: a small number.
         let all = unsafe { bindings::capable(bindings::CAP_SYS_ADMIN as i32) };
-        let meta = info.meta();
-        sb.check(sb.volume.list_xattrs(&meta, &mut |name| {
+        let mut meta = info.meta();
+        sb.check(sb.volume.list_xattrs(&mut meta, &mut |name| {
             if all || !name.starts_with(b"trusted.") {
                 each(name);
             }

@@ -591,7 +591,7 @@ impl<P: Pmem> Volume<P> {
     fn free_part(&self, inode: &mut Inode, before: &Before<WHOLE>, to: u64) -> Result<Option<u64>> {
         let media = Media::of(self);
         let mut tx = self.begin()?;
-        let left = extent::cut(&mut tx, &media, inode, (0, to))?;
+        let (left, _) = extent::cut(&mut tx, &media, inode, (0, to))?;
         match left {
             Some(_) => inode.log_change(&mut tx, before)?,
             // The slot stays as it is: it is free then.

@@ -76,6 +76,12 @@ impl<T> Index<T> {
         self.items.iter().map(|item| (item.key, &item.value))
     }
 
+    /// The value at `position`, below [`Index::len`], with its key. A value that is removed, and
+    /// no other change, gives its position to another.
+    pub fn at(&self, position: usize) -> Option<(u64, &T)> {
+        self.items.get(position).map(|item| (item.key, &item.value))
+    }
+
     /// The newest value of `key`.
     pub fn get(&self, key: u64) -> Option<&T> {
         self.all(key).next()

@@ -22,6 +22,7 @@ use super::journal::Tx;
 use super::num::to_usize;
 use super::pmem::Pmem;
 use super::task::Rest;
+use super::xattr;
 use crate::env::crc32c;
 
 /// An inode in memory.
@@ -35,14 +36,17 @@ pub struct Inode {
     pub(super) nodes: Nodes,
     /// Of a directory: what is known of its leaves.
     pub(super) leaves: Leaves,
+    /// Its extended attributes, if they are known.
+    pub(super) xattrs: xattr::Set,
 }
 
-/// What is known of a file beyond its inode: a cache of what its tree, and the leaves of a
-/// directory, hold.
+/// What is known of a file beyond its inode: a cache of what its tree, its block of extended
+/// attributes and the leaves of a directory hold.
 #[derive(Debug, Default)]
 pub struct Knowledge {
     _nodes: Nodes,
     _leaves: Leaves,
+    _xattrs: xattr::Set,
 }
 
 /// A copy: what is known beyond the inode does not go with it.
@@ -128,6 +132,7 @@ impl Inode {
             rest: None,
             nodes: Nodes::default(),
             leaves: Leaves::default(),
+            xattrs: xattr::Set::default(),
         }
     }
 
@@ -137,12 +142,13 @@ impl Inode {
         self.rest = None;
         self.nodes = Nodes::default();
         self.leaves = Leaves::default();
+        self.xattrs = xattr::Set::default();
     }
 
     /// Whether anything is known of it beyond it.
     #[inline]
     pub fn has_knowledge(&self) -> bool {
-        !self.leaves.is_unknown() || !self.nodes.is_unknown()
+        !self.leaves.is_unknown() || !self.nodes.is_unknown() || !self.xattrs.is_unknown()
     }
 
     /// Forgets what is known of it beyond it, and returns that. It is read again when it is wanted.
@@ -150,6 +156,7 @@ impl Inode {
         Knowledge {
             _nodes: core::mem::take(&mut self.nodes),
             _leaves: core::mem::take(&mut self.leaves),
+            _xattrs: core::mem::take(&mut self.xattrs),
         }
     }
 

@@ -365,10 +365,11 @@ impl<P: Pmem> Volume<P> {
         (from, to): (u64, u64),
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
-        let left = extent::cut(&mut tx, &self.media(), inode, (from, to))?;
+        let (left, edited) = extent::cut(&mut tx, &self.media(), inode, (from, to))?;
         inode.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
         inode.log_change(&mut tx, before)?;
         tx.commit()?;
+        inode.keep(edited);
         Ok(left)
     }
 

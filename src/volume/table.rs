@@ -601,11 +601,12 @@ impl<P: Pmem> Volume<P> {
         (from, to): (u64, u64),
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
-        let left = extent::cut(&mut tx, &self.media(), table, (from, to))?;
+        let (left, edited) = extent::cut(&mut tx, &self.media(), table, (from, to))?;
         // The size is where the chunks end.
         table.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
         table.log_change(&mut tx, before)?;
         tx.commit()?;
+        table.keep(edited);
         Ok(left)
     }
 }

@@ -8,7 +8,7 @@
 //! done before anything else changes the file.
 
 use super::error::{Error, Result};
-use super::extent::{self, Media};
+use super::extent::{self, Edited, Media};
 use super::file::{check_file, Map};
 use super::format::{RawInode, WORK_CUT, WORK_UNWRITE};
 use super::inode::{Before, Inode, WHOLE};
@@ -85,13 +85,14 @@ impl Rest {
 }
 
 impl Task {
-    /// Logs what one transaction can do of the task. Returns the end of the range that is left.
+    /// Logs what one transaction can do of the task. Returns the end of the range that is left, and
+    /// the leaf that has changed.
     fn step<P: Pmem>(
         &self,
         tx: &mut Tx<'_, P>,
         media: &Media<'_, P>,
         inode: &mut Inode,
-    ) -> Result<Option<u64>> {
+    ) -> Result<(Option<u64>, Edited)> {
         match self.work {
             Work::Cut => extent::cut(tx, media, inode, self.keys),
             Work::Unwrite => extent::unwrite(tx, media, inode, self.keys),
@@ -150,7 +151,7 @@ impl<P: Pmem> Volume<P> {
         let media = Media::of(self);
         let mut tx = self.begin()?;
         change(&mut tx, &mut inode.raw)?;
-        let left = task.step(&mut tx, &media, inode)?;
+        let (left, edited) = task.step(&mut tx, &media, inode)?;
         if left.is_some() {
             // What is damaged is found before anything has happened.
             extent::verify(&media, &before.raw()?, inode.at, task.keys)?;
@@ -160,6 +161,7 @@ impl<P: Pmem> Volume<P> {
         }
         inode.log_change(&mut tx, before)?;
         tx.commit()?;
+        inode.keep(edited);
         Ok(left)
     }
 
@@ -191,13 +193,14 @@ impl<P: Pmem> Volume<P> {
         task: &Task,
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
-        let left = task.step(&mut tx, &Media::of(self), inode)?;
+        let (left, edited) = task.step(&mut tx, &Media::of(self), inode)?;
         // Without a name, it stays there until it is freed.
         if left.is_none() && inode.nlink() > 0 {
             tx.detach_orphan(&mut inode.raw)?;
         }
         inode.log_change(&mut tx, before)?;
         tx.commit()?;
+        inode.keep(edited);
         Ok(left)
     }
 

@@ -9,6 +9,8 @@
 //!
 //! Callers hold the inode as for any operation of the volume.
 
+use core::ops::Range;
+
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -49,35 +51,45 @@ pub enum Must {
 
 /// A record, taken apart.
 struct Record<'a> {
-    /// All its bytes.
-    bytes: &'a [u8],
+    /// Where it lies in the set.
+    place: Range<usize>,
     head: XattrRecord,
     name: &'a [u8],
     /// The value with its padding, or the runs that have it.
     body: &'a [u8],
 }
 
-/// Takes the first record off `rest`. `None` if that is none.
-fn next<'a>(rest: &mut &'a [u8]) -> Option<Record<'a>> {
-    let (head, tail) = XattrRecord::read_from_prefix(rest).ok()?;
-    let name_len = usize::from(head.name_len);
-    match usize::from(head.runs) {
-        0 if head.value_len() <= XATTR_INLINE_MAX => {}
-        1..=XATTR_RUNS_MAX => {}
-        _ => return None,
+/// The records of a set from byte `at` on, until there are no more, or what follows is none.
+struct Records<'a> {
+    set: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Record<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Record<'a>> {
+        let rest = self.set.get(self.at..)?;
+        let (head, tail) = XattrRecord::read_from_prefix(rest).ok()?;
+        let name_len = usize::from(head.name_len);
+        match usize::from(head.runs) {
+            0 if head.value_len() <= XATTR_INLINE_MAX => {}
+            1..=XATTR_RUNS_MAX => {}
+            _ => return None,
+        }
+        let padded = name_len.next_multiple_of(8);
+        let end = padded + head.body_len();
+        let (name, body) = (tail.get(..name_len)?, tail.get(padded..end)?);
+        let place = self.at..self.at + HEAD + end;
+        self.at = place.end;
+        Some(Record {
+            place,
+            head,
+            name,
+            body,
+        })
     }
-    let body_len = head.body_len();
-    let name = tail.get(..name_len)?;
-    let padded = name_len.next_multiple_of(8);
-    let body = tail.get(padded..padded + body_len)?;
-    let bytes = rest.get(..HEAD + padded + body_len)?;
-    *rest = rest.get(bytes.len()..)?;
-    Some(Record {
-        bytes,
-        head,
-        name,
-        body,
-    })
 }
 
 impl Record<'_> {
@@ -99,44 +111,100 @@ impl Record<'_> {
     }
 }
 
-/// The extended attributes of an inode, read and checked.
-struct Set {
-    /// Byte address of their block; 0 if there are none.
-    at: u64,
-    /// The bytes in use, header and records.
-    bytes: Vec<u8>,
+/// The extended attributes of an inode, read and checked: the bytes in use of their block, header
+/// and records. None where there are none, or nothing is known.
+#[derive(Debug, Default)]
+pub(super) struct Set(Vec<u8>);
+
+/// The error for the attributes of `raw`, which cannot be as they are.
+fn corrupt(raw: &RawInode) -> Error {
+    Error::Corrupt {
+        what: Structure::Xattr,
+        at: raw.xattr_block.get().saturating_mul(BLOCK),
+    }
 }
 
 impl Set {
-    /// The error for attributes that cannot be as they are.
-    fn corrupt(&self) -> Error {
-        Error::Corrupt {
-            what: Structure::Xattr,
-            at: self.at,
+    /// Whether nothing is known.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The records.
+    fn records(&self) -> Records<'_> {
+        Records {
+            set: &self.0,
+            at: HEADER,
         }
     }
 
-    /// Calls `each` with every record, until it returns false.
-    fn each<'a>(&'a self, each: &mut dyn FnMut(Record<'a>) -> Result<bool>) -> Result<()> {
-        let mut rest = self.bytes.get(HEADER..).unwrap_or(&[]);
-        while !rest.is_empty() {
-            if !each(next(&mut rest).ok_or(self.corrupt())?)? {
-                break;
+    /// The record that lies at `place`, if one does.
+    fn record(&self, place: &Range<usize>) -> Option<Record<'_>> {
+        let mut records = Records {
+            set: &self.0,
+            at: place.start,
+        };
+        records.next()
+    }
+
+    /// The pieces that the records are of when those at `place` are replaced by `record`.
+    fn replaced<'a>(&'a self, place: &Range<usize>, record: &'a [u8]) -> [&'a [u8]; 3] {
+        let before = self.0.get(HEADER..place.start).unwrap_or(&[]);
+        [before, record, self.0.get(place.end..).unwrap_or(&[])]
+    }
+
+    /// Logs that the records at `place` are replaced by `record`. Returns the new header.
+    fn log<P: Pmem>(
+        &self,
+        tx: &mut Tx<'_, P>,
+        raw: &RawInode,
+        place: &Range<usize>,
+        record: &[u8],
+    ) -> Result<XattrHeader> {
+        let block = raw.xattr_block.get();
+        let pieces = self.replaced(place, record);
+        let new = sealed(raw, block, tx.seed(), &pieces);
+        tx.update(block * BLOCK, &self.0[..HEADER], new.as_bytes())?;
+        let at = block * BLOCK + place.start as u64;
+        if place.len() == record.len() {
+            tx.update(at, &self.0[place.clone()], record)?;
+            return Ok(new);
+        }
+        // What follows moves.
+        let [_, _, after] = pieces;
+        for (at, bytes) in [(at, record), (at + record.len() as u64, after)] {
+            if !bytes.is_empty() {
+                tx.write(at, bytes)?;
             }
         }
-        Ok(())
+        Ok(new)
+    }
+
+    /// The transaction that [`Set::log`] was part of is committed. There is room for the record.
+    fn splice(&mut self, header: &XattrHeader, place: Range<usize>, record: &[u8]) {
+        let (end, tail) = (place.start + record.len(), place.end..self.0.len());
+        let len = end + tail.len();
+        let more = record.get(..record.len().saturating_sub(place.len()));
+        if self.0.extend_from_slice(more.unwrap_or(&[])).is_err() {
+            // It is read when it is wanted.
+            *self = Set::default();
+            return;
+        }
+        self.0.copy_within(tail, end);
+        self.0[place.start..end].copy_from_slice(record);
+        self.0.truncate(len);
+        self.0[..HEADER].copy_from_slice(header.as_bytes());
     }
 
     /// The record of `name`.
-    fn find(&self, name: &[u8]) -> Result<Option<Record<'_>>> {
-        let mut found = None;
-        self.each(&mut |record| {
-            if record.name == name {
-                found = Some(record);
-            }
-            Ok(found.is_none())
-        })?;
-        Ok(found)
+    fn find(&self, name: &[u8]) -> Option<Record<'_>> {
+        // Names that are as long differ in their last byte, as often as not.
+        let is = |record: &Record<'_>| {
+            record.name.len() == name.len()
+                && record.name.last() == name.last()
+                && record.name == name
+        };
+        self.records().find(is)
     }
 }
 
@@ -145,6 +213,15 @@ fn append(set: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     set.extend_from_slice(bytes)?;
     let padding = bytes.len().next_multiple_of(8) - bytes.len();
     Ok(set.extend_from_slice(&[0; 8][..padding])?)
+}
+
+/// Most bytes that the record of an attribute takes.
+fn record_max((name, value): Xattr<'_>) -> usize {
+    let body = match value.len() {
+        len if len <= XATTR_INLINE_MAX => len.next_multiple_of(8),
+        _ => XATTR_RUNS_MAX * size_of::<U64>(),
+    };
+    HEAD + name.len().next_multiple_of(8) + body
 }
 
 /// Appends the record of an attribute. A large value goes to blocks of its own now, which `raw` has
@@ -193,27 +270,35 @@ fn add<P: Pmem>(
     Ok(())
 }
 
-/// Room for a header, and records after it.
-fn blank() -> Result<Vec<u8>> {
-    let mut set = Vec::with_capacity(SET_MAX)?;
+/// Room for a header, and `room` bytes of records after it.
+fn blank(room: usize) -> Result<Vec<u8>> {
+    let mut set = Vec::with_capacity(HEADER + room)?;
     set.extend_from_slice(&[0; HEADER])?;
     Ok(set)
 }
 
-/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block`
-/// of a volume of this `seed`.
-pub fn seal(set: &mut [u8], raw: &RawInode, block: u64, seed: u32) {
+/// The header of the attributes of the inode `raw`, in block `block` of a volume of this `seed`.
+/// `records` are the pieces of their records.
+fn sealed(raw: &RawInode, block: u64, seed: u32, records: &[&[u8]]) -> XattrHeader {
+    let len: usize = records.iter().map(|piece| piece.len()).sum();
     let mut header = XattrHeader {
         crc: U32::ZERO,
         magic: U32::new(XATTR_MAGIC),
         owner: raw.ino,
         block: U64::new(block),
         generation: raw.generation,
-        len: U32::new(to_u32(set.len())),
+        len: U32::new(to_u32(HEADER + len)),
     };
-    set[..HEADER].copy_from_slice(header.as_bytes());
-    header.crc = U32::new(crc_of(seed, set));
-    set[..HEADER].copy_from_slice(header.as_bytes());
+    let crc = crc_of(seed, header.as_bytes());
+    header.crc = U32::new(records.iter().fold(crc, |crc, piece| crc32c(crc, piece)));
+    header
+}
+
+/// Completes the header of `set`, room for it and the records of the inode `raw`, in block `block`
+/// of a volume of this `seed`.
+pub fn seal(set: &mut [u8], raw: &RawInode, block: u64, seed: u32) {
+    let (place, records) = set.split_at_mut(HEADER);
+    place.copy_from_slice(sealed(raw, block, seed, &[records]).as_bytes());
 }
 
 /// Gives `set`, a header and records, a block of its own; `raw`, whose number and generation are
@@ -236,7 +321,7 @@ pub(super) fn create<P: Pmem>(
     if xattrs.is_empty() {
         return Ok(());
     }
-    let mut set = blank()?;
+    let mut set = blank(xattrs.iter().copied().map(record_max).sum())?;
     for xattr in xattrs {
         add(tx, raw, &mut set, *xattr)?;
     }
@@ -244,21 +329,19 @@ pub(super) fn create<P: Pmem>(
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Reads the extended attributes of `inode`.
-    fn xattrs(&self, inode: &Inode) -> Result<Set> {
+    /// Reads and verifies the extended attributes of `inode`, unless they are known, or there are
+    /// none.
+    fn read_xattrs(&self, inode: &mut Inode) -> Result<()> {
         let block = inode.raw.xattr_block.get();
-        let mut set = Set {
-            at: 0,
-            bytes: Vec::new(),
-        };
-        if block == 0 {
-            return Ok(set);
+        if block == 0 || !inode.xattrs.is_unknown() {
+            return Ok(());
         }
-        set.at = block.saturating_mul(BLOCK);
+        let corrupt = corrupt(&inode.raw);
         if !self.geo.is_data(block, 1) {
-            return Err(set.corrupt());
+            return Err(corrupt);
         }
-        let header: XattrHeader = read_struct(&self.pmem, set.at)?;
+        let at = block * BLOCK;
+        let header: XattrHeader = read_struct(&self.pmem, at)?;
         let len = header.len.get() as usize;
         if header.magic.get() != XATTR_MAGIC
             || header.owner != inode.raw.ino
@@ -266,52 +349,61 @@ impl<P: Pmem> Volume<P> {
             || header.generation != inode.raw.generation
             || !(HEADER..=SET_MAX).contains(&len)
         {
-            return Err(set.corrupt());
+            return Err(corrupt);
         }
-        set.bytes = Vec::zeroed(len)?;
-        self.pmem.read(set.at, &mut set.bytes)?;
-        if header.crc.get() != crc_of(self.geo.seed, &set.bytes) {
-            return Err(set.corrupt());
+        let mut bytes = Vec::zeroed(len)?;
+        self.pmem.read(at, &mut bytes)?;
+        let set = Set(bytes);
+        let end = set.records().last().map_or(HEADER, |last| last.place.end);
+        if header.crc.get() != crc_of(self.geo.seed, &set.0) || end != len {
+            return Err(corrupt);
         }
-        Ok(set)
+        inode.xattrs = set;
+        Ok(())
     }
 
-    /// Returns how many bytes the value of attribute `name` has, and copies it to the start of
-    /// `buf` if it fits there.
+    /// Returns how many bytes the value of attribute `name` has, and copies it to where `room`, which
+    /// is told the number, wants it, if it does.
     ///
     /// Fails with [`Error::NoXattr`], and with [`Error::Corrupt`].
-    pub fn get_xattr(&self, inode: &Inode, name: &[u8], buf: &mut [u8]) -> Result<usize> {
-        let set = self.xattrs(inode)?;
-        let record = set.find(name)?.ok_or(Error::NoXattr)?;
+    pub fn get_xattr<'b>(
+        &self,
+        inode: &mut Inode,
+        name: &[u8],
+        room: impl FnOnce(usize) -> Option<&'b mut [u8]>,
+    ) -> Result<usize> {
+        self.read_xattrs(inode)?;
+        let record = inode.xattrs.find(name).ok_or(Error::NoXattr)?;
         let len = record.head.value_len();
-        let Some(buf) = buf.get_mut(..len) else {
+        let Some(buf) = room(len).and_then(|room| room.get_mut(..len)) else {
             return Ok(len);
         };
         if record.head.runs == 0 {
-            buf.copy_from_slice(&record.body[..len]);
+            buf.copy_from_slice(record.body.get(..len).unwrap_or(&[]));
             return Ok(len);
         }
         let mut done = 0;
         for (run, part) in record.runs() {
             if run.unwritten || !self.geo.is_data(run.block, run.len) {
-                return Err(set.corrupt());
+                return Err(corrupt(&inode.raw));
             }
             self.pmem
                 .read(run.block * BLOCK, &mut buf[done..done + part])?;
             done += part;
         }
         if done != len || record.head.value_crc.get() != crc32c(0, buf) {
-            return Err(set.corrupt());
+            return Err(corrupt(&inode.raw));
         }
         Ok(len)
     }
 
     /// Calls `each` with the name of every attribute.
-    pub fn list_xattrs(&self, inode: &Inode, each: &mut dyn FnMut(&[u8])) -> Result<()> {
-        self.xattrs(inode)?.each(&mut |record| {
+    pub fn list_xattrs(&self, inode: &mut Inode, each: &mut dyn FnMut(&[u8])) -> Result<()> {
+        self.read_xattrs(inode)?;
+        for record in inode.xattrs.records() {
             each(record.name);
-            Ok(true)
-        })
+        }
+        Ok(())
     }
 
     /// Gives attribute `name` the value `value`, or removes it if that is `None`, and changes what
@@ -329,56 +421,69 @@ impl<P: Pmem> Volume<P> {
         must: Must,
         set: &SetAttr,
     ) -> Result<()> {
-        let old = self.xattrs(inode)?;
-        match (must, old.find(name)?.is_some()) {
+        self.read_xattrs(inode)?;
+        let old = inode.xattrs.find(name).map(|record| record.place);
+        match (must, old.is_some()) {
             (Must::BeNew, true) => return Err(Error::Exists),
             (Must::Exist, false) => return Err(Error::NoXattr),
             _ => {}
         }
         let before = inode.before();
         set.apply(&mut inode.raw);
-        let result = self.replace_xattr(inode, &before, &old, (name, value));
+        let result = self.replace_xattr(inode, &before, old, (name, value));
         if result.is_err() {
             inode.restore(&before);
         }
         result
     }
 
+    /// Puts an attribute in the place of `old`, the one of its name, or after all others.
     fn replace_xattr(
         &self,
         inode: &mut Inode,
         before: &Before<FIELDS>,
-        old: &Set,
+        old: Option<Range<usize>>,
         (name, value): (&[u8], Option<&[u8]>),
     ) -> Result<()> {
-        let raw = &mut inode.raw;
-        let mut new = blank()?;
+        let (raw, set) = (&mut inode.raw, &mut inode.xattrs);
         let mut tx = self.begin()?;
-        old.each(&mut |record| {
-            if record.name == name {
-                free_runs(&mut tx, raw, &record)?;
-            } else {
-                new.extend_from_slice(record.bytes)?;
-            }
-            Ok(true)
-        })?;
+        let mut record = Vec::new();
         if let Some(value) = value {
-            add(&mut tx, raw, &mut new, (name, value))?;
+            record.reserve(record_max((name, value)))?;
+            add(&mut tx, raw, &mut record, (name, value))?;
+        }
+        let end = set.0.len().max(HEADER);
+        let place = old.unwrap_or(end..end);
+        if let Some(old) = set.record(&place) {
+            free_runs(&mut tx, raw, &old)?;
+        }
+        let len = end - place.len() + record.len();
+        if len > SET_MAX {
+            return Err(Error::NoSpace);
         }
         let block = raw.xattr_block.get();
-        match (block, new.len() > HEADER) {
+        let mut new = Set::default();
+        let mut header = None;
+        match (block, len > HEADER) {
             (0, false) => {}
-            (0, true) => attach(&mut tx, raw, &mut new)?,
+            (0, true) => {
+                new.0 = blank(record.len())?;
+                new.0.extend_from_slice(&record)?;
+                attach(&mut tx, raw, &mut new.0)?;
+            }
             (_, false) => free_block(&mut tx, raw)?,
             (_, true) => {
-                seal(&mut new, raw, block, self.geo.seed);
-                let mut media = Vec::zeroed(new.len())?;
-                self.pmem.read(old.at, &mut media)?;
-                tx.update(old.at, &media, &new)?;
+                set.0.reserve(record.len())?;
+                header = Some(set.log(&mut tx, raw, &place, &record)?);
             }
         }
         inode.log_change(&mut tx, before)?;
-        tx.commit()
+        tx.commit()?;
+        match header {
+            Some(header) => inode.xattrs.splice(&header, place, &record),
+            None => inode.xattrs = new,
+        }
+        Ok(())
     }
 
     /// Frees all attributes of `inode`, which has no name and no user, in a transaction of their
@@ -387,13 +492,13 @@ impl<P: Pmem> Volume<P> {
         if inode.raw.xattr_block.get() == 0 {
             return Ok(());
         }
-        let set = self.xattrs(inode)?;
+        self.read_xattrs(inode)?;
         let before = inode.before::<FIELDS>();
+        let set = core::mem::take(&mut inode.xattrs);
         let result = self.begin().and_then(|mut tx| {
-            set.each(&mut |record| {
+            for record in set.records() {
                 free_runs(&mut tx, &mut inode.raw, &record)?;
-                Ok(true)
-            })?;
+            }
             free_block(&mut tx, &mut inode.raw)?;
             inode.log_change(&mut tx, &before)?;
             tx.commit()

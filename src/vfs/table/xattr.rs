@@ -20,8 +20,12 @@ use crate::volume::xattr::Must;
 
 /// Operations on extended attributes by their whole names, with prefix.
 pub trait XattrOperations {
-    /// How many bytes the value has; copied to `buf` if it fits.
-    fn get(info: &InodeInfo, name: &[u8], buf: &mut [u8]) -> Result<usize>;
+    /// How many bytes the value has; copied to where `room`, which is told how many, wants it.
+    fn get<'b>(
+        info: &InodeInfo,
+        name: &[u8],
+        room: impl FnOnce(usize) -> Option<&'b mut [u8]>,
+    ) -> Result<usize>;
 
     /// Gives the attribute a value, or removes it. The VFS has checked the permission.
     fn set(inode: Exclusive<'_>, name: &[u8], value: Option<&[u8]>, must: Must) -> Result;
@@ -84,16 +88,15 @@ impl<T: XattrOperations> XattrTable<T> {
                 CStr::from_char_ptr(bindings::xattr_full_name(handler, name)),
             )
         };
-        let buf: &mut [u8] = match size {
-            0 => &mut [],
-            // SAFETY: the buffer is the caller's, lent to us; zeroed, all of it is bytes.
-            _ => unsafe {
-                core::ptr::write_bytes(buffer.cast::<u8>(), 0, size);
-                core::slice::from_raw_parts_mut(buffer.cast(), size)
-            },
+        let room = |len: usize| {
+            // SAFETY: inside the buffer, which is the caller's, lent to us; zeroed, it is bytes.
+            (1..=size).contains(&len).then(|| unsafe {
+                core::ptr::write_bytes(buffer.cast::<u8>(), 0, len);
+                core::slice::from_raw_parts_mut(buffer.cast(), len)
+            })
         };
         from_result(|| {
-            let len = T::get(info, name.to_bytes(), buf)?;
+            let len = T::get(info, name.to_bytes(), room)?;
             // Without a buffer, the length is asked for.
             if size != 0 && len > size {
                 return Err(ERANGE);

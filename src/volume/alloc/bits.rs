@@ -4,6 +4,8 @@
 //!
 //! Whoever changes a chunk's holds the lock of its allocation group; recovery is alone.
 
+use core::ops::Range;
+
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -31,6 +33,9 @@ impl Mask {
         let base = chunk * CHUNK_BLOCKS;
         let from = run.block.clamp(base, base + CHUNK_BLOCKS) - base;
         let to = run.end().clamp(base, base + CHUNK_BLOCKS) - base;
+        if to - from == CHUNK_BLOCKS {
+            return Mask([u64::MAX; WORDS]);
+        }
         let mut mask = [0; WORDS];
         let mut at = from;
         while at < to {
@@ -50,47 +55,63 @@ impl Mask {
         }
     }
 
-    /// The first bit from `from` on that is set, or clear if not `set`; 512 if there is none.
-    fn next(&self, from: u64, set: bool) -> u64 {
+    /// Whether all bits of `other` are set.
+    fn has(&self, other: &Mask) -> bool {
+        self.0
+            .iter()
+            .zip(&other.0)
+            .all(|(word, other)| word & other == *other)
+    }
+
+    /// The first bit from `from` on that is set; 512 if there is none.
+    fn next_set(&self, from: u64) -> u64 {
         let skip = to_usize(from / 64);
+        let mut wanted = u64::MAX << (from % 64);
         for (i, word) in self.0.iter().enumerate().skip(skip) {
-            let mut word = if set { *word } else { !*word };
-            if i == skip {
-                word &= u64::MAX << (from % 64);
-            }
+            let word = word & wanted;
             if word != 0 {
                 return i as u64 * 64 + u64::from(word.trailing_zeros());
             }
+            wanted = u64::MAX;
         }
         CHUNK_BLOCKS
     }
 
     /// Clear bits from `from` on, up to the first set one.
     pub(super) fn clear_from(&self, from: u64) -> u64 {
-        self.next(from, true) - from
+        self.next_set(from) - from
     }
 
-    /// The first run of at least `good` clear bits, as first bit and length, and else the longest
-    /// one. A length of 0 if no bit is clear.
+    /// The bits that are set, and so are those `by` bits, fewer than 512, after them.
+    fn and_after(&self, by: u64) -> Mask {
+        let (words, bits) = (to_usize(by / 64), by % 64);
+        let word = |i: usize| self.0.get(i).copied().unwrap_or(0);
+        Mask(core::array::from_fn(|i| {
+            // Two shifts: one by 64 is none.
+            let high = word(i + words + 1) << (63 - bits) << 1;
+            word(i) & (word(i + words) >> bits | high)
+        }))
+    }
+
+    /// The first run of at least `good` clear bits, 1 to 512, as first bit and length, and else the
+    /// first of the longest ones. A length of 0 if no bit is clear.
     pub(super) fn find(&self, good: u64) -> (u64, u64) {
-        let mut best = (0, 0);
-        let mut from = 0;
-        loop {
-            let first = self.next(from, false);
-            if first == CHUNK_BLOCKS {
-                return best;
+        // Where `len` clear bits begin. Some runs may be longer, by less than `range`: that is
+        // searched for by halves, but by steps that leave no gap between the bits that were seen.
+        let mut starts = Mask(self.0.map(|word| !word));
+        let (mut len, mut range) = (1, good);
+        while range > 1 {
+            let step = (range / 2).min(len);
+            let longer = starts.and_after(step);
+            if longer.next_set(0) < CHUNK_BLOCKS {
+                (starts, len, range) = (longer, len + step, range - step);
+            } else {
+                range = step;
             }
-            let len = self.clear_from(first);
-            if len > best.1 {
-                best = (first, len);
-                if len >= good {
-                    return best;
-                }
-            }
-            from = first + len;
-            if from == CHUNK_BLOCKS {
-                return best;
-            }
+        }
+        match starts.next_set(0) {
+            CHUNK_BLOCKS => (0, 0),
+            first => (first, self.clear_from(first)),
         }
     }
 }
@@ -98,8 +119,13 @@ impl Mask {
 type Words = [U64; WORDS];
 
 fn free_in(words: &Words) -> u16 {
-    let free: u32 = words.iter().map(|w| w.get().count_zeros()).sum();
-    u16::try_from(free).unwrap_or(u16::MAX)
+    // (Without an instruction for it, to count takes a while, and most words are one of the two.)
+    let free = |word: &U64| match word.get() {
+        0 => u64::BITS,
+        u64::MAX => 0,
+        word => word.count_zeros(),
+    };
+    u16::try_from(words.iter().map(free).sum::<u32>()).unwrap_or(u16::MAX)
 }
 
 /// Makes `summary` that of `chunk` with the bitmap `words`.
@@ -109,10 +135,11 @@ fn summarise(summary: &mut Summary, seed: u32, words: &Words, chunk: u64) {
 }
 
 fn checksum(seed: u32, words: &Words, summary: &Summary, chunk: u64) -> u32 {
-    let crc = crc32c(seed, words.as_bytes());
-    let crc = crc32c(crc, summary.free.as_bytes());
-    let crc = crc32c(crc, summary.reserved.as_bytes());
-    crc32c(crc, &chunk.to_le_bytes())
+    let mut rest = [0; size_of::<Summary>() - size_of::<U32>() + size_of::<u64>()];
+    let (fields, number) = rest.split_at_mut(size_of::<Summary>() - size_of::<U32>());
+    fields.copy_from_slice(&summary.as_bytes()[size_of::<U32>()..]);
+    number.copy_from_slice(&chunk.to_le_bytes());
+    crc32c(crc32c(seed, words.as_bytes()), &rest)
 }
 
 /// The free blocks of the chunks `first..` that share a line of the summary with `first`, as far as
@@ -132,12 +159,10 @@ pub(super) fn read_free<P: Pmem>(
     Ok((n, line.map(|s| s.free.get())))
 }
 
-/// Reads and verifies the bitmap of `chunk`.
-pub(super) fn read<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> Result<Mask> {
-    let words: Words = read_struct(pmem, geo.bitmap_at(chunk))?;
-    let summary: Summary = read_struct(pmem, geo.summary_at(chunk))?;
-    if summary.crc.get() != checksum(geo.seed, &words, &summary, chunk)
-        || summary.free.get() != free_in(&words)
+/// The bitmap of `chunk` that is `words`, if that is sound.
+fn verified(geo: &Geometry, chunk: u64, words: &Words, summary: &Summary) -> Result<Mask> {
+    if summary.crc.get() != checksum(geo.seed, words, summary, chunk)
+        || summary.free.get() != free_in(words)
     {
         return Err(Error::Corrupt {
             what: Structure::Bitmap,
@@ -147,9 +172,55 @@ pub(super) fn read<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> Result<Mask
     Ok(Mask(words.map(U64::get)))
 }
 
+/// Reads and verifies the bitmap of `chunk`.
+pub(super) fn read<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> Result<Mask> {
+    let words: Words = read_struct(pmem, geo.bitmap_at(chunk))?;
+    let summary: Summary = read_struct(pmem, geo.summary_at(chunk))?;
+    verified(geo, chunk, &words, &summary)
+}
+
 /// Whether the bitmap of `chunk` is there.
 pub(in crate::volume) fn is_sound<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> bool {
     read(pmem, geo, chunk).is_ok()
+}
+
+/// Bitmaps of chunks that follow each other, with their summaries, which share a cache line.
+struct Chunks<const N: usize> {
+    first: u64,
+    count: usize,
+    words: [Words; N],
+    summaries: [Summary; N],
+}
+
+impl<const N: usize> Chunks<N> {
+    /// None: to be read where it lies, since it is large.
+    #[inline(always)]
+    fn none() -> Self {
+        Chunks {
+            first: 0,
+            count: 0,
+            words: [[U64::ZERO; WORDS]; N],
+            summaries: FromZeros::new_zeroed(),
+        }
+    }
+
+    /// Reads those of the first of `chunks`, up to `N`.
+    fn read<P: Pmem>(&mut self, pmem: &P, geo: &Geometry, chunks: &Range<u64>) -> Result<()> {
+        let first = chunks.start;
+        let most = (BATCH - first % BATCH).min(chunks.end - first);
+        let count = to_usize(most).min(N);
+        (self.first, self.count) = (first, count);
+        pmem.read(geo.bitmap_at(first), self.words[..count].as_mut_bytes())?;
+        pmem.read(
+            geo.summary_at(first),
+            self.summaries[..count].as_mut_bytes(),
+        )
+    }
+
+    /// The first chunk after them.
+    fn end(&self) -> u64 {
+        self.first + self.count as u64
+    }
 }
 
 /// Fails unless all blocks of `run` are data blocks in use.
@@ -160,16 +231,29 @@ pub(super) fn check_used<P: Pmem>(pmem: &P, geo: &Geometry, run: Run) -> Result<
             at: run.block.saturating_mul(BLOCK),
         });
     }
-    for chunk in run.chunks() {
-        let mask = read(pmem, geo, chunk)?;
-        let mut with = mask;
-        with.add(run, chunk);
-        if with != mask {
-            return Err(Error::Corrupt {
-                what: Structure::Bitmap,
-                at: geo.bitmap_at(chunk),
-            });
+    let chunks = run.chunks();
+    match chunks.end - chunks.start {
+        1 => check_used_by::<P, 1>(pmem, geo, run),
+        _ => check_used_by::<P, { to_usize(BATCH) }>(pmem, geo, run),
+    }
+}
+
+/// The same, for `N` chunks at a time.
+fn check_used_by<P: Pmem, const N: usize>(pmem: &P, geo: &Geometry, run: Run) -> Result<()> {
+    let mut chunks = run.chunks();
+    let mut some = Chunks::<N>::none();
+    while !chunks.is_empty() {
+        some.read(pmem, geo, &chunks)?;
+        let both = some.words.iter().zip(&some.summaries).take(some.count);
+        for (chunk, (words, summary)) in (some.first..).zip(both) {
+            if !verified(geo, chunk, words, summary)?.has(&Mask::of(run, chunk)) {
+                return Err(Error::Corrupt {
+                    what: Structure::Bitmap,
+                    at: geo.bitmap_at(chunk),
+                });
+            }
         }
+        chunks.start = some.end();
     }
     Ok(())
 }
@@ -183,31 +267,49 @@ pub(in crate::volume) fn apply<P: Pmem, S>(
     run: Run,
     used: bool,
 ) -> Result<()> {
+    let chunks = run.chunks();
+    match chunks.end - chunks.start {
+        1 => apply_by::<P, S, 1>(dirty, pmem, geo, run, used),
+        _ => apply_by::<P, S, { to_usize(BATCH) }>(dirty, pmem, geo, run, used),
+    }
+}
+
+/// The same, for `N` chunks at a time.
+fn apply_by<P: Pmem, S, const N: usize>(
+    dirty: &mut Dirty<'_, P, S>,
+    pmem: &P,
+    geo: &Geometry,
+    run: Run,
+    used: bool,
+) -> Result<()> {
     let mut chunks = run.chunks();
-    while chunks.start < chunks.end {
-        // Bitmaps first, then the line of their summaries, so that each line is written back once.
-        let n = (BATCH - chunks.start % BATCH).min(chunks.end - chunks.start);
-        let mut summaries = <[Summary; to_usize(BATCH)]>::new_zeroed();
-        if let Some(summaries) = summaries.get_mut(..to_usize(n)) {
-            pmem.read(geo.summary_at(chunks.start), summaries.as_mut_bytes())?;
-        }
-        for (chunk, summary) in (chunks.start..chunks.start + n).zip(&mut summaries) {
-            let at = geo.bitmap_at(chunk);
-            let mut words: Words = read_struct(pmem, at)?;
-            for ((i, word), mask) in words.iter_mut().enumerate().zip(Mask::of(run, chunk).0) {
+    let mut some = Chunks::<N>::none();
+    while !chunks.is_empty() {
+        some.read(pmem, geo, &chunks)?;
+        // The words that change lie next to each other, but for those that are as they shall be.
+        let (mut first, mut end) = (usize::MAX, 0);
+        let both = some.words.iter_mut().zip(&mut some.summaries);
+        for (i, (words, summary)) in both.take(some.count).enumerate() {
+            let chunk = some.first + i as u64;
+            for (j, (word, mask)) in words.iter_mut().zip(Mask::of(run, chunk).0).enumerate() {
                 let old = word.get();
                 let new = if used { old | mask } else { old & !mask };
                 if new != old {
                     *word = U64::new(new);
-                    dirty.store(at + i as u64 * 8, word.as_bytes())?;
+                    first = first.min(i * WORDS + j);
+                    end = i * WORDS + j + 1;
                 }
             }
-            summarise(summary, geo.seed, &words, chunk);
+            summarise(summary, geo.seed, words, chunk);
         }
-        if let Some(summaries) = summaries.get(..to_usize(n)) {
-            dirty.store(geo.summary_at(chunks.start), summaries.as_bytes())?;
+        // Bitmaps first, then the line of their summaries, so that each line is written back once.
+        if let Some(changed) = some.words.as_flattened().get(first..end) {
+            let at = geo.bitmap_at(some.first) + (first * size_of::<U64>()) as u64;
+            dirty.store(at, changed.as_bytes())?;
         }
-        chunks.start += n;
+        let summaries = &some.summaries[..some.count];
+        dirty.store(geo.summary_at(some.first), summaries.as_bytes())?;
+        chunks.start = some.end();
     }
     Ok(())
 }

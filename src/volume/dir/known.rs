@@ -12,8 +12,9 @@ use super::Slot;
 use crate::env::{NoMemory, Vec};
 use crate::volume::error::{Error, Result};
 use crate::volume::extent::Media;
+use crate::volume::format::COOKIE_LOW_BITS;
 use crate::volume::index::Index;
-use crate::volume::num::to_u16;
+use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
 
 /// The known leaves of a directory, by their blocks.
@@ -21,10 +22,12 @@ use crate::volume::pmem::Pmem;
 pub struct Leaves(Index<Known>);
 
 /// Where a record with a name lies in its leaf. (Bytes; both are below the size of a block.)
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
     pub offset: u16,
     pub len: u16,
+    /// The bits of its cookie below the hash.
+    number: u16,
 }
 
 /// A run of adjacent free records.
@@ -39,6 +42,9 @@ pub struct Gap {
 pub struct Known {
     /// The names, by their hashes.
     pub names: Index<Place>,
+    /// The positions of all names in `names`, in the order of their cookies, once that was asked
+    /// for. None after a change.
+    order: Vec<u16>,
     /// The free records.
     gaps: Vec<Gap>,
     /// Bytes that names could use if the leaf were compacted.
@@ -60,6 +66,7 @@ impl Known {
     pub fn new() -> Self {
         Known {
             names: Index::default(),
+            order: Vec::new(),
             gaps: Vec::new(),
             spare: 0,
         }
@@ -68,6 +75,7 @@ impl Known {
     /// Adds `record`, which lies after all others so far.
     pub fn note(&mut self, record: &Record) -> Result<(), NoMemory> {
         self.spare += record.spare();
+        self.order.clear();
         if !record.is_free() {
             return self.names.insert(record.hash(), place(record));
         }
@@ -103,9 +111,11 @@ impl Known {
             };
         }
         self.spare -= needed(slot.name.bytes.len());
+        self.order.clear();
         let place = Place {
             offset: to_u16(slot.gap.offset),
             len: to_u16(len),
+            number: number_of(slot.cookie),
         };
         self.names.insert(slot.name.hash, place)
     }
@@ -113,6 +123,7 @@ impl Known {
     /// The name of `record` was removed.
     fn remove(&mut self, record: &Record) -> Result<(), NoMemory> {
         let at = place(record).offset;
+        self.order.clear();
         self.names.remove(record.hash(), |place| place.offset == at);
         self.spare += needed(record.name_len);
         let mut gap = Gap {
@@ -130,6 +141,45 @@ impl Known {
         }
         self.gaps.push(gap)
     }
+
+    /// The cookie of the name at `position` in `names`.
+    fn cookie(&self, position: u16) -> u64 {
+        let named = self.names.at(usize::from(position));
+        named.map_or(0, |(hash, place)| {
+            (hash << COOKIE_LOW_BITS) | u64::from(place.number)
+        })
+    }
+
+    /// Puts the names in order, by insertion: a few dozen.
+    fn sort(&mut self) -> Result<(), NoMemory> {
+        if self.order.len() == self.names.len() {
+            return Ok(());
+        }
+        self.order.reserve(self.names.len())?;
+        for position in 0..to_u16(self.names.len()) {
+            let cookie = self.cookie(position);
+            let at = self.order.partition_point(|p| self.cookie(*p) < cookie);
+            let end = self.order.len();
+            self.order.push(position)?;
+            self.order.copy_within(at..end, at + 1);
+            self.order[at] = position;
+        }
+        Ok(())
+    }
+
+    /// The places of the first names with a cookie of `from` or above, in the order of their
+    /// cookies, as many as `places` takes. Returns how many there are in all.
+    fn list(&mut self, from: u64, places: &mut [Place]) -> Result<usize, NoMemory> {
+        self.sort()?;
+        let first = self.order.partition_point(|p| self.cookie(*p) < from);
+        let rest = self.order.get(first..).unwrap_or(&[]);
+        for (to, position) in places.iter_mut().zip(rest) {
+            if let Some((_, place)) = self.names.at(usize::from(*position)) {
+                *to = *place;
+            }
+        }
+        Ok(rest.len())
+    }
 }
 
 /// Where `record` lies.
@@ -137,7 +187,13 @@ fn place(record: &Record) -> Place {
     Place {
         offset: to_u16(record.offset),
         len: to_u16(record.len),
+        number: number_of(record.cookie),
     }
+}
+
+/// The bits of `cookie` below the hash.
+fn number_of(cookie: u64) -> u16 {
+    to_u16(to_usize(cookie & ((1 << COOKIE_LOW_BITS) - 1)))
 }
 
 impl Leaves {
@@ -152,6 +208,20 @@ impl Leaves {
             self.0.insert(leaf.block, Known::read(media, leaf)?)?;
         }
         self.0.get(leaf.block).ok_or(Error::NoMemory)
+    }
+
+    /// The places of the first names of `leaf` with a cookie of `from` or above, in the order of
+    /// their cookies, as many as `places` takes. Returns how many there are in all.
+    pub fn list<P: Pmem>(
+        &mut self,
+        media: &Media<'_, P>,
+        leaf: &Leaf,
+        from: u64,
+        places: &mut [Place],
+    ) -> Result<usize> {
+        self.get(media, leaf)?;
+        let known = self.0.get_mut(leaf.block).ok_or(Error::NoMemory)?;
+        Ok(known.list(from, places)?)
     }
 
     /// Whether `leaf` holds no name. It is not remembered: a directory without names may be about

@@ -237,14 +237,15 @@ impl Leaf {
         Ok(None)
     }
 
-    /// Reads and verifies the record at `offset`. Its head and its name come to lie in `bytes`.
+    /// Reads and verifies the record at `offset`. Its head and its name come to lie in `bytes`, and
+    /// need not fill it.
     pub fn record<P: Pmem>(
         &self,
         media: &Media<'_, P>,
         offset: usize,
-        bytes: &mut [u8; RECORD_MAX],
+        bytes: &mut [u8],
     ) -> Result<Record> {
-        let read = RECORD_MAX.min(LEAF.saturating_sub(offset));
+        let read = bytes.len().min(LEAF.saturating_sub(offset));
         let bytes = &mut bytes[..read];
         media.pmem.read(self.at() + offset as u64, bytes)?;
         self.record_in(offset, bytes)

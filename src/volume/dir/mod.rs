@@ -25,9 +25,10 @@ use super::format::{BLOCK, COOKIE_LOW_BITS, KEY_BITS, NAME_MAX};
 use super::inode::Inode;
 use super::journal::Tx;
 use super::pmem::{read_struct, Pmem};
+use super::Volume;
 use crate::env;
-use known::Gap;
-use leaf::{needed, Leaf, Record, HEAD, RECORDS_MAX, RECORD_MAX};
+use known::{Gap, Place};
+use leaf::{needed, Leaf, Record, HEAD, RECORD_MAX};
 
 pub use known::Leaves;
 pub use split::prepare;
@@ -139,43 +140,75 @@ fn sort_by_key<T>(items: &mut [T], key: impl Fn(&T) -> u64) {
     }
 }
 
-/// Shows the names with a cookie above `after` to `emit`, in the order of their cookies, until it
-/// returns false.
-pub fn read<P: Pmem>(
-    media: &Media<'_, P>,
-    dir: &Inode,
-    after: u64,
-    emit: &mut dyn FnMut(&DirEntryRef<'_>) -> bool,
-) -> Result<()> {
-    let mut key = after >> COOKIE_LOW_BITS;
-    let mut order = env::Vec::with_capacity(RECORDS_MAX)?;
-    // The key grows from leaf to leaf, so this ends.
-    while key < KEY_END {
-        let found = extent::lookup(media, None, dir.raw(), dir.at(), key)?;
-        let leaf = Leaf::found(&found, dir, media.geo.seed)?;
-        let bytes = leaf.load(media)?;
-        order.clear();
-        leaf.scan(&bytes, &mut |record| {
-            if !record.is_free() && record.cookie > after {
-                order.push(*record)?;
+/// Names that are listed at a time.
+const LISTED: usize = 32;
+
+/// The next names of a directory, in the order of their cookies: where they lie. Good as long as no
+/// name is made or removed.
+pub struct Listing {
+    leaf: Leaf,
+    /// Their cookies are not below this.
+    from: u64,
+    places: [Place; LISTED],
+    /// How many there are.
+    count: usize,
+    /// There are more names in the leaf.
+    more: bool,
+}
+
+/// The names of the directory `dir` with a cookie of `from` or above: the first of them.
+pub fn list<P: Pmem>(media: &Media<'_, P>, dir: &mut Inode, from: u64) -> Result<Option<Listing>> {
+    let key = from >> COOKIE_LOW_BITS;
+    if key >= KEY_END {
+        return Ok(None);
+    }
+    let leaf = leaf_of(media, dir, key)?;
+    let mut places = [Place::default(); LISTED];
+    let all = dir.leaves.list(media, &leaf, from, &mut places)?;
+    Ok(Some(Listing {
+        leaf,
+        from,
+        places,
+        count: all.min(LISTED),
+        more: all > LISTED,
+    }))
+}
+
+impl Listing {
+    /// Shows the names to `emit` until it returns false. Returns where the next listing begins, if
+    /// all were shown and there may be more.
+    pub fn show<P: Pmem>(
+        &self,
+        vol: &Volume<P>,
+        emit: &mut dyn FnMut(&DirEntryRef<'_>) -> bool,
+    ) -> Result<Option<u64>> {
+        let media = Media::of(vol);
+        let mut from = self.from;
+        let mut buffer = [0; RECORD_MAX];
+        for place in self.places.iter().take(self.count) {
+            let (offset, len) = (usize::from(place.offset), usize::from(place.len));
+            let bytes = &mut buffer[..len.min(RECORD_MAX)];
+            let record = self.leaf.record(&media, offset, bytes)?;
+            if record.is_free() || record.cookie < from {
+                return Err(self.leaf.corrupt(offset));
             }
-            Ok(())
-        })?;
-        sort_by_key(&mut order, |record| record.cookie);
-        for record in order.iter() {
+            from = record.cookie + 1;
             let entry = DirEntryRef {
-                name: record.name(&bytes),
+                name: &bytes[HEAD..HEAD + record.name_len],
                 ino: record.ino,
                 file_type: record.file_type,
                 cookie: record.cookie,
             };
             if !emit(&entry) {
-                return Ok(());
+                return Ok(None);
             }
         }
-        key = leaf.keys.1;
+        let end = self.leaf.keys.1;
+        Ok(match self.more {
+            true => Some(from),
+            false => (end < KEY_END).then_some(end << COOKIE_LOW_BITS),
+        })
     }
-    Ok(())
 }
 
 const _: () = assert!(leaf::ROOM / (HEAD + 8) < u128::BITS as usize);

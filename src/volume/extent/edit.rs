@@ -93,6 +93,9 @@ fn splice_root(raw: &mut RawInode, change: &Change<'_>) -> Result<()> {
 pub struct Edited(Option<Node>);
 
 impl Edited {
+    /// No leaf was changed.
+    pub(super) const NONE: Edited = Edited(None);
+
     /// It is known from now on.
     pub fn keep_in(self, nodes: &mut Nodes) {
         if let Some(node) = self.0 {
@@ -113,7 +116,7 @@ pub(super) fn splice<P: Pmem>(
     change: &Change<'_>,
 ) -> Result<Edited> {
     let mut change = *change;
-    let mut edited = Edited(None);
+    let mut edited = Edited::NONE;
     let mut carries;
     for level in (1..=path.leaf).rev() {
         let step = &path.steps[level];

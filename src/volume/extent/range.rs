@@ -3,7 +3,7 @@
 //! What is done to a range of keys, however many extents have them: one leaf in a transaction, from
 //! the end of the range to its start.
 
-use super::edit::{joins, splice, sub_blocks, Change, Small};
+use super::edit::{joins, splice, sub_blocks, Change, Edited, Small};
 use super::node::{pack, unpack, Media, KEY_END};
 use super::{Mapping, Path};
 use crate::env::Vec;
@@ -19,7 +19,7 @@ pub const CUT_MAX: usize = NODE_EXTENTS;
 
 /// Removes the keys `from..to` from the last leaf of the tree of `inode` that maps any of them, and
 /// frees their blocks: at most [`CUT_MAX`] extents. Returns the new `to` if keys before it may be
-/// left: the caller commits and goes on with that in a new transaction, since this one is built
+/// left, and the leaf: the caller commits and goes on in a new transaction, since this one is built
 /// from what the nodes were.
 ///
 /// A cut inside one extent leaves two, so [`make_room`](super::edit::make_room) must have been
@@ -30,13 +30,13 @@ pub fn cut<P: Pmem>(
     media: &Media<'_, P>,
     inode: &mut Inode,
     (from, to): (u64, u64),
-) -> Result<Option<u64>> {
+) -> Result<(Option<u64>, Edited)> {
     if from >= to || to > KEY_END || inode.raw.root_count.get() == 0 {
-        return Ok(None);
+        return Ok((None, Edited::NONE));
     }
     let path = Path::to(media, inode, to - 1)?;
     if path.found.floor.is_none_or(|f| f.end() <= from) {
-        return Ok(None);
+        return Ok((None, Edited::NONE));
     }
     let last = path.leaf().index();
     let lowest = (last + 1).saturating_sub(CUT_MAX);
@@ -79,14 +79,15 @@ pub fn cut<P: Pmem>(
     path.scan_leaf(media, inode, &mut visit)?;
     result?;
     let leftmost = change.at == 0 && path.steps[..path.leaf].iter().all(|s| s.index() == 0);
-    splice(tx, media, inode, &path, &change.change())?;
+    let edited = splice(tx, media, inode, &path, &change.change())?;
     sub_blocks(&mut inode.raw, freed);
-    Ok((first_key > from && !leftmost).then_some(first_key))
+    let left = (first_key > from && !leftmost).then_some(first_key);
+    Ok((left, edited))
 }
 
 /// Makes unwritten what is data of the keys `from..to` in the last leaf of the tree of `inode` that
 /// maps any of them. Neighbours in the leaf become one extent where they continue each other.
-/// Returns the new `to` if keys before it may be left, as [`cut`].
+/// Returns the new `to` if keys before it may be left, and the leaf, as [`cut`].
 ///
 /// The ends of the range may be inside extents, which become two:
 /// [`make_room`](super::edit::make_room) must have been called for `from` with 2, and for the last
@@ -96,13 +97,13 @@ pub fn unwrite<P: Pmem>(
     media: &Media<'_, P>,
     inode: &mut Inode,
     (from, to): (u64, u64),
-) -> Result<Option<u64>> {
+) -> Result<(Option<u64>, Edited)> {
     if from >= to || to > KEY_END || inode.raw.root_count.get() == 0 {
-        return Ok(None);
+        return Ok((None, Edited::NONE));
     }
     let path = Path::to(media, inode, to - 1)?;
     if path.found.floor.is_none_or(|f| f.end() <= from) {
-        return Ok(None);
+        return Ok((None, Edited::NONE));
     }
     let count = path.leaf().count();
     let mut old = Vec::with_capacity(count)?;
@@ -155,9 +156,10 @@ pub fn unwrite<P: Pmem>(
         remove: old.len() - before - after,
         add: &entries[before..entries.len() - after],
     };
-    splice(tx, media, inode, &path, &change)?;
+    let edited = splice(tx, media, inode, &path, &change)?;
     let leftmost = path.steps[..path.leaf].iter().all(|s| s.index() == 0);
-    Ok((first_key > from && !leftmost).then_some(first_key))
+    let left = (first_key > from && !leftmost).then_some(first_key);
+    Ok((left, edited))
 }
 
 /// Reads and verifies what is below the root of the leaves that map any of the keys `from..to`.

@@ -16,7 +16,7 @@ use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::IntoBytes;
 
 use super::alloc::Want;
-use super::dir::{self, DirEntryRef, Entry, Name, Slot};
+use super::dir::{self, Entry, Listing, Name, Slot};
 use super::error::{Error, Result, Structure};
 use super::extent::{self, Mapping, Media};
 use super::format::{
@@ -238,17 +238,14 @@ impl<P: Pmem> Volume<P> {
         }))
     }
 
-    /// Shows the names with a cookie above `after` to `emit`, in the order of their cookies, until
-    /// it returns false. A name that is there all the time is shown exactly once to a reader who
-    /// goes on from the last cookie seen, whatever else comes and goes.
-    pub fn readdir(
-        &self,
-        dir: &Inode,
-        after: u64,
-        emit: &mut dyn FnMut(&DirEntryRef<'_>) -> bool,
-    ) -> Result<()> {
+    /// Looks up the next names of `dir`, those with a cookie of `from` or above, in the order of
+    /// their cookies. `None` if there are none beyond. They are shown by [`Listing::show`], which
+    /// needs no access to `dir`; the caller keeps its names as they are until then. A name that is
+    /// there all the time is shown exactly once to a reader who goes on behind the last cookie
+    /// seen, whatever else comes and goes.
+    pub fn readdir(&self, dir: &mut Inode, from: u64) -> Result<Option<Listing>> {
         check_dir(dir)?;
-        dir::read(&Media::of(self), dir, after, emit)
+        dir::list(&Media::of(self), dir, from)
     }
 
     /// Makes a file, directory, device node, fifo or socket with the extended attributes `xattrs`,

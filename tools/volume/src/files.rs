@@ -3,6 +3,7 @@
 //! Files and directories as the VFS layer reads and writes them, for tests and tools that use a
 //! volume without a kernel.
 
+use crate::volume::dir::DirEntryRef;
 use crate::volume::error::Result;
 use crate::volume::file::Map;
 use crate::volume::format::{Time, BLOCK};
@@ -97,13 +98,30 @@ pub fn read<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, pos: u64, len: u64) -> 
 /// A name as readdir shows it: cookie, name, inode number, type.
 pub type Shown = (u64, Vec<u8>, u64, u8);
 
+/// Shows the names of a directory with a cookie above `after` to `emit`, until it returns false.
+pub fn readdir<P: Pmem>(
+    vol: &Volume<P>,
+    dir: &mut Inode,
+    after: u64,
+    emit: &mut dyn FnMut(&DirEntryRef<'_>) -> bool,
+) -> Result<()> {
+    let mut next = Some(after + 1);
+    while let Some(from) = next {
+        let Some(listing) = vol.readdir(dir, from)? else {
+            break;
+        };
+        next = listing.show(vol, emit)?;
+    }
+    Ok(())
+}
+
 /// Every name of a directory, `batch` names a call.
-pub fn list<P: Pmem>(vol: &Volume<P>, dir: &Inode, batch: usize) -> Result<Vec<Shown>> {
+pub fn list<P: Pmem>(vol: &Volume<P>, dir: &mut Inode, batch: usize) -> Result<Vec<Shown>> {
     let mut all: Vec<Shown> = Vec::new();
     loop {
         let after = all.last().map_or(1, |e| e.0);
         let mut n = 0;
-        vol.readdir(dir, after, &mut |e| {
+        readdir(vol, dir, after, &mut |e| {
             all.push((e.cookie, e.name.to_vec(), e.ino, e.file_type));
             n += 1;
             n < batch

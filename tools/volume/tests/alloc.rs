@@ -368,6 +368,55 @@ fn small_runs_leave_free_chunks_whole() {
     assert!(chunks(&vol) >= before - 1);
 }
 
+/// The runs of free blocks among `used`, as first block and length.
+fn free_runs(used: &[bool]) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for block in (0..used.len() as u64).filter(|block| !used[*block as usize]) {
+        match runs.last_mut() {
+            Some((first, len)) if *first + *len == block => *len += 1,
+            _ => runs.push((block, 1)),
+        }
+    }
+    runs
+}
+
+/// Most blocks that a search looks for before it takes what it finds.
+const GOOD: u64 = 64;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn of_one_chunk_the_first_good_run_is_taken_or_the_longest(
+        lens in prop::collection::vec(prop_oneof![4 => 1..5_u64, 2 => 5..70_u64, 1 => 60..140_u64], 1..300),
+        len in prop_oneof![3 => 1..80_u64, 1 => 80..600_u64],
+    ) {
+        let vol = fresh(SMALL);
+        while alloc(&vol, up_to(CHUNK_BLOCKS)).is_ok() {}
+        // Free and used runs in turn.
+        let mut at = CHUNK_BLOCKS;
+        for (i, len) in lens.into_iter().enumerate() {
+            let len = len.min(2 * CHUNK_BLOCKS - at);
+            if i % 2 == 1 && len > 0 {
+                free(&vol, Run { block: at, len });
+            }
+            at += len;
+        }
+        let runs = free_runs(&used_blocks(&vol));
+        let good = len.min(GOOD).min(vol.free_blocks());
+        let longest = runs.iter().rev().max_by_key(|run| run.1);
+        let best = runs.iter().find(|run| run.1 >= good).or(longest);
+        let found = vol.reserve(Want::blocks(len).for_removal());
+        match best {
+            Some((first, run)) => {
+                let expected = Run { block: *first, len: len.min(*run) };
+                prop_assert_eq!(found.unwrap().run(), expected);
+            }
+            None => prop_assert!(matches!(found, Err(Error::NoSpace))),
+        }
+    }
+}
+
 #[test]
 fn large_files_are_aligned() {
     let vol = fresh(64 << 20);

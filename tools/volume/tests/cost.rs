@@ -175,7 +175,9 @@ fn lines_and_fences() {
         b.vol.truncate(&mut b.file, 0, now)
     });
     b.run("lookup", 0, 0, |b| b.vol.lookup(&mut b.dir, b"some file 7"));
-    b.run("readdir of 21 names", 0, 0, |b| list(&b.vol, &b.dir, 100));
+    b.run("readdir of 21 names", 0, 0, |b| {
+        list(&b.vol, &mut b.dir, 100)
+    });
     b.run("map", 0, 0, |b| b.vol.map(&mut b.file, 0, 1));
     assert!(!b.over);
 }

@@ -11,6 +11,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use common::tree::walk;
 use common::*;
 use rdax_volume::env::crc32c;
+use rdax_volume::files::readdir;
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::error::{Error, Result};
 use rdax_volume::volume::format::{
@@ -167,7 +168,7 @@ fn damage(sim: &Sim, target: &Target, random: &mut Random, seal: bool) {
 /// Everything that reads, on one inode; no more names and bytes than there can be.
 fn look(vol: &Volume<&Sim>, inode: &mut Inode) {
     let mut names = 0;
-    let _ = vol.readdir(inode, 0, &mut |e| {
+    let _ = readdir(vol, inode, 0, &mut |e| {
         names += 1;
         assert!(e.cookie >= 2048 && !e.name.is_empty());
         true

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::*;
 use proptest::prelude::*;
 use rdax_volume::env::fail_allocations_after;
+use rdax_volume::files::readdir;
 use rdax_volume::volume::dir::hash;
 use rdax_volume::volume::error::Error;
 use rdax_volume::volume::inode::Inode;
@@ -87,8 +88,8 @@ impl Mirror {
         }
     }
 
-    fn check(&self, batch: usize) {
-        let shown = list(&self.vol, &self.dir, batch).unwrap();
+    fn check(&mut self, batch: usize) {
+        let shown = list(&self.vol, &mut self.dir, batch).unwrap();
         assert!(shown.windows(2).all(|w| w[0].0 < w[1].0));
         assert!(shown.first().is_none_or(|e| e.0 >= 2));
         assert!(shown.iter().all(|e| e.2 == self.file.ino() && e.3 == 8));
@@ -199,12 +200,11 @@ fn listing_while_names_change() {
     let mut step = 0;
     loop {
         let mut part = Vec::new();
-        m.vol
-            .readdir(&m.dir, cookie, &mut |e| {
-                part.push((e.cookie, e.name.to_vec()));
-                part.len() < 5
-            })
-            .unwrap();
+        readdir(&m.vol, &mut m.dir, cookie, &mut |e| {
+            part.push((e.cookie, e.name.to_vec()));
+            part.len() < 5
+        })
+        .unwrap();
         let Some(last) = part.last() else { break };
         cookie = last.0;
         for (_, name) in part {
@@ -269,7 +269,7 @@ fn names_with_one_hash() {
         for name in TWINS {
             m.add(name);
         }
-        let cookies: Vec<u64> = list(&m.vol, &m.dir, 1)
+        let cookies: Vec<u64> = list(&m.vol, &mut m.dir, 1)
             .unwrap()
             .into_iter()
             .filter(|e| TWINS.contains(&&e.1[..]))
@@ -308,7 +308,7 @@ fn many(count: u64, bytes: u64) {
     }
     println!("a seventh looked up in {:?}", start.elapsed());
     let start = std::time::Instant::now();
-    let shown = list(&m.vol, &m.dir, 1000).unwrap();
+    let shown = list(&m.vol, &mut m.dir, 1000).unwrap();
     assert_eq!(shown.len() as u64, count);
     let names: BTreeSet<&[u8]> = shown.iter().map(|e| &e.1[..]).collect();
     assert_eq!(names.len() as u64, count);

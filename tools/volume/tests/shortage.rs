@@ -212,7 +212,7 @@ fn a_device_filled_to_the_last_block() {
     }
     assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
     // All of it can go again.
-    for (_, name, ino, kind) in list(&vol, &top, 64).unwrap() {
+    for (_, name, ino, kind) in list(&vol, &mut top, 64).unwrap() {
         let mut inode = vol.iget(ino).unwrap();
         if kind == 4 {
             vol.rmdir(&mut top, &name, &mut inode, time(3)).unwrap();

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use rdax_volume::files::readdir;
 use rdax_volume::volume::error::Result;
 use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::{BLOCK, MAX_FILE, ROOT_INO, SYMLINK_MAX};
@@ -54,9 +55,9 @@ pub fn see<P: Pmem>(volume: &Volume<P>) -> Result<Seen> {
     let mut seen = Seen::new();
     let mut todo = vec![(String::new(), ROOT_INO)];
     while let Some((dir, ino)) = todo.pop() {
-        let inode = volume.iget(ino)?;
+        let mut inode = volume.iget(ino)?;
         let mut names = Vec::new();
-        volume.readdir(&inode, 1, &mut |entry| {
+        readdir(volume, &mut inode, 1, &mut |entry| {
             let name = String::from_utf8_lossy(entry.name);
             let slash = if dir.is_empty() { "" } else { "/" };
             names.push((format!("{dir}{slash}{name}"), entry.ino));
@@ -106,13 +107,13 @@ fn see_inode<P: Pmem>(volume: &Volume<P>, inode: &mut Inode) -> Result<Entry> {
     })
 }
 
-fn see_xattrs<P: Pmem>(volume: &Volume<P>, inode: &Inode) -> Result<BTreeMap<String, Vec<u8>>> {
+fn see_xattrs<P: Pmem>(volume: &Volume<P>, inode: &mut Inode) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut names = Vec::new();
     volume.list_xattrs(inode, &mut |name| names.push(name.to_owned()))?;
     let mut xattrs = BTreeMap::new();
     for name in names {
-        let mut value = vec![0; volume.get_xattr(inode, &name, &mut [])?];
-        volume.get_xattr(inode, &name, &mut value)?;
+        let mut value = vec![0; volume.get_xattr(inode, &name, |_| None)?];
+        volume.get_xattr(inode, &name, |_| Some(&mut value))?;
         xattrs.insert(String::from_utf8_lossy(&name).into_owned(), value);
     }
     Ok(xattrs)

@@ -63,12 +63,14 @@ impl<'v, 'r, P: Pmem> User<'v, 'r, P> {
         };
         let (mut todo, mut known) = (vec![ROOT_INO], BTreeSet::from([ROOT_INO]));
         while let Some(dir) = todo.pop() {
-            let Ok(inode) = vol.iget(dir) else { continue };
+            let Ok(mut inode) = vol.iget(dir) else {
+                continue;
+            };
             if !is_dir(&inode) {
                 continue;
             }
             user.dirs.push(dir);
-            for (_, name, ino, kind) in list(vol, &inode, 50).unwrap_or_default() {
+            for (_, name, ino, kind) in list(vol, &mut inode, 50).unwrap_or_default() {
                 if user.names.len() < NAMES_MAX {
                     user.names.push(Named { dir, name, ino });
                 }

@@ -3,6 +3,7 @@
 //! Volumes that nothing is wrong with: new ones, and after operations of all kinds.
 
 use proptest::prelude::*;
+use rdax_volume::files::readdir;
 use rdax_volume::ram::Ram;
 use rdax_volume::volume::format::{Time, BLOCK, MIN_BYTES, ROOT_INO};
 use rdax_volume::volume::inode::Inode;
@@ -126,9 +127,9 @@ fn name(n: u8) -> Vec<u8> {
 
 /// Directory `n`: the root, or the first directories in it.
 fn directory(vol: &Volume<&Ram>, n: usize) -> Result<Inode> {
-    let root = vol.iget(ROOT_INO)?;
+    let mut root = vol.iget(ROOT_INO)?;
     let mut dirs = vec![ROOT_INO];
-    vol.readdir(&root, 0, &mut |entry| {
+    readdir(vol, &mut root, 0, &mut |entry| {
         if entry.file_type == 4 {
             dirs.push(entry.ino);
         }

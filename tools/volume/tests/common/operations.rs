@@ -165,7 +165,7 @@ fn leaf_of_one(vol: &V) -> Result<()> {
     let mut d = at(vol, &[b"d"])?;
     assert_eq!(d.size(), 2 * BLOCK);
     // The last one in the order of hashes is in the second leaf.
-    for (_, name, _, _) in list(vol, &d, 100)?.into_iter().rev().skip(1) {
+    for (_, name, _, _) in list(vol, &mut d, 100)?.into_iter().rev().skip(1) {
         remove(vol, &mut d, &name)?;
     }
     assert_eq!(d.size(), 2 * BLOCK);
@@ -308,8 +308,8 @@ operations! {
         remove(v, &mut *at(v, &[b"b"])?, b"g")?;
     }
     rename_in_a_leaf_of_one: |p| { leaf_of_one(p)? } |v| {
-        let d = at(v, &[b"d"])?;
-        let name = list(v, &d, 9)?.remove(0).1;
+        let mut d = at(v, &[b"d"])?;
+        let name = list(v, &mut d, 9)?.remove(0).1;
         // One of these belongs into the same leaf: that of the upper half of the hashes.
         let mut near = (0u8..).map(|i| [i; 9]).filter(|n| hash(&HASH_KEY, n) >> 51 == 1);
         let near = near.find(|n| !n.contains(&b'/') && n[0] > 0).unwrap();
@@ -321,7 +321,7 @@ operations! {
     }
     unlink_the_last_name_of_a_leaf: |p| { leaf_of_one(p)? } |v| {
         let mut d = at(v, &[b"d"])?;
-        let name = list(v, &d, 9)?.remove(0).1;
+        let name = list(v, &mut d, 9)?.remove(0).1;
         let mut f = at(v, &[b"d", &name])?;
         v.unlink(&mut d, &name, &mut f, time(5))?;
         assert_eq!(d.size(), BLOCK);
@@ -352,8 +352,8 @@ operations! {
         whiteout(v, &[b"a", b"f"], &[b"a", b"new name"])?;
     }
     rename_over_and_leave_a_whiteout: |p| { leaf_of_one(p)?; two_dirs(p)?; } |v| {
-        let d = at(v, &[b"d"])?;
-        let name = list(v, &d, 9)?.remove(0).1;
+        let mut d = at(v, &[b"d"])?;
+        let name = list(v, &mut d, 9)?.remove(0).1;
         whiteout(v, &[b"d", &name], &[b"b", b"g"])?;
         // The rename is done, whether or not this can be read.
         if let Ok(d) = v.iget(d.ino()) {

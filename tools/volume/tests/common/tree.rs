@@ -66,7 +66,7 @@ pub fn see<P: Pmem>(vol: &Volume<P>, inode: &mut Inode) -> Result<Seen> {
     let mut xattrs = BTreeMap::new();
     for name in names {
         let mut value = vec![0; XATTR_VALUE_MAX];
-        let len = vol.get_xattr(inode, &name, &mut value)?;
+        let len = vol.get_xattr(inode, &name, |_| Some(&mut value))?;
         value.truncate(len);
         xattrs.insert(name, value);
     }
