@@ -89,7 +89,7 @@ impl Mask {
         Mask(core::array::from_fn(|i| {
             // Two shifts: one by 64 is none.
             let high = word(i + words + 1) << (63 - bits) << 1;
-            word(i) & (word(i + words) >> bits | high)
+            word(i) & ((word(i + words) >> bits) | high)
         }))
     }
 
