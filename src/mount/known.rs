@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of files beyond their inodes, the nodes of their trees and the places of the names
-//! of a directory, is given back when memory is short: who needs it reads it again. Each file of
-//! which something is known is in a list.
+//! What is known of files beyond their inodes, the nodes of their trees, their extended attributes
+//! and the places of the names of a directory, is given back when memory is short: who needs it
+//! reads it again. Each file of which something is known is in a list.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;

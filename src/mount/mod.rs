@@ -9,7 +9,7 @@
 //!   ones,
 //!   [`owner`] whether pages belong to it, [`pins`] what evicted ones have left, [`ahead`] what
 //!   stores to holes are given. [`reclaim`] gives back what is known, as does [`known`] for
-//!   directories; both by [`lru`].
+//!   the volume's; both by [`lru`].
 //! * [`object`], [`lock`], [`meta`], [`table`], [`work`] wrap what the kernel hands over, and its
 //!   locks.
 //!

@@ -132,25 +132,12 @@ impl Set {
 
     /// The records.
     fn records(&self) -> Records<'_> {
-        Records {
-            set: &self.0,
-            at: HEADER,
-        }
+        self.records_from(HEADER)
     }
 
-    /// The record that lies at `place`, if one does.
-    fn record(&self, place: &Range<usize>) -> Option<Record<'_>> {
-        let mut records = Records {
-            set: &self.0,
-            at: place.start,
-        };
-        records.next()
-    }
-
-    /// The pieces that the records are of when those at `place` are replaced by `record`.
-    fn replaced<'a>(&'a self, place: &Range<usize>, record: &'a [u8]) -> [&'a [u8]; 3] {
-        let before = self.0.get(HEADER..place.start).unwrap_or(&[]);
-        [before, record, self.0.get(place.end..).unwrap_or(&[])]
+    /// The record at byte `at`, where one begins or all end, and those after it.
+    fn records_from(&self, at: usize) -> Records<'_> {
+        Records { set: &self.0, at }
     }
 
     /// Logs that the records at `place` are replaced by `record`. Returns the new header.
@@ -162,8 +149,9 @@ impl Set {
         record: &[u8],
     ) -> Result<XattrHeader> {
         let block = raw.xattr_block.get();
-        let pieces = self.replaced(place, record);
-        let new = sealed(raw, block, tx.seed(), &pieces);
+        let before = self.0.get(HEADER..place.start).unwrap_or(&[]);
+        let after = self.0.get(place.end..).unwrap_or(&[]);
+        let new = sealed(raw, block, tx.seed(), &[before, record, after]);
         tx.update(block * BLOCK, &self.0[..HEADER], new.as_bytes())?;
         let at = block * BLOCK + place.start as u64;
         if place.len() == record.len() {
@@ -171,7 +159,6 @@ impl Set {
             return Ok(new);
         }
         // What follows moves.
-        let [_, _, after] = pieces;
         for (at, bytes) in [(at, record), (at + record.len() as u64, after)] {
             if !bytes.is_empty() {
                 tx.write(at, bytes)?;
@@ -454,7 +441,7 @@ impl<P: Pmem> Volume<P> {
         }
         let end = set.0.len().max(HEADER);
         let place = old.unwrap_or(end..end);
-        if let Some(old) = set.record(&place) {
+        if let Some(old) = set.records_from(place.start).next() {
             free_runs(&mut tx, raw, &old)?;
         }
         let len = end - place.len() + record.len();
