@@ -382,11 +382,19 @@ impl<'a> Writer<'a> {
         let info = self.inode.info();
         let sb = info.sb();
         let (first, head) = (self.pos / BLOCK, self.pos % BLOCK);
-        let mut reserved = sb.check(sb.volume.reserve(wanted))?;
-        let run = reserved.run();
+        let mut reserved = sb.check(sb.volume.reserve_several(wanted))?;
         let pmem = sb.volume.pmem();
-        let room = want.min(run.len * BLOCK - head);
-        let copied = pmem.copy_from_iter(run.block, head, room as usize, from);
+        let room = want.min(reserved.blocks() * BLOCK - head);
+        let (mut at, mut copied) = (head, 0);
+        for run in reserved.runs() {
+            let part = (room - copied as u64).min(run.len * BLOCK - at) as usize;
+            let done = pmem.copy_from_iter(run.block, at, part, from);
+            copied += done;
+            if done < part {
+                break;
+            }
+            at = 0;
+        }
         if copied == 0 {
             return Err(source_ended(from));
         }
@@ -394,12 +402,13 @@ impl<'a> Writer<'a> {
         let end = head + copied as u64;
         let used = end.div_ceil(BLOCK);
         reserved.truncate(used);
-        let at = run.block * BLOCK;
+        let (begin, last) = reserved.ends();
         if !mutated!("write-zero-before") {
-            sb.check(pmem.zero_nt(at, head))?;
+            sb.check(pmem.zero_nt(begin.block * BLOCK, head))?;
         }
         if !mutated!("write-zero-after") {
-            sb.check(pmem.zero_nt(at + end, used * BLOCK - end))?;
+            let rest = used * BLOCK - end;
+            sb.check(pmem.zero_nt(last.end() * BLOCK - rest, rest))?;
         }
         let size = self.pos + copied as u64;
         let now = self.now;

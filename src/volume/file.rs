@@ -15,7 +15,7 @@ use core::ops::Range;
 
 use zerocopy::little_endian::U64;
 
-use super::alloc::{Reservation, Run, Want};
+use super::alloc::{Run, Several, Want, RUNS_MAX};
 use super::error::{Error, Result};
 use super::extent::{self, Found, Mapping, Media, KEY_END};
 use super::format::{RawInode, Time, BLOCK, CHUNK_BLOCKS, MAX_FILE};
@@ -80,7 +80,7 @@ impl Map {
 /// What becomes part of a file in one transaction.
 enum Part<'v, P: Pmem> {
     /// New blocks, as data or unwritten.
-    New(Reservation<'v, P>, bool),
+    New(Several<'v, P>, bool),
     /// So many blocks that it has, unwritten until now.
     Own(u64),
 }
@@ -169,7 +169,7 @@ impl<P: Pmem> Volume<P> {
             None => {
                 let blocks = self.reserve(self.want_in(inode, &found, file_block, len))?;
                 let run = blocks.run();
-                (Part::New(blocks, false), run)
+                (Part::New(Several::one(blocks), false), run)
             }
             Some(m) if m.unwritten => {
                 let Mapping { block, len, .. } = m.part(file_block, m.end().min(file_block + len));
@@ -196,9 +196,15 @@ impl<P: Pmem> Volume<P> {
         now: Time,
     ) -> Result<Run> {
         self.settle(inode)?;
-        let blocks = self.reserve(self.want(inode, file_block, len)?)?;
+        let want = self.want(inode, file_block, len)?;
+        // All of it is allocated now.
+        let blocks = self.reserve(Want {
+            grows: false,
+            ..want
+        })?;
         let run = blocks.run();
-        self.attach(inode, file_block, Part::New(blocks, true), None, Some(now))?;
+        let part = Part::New(Several::one(blocks), true);
+        self.attach(inode, file_block, part, None, Some(now))?;
         Ok(run)
     }
 
@@ -223,7 +229,9 @@ impl<P: Pmem> Volume<P> {
         if covering(&found, file_block).is_some() {
             return Err(Error::Exists);
         }
-        Ok(self.want_in(inode, &found, file_block, len))
+        let want = self.want_in(inode, &found, file_block, len);
+        let grows = found.floor.is_some() && file_block >= inode.size().div_ceil(BLOCK);
+        Ok(if grows { want.growing() } else { want })
     }
 
     /// What to ask for, up to `len` blocks for the hole at `file_block`, which was looked up.
@@ -244,10 +252,10 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Maps the reserved `blocks` at `file_block`. The caller has stored into them all that the
-    /// file is to have there, past the cache or written back; the fence is made here. With a
-    /// `new_size` above the size, the file gets it, and what is mapped between the old size and
-    /// `file_block` becomes zero. The times are set.
+    /// Maps the reserved `blocks` at `file_block`, all of them at once. The caller has stored into
+    /// them all that the file is to have there, past the cache or written back; the fence is made
+    /// here. With a `new_size` above the size, the file gets it, and what is mapped between the old
+    /// size and `file_block` becomes zero. The times are set.
     ///
     /// Fails with [`Error::Exists`] if a block of the range is mapped by now; the reservation is
     /// given back then, as after any error.
@@ -255,11 +263,11 @@ impl<P: Pmem> Volume<P> {
         &self,
         inode: &mut Inode,
         file_block: u64,
-        blocks: Reservation<'_, P>,
+        blocks: Several<'_, P>,
         new_size: Option<u64>,
         now: Time,
     ) -> Result<()> {
-        let end = end_of(file_block, blocks.run().len)?;
+        let end = end_of(file_block, blocks.blocks())?;
         self.settle(inode)?;
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
@@ -361,8 +369,8 @@ impl<P: Pmem> Volume<P> {
         if let Some(size) = grown {
             self.zero_mapped(inode, inode.size(), size.min(file_block * BLOCK))?;
         }
-        let need = match part {
-            Part::New(..) => 1,
+        let need = match &part {
+            Part::New(blocks, _) => blocks.count(),
             // What is before it in its extent, and what is after it.
             Part::Own(_) => 2,
         };
@@ -391,7 +399,7 @@ impl<P: Pmem> Volume<P> {
         &self,
         inode: &mut Inode,
         file_block: u64,
-        blocks: Reservation<'_, P>,
+        blocks: Several<'_, P>,
         unwritten: bool,
         before: &Before<WHOLE>,
     ) -> Result<()> {
@@ -399,13 +407,18 @@ impl<P: Pmem> Volume<P> {
         if !unwritten && !mutated!("insert-order") {
             tx.ordered();
         }
-        let run = tx.take(blocks)?;
-        let mapping = Mapping {
-            unwritten,
-            ..Mapping::new(file_block, run.block, run.len)
-        };
+        let mut mappings = [Mapping::new(0, 0, 0); RUNS_MAX];
+        let (mut key, count) = (file_block, blocks.count());
+        for (mapping, reservation) in mappings.iter_mut().zip(blocks.into_each()) {
+            let run = tx.take(reservation)?;
+            *mapping = Mapping {
+                unwritten,
+                ..Mapping::new(key, run.block, run.len)
+            };
+            key += run.len;
+        }
         let media = Media::of(self);
-        let edited = extent::insert(&mut tx, &media, inode, mapping, true)?;
+        let edited = extent::insert(&mut tx, &media, inode, &mappings[..count], true)?;
         inode.log_change(&mut tx, before)?;
         tx.commit()?;
         inode.keep(edited);

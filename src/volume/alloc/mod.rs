@@ -20,6 +20,7 @@
 
 pub(super) mod bits;
 mod search;
+mod windows;
 
 use core::num::NonZero;
 use core::ops::Range;
@@ -31,6 +32,7 @@ use super::pmem::Pmem;
 use super::super_block::Geometry;
 use super::Volume;
 use crate::env::{Lock, NoMemory, Vec};
+use windows::Windows;
 
 /// Contiguous blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub struct Want {
     pub align_key: Option<u64>,
     /// Which of the last free blocks it may have.
     pub kept: Kept,
+    /// It is for a file that grows, and may want the blocks after it next.
+    pub grows: bool,
 }
 
 impl Want {
@@ -90,6 +94,7 @@ impl Want {
             goal: None,
             align_key: None,
             kept: Kept::No,
+            grows: false,
         }
     }
 
@@ -118,6 +123,13 @@ impl Want {
     #[must_use]
     pub fn aligned(mut self, key: u64) -> Self {
         self.align_key = Some(key);
+        self
+    }
+
+    /// For a file that grows: others get the blocks after it only when there are no others.
+    #[must_use]
+    pub fn growing(mut self) -> Self {
+        self.grows = true;
         self
     }
 
@@ -167,6 +179,68 @@ impl<P: Pmem> Drop for Reservation<'_, P> {
     }
 }
 
+/// Most runs of [`Several`].
+pub const RUNS_MAX: usize = 8;
+
+/// Blocks for file blocks that follow each other: one run, or some where free space is in pieces.
+#[must_use = "dropping a reservation gives its blocks back"]
+pub struct Several<'v, P: Pmem> {
+    first: Reservation<'v, P>,
+    more: [Option<Reservation<'v, P>>; RUNS_MAX - 1],
+}
+
+impl<'v, P: Pmem> Several<'v, P> {
+    /// Those of one run.
+    pub fn one(first: Reservation<'v, P>) -> Self {
+        Several {
+            first,
+            more: [const { None }; RUNS_MAX - 1],
+        }
+    }
+
+    /// The runs, in the order of the file blocks.
+    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        let more = self.more.iter().flatten().map(Reservation::run);
+        core::iter::once(self.first.run()).chain(more)
+    }
+
+    /// The first run and the last, which may be the same.
+    pub fn ends(&self) -> (Run, Run) {
+        let first = self.first.run();
+        (first, self.runs().last().unwrap_or(first))
+    }
+
+    /// How many runs they are.
+    pub(super) fn count(&self) -> usize {
+        self.runs().count()
+    }
+
+    /// Their number of blocks.
+    pub fn blocks(&self) -> u64 {
+        self.runs().map(|run| run.len).sum()
+    }
+
+    /// Gives the blocks after the first `len` back; `len` is 1 to the number there is.
+    pub fn truncate(&mut self, len: u64) {
+        self.first.truncate(len);
+        let mut left = len.saturating_sub(self.first.run().len);
+        for slot in &mut self.more {
+            match slot {
+                Some(run) if left > 0 => {
+                    run.truncate(left);
+                    left -= run.run().len;
+                }
+                _ => *slot = None,
+            }
+        }
+    }
+
+    /// Each run.
+    pub(super) fn into_each(self) -> impl Iterator<Item = Reservation<'v, P>> {
+        core::iter::once(self.first).chain(self.more.into_iter().flatten())
+    }
+}
+
 /// Most groups.
 const GROUPS_MAX: u64 = 16;
 /// Fewest chunks that make a group of their own worth it.
@@ -201,6 +275,8 @@ struct State {
     no_whole: bool,
     /// Blocks that are reserved or belong to unretired transactions.
     busy: Vec<Run>,
+    /// Where files go on.
+    windows: Windows,
 }
 
 impl Groups {
@@ -220,6 +296,7 @@ impl Groups {
                     full: false,
                     no_whole: false,
                     busy: Vec::new(),
+                    windows: Windows::new(),
                 })?,
             })?;
             first = end;
@@ -269,7 +346,10 @@ impl Groups {
             return Err(corrupt);
         }
         bits::check_used(pmem, geo, run)?;
-        Ok(state.busy.push(run)?)
+        state.busy.push(run)?;
+        // What ends there does not go on.
+        state.windows.end(run.end());
+        Ok(())
     }
 
     /// Runs `f` under the lock of the group of `block`.
@@ -311,7 +391,8 @@ impl<P: Pmem> Volume<P> {
     /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal`
     /// if that is free; with `want.align_key`, only if it is aligned with the file there, and is
     /// else in wholly free chunks and aligned, if there are any. Any other run comes from chunks
-    /// that are partly in use, so that free chunks stay whole.
+    /// that are partly in use, so that free chunks stay whole, and not from where another file may
+    /// go on, as long as there are others.
     ///
     /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, or none beside the
     /// last blocks, which are kept for those who ask for them; with
@@ -336,22 +417,53 @@ impl<P: Pmem> Volume<P> {
         };
         loop {
             let run = self.groups.search(&self.pmem, &self.geo, &want)?;
-            match self.pmem.heal(run.block * BLOCK, run.len * BLOCK) {
-                Err(Error::Media { at }) => self.set_aside(run, at / BLOCK),
-                _ => {
-                    self.free.add(-to_i64(run.len));
-                    return Ok(Reservation { vol: self, run });
-                }
+            if let Some(reservation) = self.healed(run) {
+                return Ok(reservation);
             }
         }
     }
 
-    /// Gives a run that was found back but for `bad`, a block of it: that stays busy until the
-    /// volume is unmounted, so that nobody gets it.
-    fn set_aside(&self, run: Run, bad: u64) {
-        let bad = Run { block: bad, len: 1 };
-        self.groups.rename(run, bad);
-        self.free.add(-1);
+    /// The reservation of a run that was found, with its media healed. If that cannot be, the bad
+    /// block stays busy until the volume is unmounted, so that nobody gets it, and the others are
+    /// given back.
+    fn healed(&self, run: Run) -> Option<Reservation<'_, P>> {
+        match self.pmem.heal(run.block * BLOCK, run.len * BLOCK) {
+            Err(Error::Media { at }) => {
+                let bad = Run {
+                    block: at / BLOCK,
+                    len: 1,
+                };
+                self.groups.rename(run, bad);
+                self.free.add(-1);
+                None
+            }
+            _ => {
+                self.free.add(-to_i64(run.len));
+                Some(Reservation { vol: self, run })
+            }
+        }
+    }
+
+    /// As [`Volume::reserve`]; where the run found is short, with others from the same chunk, up to
+    /// [`RUNS_MAX`] together.
+    pub fn reserve_several(&self, want: Want) -> Result<Several<'_, P>> {
+        let mut several = Several::one(self.reserve(want)?);
+        let run = several.first.run();
+        let left = want.len.min(EXTENT_MAX) - run.len;
+        if run.len >= search::GOOD || want.align_key.is_some() {
+            return Ok(several);
+        }
+        let mut more = [None; RUNS_MAX - 1];
+        let left = left.min(self.available_blocks());
+        self.groups
+            .beside(&self.pmem, &self.geo, run.block, left, &mut more)?;
+        for (slot, run) in several.more.iter_mut().zip(more) {
+            let Some(run) = run else {
+                break;
+            };
+            *slot = self.healed(run);
+        }
+        Ok(several)
     }
 
     /// Free blocks, those reserved not counted. Exact while nobody allocates or frees.

@@ -3,6 +3,7 @@
 //! Where a run of free blocks is taken from.
 
 use super::bits::{self, Mask};
+use super::windows::Next;
 use super::{Group, Groups, Run, State, Want};
 use crate::env::cpu;
 use crate::volume::error::{Error, Result};
@@ -12,7 +13,7 @@ use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 
 /// A run of so many blocks is taken where it is found, even if more were asked for.
-const GOOD: u64 = 64;
+pub(super) const GOOD: u64 = 64;
 /// Partly used chunks without a good run that are looked into before a free chunk is used.
 const TRIES: u32 = 8;
 /// Chunks whose summaries are looked at before a free chunk is used.
@@ -24,6 +25,16 @@ struct Locked<'a, P> {
     geo: &'a Geometry,
     group: &'a Group,
     state: &'a mut State,
+    /// What is left to others.
+    manners: Manners,
+}
+
+/// Whether a search passes over the windows of files that grow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manners {
+    Polite,
+    /// There is nothing else.
+    Needy,
 }
 
 impl Groups {
@@ -34,6 +45,8 @@ impl Groups {
             Some(goal) => self.index(goal),
             None => cpu(),
         };
+        // How long the next window of the file is.
+        let mut ahead = None;
         if let Some(goal) = goal {
             // Continuing a misaligned run for long would keep the rest of the file from 2 MiB
             // mappings.
@@ -41,27 +54,88 @@ impl Groups {
                 Some(key) => goal % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
                 None => true,
             };
-            if aligned {
+            if aligned || want.grows {
                 let group = self.of(goal)?;
-                if let Some(run) = group.locked(pmem, geo, |g| g.at(goal, want))? {
+                let found = group.locked(pmem, geo, Manners::Needy, |g| {
+                    let run = if aligned { g.at(goal, want)? } else { None };
+                    if want.grows {
+                        ahead = g.go_on(goal, run);
+                    }
+                    Ok(run)
+                })?;
+                if let Some(run) = found {
                     return Ok(run);
                 }
             }
         }
+        let searches = [Manners::Polite, Manners::Needy];
         if let Some(key) = want.align_key {
             let offset = key % CHUNK_BLOCKS;
-            for group in self.from(first) {
-                if let Some(run) = group.locked(pmem, geo, |g| g.whole(offset, want))? {
-                    return Ok(run);
+            for manners in searches {
+                for group in self.from(first) {
+                    let found = group.locked(pmem, geo, manners, |g| {
+                        let run = g.whole(offset, want)?;
+                        g.begin_window(run, ahead);
+                        Ok(run)
+                    })?;
+                    if let Some(run) = found {
+                        return Ok(run);
+                    }
                 }
             }
         }
-        for group in self.from(first) {
-            if let Some(run) = group.locked(pmem, geo, |g| g.any(want))? {
-                return Ok(run);
+        for manners in searches {
+            for group in self.from(first) {
+                let found = group.locked(pmem, geo, manners, |g| {
+                    let run = g.any(want)?;
+                    g.begin_window(run, ahead);
+                    Ok(run)
+                })?;
+                if let Some(run) = found {
+                    return Ok(run);
+                }
             }
         }
         Err(Error::NoSpace)
+    }
+
+    /// Finds more runs, of `len` blocks together at most, in the chunk of `block`, and makes them
+    /// busy.
+    pub(super) fn beside<P: Pmem>(
+        &self,
+        pmem: &P,
+        geo: &Geometry,
+        block: u64,
+        len: u64,
+        found: &mut [Option<Run>],
+    ) -> Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let chunk = block / CHUNK_BLOCKS;
+        let mut state = self.of(block)?.state.lock();
+        state.busy.reserve(found.len())?;
+        let mut mask = bits::read(pmem, geo, chunk)?;
+        for busy in state.busy.iter() {
+            mask.add(*busy, chunk);
+        }
+        state.windows.hide(&mut mask, chunk);
+        let mut left = len;
+        for slot in found {
+            let (first, len) = mask.find(left.min(GOOD));
+            let run = Run {
+                block: chunk * CHUNK_BLOCKS + first,
+                len: len.min(left),
+            };
+            if run.len == 0 {
+                break;
+            }
+            mask.add(run, chunk);
+            state.busy.push(run)?;
+            left -= run.len;
+            *slot = Some(run);
+        }
+        Ok(())
     }
 
     /// All groups, from number `first` on and around.
@@ -78,6 +152,7 @@ impl Group {
         &self,
         pmem: &P,
         geo: &Geometry,
+        manners: Manners,
         f: impl FnOnce(&mut Locked<'_, P>) -> Result<Option<Run>>,
     ) -> Result<Option<Run>> {
         let mut state = self.state.lock();
@@ -87,6 +162,7 @@ impl Group {
             geo,
             group: self,
             state: &mut state,
+            manners,
         })?;
         if let Some(run) = found {
             state.busy.push(run)?;
@@ -96,11 +172,14 @@ impl Group {
 }
 
 impl<P: Pmem> Locked<'_, P> {
-    /// The blocks of `chunk` that are in use or busy.
+    /// The blocks of `chunk` that are in use, busy, or left to others.
     fn mask(&self, chunk: u64) -> Result<Mask> {
         let mut mask = bits::read(self.pmem, self.geo, chunk)?;
         for busy in self.state.busy.iter() {
             mask.add(*busy, chunk);
+        }
+        if self.manners == Manners::Polite {
+            self.state.windows.hide(&mut mask, chunk);
         }
         Ok(mask)
     }
@@ -133,6 +212,32 @@ impl<P: Pmem> Locked<'_, P> {
     fn at(&mut self, goal: u64, want: &Want) -> Result<Option<Run>> {
         let run = self.extent(goal, want.len)?;
         Ok((run.len >= want.min).then_some(run))
+    }
+
+    /// A file that grows goes on at `goal`, with `run`, or elsewhere if that is none. Returns how
+    /// long its next window is, where that is still to be found.
+    fn go_on(&mut self, goal: u64, run: Option<Run>) -> Option<Next> {
+        if run.is_some_and(|run| self.state.windows.advance(run)) {
+            return None;
+        }
+        let next = self.state.windows.end(goal);
+        if run.is_some() {
+            self.begin_window(run, Some(next));
+            return None;
+        }
+        Some(next)
+    }
+
+    /// Begins the window `next`, of as many blocks of it as are free, after `run`.
+    fn begin_window(&mut self, run: Option<Run>, next: Option<Next>) {
+        let (Some(run), Some(next)) = (run, next) else {
+            return;
+        };
+        self.manners = Manners::Polite;
+        // What is damaged there is no matter of who has got `run`.
+        if let Ok(left) = self.extent(run.end(), next.size) {
+            self.state.windows.begin(left, next);
+        }
     }
 
     /// A run that starts `offset` blocks into a wholly free chunk.

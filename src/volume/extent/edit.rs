@@ -6,7 +6,7 @@ use zerocopy::little_endian::{U16, U64};
 
 use super::node::{pack, scan_root, unpack, Media, Node, Nodes, KEY_END};
 use super::{owner, Mapping, Path, MAX_DEPTH};
-use crate::volume::alloc::Want;
+use crate::volume::alloc::{Want, RUNS_MAX};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{
     Extent, RawInode, BLOCK, EXTENT_MAX, NODE_EXTENTS, ORPHAN_INO, ROOT_EXTENTS,
@@ -15,6 +15,7 @@ use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
 use crate::volume::num::to_u16;
 use crate::volume::pmem::Pmem;
+use crate::volume::super_block::Geometry;
 use crate::volume::Volume;
 
 /// Entries removed from a node and put in their place.
@@ -33,11 +34,15 @@ impl Change<'_> {
     }
 }
 
-/// A change being put together, of at most three new entries.
+/// Most entries that a change adds: a mapping of each run, and those of an extent that is cut in
+/// three.
+const ADD_MAX: usize = RUNS_MAX;
+
+/// A change being put together, of at most [`ADD_MAX`] new entries.
 pub(super) struct Small {
     pub(super) at: usize,
     pub(super) remove: usize,
-    add: [Extent; 3],
+    add: [Extent; ADD_MAX],
     added: usize,
 }
 
@@ -47,12 +52,12 @@ impl Small {
         Small {
             at,
             remove,
-            add: [Extent::default(); 3],
+            add: [Extent::default(); ADD_MAX],
             added: 0,
         }
     }
 
-    /// Adds an extent after those added before, at most three.
+    /// Adds an extent after those added before, at most [`ADD_MAX`].
     pub(super) fn push(&mut self, m: Mapping) {
         if let Some(e) = self.add.get_mut(self.added) {
             *e = pack(m);
@@ -194,40 +199,58 @@ fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: 
     }
 }
 
-/// Inserts `m` into the tree of `inode`, and counts its blocks. With `join`, it becomes one extent
+/// Whether `m` can be an extent.
+fn is_possible(m: &Mapping, geo: &Geometry) -> bool {
+    m.key < KEY_END
+        && (1..=EXTENT_MAX.min(KEY_END - m.key)).contains(&m.len)
+        && geo.is_data(m.block, m.len)
+}
+
+/// Inserts `new`, at least one and at most [`RUNS_MAX`] extents, whose keys follow each other, into
+/// the tree of `inode`, and counts their blocks. With `join`, they become one with each other and
 /// with neighbours in the same node where they continue each other.
 ///
-/// Fails with [`Error::Exists`] if a key of `m` is mapped, [`Error::Invalid`] if `m` is no possible
-/// extent or there is no room because [`make_room`] was not called for its key. On an error the
-/// transaction must be dropped, and `inode` restored.
+/// Fails with [`Error::Exists`] if a key of them is mapped, [`Error::Invalid`] if one is no
+/// possible extent or there is no room because [`make_room`] was not called for the first key. On
+/// an error the transaction must be dropped, and `inode` restored.
 pub fn insert<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
     inode: &mut Inode,
-    m: Mapping,
+    new: &[Mapping],
     join: bool,
 ) -> Result<Edited> {
-    if m.key >= KEY_END
-        || m.len == 0
-        || m.len > EXTENT_MAX
-        || m.len > KEY_END - m.key
-        || !media.geo.is_data(m.block, m.len)
-    {
+    let (Some((first, others)), Some(last)) = (new.split_first(), new.last()) else {
+        return Err(Error::Invalid);
+    };
+    if !new.iter().all(|m| is_possible(m, media.geo)) {
         return Err(Error::Invalid);
     }
-    let path = Path::to(media, inode, m.key)?;
+    let path = Path::to(media, inode, first.key)?;
     let floor = path.found.floor;
-    if floor.is_some_and(|f| f.end() > m.key) || path.found.next.is_some_and(|n| n < m.end()) {
+    if floor.is_some_and(|f| f.end() > first.key) || path.found.next.is_some_and(|n| n < last.end())
+    {
         return Err(Error::Exists);
     }
-    let mut new = m;
     let mut change = Small::new(path.position(), 0);
+    let mut m = *first;
     if join {
-        merge(&mut change, &mut new, floor, path.after);
+        merge(&mut change, &mut m, floor, None);
     }
-    change.push(new);
+    for other in others {
+        if join && joins(&m, other) {
+            m.len += other.len;
+        } else {
+            change.push(m);
+            m = *other;
+        }
+    }
+    if join {
+        merge(&mut change, &mut m, None, path.after);
+    }
+    change.push(m);
     let edited = splice(tx, media, inode, &path, &change.change())?;
-    add_blocks(&mut inode.raw, m.len);
+    add_blocks(&mut inode.raw, new.iter().map(|m| m.len).sum());
     Ok(edited)
 }
 
@@ -271,7 +294,7 @@ pub fn mark<P: Pmem>(
 }
 
 /// Splits nodes, each in a transaction of its own, until the leaf where `key` belongs has room for
-/// `need` more entries, at most 2. No mapping changes.
+/// `need` more entries, at most [`ADD_MAX`]. No mapping changes.
 ///
 /// Fails with [`Error::NoSpace`] if there is no block for a node; what was split until then stays.
 pub fn make_room<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, key: u64, need: usize) -> Result<()> {

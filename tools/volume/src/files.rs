@@ -46,13 +46,18 @@ pub fn write<P: Pmem>(
                 at = to;
             }
             Map::Hole { len } => {
-                let reserved = vol.reserve(vol.want(inode, block, len)?)?;
-                let run = reserved.run();
-                let to = end.min((block + run.len) * BLOCK);
-                let mut content = vec![0; (run.len * BLOCK) as usize];
+                let reserved = vol.reserve_several(vol.want(inode, block, len)?)?;
+                let blocks = reserved.blocks();
+                let to = end.min((block + blocks) * BLOCK);
+                let mut content = vec![0; (blocks * BLOCK) as usize];
                 let skip = (at % BLOCK) as usize;
                 content[skip..skip + (to - at) as usize].copy_from_slice(bytes(at, to));
-                vol.pmem().store_nt(run.block * BLOCK, &content)?;
+                let mut rest = &content[..];
+                for run in reserved.runs() {
+                    let (part, after) = rest.split_at((run.len * BLOCK) as usize);
+                    vol.pmem().store_nt(run.block * BLOCK, part)?;
+                    rest = after;
+                }
                 // What fits one piece is one transaction with its size.
                 let whole = at == pos && to == end;
                 vol.insert(inode, block, reserved, whole.then_some(end), now)?;

@@ -74,8 +74,9 @@ fn want() -> impl Strategy<Value = Want> {
     let len = prop_oneof![4 => 1..20_u64, 2 => 20..600_u64, 1 => 600..3000_u64];
     let goal = prop::option::of(0..5000_u64);
     let key = prop::option::of(0..5000_u64);
-    (len, 1..600_u64, prop::bool::weighted(0.2), goal, key).prop_map(
-        |(len, min, limited, goal, key)| Want {
+    let limited = prop::bool::weighted(0.2);
+    (len, 1..600_u64, limited, goal, key, any::<bool>()).prop_map(
+        |(len, min, limited, goal, key, grows)| Want {
             len,
             min: if limited {
                 min.min(len).min(CHUNK_BLOCKS)
@@ -85,6 +86,7 @@ fn want() -> impl Strategy<Value = Want> {
             goal,
             align_key: key,
             kept: Kept::Removal,
+            grows,
         },
     )
 }

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::operations::in_pieces;
 use common::*;
 use rdax_volume::sim::{Sim, Stats};
 use rdax_volume::volume::error::Result;
@@ -179,5 +180,12 @@ fn lines_and_fences() {
         list(&b.vol, &mut b.dir, 100)
     });
     b.run("map", 0, 0, |b| b.vol.map(&mut b.file, 0, 1));
+    in_pieces(&b.vol, 200).unwrap();
+    b.run(
+        "write 8 blocks where all is in pieces",
+        8 * 64 + 16,
+        4,
+        |b| write(&b.vol, &mut b.file, 0, &[1; 8 * 4096], now),
+    );
     assert!(!b.over);
 }

@@ -41,13 +41,18 @@ impl Mirror {
             return;
         }
         let want = self.vol.want(&mut self.file, key, len).unwrap();
-        let reserved = self.vol.reserve(want).unwrap();
-        let run = reserved.run();
+        let reserved = self.vol.reserve_several(want).unwrap();
+        let mut at = key;
+        let blocks: Vec<u64> = reserved
+            .runs()
+            .flat_map(|run| run.block..run.end())
+            .collect();
         self.vol
             .insert(&mut self.file, key, reserved, None, time(2))
             .unwrap();
-        for i in 0..run.len {
-            assert_eq!(self.blocks.insert(key + i, (run.block + i, false)), None);
+        for block in blocks {
+            assert_eq!(self.blocks.insert(at, (block, false)), None);
+            at += 1;
         }
     }
 
@@ -293,8 +298,8 @@ fn a_reservation_larger_than_the_hole_is_refused() {
     let (mut m, ram) = Mirror::new(16 << 20);
     m.insert(10, 1);
     let free = m.vol.free_blocks();
-    let reserved = m.vol.reserve(Want::blocks(4)).unwrap();
-    assert_eq!(reserved.run().len, 4);
+    let reserved = m.vol.reserve_several(Want::blocks(4)).unwrap();
+    assert_eq!(reserved.blocks(), 4);
     let refused = m.vol.insert(&mut m.file, 8, reserved, None, time(9));
     assert_eq!(refused, Err(Error::Exists));
     assert_eq!(m.vol.free_blocks(), free);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use common::*;
 use proptest::prelude::*;
 use rdax_volume::ram::Ram;
+use rdax_volume::volume::alloc::{Reservation, Want};
 use rdax_volume::volume::error::Error;
 use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::{BLOCK, MAX_FILE};
@@ -33,9 +34,7 @@ impl Mirror {
     fn new() -> Mirror {
         let (vol, ram) = fresh(16 << 20);
         // No block is zero by chance.
-        let reserved = vol
-            .reserve(rdax_volume::volume::alloc::Want::blocks(2048))
-            .unwrap();
+        let reserved = vol.reserve(Want::blocks(2048)).unwrap();
         for block in reserved.run().block..reserved.run().end() {
             ram.store_nt(block * BLOCK, &[0xee; BLOCK as usize])
                 .unwrap();
@@ -240,6 +239,98 @@ fn append_stays_one_extent() {
     for i in 0..1000 {
         let bytes = read(&vol, &mut file, i * 5000, 5000).unwrap();
         assert!(bytes.iter().all(|b| *b == i as u8));
+    }
+    assert_clean(&*ram);
+}
+
+/// The extents that hold `file`.
+fn extents(vol: &Vol, file: &mut Inode) -> usize {
+    let (mut at, mut n) = (0, 0);
+    while at * BLOCK < file.size() {
+        let map = vol.map(file, at, u64::MAX).unwrap();
+        assert!(matches!(map, Map::Run { .. }), "{map:?}");
+        at += map.file_blocks();
+        n += 1;
+    }
+    n
+}
+
+#[test]
+fn files_that_grow_in_turn_have_few_extents() {
+    for (files, most) in [(2, 7), (16, 7), (60, 7)] {
+        let (vol, ram) = fresh(128 << 20);
+        let mut dir = root(&vol);
+        let mut logs: Vec<Inode> = (0..files)
+            .map(|i| vol.create(&mut dir, format!("log{i}").as_bytes(), &new(FILE, 1)))
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let free = vol.free_blocks();
+        for round in 0..600 {
+            for log in &mut logs {
+                write(&vol, log, round * 1000, &[round as u8; 1000], time(2)).unwrap();
+            }
+        }
+        for log in &mut logs {
+            let n = extents(&vol, log);
+            assert!(n <= most, "{n} extents of {files} files");
+        }
+        // The windows are free all the same.
+        let used: u64 = logs.iter().map(Inode::blocks).sum();
+        assert_eq!(vol.free_blocks(), free - used);
+        assert_clean(&*ram);
+    }
+}
+
+#[test]
+fn what_files_may_want_next_is_had_by_others_in_need() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut log = vol.create(&mut dir, b"log", &new(FILE, 1)).unwrap();
+    for i in 0..20 {
+        write(&vol, &mut log, i * BLOCK, &[1; BLOCK as usize], time(2)).unwrap();
+    }
+    let last = match vol.map(&mut log, 19, 1).unwrap() {
+        Map::Run { block, .. } => block,
+        map => panic!("{map:?}"),
+    };
+    // Others leave the blocks after it, as long as they can.
+    let mut got = Vec::new();
+    while let Ok(reservation) = vol.reserve(Want::blocks(1).for_removal()) {
+        got.push(reservation);
+    }
+    assert_eq!(vol.free_blocks(), 0);
+    let next = |r: &Reservation<'_, _>| r.run().block == last + 1;
+    let first = got.iter().position(next).unwrap();
+    assert!(got.len() - first <= 32, "{first} of {}", got.len());
+    // The file goes on elsewhere, and where it was when there is something again.
+    let full = write(&vol, &mut log, 20 * BLOCK, &[2], time(3));
+    assert_eq!(full, Err(Error::NoSpace));
+    drop(got);
+    write(&vol, &mut log, 20 * BLOCK, &[2; BLOCK as usize], time(3)).unwrap();
+    let map = vol.map(&mut log, 0, 30).unwrap();
+    assert_eq!(map.file_blocks(), 21, "{map:?}");
+    assert_clean(&*ram);
+}
+
+#[test]
+fn a_window_ends_with_its_file() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut log = vol.create(&mut dir, b"log", &new(FILE, 1)).unwrap();
+    let mut other = vol.create(&mut dir, b"other", &new(FILE, 1)).unwrap();
+    let mut first = None;
+    for (round, rest) in [3, 0, 1, 0, 5, 0].into_iter().enumerate() {
+        for i in 0..8 {
+            let at = log.size().next_multiple_of(BLOCK);
+            write(&vol, &mut log, at, &[i; BLOCK as usize], time(2)).unwrap();
+        }
+        vol.truncate(&mut log, rest * BLOCK, time(3)).unwrap();
+        // What follows is free for all, at once.
+        let run = vol.fill(&mut other, 100 * round as u64, 16, None).unwrap();
+        let begin = *first.get_or_insert(run.block - rest);
+        assert_eq!(run.block, begin + rest, "round {round}");
+        assert_eq!(run.len, 16, "round {round}");
+        vol.punch(&mut other, 0, 1 << 20, time(3)).unwrap();
     }
     assert_clean(&*ram);
 }

@@ -32,7 +32,7 @@ fn all(vol: &Vol, inode: &mut Inode) -> Vec<Option<(u64, bool)>> {
 }
 
 fn insert(vol: &Vol, file: &mut Inode, key: u64, len: u64) -> Result<()> {
-    let reserved = vol.reserve(vol.want(file, key, len)?)?;
+    let reserved = vol.reserve_several(vol.want(file, key, len)?)?;
     vol.insert(file, key, reserved, None, time(2))
 }
 

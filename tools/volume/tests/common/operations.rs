@@ -73,6 +73,17 @@ pub fn sim() -> Shared<Sim> {
     sim
 }
 
+/// Fills the volume with a file, and takes `n` single blocks of it out again.
+pub fn in_pieces<P: Pmem>(vol: &Volume<P>, n: u64) -> Result<()> {
+    let mut top = root(vol);
+    let mut big = vol.create(&mut top, b"big", &new(FILE, 1))?;
+    let mut at = 0;
+    while let Ok(run) = vol.fill(&mut big, at, 4096, None) {
+        at += run.len;
+    }
+    (0..n).try_for_each(|i| vol.punch(&mut big, 2 * i + 1, 1, time(1)))
+}
+
 /// An inode that an operation has in memory. What it was in the end is kept, for
 /// [`take_dropped`].
 pub struct Held(Option<Inode>);
@@ -481,10 +492,23 @@ operations! {
     }
     append: |p| { sparse(p, 1)?; } |v| {
         let mut file = at(v, &[b"file"])?;
-        let reserved = v.reserve(v.want(&mut file, 1, 3)?)?;
-        let run = reserved.run();
-        v.pmem().store_nt(run.block * BLOCK, &vec![5; (run.len * BLOCK) as usize])?;
+        let reserved = v.reserve_several(v.want(&mut file, 1, 3)?)?;
+        for run in reserved.runs() {
+            v.pmem().store_nt(run.block * BLOCK, &vec![5; (run.len * BLOCK) as usize])?;
+        }
         v.insert(&mut file, 1, reserved, Some(BLOCK * 3 + 5), time(5))?;
+    }
+    append_where_space_is_in_pieces: |p| {
+        make(p, &[b"file"], FILE)?;
+        in_pieces(p, 60)?;
+    } |v| {
+        let mut file = at(v, &[b"file"])?;
+        let reserved = v.reserve_several(v.want(&mut file, 0, 8)?)?;
+        for run in reserved.runs() {
+            v.pmem().store_nt(run.block * BLOCK, &vec![5; (run.len * BLOCK) as usize])?;
+        }
+        let size = reserved.blocks() * BLOCK - 5;
+        v.insert(&mut file, 0, reserved, Some(size), time(5))?;
     }
     append_in_the_last_block: |p| {
         let mut file = make(p, &[b"file"], FILE)?;

@@ -273,14 +273,18 @@ impl Host {
                     at = to;
                 }
                 Map::Hole { .. } => {
-                    let reserved = volume.reserve(volume.want(inode, first, left)?)?;
-                    let run = reserved.run();
-                    let to = end.min((first + run.len) * BLOCK);
-                    let byte = run.block * BLOCK;
-                    let used = to - first * BLOCK;
-                    pmem.store_nt(byte + head, part(at, to))?;
-                    pmem.zero_nt(byte, head)?;
-                    pmem.zero_nt(byte + used, run.len * BLOCK - used)?;
+                    let reserved = volume.reserve_several(volume.want(inode, first, left)?)?;
+                    let to = end.min((first + reserved.blocks()) * BLOCK);
+                    let (mut from, mut head) = (at, head);
+                    for run in reserved.runs() {
+                        let byte = run.block * BLOCK;
+                        let until = to.min(from - head + run.len * BLOCK);
+                        let used = until - (from - head);
+                        pmem.store_nt(byte + head, part(from, until))?;
+                        pmem.zero_nt(byte, head)?;
+                        pmem.zero_nt(byte + used, run.len * BLOCK - used)?;
+                        (from, head) = (until, 0);
+                    }
                     volume.insert(inode, first, reserved, Some(to), now)?;
                     stored = false;
                     at = to;

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocks after the ends of files that grow, for these files to go on there.
+//!
+//! Files that grow in turn would else get every other's next block, and become extents of a block
+//! each. A *window* is where searches for other files take nothing as long as there is anything
+//! elsewhere. It is no more than that: it is not on the media, has no owner, and need not be given
+//! back. The file finds it by the block at which it continues, and each time that a window is used
+//! up, the next one is twice as long. It ends with the file, or with the part of it that the window
+//! follows; what nobody comes back to is forgotten when others need the place.
+//!
+//! As the reservation windows of ext3 (`fs/ext3/balloc.c` of Linux 2.6.10 to 4.2), which belong to
+//! inodes and are held against others.
+
+use super::bits::Mask;
+use super::Run;
+use crate::env::Vec;
+use crate::volume::format::CHUNK_BLOCKS;
+
+/// Most windows of a group.
+const WINDOWS: usize = 64;
+/// Blocks of a file's first window.
+const FIRST: u64 = 8;
+/// Most blocks of a window.
+const MOST: u64 = CHUNK_BLOCKS / 2;
+
+/// Free blocks, or none, that follow the last block of a file.
+struct Window {
+    /// Where the file goes on, and what is left. (Its length may be 0, unlike that of other runs.)
+    left: Run,
+    /// So many blocks were asked for.
+    size: u64,
+}
+
+/// How long the next window of a file is.
+#[derive(Clone, Copy)]
+pub(super) struct Next {
+    /// Blocks to ask for.
+    pub(super) size: u64,
+    /// It had one before.
+    had_one: bool,
+}
+
+/// The windows of a group. No two begin at the same block.
+pub(super) struct Windows {
+    all: Vec<Window>,
+    /// The one that makes room for another, in turn.
+    victim: usize,
+}
+
+impl Windows {
+    /// None.
+    pub(super) fn new() -> Self {
+        Windows {
+            all: Vec::new(),
+            victim: 0,
+        }
+    }
+
+    fn position(&self, block: u64) -> Option<usize> {
+        self.all.iter().position(|w| w.left.block == block)
+    }
+
+    /// Adds the blocks of all windows that lie in `chunk` to those of `mask`.
+    pub(super) fn hide(&self, mask: &mut Mask, chunk: u64) {
+        let base = chunk * CHUNK_BLOCKS;
+        for window in self.all.iter() {
+            if window.left.block < base + CHUNK_BLOCKS && window.left.end() > base {
+                mask.add(window.left, chunk);
+            }
+        }
+    }
+
+    /// A file that grows has got `run`, where it went on. Returns whether its window goes on after
+    /// that.
+    pub(super) fn advance(&mut self, run: Run) -> bool {
+        let Some(window) = self.position(run.block).and_then(|i| self.all.get_mut(i)) else {
+            return false;
+        };
+        let goes_on = window.left.len > run.len;
+        if goes_on {
+            window.left = Run {
+                block: run.end(),
+                len: window.left.len - run.len,
+            };
+        }
+        goes_on
+    }
+
+    /// Ends the window of a file that would go on at `block`, if there is one.
+    pub(super) fn end(&mut self, block: u64) -> Next {
+        let ended = self.position(block).and_then(|i| self.all.swap_remove(i));
+        match ended {
+            Some(window) => Next {
+                size: MOST.min(window.size * 2),
+                had_one: true,
+            },
+            None => Next {
+                size: FIRST,
+                had_one: false,
+            },
+        }
+    }
+
+    /// Begins a window of `left`, which may be no block.
+    pub(super) fn begin(&mut self, left: Run, next: Next) {
+        // Where all is in pieces, windows are of no use.
+        if left.len == 0 && !next.had_one {
+            return;
+        }
+        let window = Window {
+            left,
+            size: next.size,
+        };
+        let full = (self.all.len() == WINDOWS).then_some(self.victim);
+        match self.position(left.block).or(full) {
+            Some(i) => {
+                if let Some(old) = self.all.get_mut(i) {
+                    *old = window;
+                    self.victim = (self.victim + 1) % WINDOWS;
+                }
+            }
+            // Without memory for it the file goes on without.
+            None => drop(self.all.push(window)),
+        }
+    }
+}
