@@ -164,6 +164,7 @@ bool rdax_xa_marked(const struct xarray *xa, xa_mark_t mark);
 /* dax: pages */
 struct page *rdax_pfn_to_page(unsigned long pfn);
 struct page *rdax_zero_page(void);
+struct folio *rdax_alloc_huge_zero(void);
 bool rdax_page_poisoned(const struct page *page);
 void rdax_page_set_poisoned(struct page *page);
 int rdax_page_clear_poisoned(struct page *page);
@@ -178,6 +179,9 @@ void rdax_folio_lock(struct folio *folio);
 void rdax_folio_unlock(struct folio *folio);
 int rdax_folio_wait_idle(struct folio *folio, bool interruptible);
 void rdax_make_huge(struct page *page);
+bool rdax_is_cow(const struct vm_fault *vmf);
+void rdax_cow(struct vm_fault *vmf, struct page *page);
+bool rdax_cow_zero(struct vm_fault *vmf);
 bool rdax_pmd_is_huge(const struct vm_fault *vmf);
 bool rdax_pmd_is_none(const struct vm_fault *vmf);
 void rdax_install_page_table(struct vm_fault *vmf);

@@ -606,6 +606,14 @@ struct page *rdax_zero_page(void)
 	return ZERO_PAGE(0);
 }
 
+/* 2 MiB of zeros, if there is memory for them at once. */
+struct folio *rdax_alloc_huge_zero(void)
+{
+	gfp_t gfp = GFP_NOWAIT | __GFP_ZERO | __GFP_NOMEMALLOC;
+
+	return folio_alloc(gfp & ~__GFP_RECLAIM, PMD_ORDER);
+}
+
 bool rdax_page_poisoned(const struct page *page)
 {
 	return PageHWPoison(page);
@@ -714,6 +722,33 @@ void rdax_make_huge(struct page *page)
 bool rdax_pmd_is_huge(const struct vm_fault *vmf)
 {
 	return vmf->pmd && pmd_trans_huge(pmdp_get_lockless(vmf->pmd));
+}
+
+/* Whether the memory manager wants to copy a page for a store to a private mapping. */
+bool rdax_is_cow(const struct vm_fault *vmf)
+{
+	return vmf->cow_page;
+}
+
+/* Gives the memory manager the page to be copied: it takes over the reference. */
+void rdax_cow(struct vm_fault *vmf, struct page *page)
+{
+	vmf->page = page;
+}
+
+/*
+ * Gives the memory manager the zero page to be copied, locked: it unlocks it. Not if another CPU
+ * has it locked for the same: nobody is to wait for that.
+ */
+bool rdax_cow_zero(struct vm_fault *vmf)
+{
+	struct page *zero = ZERO_PAGE(0);
+
+	if (!trylock_page(zero))
+		return false;
+	get_page(zero);
+	vmf->page = zero;
+	return true;
 }
 
 /* Whether nothing is mapped in the 2 MiB around the address, nor ever was. */

@@ -108,8 +108,11 @@ impl track::machine::Fault for Fault<'_> {
 
     #[inline]
     fn prepare(&self) {
-        self.install_page_table();
-        self.clear_marker();
+        // A copy is mapped by the memory manager, which sees to both itself.
+        if !self.is_copied() {
+            self.install_page_table();
+            self.clear_marker();
+        }
     }
 
     #[inline]
@@ -124,5 +127,10 @@ impl track::machine::Fault for Fault<'_> {
 
     fn insert_huge(&self, block: u64, write: bool) -> FaultResult {
         self.insert_folio(self.info().page_of(block), write)
+    }
+
+    fn insert_huge_zero(&self) -> Option<FaultResult> {
+        let zeros = self.info().sb().huge_zero.get()?;
+        Some(self.insert_zeros(zeros))
     }
 }

@@ -20,6 +20,7 @@ use crate::mount::meta::MetaGuard;
 use crate::mount::owner::own;
 use crate::mount::tracker::{table, Chunk, Table, Tracker};
 use crate::pmem::DirectMap;
+use crate::track::ahead::Ask;
 use crate::track::machine::{self, Event, Examined, Failure, Fingerprints, Machine};
 use crate::track::page_set::PAGES;
 use crate::volume::alloc::Run;
@@ -260,12 +261,12 @@ impl Machine for InodeInfo {
         }
     }
 
-    fn ask(&self, page: u64) -> u64 {
+    fn ask(&self, page: u64) -> Ask {
         self.tracker.ahead.ask(page)
     }
 
-    fn filled(&self, page: u64, asked: u64, len: u64) {
-        self.tracker.ahead.filled(page, asked, len);
+    fn filled(&self, ask: &Ask, first: u64, len: u64) {
+        self.tracker.ahead.filled(ask, first, len);
     }
 
     #[inline]

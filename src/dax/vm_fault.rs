@@ -4,12 +4,16 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
-use kernel::bindings::{fault_flag_FAULT_FLAG_WRITE, folio, vm_area_struct, vm_fault, vm_fault_t};
+use kernel::bindings::{
+    fault_flag_FAULT_FLAG_WRITE, folio, vm_area_struct, vm_fault,
+    vm_fault_reason_VM_FAULT_LOCKED as VM_FAULT_LOCKED, vm_fault_t,
+};
 use kernel::error::to_result;
 use kernel::prelude::*;
 
 use super::page::Page;
 use crate::bindings;
+use crate::mount::huge_zero::Zeros;
 use crate::mount::inode::InodeInfo;
 
 /// Bytes in a page.
@@ -100,6 +104,13 @@ impl Fault<'_> {
         unsafe { bindings::rdax_pmd_is_huge(self.vmf) }
     }
 
+    /// Whether the access is a store to a private mapping where nothing is mapped: a copy of the page
+    /// is going to be.
+    pub fn is_copied(&self) -> bool {
+        // SAFETY: the fault is under way.
+        unsafe { bindings::rdax_is_cow(self.vmf) }
+    }
+
     /// Uses the page table that the memory manager has ready, if one is missing: so that nothing is
     /// allocated when a page is inserted.
     pub fn install_page_table(&self) {
@@ -128,9 +139,26 @@ impl Fault<'_> {
         }
     }
 
+    /// Maps 2 MiB of zeros around the faulting address, read-only.
+    pub fn insert_zeros(&self, zeros: &Zeros) -> FaultResult {
+        // SAFETY: the fault is under way, and the folio, of 2 MiB, has a reference.
+        unsafe { bindings::vmf_insert_folio_pmd(self.vmf, zeros.as_raw(), false) }
+    }
+
     /// Maps `page` at the faulting address; writable if `write`. What is mapped there already has
-    /// to be the same page.
+    /// to be the same page. For a store to a private mapping, has the memory manager map a copy of
+    /// it.
     pub fn insert_page(&self, page: Page, write: bool) -> FaultResult {
+        if self.is_copied() {
+            // As long as it is copied, it is like one that is pinned: it belongs to the file, and
+            // whoever takes it from there waits.
+            // SAFETY: the fault is under way. The reference is the memory manager's to drop.
+            unsafe {
+                bindings::rdax_page_get(page.as_raw());
+                bindings::rdax_cow(self.vmf, page.as_raw());
+            }
+            return 0;
+        }
         // SAFETY: the fault is under way. The page needs a reference to be inserted; idle pages
         // have none.
         unsafe {
@@ -141,8 +169,13 @@ impl Fault<'_> {
         }
     }
 
-    /// Maps the zero page at the faulting address, read-only.
+    /// Maps the zero page at the faulting address, read-only. For a store to a private mapping, has
+    /// the memory manager map a copy of it, or else leaves that to the next fault.
     pub fn insert_zero(&self) -> FaultResult {
+        // SAFETY: the fault is under way.
+        if self.is_copied() && unsafe { bindings::rdax_cow_zero(self.vmf) } {
+            return VM_FAULT_LOCKED;
+        }
         // SAFETY: the fault is under way; the zero page needs no reference.
         unsafe { bindings::vmf_insert_page_mkwrite(self.vmf, bindings::rdax_zero_page(), false) }
     }

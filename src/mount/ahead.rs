@@ -1,46 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many blocks a store to a hole is given at once.
-//!
-//! A block for one page costs a whole transaction. A file that is written through its mapping from
-//! one end to the other gets twice as many each time, up to 2 MiB, which may then be mapped in one
-//! piece. Any other store gets the one block it needs: a sparse file stays sparse. Unwritten blocks
-//! are handled likewise.
-//!
-//! Only a hint: wrong guesses cost space that a hole would not take, and nothing else.
+//! The streams of stores to the holes of a file: how much they are given ahead, see
+//! [`track::ahead`](crate::track::ahead).
 
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-use crate::track::page_set::PAGES;
+use crate::track::ahead::{Ask, Stream};
 
-/// What the last store to a hole of a file was given.
+/// How many streams of a file are told from each other.
+const STREAMS: usize = 4;
+
+/// The last stores to holes of a file.
 pub struct FillAhead {
-    /// The page after it.
-    next: Atomic<u64>,
-    /// How many blocks were asked for.
-    asked: Atomic<u64>,
+    streams: [Atomic<u64>; STREAMS],
+    /// Counts the streams that have begun: the oldest makes room.
+    begun: Atomic<u32>,
 }
 
 impl FillAhead {
     /// No store yet.
     pub const fn new() -> Self {
         FillAhead {
-            next: Atomic::new(u64::MAX),
-            asked: Atomic::new(0),
+            streams: [const { Atomic::new(Stream::NONE.bits()) }; STREAMS],
+            begun: Atomic::new(0),
         }
     }
 
-    /// How many blocks from `page` on to ask for: 1 to 512.
-    pub fn ask(&self, page: u64) -> u64 {
-        if self.next.load(Relaxed) != page {
-            return 1;
-        }
-        (self.asked.load(Relaxed) * 2).min(PAGES as u64)
+    /// Which blocks a store to `page` asks for.
+    pub fn ask(&self, page: u64) -> Ask {
+        let next = |(nth, stream): (usize, &Atomic<u64>)| {
+            Stream::from_bits(stream.load(Relaxed)).next(page, nth)
+        };
+        let streams = self.streams.iter().enumerate();
+        streams.filter_map(next).next().unwrap_or(Ask::page(page))
     }
 
-    /// Asked for `asked` blocks, `filled` were given from `page` on.
-    pub fn filled(&self, page: u64, asked: u64, filled: u64) {
-        self.next.store(page.saturating_add(filled), Relaxed);
-        self.asked.store(asked, Relaxed);
+    /// `ask` was given `len` blocks, at least 1, from page `first` on.
+    pub fn filled(&self, ask: &Ask, first: u64, len: u64) {
+        let nth = match ask.stream {
+            Some(nth) => nth,
+            None => self.begun.fetch_add(1, Relaxed) as usize,
+        };
+        let stream = Stream::of(ask, first, len);
+        self.streams[nth % STREAMS].store(stream.bits(), Relaxed);
     }
 }

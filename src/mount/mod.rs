@@ -6,10 +6,9 @@
 //! * [`super_block`] and [`inode`] are rdax's own state beside the kernel's: [`volume`] on its
 //!   device, with its [`options`], [`state`], [`counters`], and whether it is [`read_only`].
 //! * [`tracker`] is what an inode knows of its mapped pages, [`dirty`] which inodes have dirty
-//!   ones,
-//!   [`owner`] whether pages belong to it, [`pins`] what evicted ones have left, [`ahead`] what
-//!   stores to holes are given. [`reclaim`] gives back what is known, as does [`known`] for
-//!   the volume's; both by [`lru`].
+//!   ones, [`owner`] whether pages belong to it, [`pins`] what evicted ones have left, [`ahead`]
+//!   what stores to holes are given, [`huge_zero`] what loads of them see. [`reclaim`] gives back
+//!   what is known, as does [`known`] for the volume's; both by [`lru`].
 //! * [`object`], [`lock`], [`meta`], [`table`], [`work`] wrap what the kernel hands over, and its
 //!   locks.
 //!
@@ -20,6 +19,7 @@
 pub mod ahead;
 pub mod counters;
 pub mod dirty;
+pub mod huge_zero;
 pub mod inode;
 pub mod known;
 pub mod lock;

@@ -13,6 +13,7 @@ use kernel::sync::{new_mutex, Mutex};
 
 use super::counters::{CounterFiles, Counters};
 use super::dirty::DirtyInodes;
+use super::huge_zero::HugeZero;
 use super::object::SuperBlock;
 use super::options::{Dax, OnError, Options};
 use super::pins::Pins;
@@ -41,6 +42,8 @@ pub struct SbInfo {
     /// The pages that were pinned when their inode left memory.
     #[pin]
     pub pins: Pins,
+    /// What is mapped where 2 MiB are a hole.
+    pub huge_zero: HugeZero,
     /// The orphans that the last mount left are recovered: those there are now are this one's.
     pub orphans_recovered: Atomic<bool>,
     /// Whether it is read-only, or becoming so.
@@ -81,6 +84,7 @@ impl SbInfo {
             counters: Counters::new(),
             dirty <- DirtyInodes::new(),
             pins <- Pins::new(works.look_for_pins),
+            huge_zero: HugeZero::new(),
             orphans_recovered: Atomic::new(false),
             read_only <- ReadOnly::new(read_only, works.end_stores),
             on_error: Atomic::new(options.on_error as i32),

@@ -101,6 +101,8 @@ pub struct State<T> {
     small: bool,
     /// It is never mapped as one.
     never_huge: bool,
+    /// Zeros are mapped page by page.
+    zeros_small: bool,
     /// Which pages are hot; none of a huge chunk.
     pub heat: Heat<T>,
     /// Whether a huge chunk is stored to all over.
@@ -121,6 +123,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
             huge: false,
             small: false,
             never_huge: false,
+            zeros_small: false,
             heat: Heat::new(),
             density: Density::new(),
         }
@@ -145,6 +148,17 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     /// From now on, the chunk may become dirty as a whole: all its pages were stored to.
     pub fn store_whole(&mut self) {
         self.small = false;
+    }
+
+    /// Whether 2 MiB of zeros may be mapped in one piece.
+    pub fn may_map_zeros_huge(&self) -> bool {
+        !self.zeros_small
+    }
+
+    /// A store is about to fill a page of a hole: from now on, zeros are mapped page by page. Else
+    /// who reads could map them in one piece again and again before the store gets there.
+    pub fn zeros_small(&mut self) {
+        self.zeros_small = true;
     }
 
     /// From now on, the chunk is mapped page by page.
@@ -227,6 +241,13 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     pub fn map_zero(&mut self, page: usize) {
         debug_assert!(!self.present.contains(page));
         self.zero.insert(page);
+    }
+
+    /// A read fault found a hole: 2 MiB of zeros are going to be mapped in one piece. No page is
+    /// present.
+    pub fn map_zeros(&mut self) {
+        debug_assert!(self.present.is_empty());
+        self.zero = PageSet::ALL;
     }
 
     /// A fault found `block` at `page` and is going to map it. `table` is used if

@@ -10,6 +10,7 @@
 //! The blocks are looked up under the chunk lock, so that what is inserted is what the file has;
 //! and that is taken with the invalidate lock, so that they stay in the file.
 
+use super::ahead::Ask;
 use super::chunk::Entry;
 use super::layout::{split_huge, unmap_chunk, unmap_zeroes};
 use super::machine::{Blocks, ChunkOf, Event, Failure, Fault, Machine, StateOf, TableOf, Tracking};
@@ -196,33 +197,50 @@ fn find_block<M: Machine>(
         Map::Run { block, .. } => Ok(Some(block)),
         Map::Hole { .. } | Map::Unwritten { .. } if !write => Ok(None),
         Map::Hole { .. } | Map::Unwritten { .. } => {
-            let asked = file.ask(at);
-            let run = fill_hole(file, chunk, state, &mut blocks, page, asked)?;
+            let ask = file.ask(at);
+            let run = fill_hole(file, chunk, state, &mut blocks, at, &ask)?;
             Ok(Some(run.block))
         }
     }
 }
 
-/// Fills the hole, or makes data of the unwritten blocks, from `page` of `chunk` on: up to `asked`
-/// blocks, as far as the chunk and the file go. They are zero, and durably so, before anyone can
-/// see them.
+/// Fills the hole, or makes data of the unwritten blocks, at page `at` of the file, which is in
+/// `chunk`, and around it what `ask` says, as far as the hole, the chunk and the file go. Returns
+/// the blocks from `at` on. They are zero, and durably so, before anyone can see them.
 fn fill_hole<M: Machine>(
     file: &M,
     chunk: &ChunkOf<M>,
     state: &mut StateOf<M>,
     blocks: &mut M::Blocks<'_>,
-    page: usize,
-    asked: u64,
+    at: u64,
+    ask: &Ask,
 ) -> Result<Run, M::Error> {
     let place = file.tracker().place(chunk);
-    let at = place.first_page() + page as u64;
-    let end = file.pages().min(place.end());
-    let wanted = asked.min(end.saturating_sub(at)).max(1);
-    let run = blocks.fill(at, wanted)?;
-    file.filled(at, asked, run.len);
-    let filled = PageSet::range(page, page + run.len as usize - 1);
-    unmap_zeroes(file, chunk, state, &filled);
-    Ok(run)
+    let end = ask.pages.end.min(file.pages()).min(place.end()).max(at + 1);
+    let mut first = ask.pages.start.max(place.first_page()).min(at);
+    if first < at {
+        let len = at + 1 - first;
+        match blocks.find(first, len)? {
+            Map::Hole { len: found } | Map::Unwritten { len: found, .. } if found == len => {}
+            _ => first = at,
+        }
+    }
+    loop {
+        let run = blocks.fill(first, end - first)?;
+        file.filled(ask, first, run.len);
+        let page = (first - place.first_page()) as usize;
+        let filled = PageSet::range(page, page + run.len as usize - 1);
+        unmap_zeroes(file, chunk, state, &filled);
+        let before = at - first;
+        if before < run.len {
+            return Ok(Run {
+                block: run.block + before,
+                len: run.len - before,
+            });
+        }
+        // Free space is in smaller pieces.
+        first = at;
+    }
 }
 
 /// Maps the 2 MiB around the page in one piece, writable if `write`.
@@ -253,8 +271,24 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
         }
         return Ok(Outcome::ByPages);
     }
-    if !state.is_huge() && !join(file, chunk, &mut state, write)? {
-        return Ok(Outcome::ByPages);
+    if !state.is_huge() {
+        match join(file, chunk, &mut state, write.then_some(fault.page()))? {
+            Join::Done => {}
+            Join::Hole if state.may_map_zeros_huge() => {
+                let Some(inserted) = fault.insert_huge_zero() else {
+                    return Ok(Outcome::ByPages);
+                };
+                state.map_zeros();
+                file.count(Event::HoleRead, 1);
+                return Ok(Outcome::Inserted(inserted));
+            }
+            Join::Hole | Join::Pieces => {
+                if write {
+                    state.zeros_small();
+                }
+                return Ok(Outcome::ByPages);
+            }
+        }
     }
     if write {
         fault.update_time()?;
@@ -271,45 +305,62 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
     Ok(Outcome::Inserted(fault.insert_huge(state.block(0), write)))
 }
 
+/// What a chunk that is not huge is for who wants to map it in one piece.
+enum Join {
+    /// It is huge now.
+    Done,
+    /// It reads as zeros, and is not stored to.
+    Hole,
+    /// It is to be mapped by pages.
+    Pieces,
+}
+
 /// Makes a huge chunk of one that is not, if its pages are mapped nowhere, and its blocks in one
-/// aligned piece. A hole is filled only for a file that is written through its mapping from one end
-/// to the other, unwritten blocks become data for any store.
+/// aligned piece. A hole is filled only for a store to the page `stored`, of a file that is written
+/// through its mapping from one end to the other; unwritten blocks become data for any store.
 fn join<M: Machine>(
     file: &M,
     chunk: &ChunkOf<M>,
     state: &mut StateOf<M>,
-    write: bool,
-) -> Result<bool, M::Error> {
+    stored: Option<u64>,
+) -> Result<Join, M::Error> {
     let (first, len) = (file.tracker().place(chunk).first_page(), PAGES as u64);
     let block = {
         let mut blocks = file.blocks();
-        match blocks.find(first, len)? {
-            Map::Run { block, len: found } if found == len => block,
-            Map::Hole { len: found } if found == len && write => {
-                if file.ask(first) < len {
-                    return Ok(false);
+        match (blocks.find(first, len)?, stored) {
+            (Map::Run { block, len: found }, _) if found == len => block,
+            (Map::Hole { len: found }, Some(page)) if found == len => {
+                let ask = file.ask(page);
+                if ask.pages != Ask::chunk(page).pages {
+                    return Ok(Join::Pieces);
                 }
-                let run = fill_hole(file, chunk, state, &mut blocks, 0, len)?;
+                let run = fill_hole(file, chunk, state, &mut blocks, first, &ask)?;
                 if run.len < len {
-                    return Ok(false);
+                    return Ok(Join::Pieces);
                 }
                 run.block
             }
             // The file has the space; it only takes zeros.
-            Map::Unwritten { block, len: found }
-                if found == len && write && file.is_aligned(block) =>
+            (Map::Unwritten { block, len: found }, Some(page))
+                if found == len && file.is_aligned(block) =>
             {
-                fill_hole(file, chunk, state, &mut blocks, 0, len)?.block
+                let ask = Ask::chunk(page);
+                fill_hole(file, chunk, state, &mut blocks, first, &ask)?.block
             }
-            _ => return Ok(false),
+            (Map::Hole { len: found } | Map::Unwritten { len: found, .. }, None)
+                if found == len =>
+            {
+                return Ok(Join::Hole);
+            }
+            _ => return Ok(Join::Pieces),
         }
     };
     if !file.is_aligned(block) || file.is_bad(block, len) {
-        return Ok(false);
+        return Ok(Join::Pieces);
     }
     let examined = file.examine(block);
     if !examined.free {
-        return Ok(false);
+        return Ok(Join::Pieces);
     }
     // Stores to hot pages, up to now: nobody can store to them any more.
     let hot = *state.heat.hot();
@@ -322,5 +373,5 @@ fn join<M: Machine>(
     if examined.dirty {
         tag(file, chunk, None);
     }
-    Ok(true)
+    Ok(Join::Done)
 }

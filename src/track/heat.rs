@@ -11,7 +11,8 @@
 //! A fault and its write-protection cost about as much as five syncs of a hot page that was left
 //! alone. So a page becomes hot only if three syncs out of [`EPOCH`] find it dirty, and may be left
 //! alone for [`PATIENCE`] - 1: pages that a program uses in turn, as a database with copies on
-//! write does, are hot; pages that it hits by chance are not.
+//! write does, are hot; pages that it hits by chance are not. Where most of many are left alone at
+//! once, the program has gone on to something else, and none is waited for.
 //!
 //! Pure: no locks, no kernel. Part of what the chunk lock guards.
 
@@ -35,6 +36,80 @@ enum Found {
     Cold,
 }
 
+/// So many hot pages of a chunk need no table.
+const FEW: usize = 4;
+/// So many that are left alone, with an eighth of them stored to at most, are not waited for.
+const MANY: usize = 32;
+/// No page.
+const NONE: u16 = u16::MAX;
+
+/// The fingerprints of the hot pages, as of the last sync that covered them.
+struct Fingerprints<T> {
+    /// As long as they are few, and there is no table: pages, each with its fingerprint.
+    few: [(u16, u64); FEW],
+    table: Option<T>,
+}
+
+impl<T: DerefMut<Target = [u64; PAGES]>> Fingerprints<T> {
+    const fn new() -> Self {
+        Fingerprints {
+            few: [(NONE, 0); FEW],
+            table: None,
+        }
+    }
+
+    /// That of `page`.
+    fn get(&mut self, page: usize) -> Option<&mut u64> {
+        match &mut self.table {
+            Some(table) => table.get_mut(page),
+            None => {
+                let mut few = self.few.iter_mut();
+                let (_, slot) = few.find(|(of, _)| usize::from(*of) == page)?;
+                Some(slot)
+            }
+        }
+    }
+
+    /// Adds that of `page`; returns whether there is a place for it.
+    fn insert(&mut self, page: usize, fingerprint: u64) -> bool {
+        let slot = match &mut self.table {
+            Some(table) => table.get_mut(page),
+            None => {
+                let mut few = self.few.iter_mut();
+                few.find(|(of, _)| *of == NONE).map(|(of, slot)| {
+                    // CAST: of 512.
+                    *of = page as u16;
+                    slot
+                })
+            }
+        };
+        slot.map(|slot| *slot = fingerprint).is_some()
+    }
+
+    /// From now on they are in `table`.
+    fn move_to(&mut self, mut table: T) {
+        for (page, fingerprint) in &mut self.few {
+            if let Some(slot) = table.get_mut(usize::from(*page)) {
+                *slot = *fingerprint;
+            }
+            *page = NONE;
+        }
+        self.table = Some(table);
+    }
+
+    /// Forgets those of `pages`; `none_left`: all there are.
+    fn forget(&mut self, pages: &PageSet, none_left: bool) {
+        for (page, _) in &mut self.few {
+            if *page != NONE && pages.contains(usize::from(*page)) {
+                *page = NONE;
+            }
+        }
+        if none_left {
+            self.table = None;
+        }
+    }
+}
+
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
 pub struct Heat<T> {
     /// How many syncs of this epoch there were.
@@ -46,8 +121,7 @@ pub struct Heat<T> {
     hot: PageSet,
     /// How many syncs have left a hot page alone, in binary digits, the lowest first.
     left_alone: [PageSet; PATIENCE.ilog2() as usize],
-    /// Of the hot pages, as of the last sync that covered them.
-    fingerprints: Option<T>,
+    fingerprints: Fingerprints<T>,
 }
 
 impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
@@ -59,7 +133,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
             twice: PageSet::EMPTY,
             hot: PageSet::EMPTY,
             left_alone: [PageSet::EMPTY; PATIENCE.ilog2() as usize],
-            fingerprints: None,
+            fingerprints: Fingerprints::new(),
         }
     }
 
@@ -73,14 +147,14 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         &self.twice
     }
 
-    /// Whether [`Heat::heat_up`] has to be given a table.
-    pub fn needs_table(&self) -> bool {
-        self.fingerprints.is_none()
+    /// Whether [`Heat::heat_up`] of the pages that are `dirty` has to be given a table.
+    pub fn needs_table(&self, dirty: &PageSet) -> bool {
+        self.fingerprints.table.is_none() && self.hot.count() + self.twice.and(dirty).count() > FEW
     }
 
     /// Gives the table that [`Heat::needs_table`] asked for.
     pub fn set_table(&mut self, table: T) {
-        self.fingerprints = Some(table);
+        self.fingerprints.move_to(table);
     }
 
     /// A sync found the `pages`, which are hot, dirty, and may leave them writable. Calls `keep`
@@ -95,7 +169,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         mut fingerprint: impl FnMut(usize) -> Option<u64>,
         mut keep: impl FnMut(usize),
     ) -> bool {
-        let mut stored_to = false;
+        let (mut stays, mut left_alone) = (PageSet::EMPTY, PageSet::EMPTY);
+        let (mut stored_to, mut alone) = (0, 0);
         let mut next = pages.next(0);
         while let Some(page) = next {
             // Where there is no telling, who needs to know finds out.
@@ -103,14 +178,30 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
                 Some(now) => self.compare(page, now),
                 None => Found::Cold,
             };
-            stored_to |= found == Found::StoredTo;
-            if found != Found::Cold {
-                pages.remove(page);
-                keep(page);
+            match found {
+                Found::StoredTo => {
+                    stored_to += 1;
+                    stays.insert(page);
+                }
+                Found::LeftAlone => {
+                    alone += 1;
+                    left_alone.insert(page);
+                }
+                Found::Cold => {}
             }
             next = pages.next(page + 1);
         }
-        stored_to
+        // The program does something else now: to wait would cost more than the faults.
+        if alone < MANY || stored_to > alone / 8 {
+            stays.insert_all(&left_alone);
+        }
+        pages.remove_all(&stays);
+        let mut next = stays.next(0);
+        while let Some(page) = next {
+            keep(page);
+            next = stays.next(page + 1);
+        }
+        stored_to > 0
     }
 
     /// The warm pages among `dirty` are hot from now on; returns them. None without a table, or
@@ -124,8 +215,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         let mut next = self.twice.next_in(0, dirty);
         while let Some(page) = next {
             next = self.twice.next_in(page + 1, dirty);
-            if let (Some(now), Some(slot)) = (fingerprint(page), self.slot(page)) {
-                *slot = now;
+            if fingerprint(page).is_some_and(|now| self.fingerprints.insert(page, now)) {
                 fresh.insert(page);
             }
         }
@@ -139,7 +229,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
     /// A sync found the hot `page` with this fingerprint.
     #[inline]
     fn compare(&mut self, page: usize, fingerprint: u64) -> Found {
-        let Some(slot) = self.slot(page) else {
+        let Some(slot) = self.fingerprints.get(page) else {
             return Found::Cold;
         };
         let changed = core::mem::replace(slot, fingerprint) != fingerprint;
@@ -171,16 +261,12 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         let mut next = pages.next(0);
         while let Some(page) = next {
             let now = fingerprint(page);
-            let before = self.slot(page).map(|slot| *slot);
+            let before = self.fingerprints.get(page).map(|slot| *slot);
             stored_to |= now.is_some() && now != before;
             next = pages.next(page + 1);
         }
         self.cool(pages);
         stored_to
-    }
-
-    fn slot(&mut self, page: usize) -> Option<&mut u64> {
-        self.fingerprints.as_mut().and_then(|t| t.get_mut(page))
     }
 
     /// A sync write-protected `pages`, of which none is hot any more; perhaps no page at all.
@@ -203,9 +289,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.left_alone
             .iter_mut()
             .for_each(|set| set.remove_all(pages));
-        if self.hot.is_empty() {
-            self.fingerprints = None;
-        }
+        self.fingerprints.forget(pages, self.hot.is_empty());
     }
 }
 

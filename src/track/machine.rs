@@ -14,6 +14,7 @@
 
 use core::ops::DerefMut;
 
+use super::ahead::Ask;
 use super::chunk::{State, Tags};
 use super::page_set::PAGES;
 use super::place::Place;
@@ -224,10 +225,10 @@ pub trait Machine {
     fn own(&self);
     /// Its blocks.
     fn blocks(&self) -> Self::Blocks<'_>;
-    /// How many blocks a store to a hole at `page` is given.
-    fn ask(&self, page: u64) -> u64;
-    /// Asked for `asked` blocks from `page` on, and got `len`.
-    fn filled(&self, page: u64, asked: u64, len: u64);
+    /// Which blocks a store to a hole at `page` asks for.
+    fn ask(&self, page: u64) -> Ask;
+    /// `ask` was given `len` blocks from page `first` on.
+    fn filled(&self, ask: &Ask, first: u64, len: u64);
 
     // What may be done now.
 
@@ -283,6 +284,8 @@ pub trait Fault {
     fn insert_zero(&self) -> Self::Inserted;
     /// Maps the folio of 2 MiB from `block` on; writable if `write`.
     fn insert_huge(&self, block: u64, write: bool) -> Self::Inserted;
+    /// Maps 2 MiB of zeros in one piece, read-only; `None` if there is no memory for them.
+    fn insert_huge_zero(&self) -> Option<Self::Inserted>;
 }
 
 /// The invalidate lock, exclusively: keeps faults out.

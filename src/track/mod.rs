@@ -14,13 +14,14 @@
 //!   writes back and write-protects what is tagged. [`layout`] takes pages from the file.
 //! * [`windows`] has the tags, the marks of chunks, and the syncs in flight, each with its window.
 //! * [`chunk`] is the state machine of 512 pages, [`page_set`] a set of them, [`place`] where they
-//!   are in their file; [`heat`] tells which are stored to again and again, [`density`] whether 2
-//!   MiB are stored to all over.
+//!   are in their file; [`heat`] tells which are stored to again and again, [`density`] whether
+//!   2 MiB are stored to all over, [`ahead`] how much a store to a hole is given.
 //! * [`dirty_list`] has the inodes of a mount that have dirty pages, [`left`] the pages that a pin
 //!   kept when their inode was evicted.
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod chunk;
 pub mod density;
 pub mod dirty_list;

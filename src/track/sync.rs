@@ -249,7 +249,7 @@ fn keep_hot<M: Machine>(
     if huge || !heat.warm().intersects(dirty.pages()) {
         return kept;
     }
-    if heat.needs_table() {
+    if heat.needs_table(dirty.pages()) {
         // No page needs to become hot.
         match machine.table_at_once() {
             Some(table) => heat.set_table(table),

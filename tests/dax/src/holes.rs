@@ -34,6 +34,7 @@ pub const SCENARIOS: &[Scenario] = &[
         no_space,
     ),
     ("a hole in a private mapping", private_hole),
+    ("2 MiB of a hole are read by one fault", huge_hole),
     (
         "preallocated blocks are written by a store, and by no load",
         unwritten,
@@ -198,6 +199,46 @@ fn file_has_block(file: &std::fs::File, page: usize) -> Result<bool> {
     // SAFETY: a plain system call.
     let data = unsafe { libc::lseek(file.as_raw_fd(), at, libc::SEEK_DATA) };
     Ok(data == at)
+}
+
+fn huge_hole(place: &Place) -> Result<()> {
+    const PAGES: usize = 1024;
+    let file = sparse(place, "a", PAGES)?;
+    let maps = [
+        Map::shared(&file, PAGES * PAGE)?,
+        Map::shared(&file, PAGES * PAGE)?,
+        Map::private(&file, PAGES * PAGE)?,
+    ];
+    let all_zero = |first: usize| {
+        let mut loads = maps
+            .iter()
+            .flat_map(|map| (first..PAGES).map(move |page| map.load(page * PAGE + page)));
+        ensure!(loads.all(|byte| byte == 0), "not zeros");
+        Ok(())
+    };
+    let expected = [("huge_faults", 6), ("hole_faults", 6), ("read_faults", 0)];
+    place.counters.expect(&expected, || all_zero(0))?;
+    let blocks = file.metadata()?.blocks();
+    ensure!(blocks == 0, "a load took {blocks} blocks");
+    // A store takes one block, and leaves the other 2 MiB in one piece.
+    maps[0].store(3 * PAGE, 7);
+    ensure!(file.metadata()?.blocks() == 8, "st_blocks");
+    ensure!(maps.iter().all(|map| map.load(3 * PAGE) == 7));
+    ensure!(maps.iter().all(|map| map.load(4 * PAGE) == 0));
+    let none = [("huge_faults", 0), ("hole_faults", 0)];
+    place.counters.expect(&none, || all_zero(512))?;
+    write_at(&file, b"seen", 700 * PAGE)?;
+    ensure!(maps.iter().all(|map| map.load(700 * PAGE) == b's'));
+    maps[1].store(701 * PAGE, 8);
+    file.sync_data()?;
+    ensure!(read_at(&file, 1, 701 * PAGE)? == [8] && read_at(&file, 1, 3 * PAGE)? == [7]);
+    // What is not in the file any more cannot be read.
+    file.set_len(0)?;
+    dies_of_sigbus("a load past the end", || {
+        maps[0].load(600 * PAGE);
+    })?;
+    file.set_len((PAGES * PAGE) as u64)?;
+    all_zero(0)
 }
 
 fn private_hole(place: &Place) -> Result<()> {

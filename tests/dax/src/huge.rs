@@ -3,6 +3,7 @@
 //! Mappings of 2 MiB: one fault for all, exact syncs all the same.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{ensure, Result};
 
@@ -33,6 +34,10 @@ pub const SCENARIOS: &[Scenario] = &[
     (
         "a hole that is written from one end to the other",
         sequential_hole,
+    ),
+    (
+        "holes that are written backwards, by two, every second page",
+        streams,
     ),
     ("a hole that is written here and there", scattered_hole),
 ];
@@ -342,6 +347,42 @@ fn sequential_hole(place: &Place) -> Result<()> {
     ensure!(huge == 3, "{huge} of 3 pieces were mapped at once");
     file.sync_data()?;
     ensure!((0..2048).all(|page| map.load(page * PAGE) == page as u8));
+    Ok(())
+}
+
+fn streams(place: &Place) -> Result<()> {
+    let pages = 4 * PAGES as usize;
+    let backwards: Vec<usize> = (0..pages).rev().collect();
+    let by_two: Vec<usize> = (0..pages / 2)
+        .flat_map(|page| [page, pages / 2 + page])
+        .collect();
+    let every_second: Vec<usize> = (0..pages).step_by(2).collect();
+    for order in [backwards, by_two, every_second] {
+        let file = create(&place.fresh("huge"))?;
+        file.set_len(4 * HUGE as u64)?;
+        let map = Map::shared(&file, 4 * HUGE)?;
+        let before = place.counters.read("huge_faults")?;
+        for page in &order {
+            map.store(page * PAGE, *page as u8 | 1);
+            ensure!(map.load(page * PAGE + 8) == 0, "stale bytes");
+        }
+        let huge = place.counters.read("huge_faults")? - before;
+        ensure!(huge >= 2, "{huge} pieces were mapped at once");
+        file.sync_data()?;
+        let found = read_at(&file, pages * PAGE, 0)?;
+        for page in 0..pages {
+            let stored = if order.contains(&page) {
+                page as u8 | 1
+            } else {
+                0
+            };
+            let bytes = &found[page * PAGE..][..PAGE];
+            ensure!(bytes[0] == stored, "page {page}: {}", bytes[0]);
+            ensure!(bytes[1..].iter().all(|byte| *byte == 0), "page {page}");
+        }
+        let extra = file.metadata()?.blocks() / 8 - pages as u64;
+        ensure!(extra <= 1, "{extra} blocks too many");
+    }
     Ok(())
 }
 

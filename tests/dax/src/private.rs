@@ -2,9 +2,13 @@
 
 //! Private mappings: they see the file, and never change it.
 
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
 use anyhow::{ensure, Result};
 
-use crate::sys::{filled, in_child, read_at, write_at, Map, PAGE};
+use crate::huge::HUGE;
+use crate::sys::{create, fallocate, filled, in_child, read_at, wait_until, write_at, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -17,6 +21,8 @@ pub const SCENARIOS: &[Scenario] = &[
         truncated_copy,
     ),
     ("a copy after fork", fork),
+    ("a first private store takes one fault", one_fault),
+    ("private copies against punching", punched),
 ];
 
 fn orders(place: &Place) -> Result<()> {
@@ -77,4 +83,91 @@ fn fork(place: &Place) -> Result<()> {
     ensure!(map.load(0) == 5 && map.load(PAGE) == 2);
     ensure!(read_at(&file, 1, 0)? == [1] && read_at(&file, 1, PAGE)? == [2]);
     Ok(())
+}
+
+fn one_fault(place: &Place) -> Result<()> {
+    let file = filled(&place.fresh("a"), 8)?;
+    file.set_len(16 * PAGE as u64)?;
+    let map = Map::private(&file, 16 * PAGE)?;
+    let one_each = [
+        ("read_faults", 16),
+        ("write_faults", 0),
+        ("mkwrite_faults", 0),
+        ("pages_tagged", 0),
+    ];
+    place.counters.expect(&one_each, || {
+        (0..16).for_each(|page| map.store(page * PAGE + 1, 99));
+        Ok(())
+    })?;
+    for page in 0..16 {
+        let in_file = if page < 8 { page as u8 + 1 } else { 0 };
+        ensure!(map.load(page * PAGE) == in_file && map.load(page * PAGE + 1) == 99);
+        ensure!(read_at(&file, 2, page * PAGE)? == [in_file; 2]);
+    }
+    ensure!(file.metadata()?.blocks() == 8 * 8, "st_blocks");
+    // Of 2 MiB that are mapped in one piece to be read, and of a hole.
+    let file = create(&place.fresh("b"))?;
+    fallocate(&file, 0, 0, 2 * HUGE as u64)?;
+    write_at(&file, &vec![5; HUGE], 0)?;
+    let map = Map::private(&file, 2 * HUGE)?;
+    ensure!(map.load(0) == 5 && map.load(HUGE) == 0);
+    let one_each = [("read_faults", 2), ("huge_faults", 0)];
+    place.counters.expect(&one_each, || {
+        map.store(PAGE, 6);
+        map.store(HUGE + PAGE, 6);
+        Ok(())
+    })?;
+    ensure!(map.load(PAGE) == 6 && map.load(PAGE + 1) == 5 && map.load(2 * PAGE) == 5);
+    ensure!(map.load(HUGE + PAGE) == 6 && map.load(HUGE + PAGE + 1) == 0);
+    Ok(())
+}
+
+/// Pages are punched out of a file, and others written into it, while they are copied; the blocks
+/// go to another file meanwhile, whose bytes nobody may see.
+fn punched(place: &Place) -> Result<()> {
+    const PAGES: usize = 16;
+    const OTHERS: u8 = 0xee;
+    let file = create(&place.fresh("a"))?;
+    file.set_len((PAGES * PAGE) as u64)?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let copies = scope.spawn(|| -> Result<usize> {
+            let mut copies = 0;
+            while !done.load(SeqCst) {
+                let map = Map::private(&file, PAGES * PAGE)?;
+                for page in 0..PAGES {
+                    map.store(page * PAGE, 1);
+                    let rest = page * PAGE + 1..(page + 1) * PAGE;
+                    let first = map.load(rest.start);
+                    ensure!(first != OTHERS, "a page of another file");
+                    for at in rest {
+                        ensure!(map.load(at) == first, "half a page");
+                    }
+                    copies += 1;
+                }
+            }
+            Ok(copies)
+        });
+        let mut rounds = 0;
+        let result = wait_until(|| {
+            rounds += 1;
+            let round = || -> Result<()> {
+                let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                fallocate(&file, punch, 0, (PAGES * PAGE) as u64)?;
+                let other = create(&place.fresh("b"))?;
+                write_at(&other, &[OTHERS; PAGES * PAGE], 0)?;
+                let fresh = rounds as u8 % 100 + 1;
+                for page in 0..PAGES {
+                    write_at(&file, &[fresh; PAGE], page * PAGE)?;
+                }
+                Ok(())
+            };
+            round().is_err() || rounds == 300
+        });
+        done.store(true, SeqCst);
+        ensure!(result && rounds == 300, "{rounds} rounds");
+        let copies = copies.join().expect("no panic")?;
+        ensure!(copies > PAGES, "{copies} copies");
+        Ok(())
+    })
 }

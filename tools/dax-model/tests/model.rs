@@ -53,6 +53,7 @@ holds! {
     huge_ends_of_stores
     unwritten
     sparse
+    huge_zeros
     huge_over_table
     stored_all_over
 }

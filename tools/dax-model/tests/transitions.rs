@@ -259,12 +259,7 @@ fn a_hot_page_is_hot_until_it_is_left_alone() {
     assert!(heat.warm().is_empty());
     heat.synced(&two);
     assert_eq!(*heat.warm(), one);
-    assert!(heat.needs_table());
-    assert!(
-        heat.heat_up(&two, |_| Some(1)).is_empty(),
-        "without a table"
-    );
-    heat.set_table(Box::new([0; PAGES]));
+    assert!(!heat.needs_table(&two), "for one");
     assert!(heat.heat_up(&two, |_| None).is_empty(), "cannot be read");
     assert_eq!(heat.heat_up(&two, |_| Some(1)), one);
     assert_eq!(*heat.hot(), one);
@@ -281,9 +276,79 @@ fn a_hot_page_is_hot_until_it_is_left_alone() {
     }
     assert_eq!(found(&mut heat, 2), (false, false));
     assert!(heat.cool_down(&one, |_| Some(3)), "stored to in between");
-    assert!(heat.hot().is_empty() && heat.warm().is_empty() && heat.needs_table());
+    assert!(heat.hot().is_empty() && heat.warm().is_empty());
     heat.synced(&two);
     assert_eq!(*heat.warm(), PageSet::range(8, 8), "7 begins anew");
+}
+
+/// Few fingerprints need no table, and are still known when there are more.
+#[test]
+fn fingerprints_outgrow_their_place() {
+    let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+    let (few, all) = (PageSet::range(8, 11), PageSet::range(8, 12));
+    (0..2).for_each(|_| heat.synced(&few));
+    assert!(!heat.needs_table(&all));
+    assert_eq!(heat.heat_up(&all, |page| Some(page as u64)), few);
+    (0..2).for_each(|_| heat.synced(&PageSet::range(12, 12)));
+    assert!(heat.needs_table(&all) && !heat.needs_table(&few));
+    assert!(
+        heat.heat_up(&all, |_| Some(12)).is_empty(),
+        "without a place"
+    );
+    heat.set_table(Box::new([0; PAGES]));
+    assert_eq!(
+        heat.heat_up(&all, |page| Some(page as u64)),
+        PageSet::range(12, 12)
+    );
+    for stored in 8..13 {
+        let mut cooling = all;
+        let fingerprint = |page: usize| Some(page as u64 + u64::from(page == stored));
+        assert!(heat.review(&mut cooling, fingerprint, |_| {}), "{stored}");
+        let mut cooling = all;
+        assert!(heat.review(&mut cooling, |page| Some(page as u64), |_| {}));
+    }
+    // What has cooled makes room for others, and is not mistaken for them.
+    heat.cool(&all);
+    (0..2).for_each(|_| heat.synced(&few));
+    assert!(!heat.needs_table(&few));
+    assert_eq!(heat.heat_up(&few, |_| Some(1)), few);
+    heat.cool(&PageSet::range(9, 9));
+    (0..2).for_each(|_| heat.synced(&PageSet::range(30, 30)));
+    let other = PageSet::range(30, 30);
+    assert_eq!(heat.heat_up(&other, |_| Some(2)), other);
+    let mut cooling = *heat.hot();
+    let same = |page| Some(if page == 30 { 2 } else { 1 });
+    assert!(!heat.review(&mut cooling, same, |_| {}));
+}
+
+/// Where most of many hot pages are left alone, they are cold at once; a few, and those among
+/// others that are stored to, have patience.
+#[test]
+fn many_that_are_left_alone_are_not_waited_for() {
+    for (hot, stored, patient) in [
+        (31, 0, true),
+        (32, 0, false),
+        (32, 4, true),
+        (300, 33, false),
+        (300, 34, true),
+    ] {
+        let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+        let pages = PageSet::range(0, hot - 1);
+        (0..2).for_each(|_| heat.synced(&pages));
+        heat.set_table(Box::new([0; PAGES]));
+        assert_eq!(heat.heat_up(&pages, |_| Some(1)), pages);
+        let mut cooling = pages;
+        let mut kept = PageSet::EMPTY;
+        let now = |page| Some(if page < stored { 2 } else { 1 });
+        let moved = heat.review(&mut cooling, now, |page| {
+            kept.insert(page);
+        });
+        assert_eq!(moved, stored > 0);
+        let stays = if patient { hot } else { stored };
+        assert_eq!(kept.count(), stays, "{hot} {stored}");
+        assert_eq!(cooling.count(), hot - stays);
+        assert!(!kept.intersects(&cooling));
+    }
 }
 
 /// What is cold begins anew: nothing of what was known of its page is left, and nothing of the
@@ -416,7 +481,7 @@ impl Stored {
             stored_to = heat.review(&mut cooling, fingerprint, |page| {
                 cold.keep(page).written_back();
             });
-            if heat.needs_table() {
+            if heat.needs_table(cold.pages()) {
                 heat.set_table(Box::new([0; PAGES]));
             }
             let fresh = heat.heat_up(cold.pages(), fingerprint);

@@ -286,9 +286,34 @@ pub fn sparse(mistake: Mistake) {
             m.store(1, 1);
             m.sync_file();
         }),
+        run(&m, |m| m.load(1, 0)),
     ]);
     m.sync_file();
     m.assert_rest();
+    m.assert_no_zeroes(0..NR);
+}
+
+/// A hole of 2 MiB is read in one piece, while it is filled, by a store, by fallocate, and cut.
+pub fn huge_zeros(mistake: Mistake) {
+    let m = Machine::new(mistake, File::HugeHole, ALIGNED);
+    join(vec![
+        run(&m, |m| {
+            m.load(0, 0);
+            m.load(1, 1);
+        }),
+        run(&m, |m| {
+            m.fill_hole();
+            m.load(0, 1);
+        }),
+        run(&m, |m| {
+            m.load(1, 0);
+            m.store(1, 0);
+            m.sync_file();
+        }),
+    ]);
+    m.assert_no_zeroes(0..NR);
+    m.truncate(0);
+    m.load(0, 0);
 }
 
 /// Where a fault of 2 MiB has found nothing, a table of pages appears, and is empty again.

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 
+use crate::track::ahead::Ask;
 use crate::track::fault::{self, Outcome};
 use crate::track::machine::{
     Blocks, Event, Examined, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
@@ -307,14 +308,14 @@ impl Model for Machine {
     }
 
     /// As if the file were written from one end to the other, or not at all so.
-    fn ask(&self, _page: u64) -> u64 {
+    fn ask(&self, page: u64) -> Ask {
         match self.fills_ahead.load(SeqCst) {
-            true => PAGES as u64,
-            false => 1,
+            true => Ask::chunk(page),
+            false => Ask::page(page),
         }
     }
 
-    fn filled(&self, _page: u64, _asked: u64, _len: u64) {}
+    fn filled(&self, _ask: &Ask, _first: u64, _len: u64) {}
 
     fn check_usable(&self, write: bool) -> Result<(), Failure> {
         match write && !self.may_store.load(SeqCst) {
@@ -396,7 +397,8 @@ impl Machine {
             let seen = *self.maps[map].lock().unwrap();
             match seen {
                 Pmd::Huge { writable, .. } if writable || !write => return true,
-                Pmd::None | Pmd::Huge { .. } => {
+                Pmd::Zeros if !write => return true,
+                Pmd::None | Pmd::Huge { .. } | Pmd::Zeros => {
                     let outcome = match write {
                         true => fault::write_huge(&fault),
                         false => fault::read_huge(&fault),
@@ -494,7 +496,8 @@ impl Fault for Access<'_> {
 
     fn is_mapped_huge(&self) -> bool {
         let pmd = self.machine.maps[self.map].lock().unwrap();
-        matches!(*pmd, Pmd::Huge { .. }) && !self.machine.is(Mistake::PageUnderHuge)
+        let is_huge = matches!(*pmd, Pmd::Huge { .. } | Pmd::Zeros);
+        is_huge && !self.machine.is(Mistake::PageUnderHuge)
     }
 
     fn is_unmapped_huge(&self) -> bool {
@@ -532,6 +535,7 @@ impl Fault for Access<'_> {
         let mut pmd = self.machine.maps[self.map].lock().unwrap();
         match &mut *pmd {
             Pmd::Table(_) => panic!("2 MiB mapped in one piece where a table of pages is"),
+            Pmd::Zeros => panic!("blocks inserted over zeros"),
             Pmd::Huge { block, writable } => {
                 assert_eq!(*block, first);
                 *writable |= write;
@@ -543,6 +547,18 @@ impl Fault for Access<'_> {
                 }
             }
         }
+    }
+
+    fn insert_huge_zero(&self) -> Option<()> {
+        self.machine.may_fail().ok()?;
+        let mut pmd = self.machine.maps[self.map].lock().unwrap();
+        match *pmd {
+            Pmd::None => *pmd = Pmd::Zeros,
+            Pmd::Zeros => {}
+            Pmd::Table(_) => panic!("2 MiB of zeros mapped where a table of pages is"),
+            Pmd::Huge { .. } => panic!("zeros mapped over blocks"),
+        }
+        Some(())
     }
 }
 

@@ -189,11 +189,15 @@ impl Machine {
 
     /// Takes the entry for 2 MiB out, if it is one.
     pub fn zap_huge(&self, pmd: &mut MutexGuard<'_, Pmd>) {
-        if let Pmd::Huge { block, writable } = **pmd {
-            if writable {
-                self.dirty_folio(block, 0);
+        match **pmd {
+            Pmd::Huge { block, writable } => {
+                if writable {
+                    self.dirty_folio(block, 0);
+                }
+                **pmd = Pmd::None;
             }
-            **pmd = Pmd::None;
+            Pmd::Zeros if !self.is(Mistake::LeaveZero) => **pmd = Pmd::None,
+            Pmd::None | Pmd::Table(_) | Pmd::Zeros => {}
         }
     }
 
@@ -261,7 +265,7 @@ impl Machine {
         for map in &self.maps {
             let mut pmd = map.lock().unwrap();
             match &mut *pmd {
-                Pmd::None => {}
+                Pmd::None | Pmd::Zeros => {}
                 Pmd::Huge { writable, .. } => *writable &= self.is(Mistake::ProtectPagesOnly),
                 Pmd::Table(ptes) => {
                     for page in (0..NR).filter(|page| pages.contains(*page)) {

@@ -25,7 +25,12 @@ pub enum Pte {
 pub enum Pmd {
     None,
     Table([Pte; NR]),
-    Huge { block: u64, writable: bool },
+    Huge {
+        block: u64,
+        writable: bool,
+    },
+    /// Zeros, read-only.
+    Zeros,
 }
 
 impl Pmd {
@@ -58,7 +63,7 @@ impl Pmd {
     /// Whether it leads to one of the blocks.
     pub fn leads_to(&self, mut blocks: std::ops::Range<u64>) -> bool {
         match *self {
-            Pmd::None => false,
+            Pmd::None | Pmd::Zeros => false,
             Pmd::Table(ptes) => ptes.iter().any(|pte| match pte {
                 Pte::Ro(block) | Pte::Rw(block) => blocks.contains(block),
                 _ => false,

@@ -56,6 +56,16 @@ pub fn two_mib_are_filled() {
         m.assert_no_zeroes(0..NR);
         let m = machine(file);
         m.load(0, 0);
+        assert_eq!(*m.maps[0].lock().unwrap(), Pmd::Zeros);
+        m.load(1, 0);
+        m.store(0, 1);
+        assert!(is_huge(&m, true));
+        m.assert_no_zeroes(0..NR);
+        // Without memory for so many zeros, by pages.
+        let m = machine(file);
+        m.load(1, 1);
+        m.fails.store(true, SeqCst);
+        m.load(0, 0);
         assert_eq!(pte(&m, 0, 0), Pte::Zero);
     }
 }
@@ -74,8 +84,14 @@ pub fn by_pages() {
     store(&machine(File::Hole));
     let sparse = machine(File::HugeHole);
     sparse.fills_ahead.store(false, SeqCst);
+    sparse.load(0, 1);
     store(&sparse);
     assert_eq!(sparse.extents.lock().unwrap()[1], None);
+    // Zeros are mapped by pages from then on, even where the page went again.
+    sparse.truncate(0);
+    sparse.map_anew(0);
+    sparse.load(0, 0);
+    assert_eq!(pte(&sparse, 0, 0), Pte::Zero);
     let fragmented = machine(File::HugeHole);
     fragmented.is_fragmented.store(true, SeqCst);
     store(&fragmented);

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! 2 MiB of zeros in memory: what is mapped, read-only and in one piece, where 2 MiB of a file are
+//! a hole or unwritten.
+//!
+//! The kernel has such a folio of its own, but not for modules. This one is made when it is first
+//! wanted, and given back after unmount, when nobody uses it any more.
+
+use core::ptr::NonNull;
+
+use kernel::bindings::folio;
+use kernel::sync::SetOnce;
+
+use crate::bindings;
+
+/// The zeros of a mount.
+pub struct HugeZero(SetOnce<Zeros>);
+
+impl HugeZero {
+    /// None as yet.
+    pub const fn new() -> Self {
+        HugeZero(SetOnce::new())
+    }
+
+    /// The folio; `None` if there is no memory for it at once. Does not sleep.
+    pub fn get(&self) -> Option<&Zeros> {
+        if self.0.as_ref().is_none() {
+            // Another thread may have been faster: then this one's goes back.
+            self.0.populate(Zeros::new()?);
+        }
+        self.0.as_ref()
+    }
+}
+
+/// A folio of 2 MiB that nobody stores to, and a reference to it.
+pub struct Zeros(NonNull<folio>);
+
+// SAFETY: nothing in it changes but its reference count, which is atomic.
+unsafe impl Send for Zeros {}
+// SAFETY: as above.
+unsafe impl Sync for Zeros {}
+
+impl Zeros {
+    fn new() -> Option<Self> {
+        // SAFETY: allocates without sleeping; returns a folio with a reference for the caller, or
+        // null.
+        NonNull::new(unsafe { bindings::rdax_alloc_huge_zero() }).map(Zeros)
+    }
+
+    /// The folio.
+    pub fn as_raw(&self) -> *mut folio {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Zeros {
+    fn drop(&mut self) {
+        // SAFETY: the reference is this one's. Who has the folio mapped or pinned has others.
+        unsafe { bindings::rdax_folio_put(self.as_raw()) };
+    }
+}
