@@ -8,11 +8,13 @@
 //! machines the same column holds nanoseconds. Copies count once a byte under icount.
 
 mod clients;
+mod listed;
 mod mapped;
 mod meter;
 mod mount;
 mod names;
 mod scale;
+mod sparse;
 mod written;
 
 use std::fs;
@@ -80,8 +82,10 @@ fn run(args: &Args) -> Result<()> {
     fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
     let mut meter = Meter::new(&dir, args.progress)?;
     let result = mapped::measure(&mut meter, &dir)
+        .and_then(|()| sparse::measure(&mut meter, &dir))
         .and_then(|()| written::measure(&mut meter, &dir))
         .and_then(|()| names::measure(&mut meter, &dir))
+        .and_then(|()| listed::measure(&mut meter, &dir))
         .and_then(|()| clients::measure(&mut meter, &dir))
         .and_then(|()| scale::measure(&mut meter, &dir, args.large << 20))
         .and_then(|()| {

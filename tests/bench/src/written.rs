@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::mapped::{whole_file, PAGE, SIZE};
+use crate::mapped::{map, whole_file, PAGE, SIZE};
 use crate::meter::Meter;
 
 /// Measures the rows of written files.
@@ -21,6 +21,8 @@ pub fn measure(meter: &mut Meter, dir: &Path) -> Result<()> {
     append(meter, dir, "append 1 KiB", 1024, false)?;
     append(meter, dir, "append 16 KiB", 16384, false)?;
     append(meter, dir, "append 1 KiB + fsync", 1024, true)?;
+    in_turn(meter, dir)?;
+    synced_each(meter, dir)?;
     fragmented(meter, dir)
 }
 
@@ -48,6 +50,44 @@ fn fragmented(meter: &mut Meter, dir: &Path) -> Result<()> {
     drop(file);
     std::fs::remove_file(path)?;
     Ok(())
+}
+
+/// Logs that grow together.
+fn in_turn(meter: &mut Meter, dir: &Path) -> Result<()> {
+    const LOGS: u64 = 16;
+    let path = |n: u64| dir.join(format!("log{n}"));
+    let logs = (0..LOGS)
+        .map(|n| File::create_new(path(n)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let bytes = [0xc3; 1000];
+    meter.repeat("append 1,000 B to one of 16 files", 4096, |n| {
+        let (round, log) = (n / LOGS, n % LOGS);
+        Ok(logs[log as usize].write_all_at(&bytes, round * 1000)?)
+    })?;
+    drop(logs);
+    Ok((0..LOGS).try_for_each(|n| std::fs::remove_file(path(n)))?)
+}
+
+/// Many files, each with one page that was stored to.
+fn synced_each(meter: &mut Meter, dir: &Path) -> Result<()> {
+    const FILES: u64 = 256;
+    let path = |n: u64| dir.join(format!("one{n}"));
+    let mut files = Vec::new();
+    for n in 0..FILES {
+        let file = File::create_new(path(n))?;
+        file.set_len(PAGE as u64)?;
+        let map = map(&file)?;
+        files.push((file, map));
+    }
+    for value in 0..8 {
+        files.iter_mut().for_each(|(_, map)| map[0] = value);
+        let operation = "fsync of one of 256 files with a dirty page";
+        meter.round(operation, FILES, || {
+            Ok(files.iter().try_for_each(|(file, _)| file.sync_all())?)
+        })?;
+    }
+    drop(files);
+    Ok((0..FILES).try_for_each(|n| std::fs::remove_file(path(n)))?)
 }
 
 fn overwrite(meter: &mut Meter, file: &File) -> Result<()> {
