@@ -179,8 +179,6 @@ void rdax_folio_lock(struct folio *folio);
 void rdax_folio_unlock(struct folio *folio);
 int rdax_folio_wait_idle(struct folio *folio, bool interruptible);
 void rdax_make_huge(struct page *page);
-bool rdax_is_cow(const struct vm_fault *vmf);
-void rdax_cow(struct vm_fault *vmf, struct page *page);
 bool rdax_cow_zero(struct vm_fault *vmf);
 bool rdax_pmd_is_huge(const struct vm_fault *vmf);
 bool rdax_pmd_is_none(const struct vm_fault *vmf);

@@ -724,18 +724,6 @@ bool rdax_pmd_is_huge(const struct vm_fault *vmf)
 	return vmf->pmd && pmd_trans_huge(pmdp_get_lockless(vmf->pmd));
 }
 
-/* Whether the memory manager wants to copy a page for a store to a private mapping. */
-bool rdax_is_cow(const struct vm_fault *vmf)
-{
-	return vmf->cow_page;
-}
-
-/* Gives the memory manager the page to be copied: it takes over the reference. */
-void rdax_cow(struct vm_fault *vmf, struct page *page)
-{
-	vmf->page = page;
-}
-
 /*
  * Gives the memory manager the zero page to be copied, locked: it unlocks it. Not if another CPU
  * has it locked for the same: nobody is to wait for that.

@@ -108,7 +108,7 @@ impl Fault<'_> {
     /// is going to be.
     pub fn is_copied(&self) -> bool {
         // SAFETY: the fault is under way.
-        unsafe { bindings::rdax_is_cow(self.vmf) }
+        unsafe { !(*self.vmf).cow_page.is_null() }
     }
 
     /// Uses the page table that the memory manager has ready, if one is missing: so that nothing is
@@ -155,7 +155,7 @@ impl Fault<'_> {
             // SAFETY: the fault is under way. The reference is the memory manager's to drop.
             unsafe {
                 bindings::rdax_page_get(page.as_raw());
-                bindings::rdax_cow(self.vmf, page.as_raw());
+                (*self.vmf).page = page.as_raw();
             }
             return 0;
         }

@@ -68,35 +68,40 @@ impl Groups {
                 }
             }
         }
-        let searches = [Manners::Polite, Manners::Needy];
         if let Some(key) = want.align_key {
             let offset = key % CHUNK_BLOCKS;
-            for manners in searches {
-                for group in self.from(first) {
-                    let found = group.locked(pmem, geo, manners, |g| {
-                        let run = g.whole(offset, want)?;
-                        g.begin_window(run, ahead);
-                        Ok(run)
-                    })?;
-                    if let Some(run) = found {
-                        return Ok(run);
-                    }
-                }
+            let whole = |g: &mut Locked<'_, P>| g.whole(offset, want);
+            if let Some(run) = self.anywhere(pmem, geo, first, ahead, whole)? {
+                return Ok(run);
             }
         }
-        for manners in searches {
+        self.anywhere(pmem, geo, first, ahead, |g| g.any(want))?
+            .ok_or(Error::NoSpace)
+    }
+
+    /// The first run that `find` finds, politely if that can be, in the groups from number `first`
+    /// on; the file's next window is after it.
+    fn anywhere<P: Pmem>(
+        &self,
+        pmem: &P,
+        geo: &Geometry,
+        first: usize,
+        ahead: Option<Next>,
+        mut find: impl FnMut(&mut Locked<'_, P>) -> Result<Option<Run>>,
+    ) -> Result<Option<Run>> {
+        for manners in [Manners::Polite, Manners::Needy] {
             for group in self.from(first) {
                 let found = group.locked(pmem, geo, manners, |g| {
-                    let run = g.any(want)?;
+                    let run = find(g)?;
                     g.begin_window(run, ahead);
                     Ok(run)
                 })?;
-                if let Some(run) = found {
-                    return Ok(run);
+                if found.is_some() {
+                    return Ok(found);
                 }
             }
         }
-        Err(Error::NoSpace)
+        Ok(None)
     }
 
     /// Finds more runs, of `len` blocks together at most, in the chunk of `block`, and makes them
@@ -113,29 +118,26 @@ impl Groups {
             return Ok(());
         }
         let chunk = block / CHUNK_BLOCKS;
-        let mut state = self.of(block)?.state.lock();
-        state.busy.reserve(found.len())?;
-        let mut mask = bits::read(pmem, geo, chunk)?;
-        for busy in state.busy.iter() {
-            mask.add(*busy, chunk);
-        }
-        state.windows.hide(&mut mask, chunk);
-        let mut left = len;
-        for slot in found {
-            let (first, len) = mask.find(left.min(GOOD));
-            let run = Run {
-                block: chunk * CHUNK_BLOCKS + first,
-                len: len.min(left),
-            };
-            if run.len == 0 {
-                break;
+        self.of(block)?.with(pmem, geo, Manners::Polite, |g| {
+            g.state.busy.reserve(found.len())?;
+            let mut mask = g.mask(chunk)?;
+            let mut left = len;
+            for slot in found {
+                let (first, len) = mask.find(left.min(GOOD));
+                let run = Run {
+                    block: chunk * CHUNK_BLOCKS + first,
+                    len: len.min(left),
+                };
+                if run.len == 0 {
+                    break;
+                }
+                mask.add(run, chunk);
+                g.state.busy.push(run)?;
+                left -= run.len;
+                *slot = Some(run);
             }
-            mask.add(run, chunk);
-            state.busy.push(run)?;
-            left -= run.len;
-            *slot = Some(run);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// All groups, from number `first` on and around.
@@ -147,6 +149,24 @@ impl Groups {
 }
 
 impl Group {
+    /// Runs `f` under the lock.
+    fn with<P: Pmem, T>(
+        &self,
+        pmem: &P,
+        geo: &Geometry,
+        manners: Manners,
+        f: impl FnOnce(&mut Locked<'_, P>) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = self.state.lock();
+        f(&mut Locked {
+            pmem,
+            geo,
+            group: self,
+            state: &mut state,
+            manners,
+        })
+    }
+
     /// Runs `f` under the lock and makes the run that it finds busy.
     fn locked<P: Pmem>(
         &self,
@@ -155,19 +175,14 @@ impl Group {
         manners: Manners,
         f: impl FnOnce(&mut Locked<'_, P>) -> Result<Option<Run>>,
     ) -> Result<Option<Run>> {
-        let mut state = self.state.lock();
-        state.busy.reserve(1)?;
-        let found = f(&mut Locked {
-            pmem,
-            geo,
-            group: self,
-            state: &mut state,
-            manners,
-        })?;
-        if let Some(run) = found {
-            state.busy.push(run)?;
-        }
-        Ok(found)
+        self.with(pmem, geo, manners, |g| {
+            g.state.busy.reserve(1)?;
+            let found = f(g)?;
+            if let Some(run) = found {
+                g.state.busy.push(run)?;
+            }
+            Ok(found)
+        })
     }
 }
 
