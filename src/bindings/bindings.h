@@ -153,6 +153,14 @@ void rdax_filemap_invalidate_unlock_shared(struct address_space *mapping);
 bool rdax_filemap_invalidate_trylock(struct address_space *mapping);
 void rdax_init_rwsem(struct rw_semaphore *lock);
 bool rdax_mapping_writably_mapped(const struct address_space *mapping);
+void rdax_mapping_locked(struct address_space *mapping, pgoff_t first, unsigned long nr,
+			 bool writable, unsigned long *pages);
+bool rdax_vma_is_locked(const struct vm_area_struct *vma);
+void rdax_vma_is_copied(struct vm_area_struct *vma, const struct vm_operations_struct *ops);
+bool rdax_desc_is_locked(const struct vm_area_desc *desc);
+bool rdax_wbc_is_of_sync(const struct writeback_control *wbc);
+void rdax_inode_dirtied_now(struct inode *inode);
+bool rdax_sb_is_freezing(const struct super_block *sb);
 
 /* dax: work */
 void rdax_init_delayed_work(struct delayed_work *work, work_func_t func);

@@ -6,6 +6,7 @@
 #include <linux/mm.h>
 #include <linux/fserror.h>
 #include <linux/huge_mm.h>
+#include <linux/interval_tree_generic.h>
 #include <linux/leafops.h>
 #include <linux/list_lru.h>
 #include <linux/memremap.h>
@@ -580,6 +581,85 @@ void rdax_init_rwsem(struct rw_semaphore *lock)
 bool rdax_mapping_writably_mapped(const struct address_space *mapping)
 {
 	return mapping_writably_mapped(mapping);
+}
+
+/* What the kernel has for its own use only. */
+INTERVAL_TREE_DEFINE(struct vm_area_struct, shared.rb, unsigned long,
+		     shared.rb_subtree_last, vma_start_pgoff, vma_last_pgoff,
+		     static inline, rdax_vmas)
+
+/*
+ * The memory manager clears VM_LOCKED in mappings of DAX files, which need not be
+ * locked to stay in memory. Those that had it when they were made have an ->open, and
+ * no others; and a process may have locked all that it maps in future.
+ */
+static bool was_locked(const struct vm_area_struct *vma)
+{
+	return READ_ONCE(vma->vm_ops)->open || READ_ONCE(vma->vm_mm->def_flags) & VM_LOCKED;
+}
+
+static bool is_stored_through(const struct vm_area_struct *vma)
+{
+	const vm_flags_t flags = VM_SHARED | VM_WRITE;
+
+	return (READ_ONCE(vma->vm_flags) & flags) == flags;
+}
+
+/* A locked mapping whose stores reach the file. */
+bool rdax_vma_is_locked(const struct vm_area_struct *vma)
+{
+	return is_stored_through(vma) && was_locked(vma);
+}
+
+/*
+ * Sets the bits in @pages of those of the @nr pages from @first on that a locked
+ * mapping has; if @writable, only one whose stores reach the file.
+ */
+void rdax_mapping_locked(struct address_space *mapping, pgoff_t first, unsigned long nr,
+			 bool writable, unsigned long *pages)
+{
+	const pgoff_t last = first + nr - 1;
+	struct vm_area_struct *vma;
+
+	i_mmap_lock_read(mapping);
+	for (vma = rdax_vmas_iter_first(&mapping->i_mmap, first, last); vma;
+	     vma = rdax_vmas_iter_next(vma, first, last)) {
+		pgoff_t from = max(first, vma_start_pgoff(vma));
+		pgoff_t to = min(last, vma_last_pgoff(vma));
+
+		if (was_locked(vma) && (!writable || is_stored_through(vma)))
+			bitmap_set(pages, from - first, to - from + 1);
+	}
+	i_mmap_unlock_read(mapping);
+}
+
+/* ->open of a locked mapping: the copy of a child is not locked. */
+void rdax_vma_is_copied(struct vm_area_struct *vma, const struct vm_operations_struct *ops)
+{
+	if (vma->vm_mm != current->mm)
+		vma->vm_ops = ops;
+}
+
+/* MAP_LOCKED, or mlockall(). */
+bool rdax_desc_is_locked(const struct vm_area_desc *desc)
+{
+	return vma_desc_test(desc, VMA_LOCKED_BIT);
+}
+
+/* Whether a sync of the whole file system asks for the write-back. */
+bool rdax_wbc_is_of_sync(const struct writeback_control *wbc)
+{
+	return wbc->sync_mode == WB_SYNC_ALL || wbc->tagged_writepages;
+}
+
+void rdax_inode_dirtied_now(struct inode *inode)
+{
+	inode->dirtied_when = jiffies;
+}
+
+bool rdax_sb_is_freezing(const struct super_block *sb)
+{
+	return READ_ONCE(sb->s_writers.frozen) >= SB_FREEZE_PAGEFAULT;
 }
 
 /* dax: the tree of chunks */

@@ -24,7 +24,7 @@ use crate::mount::super_block::SbInfo;
 use crate::pmem::User;
 use crate::track;
 use crate::track::machine::Machine;
-use crate::track::sync::{sync_pages, Hot};
+use crate::track::sync::{sync_pages, Purpose};
 use crate::volume;
 
 /// Bytes in a page.
@@ -116,7 +116,7 @@ pub fn end_stores(sb: &SbInfo) -> Result {
     for_each_file(sb, |info| {
         let _faults = FaultsOut::new(info);
         let written = match info.is_dax() {
-            true => sync_pages(info, 0, u64::MAX, Hot::Protect),
+            true => sync_pages(info, 0, u64::MAX, Purpose::End),
             // SAFETY: the mapping is that of the inode.
             false => to_result(unsafe {
                 bindings::filemap_write_and_wait_range(info.mapping(), 0, i64::MAX)

@@ -41,8 +41,10 @@ pub fn read(fault: &Fault<'_>) -> FaultResult {
 /// piece: maps them in one piece if that can be.
 pub fn huge(fault: &Fault<'_>) -> FaultResult {
     let write = fault.is_shared_write();
-    // A private copy is made of a page.
-    if !fault.fits_huge() || (fault.is_write() && !write) {
+    // A private copy is made of a page. And of pages that stay writable at a sync, each is written
+    // back.
+    let by_pages = (fault.is_write() && !write) || (fault.is_locked() && fault.is_unmapped_huge());
+    if !fault.fits_huge() || by_pages {
         return VM_FAULT_FALLBACK;
     }
     let outcome = match write {

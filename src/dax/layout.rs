@@ -14,7 +14,7 @@ use crate::mount::owner::disown;
 use crate::track::layout::{self, pages_of};
 use crate::track::left::Pinned;
 use crate::track::machine::{Machine, Tracking};
-use crate::track::sync::{sync_pages, Hot};
+use crate::track::sync::{sync_pages, Purpose};
 use crate::track::windows::is_quiet;
 
 /// Takes the pages `first..=last` from the file: see [`layout::break_layout`]. The caller holds
@@ -64,7 +64,7 @@ pub fn evict(info: &InodeInfo) -> bool {
         if (unlinked && !cfg!(rdax_shadow)) || is_quiet(tracker) || sb.check_alive().is_err() {
             return Ok(());
         }
-        sync_pages(info, 0, u64::MAX, Hot::Protect)
+        sync_pages(info, 0, u64::MAX, Purpose::End)
     });
     if result.is_err() {
         pr_err!(

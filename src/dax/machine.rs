@@ -22,7 +22,7 @@ use crate::mount::tracker::{table, Chunk, Table, Tracker};
 use crate::pmem::DirectMap;
 use crate::track::ahead::Ask;
 use crate::track::machine::{self, Event, Examined, Failure, Fingerprints, Machine};
-use crate::track::page_set::PAGES;
+use crate::track::page_set::{PageSet, PAGES, WORDS};
 use crate::volume::alloc::Run;
 use crate::volume::file::Map;
 use crate::volume::pmem::Pmem;
@@ -117,6 +117,21 @@ impl Machine for InodeInfo {
     fn is_writably_mapped(&self) -> bool {
         // SAFETY: the mapping is that of the inode.
         unsafe { bindings::rdax_mapping_writably_mapped(self.mapping()) }
+    }
+
+    fn locked(&self, first: u64, writable: bool) -> PageSet {
+        let mut words = [0; WORDS];
+        // SAFETY: the mapping is that of the inode; there is room for 512 bits.
+        unsafe {
+            bindings::rdax_mapping_locked(
+                self.mapping(),
+                first as usize,
+                PAGES,
+                writable,
+                words.as_mut_ptr().cast(),
+            )
+        };
+        PageSet::from_words(words)
     }
 
     #[inline]

@@ -11,7 +11,8 @@ use crate::mount::super_block::SbInfo;
 use crate::mutate::mutated;
 use crate::track;
 use crate::track::dirty_list;
-use crate::track::sync::{sync_pages, Hot};
+use crate::track::machine::Tracking;
+use crate::track::sync::{sync_pages, Purpose};
 use crate::track::windows::is_quiet;
 
 /// Bytes to pages.
@@ -26,9 +27,10 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
     track::sync::sync_range(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
 }
 
-/// Writes back every dirty page of the mount, and write-protects its mappings: for sync, syncfs,
-/// freeze, remount and unmount. Waits for whoever is at dirty inodes, evictions among them. Returns
-/// the first error, after all inodes had their turn. May sleep, and evict inodes.
+/// Writes back every dirty page of the mount, and write-protects its mappings, but for hot pages,
+/// unless the mount is about to be frozen: for sync, syncfs, freeze, remount and unmount. Waits for
+/// whoever is at dirty inodes, evictions among them. Returns the first error, after all inodes had
+/// their turn. May sleep, and evict inodes.
 pub fn sync_all(sb: &SbInfo) -> Result {
     if mutated!("sync-all") {
         return Ok(());
@@ -37,8 +39,8 @@ pub fn sync_all(sb: &SbInfo) -> Result {
     dirty_list::sync_all(&sb.dirty, |inode| write_back(inode))
 }
 
-/// Writes back every dirty page of an inode, and write-protects its mappings: for the flusher and
-/// whoever writes inodes. The caller keeps the inode in memory. May sleep.
+/// Writes back every dirty page of an inode, and write-protects its mappings, as [`sync_all`] does:
+/// for the flusher and whoever writes inodes. The caller keeps the inode in memory. May sleep.
 pub fn sync_inode(info: &InodeInfo) -> Result {
     // A sync does the same twice, here and in `sync_all`: leaving out one shows nothing.
     if mutated!("age") {
@@ -48,7 +50,11 @@ pub fn sync_inode(info: &InodeInfo) -> Result {
         return Ok(());
     }
     let entry = Listed::new(&info.tracker);
-    dirty_list::sync_one(&info.sb().dirty, entry, || write_back(info))
+    let result = dirty_list::sync_one(&info.sb().dirty, entry, || write_back(info));
+    if info.tracker.is_any_marked() {
+        info.begin_age();
+    }
+    result
 }
 
 /// Writes back an inode that was taken out of the list.
@@ -58,7 +64,13 @@ fn write_back(info: &InodeInfo) -> Result {
     if is_quiet(&info.tracker) {
         return Ok(());
     }
-    let result = sync_pages(info, 0, u64::MAX, Hot::Protect);
+    // Who took the inode out of the list before a freeze began, leaves hot pages, and puts it there
+    // again. The first sync of the freeze waits for that, and the second finds the inode.
+    let purpose = match info.sb().super_block().is_freezing() {
+        true => Purpose::End,
+        false => Purpose::All,
+    };
+    let result = sync_pages(info, 0, u64::MAX, purpose);
     // Stores to hot pages moved the times just now.
     result.and(info.write_times())
 }

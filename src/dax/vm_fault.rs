@@ -66,6 +66,13 @@ impl Fault<'_> {
         access & fault_flag_FAULT_FLAG_WRITE != 0 && flags & bindings::RDAX_VM_SHARED != 0
     }
 
+    /// Whether the mapping is to stay in memory as it is (`mlock`), and its stores reach the file:
+    /// they are not to fault for a sync.
+    pub fn is_locked(&self) -> bool {
+        // SAFETY: the fault is under way, which keeps the mapping.
+        unsafe { bindings::rdax_vma_is_locked(self.vma) }
+    }
+
     /// Moves mtime and ctime of the file.
     pub fn update_time(&self) -> Result {
         // SAFETY: the mapping holds its file.

@@ -6,8 +6,8 @@
 //! no page cache here and forgets it. An inode enters this list when a page of it is tagged, which
 //! also happens under a page table lock; it leaves it when [`dax::sync_all`](crate::dax::sync_all)
 //! or
-//! [`dax::sync_inode`](crate::dax::sync_inode) has written it back, or when it is evicted. Entering
-//! it also makes the inode dirty for the VFS, whose flusher calls back after a while
+//! [`dax::sync_inode`](crate::dax::sync_inode) has written it back, unless a page stays hot, or when
+//! it is evicted. Entering it also makes the inode dirty for the VFS, whose flusher calls back after a while
 //! (`dirty_expire_centisecs`): that is how stores reach the media without a sync call. What must
 //! hold between these is in [`dirty_list`], which is model-checked on the host; here is the
 //! kernel's side of it.
@@ -112,6 +112,13 @@ impl DirtyInodes {
         smp_mb(Full);
         if !tracker.entry.listed.load(Relaxed) {
             self.add(tracker);
+        }
+    }
+
+    /// Has the flusher come to the inode after a while, if it is in the list.
+    pub fn mark(&self, tracker: &Tracker) {
+        if tracker.entry.listed.load(Relaxed) {
+            InodeInfo::of(tracker).mark_dirty();
         }
     }
 

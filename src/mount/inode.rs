@@ -278,6 +278,14 @@ impl InodeInfo {
         unsafe { bindings::__mark_inode_dirty(self.as_vfs(), bindings::RDAX_I_DIRTY_SYNC) };
     }
 
+    /// What is dirty when `->write_inode` has written the inode back is as if it had become so now:
+    /// the flusher comes back when that has the age, and not at once. Called by `->write_inode`.
+    pub fn begin_age(&self) {
+        // SAFETY: the inode is alive. Whoever calls `->write_inode` has it for itself (`I_SYNC`), and
+        // puts it into the list of the dirty ones, by that age, when it returns.
+        unsafe { bindings::rdax_inode_dirtied_now(self.as_vfs()) };
+    }
+
     /// Makes the times that moved only in memory durable.
     pub fn write_times(&self) -> Result {
         let sb = self.sb();

@@ -49,6 +49,12 @@ impl SuperBlock {
         unsafe { (&raw const (*self.as_raw()).s_flags).read_volatile() }
     }
 
+    /// Whether it is frozen, or about to be: no page fault begins that stores.
+    pub fn is_freezing(&self) -> bool {
+        // SAFETY: the super block is alive.
+        unsafe { bindings::rdax_sb_is_freezing(self.as_raw()) }
+    }
+
     /// Whether it is mounted read-only.
     pub fn is_read_only(&self) -> bool {
         self.flags() & bindings::RDAX_SB_RDONLY != 0

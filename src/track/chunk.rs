@@ -103,7 +103,7 @@ pub struct State<T> {
     never_huge: bool,
     /// Zeros are mapped page by page.
     zeros_small: bool,
-    /// Which pages are hot; none of a huge chunk.
+    /// Which pages are hot; none of a huge chunk, unless it is locked in memory.
     pub heat: Heat<T>,
     /// Whether a huge chunk is stored to all over.
     pub density: Density,

@@ -12,7 +12,8 @@
 //! alone. So a page becomes hot only if three syncs out of [`EPOCH`] find it dirty, and may be left
 //! alone for [`PATIENCE`] - 1: pages that a program uses in turn, as a database with copies on
 //! write does, are hot; pages that it hits by chance are not. Where most of many are left alone at
-//! once, the program has gone on to something else, and none is waited for.
+//! once, the program has gone on to something else, and none is waited for. Pages of a mapping that
+//! is locked in memory are made hot by the first sync, and kept so: their stores shall not fault.
 //!
 //! Pure: no locks, no kernel. Part of what the chunk lock guards.
 
@@ -147,9 +148,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         &self.twice
     }
 
-    /// Whether [`Heat::heat_up`] of the pages that are `dirty` has to be given a table.
-    pub fn needs_table(&self, dirty: &PageSet) -> bool {
-        self.fingerprints.table.is_none() && self.hot.count() + self.twice.and(dirty).count() > FEW
+    /// Whether [`Heat::heat_up`] of `pages` has to be given a table.
+    pub fn needs_table(&self, pages: &PageSet) -> bool {
+        self.fingerprints.table.is_none() && self.hot.count() + pages.count() > FEW
     }
 
     /// Gives the table that [`Heat::needs_table`] asked for.
@@ -204,17 +205,17 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         stored_to > 0
     }
 
-    /// The warm pages among `dirty` are hot from now on; returns them. None without a table, or
-    /// where the fingerprint cannot be taken.
+    /// `pages`, none of which is hot, are hot from now on; returns them, but for those that have no
+    /// place in the table, or whose fingerprint cannot be taken.
     pub fn heat_up(
         &mut self,
-        dirty: &PageSet,
+        pages: &PageSet,
         mut fingerprint: impl FnMut(usize) -> Option<u64>,
     ) -> PageSet {
         let mut fresh = PageSet::EMPTY;
-        let mut next = self.twice.next_in(0, dirty);
+        let mut next = pages.next(0);
         while let Some(page) = next {
-            next = self.twice.next_in(page + 1, dirty);
+            next = pages.next(page + 1);
             if fingerprint(page).is_some_and(|now| self.fingerprints.insert(page, now)) {
                 fresh.insert(page);
             }

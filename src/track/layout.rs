@@ -10,7 +10,7 @@ use super::chunk::Run;
 use super::machine::{ChunkOf, Failure, FaultsOut, Machine, StateOf, Tracking};
 use super::page_set::{PageSet, PAGES};
 use super::place::split;
-use super::sync::{sync_held, sync_pages, Hot};
+use super::sync::{sync_held, sync_pages, Purpose};
 use super::windows;
 
 /// Takes the pages `first..=last` from the file. `lock` keeps faults out; while a pinned page is
@@ -41,7 +41,7 @@ pub fn break_layout<M: Machine>(
         lock.unlocked(|| file.wait_idle(block))?;
     }
     if !windows::is_quiet(file.tracker()) {
-        sync_pages(file, first, last, Hot::Protect)?;
+        sync_pages(file, first, last, Purpose::End)?;
     }
     forget(file, first, last, |block| file.dissociate(block));
     Ok(())
@@ -71,9 +71,13 @@ fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     };
     let place = file.tracker().place(chunk);
     let (first, last) = (place.first_page(), place.last_page());
+    // An access to what is locked in memory is not to fault.
+    if !file.locked(first, false).is_empty() {
+        return false;
+    }
     if is_dirty(file, chunk)
         && (file.check_usable(false).is_err()
-            || sync_held(file, first, last, Hot::Protect).is_err())
+            || sync_held(file, first, last, Purpose::End).is_err())
     {
         return false;
     }

@@ -16,7 +16,7 @@ use core::ops::DerefMut;
 
 use super::ahead::Ask;
 use super::chunk::{State, Tags};
-use super::page_set::PAGES;
+use super::page_set::{PageSet, PAGES};
 use super::place::Place;
 use super::windows::{Syncs, WindowList};
 use crate::volume::alloc::Run;
@@ -158,6 +158,9 @@ pub trait Machine {
 
     /// Whether the file may be mapped writable. A first mapping that appears later faults later.
     fn is_writably_mapped(&self) -> bool;
+    /// Which of the 512 pages from `first` on are in a mapping that is locked in memory; only in one
+    /// that can be stored through, if `writable`.
+    fn locked(&self, first: u64, writable: bool) -> PageSet;
     /// Write-protects all shared mappings of the `len` pages from `page` on, which have the blocks
     /// from `block` on. What is mapped by 2 MiB is protected as a whole, if all of it is asked for.
     fn write_protect(&self, page: u64, block: u64, len: usize);

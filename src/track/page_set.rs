@@ -12,7 +12,8 @@ pub const PAGES_SHIFT: u32 = 9;
 /// Pages in a chunk.
 pub const PAGES: usize = 1 << PAGES_SHIFT;
 
-const WORDS: usize = PAGES / 64;
+/// Words of a bitmap of all pages.
+pub const WORDS: usize = PAGES / 64;
 
 /// A set of page numbers in `0..PAGES`.
 ///
@@ -70,6 +71,15 @@ impl PageSet {
         set
     }
 
+    /// The pages whose bits are set, the first page's the lowest of the first word.
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        let mut set = Self::EMPTY;
+        for (word, value) in words.into_iter().enumerate() {
+            set.put(word, value);
+        }
+        set
+    }
+
     #[inline]
     fn word(&self, word: usize) -> u64 {
         self.words.get(word).copied().unwrap_or(0)
@@ -106,8 +116,11 @@ impl PageSet {
     pub fn remove(&mut self, page: usize) -> bool {
         let (word, bit) = (page / 64, 1 << (page % 64));
         let old = self.word(word);
+        if old & bit == 0 {
+            return false;
+        }
         self.put(word, old & !bit);
-        old & bit != 0
+        true
     }
 
     /// The pages in both sets.
@@ -184,26 +197,6 @@ impl PageSet {
             mask = u64::MAX;
         }
         PAGES
-    }
-
-    /// The smallest page of both sets that is not below `from`.
-    #[inline]
-    pub fn next_in(&self, from: usize, other: &PageSet) -> Option<usize> {
-        let (first, shift) = (from / 64, from % 64);
-        if first >= WORDS {
-            return None;
-        }
-        let mut mask = u64::MAX << shift;
-        for word in bits(self.some & other.some & (u8::MAX << first)) {
-            if word > first {
-                mask = u64::MAX;
-            }
-            let both = self.word(word) & other.word(word) & mask;
-            if both != 0 {
-                return Some(word * 64 + both.trailing_zeros() as usize);
-            }
-        }
-        None
     }
 
     /// The maximal runs of neighbouring pages, ascending, as (first page, number of pages).

@@ -4,9 +4,9 @@
 //!
 //! Per chunk with dirty pages, under its lock: write-protect the shared mappings of each run of
 //! dirty pages that is contiguous in the file and on the device, so that the next store faults and
-//! tags again; make the pages clean; write their cache lines back. Hot pages stay writable and
-//! dirty, and are only written back; pages that are pinned stay dirty, too. After the last chunk
-//! one fence makes all of it durable.
+//! tags again; make the pages clean; write their cache lines back. Hot pages, and those of a
+//! mapping that is locked in memory, stay writable and dirty, and are only written back; pages that
+//! are pinned stay dirty, too. After the last chunk one fence makes all of it durable.
 //!
 //! Guarantee: when a sync returns without an error, every store to the range that was complete when
 //! it began is durable, whether its mapping still exists or not, and has moved the times of the
@@ -21,20 +21,22 @@ use super::place::split;
 use super::windows::{self, Taking};
 use crate::mutate::mutated;
 
-/// What becomes of hot pages.
+/// What a sync is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hot {
-    /// They stay writable, and what is pinned stays dirty.
-    Keep,
-    /// They are write-protected like all others: nothing is dirty or writable afterwards.
-    Protect,
+pub enum Purpose {
+    /// fsync and msync: what is stored is durable afterwards. What is pinned stays dirty, and, without
+    /// a write cache, all else, too.
+    File,
+    /// sync, syncfs and the flusher: whatever is not hot is clean afterwards.
+    All,
+    /// Stores end: nothing is dirty or writable afterwards.
+    End,
 }
 
 /// How a sync goes about it.
 #[derive(Clone, Copy)]
 struct How {
-    /// What becomes of hot pages.
-    hot: Hot,
+    purpose: Purpose,
     /// Lines are written back, and pages become clean.
     flush: bool,
 }
@@ -80,7 +82,7 @@ pub fn sync_range<M: Machine>(machine: &M, first: u64, last: u64) -> Result<(), 
     if windows::is_quiet(machine.tracker()) {
         return Ok(());
     }
-    sync_pages(machine, first, last, Hot::Keep)
+    sync_pages(machine, first, last, Purpose::File)
 }
 
 /// Writes back the dirty pages among `first..=last`, and waits for other syncs that are at it.
@@ -88,20 +90,25 @@ pub fn sync_pages<M: Machine>(
     machine: &M,
     first: u64,
     last: u64,
-    hot: Hot,
+    purpose: Purpose,
 ) -> Result<(), M::Error> {
     let _chunks_stay = machine.tracker().stay();
     // Reclaim must not evict an inode meanwhile: it waits for who is at its chunks.
-    machine.without_reclaim(|| sync_held(machine, first, last, hot))
+    machine.without_reclaim(|| sync_held(machine, first, last, purpose))
 }
 
 /// As [`sync_pages`]; the caller keeps the chunks from being freed.
-pub fn sync_held<M: Machine>(machine: &M, first: u64, last: u64, hot: Hot) -> Result<(), M::Error> {
+pub fn sync_held<M: Machine>(
+    machine: &M,
+    first: u64,
+    last: u64,
+    purpose: Purpose,
+) -> Result<(), M::Error> {
     // Without a write cache stores are durable as they are. All else is done as with one; and what
     // is left alone stays dirty, for the case that the cache is declared volatile later.
     let how = How {
-        hot,
-        flush: hot == Hot::Protect || machine.has_write_cache(),
+        purpose,
+        flush: purpose != Purpose::File || machine.has_write_cache(),
     };
     let tracker = machine.tracker();
     windows::sync(tracker, first, last, |taking| {
@@ -157,9 +164,16 @@ fn write_back<M: Machine>(
     // The hot pages that do not stay so.
     let mut cooling = state.heat.hot().and(cold.pages());
     let mut done = Done::default();
-    if writable && how.hot == Hot::Keep {
+    if writable && how.purpose != Purpose::End {
         done.hot = keep_hot(machine, state, &mut cold, &mut cooling, how.flush);
+        if !cold.pages().is_empty() {
+            done.hot += keep_locked(machine, at, state, &mut cold, &mut cooling, how.flush);
+        }
         done.written_back = done.hot;
+        if how.purpose == Purpose::All && done.hot > 0 {
+            // The file was taken from the list of those with dirty pages, and it has some still.
+            machine.note();
+        }
     }
     if cold.pages().is_empty() {
         state.heat.synced(&PageSet::EMPTY);
@@ -178,7 +192,7 @@ fn write_back<M: Machine>(
         state.heat.synced(protected.pages());
         if how.flush {
             let taken = taking.take(chunk, protected);
-            forget_dirty(machine, chunk, state, taken.pages(), how.hot);
+            forget_dirty(machine, chunk, state, taken.pages(), how.purpose);
             if !early && !mutated!("sync-write-back") {
                 start_write_back(machine, state, taken.pages());
             }
@@ -187,14 +201,16 @@ fn write_back<M: Machine>(
             state.settle(&protected);
         }
     }
-    if state.is_huge() {
+    if !state.is_huge() {
+        if whole {
+            state.store_whole();
+        }
+    } else if !cold.pages().is_empty() {
         let sample = whole.then(|| sample(machine, chunk, state)).flatten();
         if !state.density.end(sample) {
             // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
             state.store_small();
         }
-    } else if whole {
-        state.store_whole();
     }
     match how.flush {
         true => done,
@@ -211,9 +227,9 @@ fn start_write_back<M: Machine>(machine: &M, state: &StateOf<M>, pages: &PageSet
     }
 }
 
-/// Writes back those of the `dirty` pages of a chunk that may stay writable, and takes them out of
-/// it. Moves the times of the file if one of them was stored to. Returns how many stay. `hot` are
-/// the hot ones among `dirty`; afterwards, those of them that do not stay: they have to be
+/// Writes back those of the `dirty` pages of a chunk that are hot, or become so, and takes them out
+/// of it. Moves the times of the file if one of them was stored to. Returns how many stay writable.
+/// `hot` are the hot ones among `dirty`; afterwards, those of them that do not stay: they have to be
 /// [cooled](cool).
 fn keep_hot<M: Machine>(
     machine: &M,
@@ -222,23 +238,15 @@ fn keep_hot<M: Machine>(
     hot: &mut PageSet,
     flush: bool,
 ) -> usize {
-    let huge = state.is_huge();
-    let (heat, blocks) = state.heat_and_blocks();
-    // After its fingerprint was taken: a store in between is found by the next sync.
-    let write_back = |kept: Kept, page| {
-        if flush && !mutated!("hot-write-back") {
-            machine.write_back(blocks.block(page), 1);
-        }
-        kept.written_back()
-    };
     let mut kept = 0;
     if !hot.is_empty() {
+        let (heat, blocks) = state.heat_and_blocks();
         let stored_to = {
             let mut fingerprints = machine.fingerprints();
             heat.review(
                 hot,
                 |page| fingerprints.of(blocks.block(page)),
-                |page| kept += write_back(dirty.keep(page), page),
+                |page| kept += keep(machine, blocks.block(page), dirty.keep(page), flush),
             )
         };
         if stored_to {
@@ -246,26 +254,85 @@ fn keep_hot<M: Machine>(
             machine.touch();
         }
     }
-    if huge || !heat.warm().intersects(dirty.pages()) {
+    if state.is_huge() || !state.heat.warm().intersects(dirty.pages()) {
         return kept;
     }
-    if heat.needs_table(dirty.pages()) {
+    let warm = state.heat.warm().and(dirty.pages());
+    kept + heat_up(machine, state, dirty, &warm, flush)
+}
+
+/// Does the same with those of the `dirty` pages that a locked mapping can store to: they stay hot,
+/// whether they are stored to or not, as long as it is locked. So that no program pays for that by
+/// a write-back of 2 MiB for each byte, such a mapping is mapped by pages, unless it was mapped
+/// before it was locked.
+fn keep_locked<M: Machine>(
+    machine: &M,
+    at: u64,
+    state: &mut StateOf<M>,
+    dirty: &mut Snapshot,
+    hot: &mut PageSet,
+    flush: bool,
+) -> usize {
+    let mut fresh = machine.locked(at, true).and(dirty.pages());
+    if fresh.is_empty() {
+        return 0;
+    }
+    // Left alone for long; their fingerprints are those of just now.
+    let known = hot.and(&fresh);
+    hot.remove_all(&known);
+    fresh.remove_all(&known);
+    keep_all(machine, state, dirty, &known, flush) + heat_up(machine, state, dirty, &fresh, flush)
+}
+
+/// Makes `pages`, which are among the `dirty` ones, hot, and writes them back; not those of which
+/// there is no fingerprint, and none where there is no memory for these. Returns how many are.
+fn heat_up<M: Machine>(
+    machine: &M,
+    state: &mut StateOf<M>,
+    dirty: &mut Snapshot,
+    pages: &PageSet,
+    flush: bool,
+) -> usize {
+    if state.heat.needs_table(pages) {
         // No page needs to become hot.
         match machine.table_at_once() {
-            Some(table) => heat.set_table(table),
-            None => return kept,
+            Some(table) => state.heat.set_table(table),
+            None => return 0,
         }
     }
     let fresh = {
+        let (heat, blocks) = state.heat_and_blocks();
         let mut fingerprints = machine.fingerprints();
-        heat.heat_up(dirty.pages(), |page| fingerprints.of(blocks.block(page)))
+        heat.heat_up(pages, |page| fingerprints.of(blocks.block(page)))
     };
-    let mut next = fresh.next(0);
+    keep_all(machine, state, dirty, &fresh, flush)
+}
+
+/// Writes back `pages`, which are hot, and takes them out of `dirty`. Returns how many they are.
+fn keep_all<M: Machine>(
+    machine: &M,
+    state: &StateOf<M>,
+    dirty: &mut Snapshot,
+    pages: &PageSet,
+    flush: bool,
+) -> usize {
+    let mut kept = 0;
+    let mut next = pages.next(0);
     while let Some(page) = next {
-        kept += write_back(dirty.keep(page), page);
-        next = fresh.next(page + 1);
+        kept += keep(machine, state.block(page), dirty.keep(page), flush);
+        next = pages.next(page + 1);
     }
     kept
+}
+
+/// Writes back a page that stays writable, which has `block`, after its fingerprint was taken: a
+/// store in between is found by the next sync.
+#[inline]
+fn keep<M: Machine>(machine: &M, block: u64, kept: Kept, flush: bool) -> usize {
+    if flush && !mutated!("hot-write-back") {
+        machine.write_back(block, 1);
+    }
+    kept.written_back()
 }
 
 /// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times
@@ -322,12 +389,12 @@ fn forget_dirty<M: Machine>(
     chunk: &ChunkOf<M>,
     state: &StateOf<M>,
     pages: &PageSet,
-    hot: Hot,
+    purpose: Purpose,
 ) {
     let is_pinned = |page| {
         let block = state.block(page);
         machine.forget_dirty(block);
-        hot == Hot::Keep && machine.is_held(block)
+        purpose == Purpose::File && machine.is_held(block)
     };
     // All pages of a huge folio have one flag and one count.
     let huge = state.is_huge();

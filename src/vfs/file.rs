@@ -105,7 +105,8 @@ impl FileOperations for Regular {
             return Err(EOPNOTSUPP);
         }
         file.accessed();
-        desc.vm_ops = vm::vm_operations();
+        // SAFETY: the mapping is about to be made.
+        desc.vm_ops = vm::vm_operations(unsafe { bindings::rdax_desc_is_locked(desc) });
         Ok(())
     }
 

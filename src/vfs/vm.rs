@@ -12,7 +12,7 @@
 //! whole address space instead of that of the mapping.
 
 use kernel::bindings::{
-    address_space, address_space_operations, folio, vm_fault,
+    address_space, address_space_operations, folio, vm_area_struct, vm_fault,
     vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK, vm_fault_t, vm_operations_struct,
 };
 
@@ -23,9 +23,13 @@ use crate::dax::{self, fault};
 use crate::mount::inode::InodeInfo;
 use crate::mount::table::Table;
 
-/// The operations of mappings of files: for `vm_area_desc.vm_ops`.
-pub fn vm_operations() -> *const vm_operations_struct {
-    VM_OPERATIONS.as_ptr()
+/// The operations of mappings of files: for `vm_area_desc.vm_ops`. Those that are `locked` in memory
+/// have an `->open`: the memory manager does not remember it for DAX files.
+pub fn vm_operations(locked: bool) -> *const vm_operations_struct {
+    match locked {
+        true => LOCKED_OPERATIONS.as_ptr(),
+        false => VM_OPERATIONS.as_ptr(),
+    }
 }
 
 /// The operations of the page tree of files: for `address_space.a_ops`.
@@ -33,13 +37,22 @@ pub fn address_space_operations() -> *const address_space_operations {
     ADDRESS_SPACE_OPERATIONS.as_ptr()
 }
 
-static VM_OPERATIONS: Table<vm_operations_struct> = Table::new(vm_operations_struct {
-    fault: Some(vm_fault),
-    huge_fault: Some(vm_huge_fault),
-    map_pages: Some(vm_map_pages),
-    pfn_mkwrite: Some(vm_pfn_mkwrite),
-    ..pin_init::zeroed()
-});
+static VM_OPERATIONS: Table<vm_operations_struct> = Table::new(operations(None));
+
+static LOCKED_OPERATIONS: Table<vm_operations_struct> = Table::new(operations(Some(vm_open)));
+
+const fn operations(
+    open: Option<unsafe extern "C" fn(*mut vm_area_struct)>,
+) -> vm_operations_struct {
+    vm_operations_struct {
+        open,
+        fault: Some(vm_fault),
+        huge_fault: Some(vm_huge_fault),
+        map_pages: Some(vm_map_pages),
+        pfn_mkwrite: Some(vm_pfn_mkwrite),
+        ..pin_init::zeroed()
+    }
+}
 
 static ADDRESS_SPACE_OPERATIONS: Table<address_space_operations> =
     Table::new(address_space_operations {
@@ -47,6 +60,16 @@ static ADDRESS_SPACE_OPERATIONS: Table<address_space_operations> =
         bmap: Some(aops_bmap),
         ..pin_init::zeroed()
     });
+
+/// `vm_operations_struct.open`, of a locked mapping: a part of it, or a copy.
+///
+/// # Safety
+///
+/// Called by the memory manager, with a mapping of an rdax file that is not in use yet.
+unsafe extern "C" fn vm_open(vma: *mut vm_area_struct) {
+    // SAFETY: the mapping is new; the operations are static.
+    unsafe { bindings::rdax_vma_is_copied(vma, VM_OPERATIONS.as_ptr()) };
+}
 
 /// `vm_operations_struct.fault`: nothing is mapped at the address.
 ///

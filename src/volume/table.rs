@@ -474,12 +474,11 @@ impl<P: Pmem> Volume<P> {
                 }
             }
         }
-        self.grow_table(&mut table)?;
-        self.table.slots.lock().take()?.ok_or(Error::NoSpace)
+        self.grow_table(&mut table)
     }
 
-    /// Adds chunks to the table and opens the first.
-    fn grow_table(&self, table: &mut Inode) -> Result<()> {
+    /// Adds chunks to the table, opens the first, and takes an inode from it.
+    fn grow_table(&self, table: &mut Inode) -> Result<Taken> {
         let index = chunks(table);
         let goal = match index.checked_sub(1) {
             Some(last) => Some(chunk_at(self, table, last)? / BLOCK + 1),
@@ -502,13 +501,14 @@ impl<P: Pmem> Volume<P> {
         let result = self.map_at_end(tx, table, &before, Mapping::new(index, run.block, run.len));
         if result.is_err() {
             table.restore(&before);
-            return result;
+            result?;
         }
+        // Until this one is taken, others find none.
         let mut slots = self.table.slots.lock();
         let header = header(self.geo.seed, (index, run.block), &[], generation);
         slots.open(index, run.block * BLOCK, &header);
         slots.scan = index + 1;
-        Ok(())
+        slots.take()?.ok_or(Error::NoSpace)
     }
 
     /// Makes `new` the end of a system file, which it has room for, and commits `tx`.

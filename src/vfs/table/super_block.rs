@@ -21,7 +21,7 @@ pub trait SuperOperations {
     /// `->statfs`.
     fn statfs(sb: &SuperBlock, stat: &mut bindings::kstatfs) -> Result;
 
-    /// `->sync_fs`, where it waits, and `->freeze_fs`: all that was written is durable after it.
+    /// `->sync_fs`, where it waits, and `->freeze_fs`: all that was written is durable after it. A freeze calls both.
     fn sync(sb: &SuperBlock) -> Result;
 
     /// `->show_options`, as they stand in /proc/mounts.
@@ -87,12 +87,18 @@ impl<T: SuperOperations> SuperTable<T> {
     /// `->write_inode`, called by write-back and sync.
     unsafe extern "C" fn write_inode(
         inode: *mut bindings::inode,
-        _wbc: *mut bindings::writeback_control,
+        wbc: *mut bindings::writeback_control,
     ) -> c_int {
         // SAFETY: write-back keeps the inode from being freed.
         let info = unsafe { InodeInfo::from_vfs(inode) };
+        // SAFETY: write-back has made it.
+        let is_of_sync = unsafe { bindings::rdax_wbc_is_of_sync(wbc) };
         from_result(|| {
-            dax::sync_inode(info)?;
+            match is_of_sync {
+                // `->sync_fs` comes next. Hot pages are written back once.
+                true => info.sb().dirty.mark(&info.tracker),
+                false => dax::sync_inode(info)?,
+            }
             info.write_times()?;
             Ok(0)
         })

@@ -2,7 +2,7 @@
 
 //! Without a sync call, a store is durable after a while all the same (`dirty_expire_centisecs`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
 
@@ -18,7 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Makes the flusher quick, as long as it lives.
-fn quick() -> Result<[Sysctl; 2]> {
+pub fn quick() -> Result<[Sysctl; 2]> {
     Ok([
         Sysctl::set("dirty_expire_centisecs", "30")?,
         Sysctl::set("dirty_writeback_centisecs", "10")?,
@@ -26,7 +26,7 @@ fn quick() -> Result<[Sysctl; 2]> {
 }
 
 /// Waits until `count` more pages were written back since `before`.
-fn written_back(place: &Place, before: u64, count: u64) -> Result<()> {
+pub fn written_back(place: &Place, before: u64, count: u64) -> Result<()> {
     let is_written = || {
         place
             .counters
@@ -41,7 +41,8 @@ fn by_age(place: &Place) -> Result<()> {
     let _quick = quick()?;
     let file = filled(&place.fresh("a"), 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
-    for round in 0..3 {
+    // Not so often that it becomes hot.
+    for round in 0..2 {
         let before = place.counters.read("pages_written_back")?;
         map.store(0, round);
         map.store(2 * PAGE, round);
@@ -72,18 +73,28 @@ fn hot(place: &Place) -> Result<()> {
         map.store(0, round);
         map.msync(0, PAGE, libc::MS_SYNC)?;
     }
-    let seen = moved(&file, || {
-        let before = place.counters.read("pages_written_back")?;
-        map.store(0, 77);
-        let _quick = quick()?;
-        written_back(place, before, 1)
-    })?;
-    ensure!(seen, "the times did not move");
-    // It was write-protected: the next store is seen.
-    place.counters.expect(&[("mkwrite_faults", 1)], || {
-        map.store(0, 78);
+    // It stays hot, and is found again.
+    let _quick = quick()?;
+    place.counters.expect(&[("mkwrite_faults", 0)], || {
+        for round in 0..5 {
+            let seen = moved(&file, || {
+                let before = place.counters.read("pages_written_back")?;
+                map.store(0, 77 + round);
+                written_back(place, before, 1)
+            })?;
+            ensure!(seen, "the times did not move");
+        }
         Ok(())
-    })
+    })?;
+    // Until nobody stores to it any more.
+    let is_clean = || {
+        let before = place.counters.read("pages_written_back");
+        std::thread::sleep(Duration::from_millis(1500));
+        let after = place.counters.read("pages_written_back");
+        before.is_ok_and(|before| after.is_ok_and(|after| before == after))
+    };
+    ensure!(wait_until(is_clean), "written back for ever");
+    Ok(())
 }
 
 fn never_quiet(place: &Place) -> Result<()> {

@@ -9,6 +9,7 @@ use std::os::fd::AsRawFd;
 use anyhow::{ensure, Result};
 
 use crate::held::{read_held, HeldDevice, DEVICE_BYTE, HELD};
+use crate::hot::{PATIENCE, WARM_UP};
 use crate::sys::{check, check_len, filled, in_child, syncfs, wait_until, Map, PAGE};
 use crate::uring::Ring;
 use crate::{Place, Scenario};
@@ -271,10 +272,11 @@ fn late_dma(place: &Place) -> Result<()> {
 fn late(place: &Place, file: &File, end: impl FnOnce() -> Result<()>) -> Result<()> {
     // The pin made it writable, and so dirty. That it stays as long as it is pinned, for every
     // fsync: who is told that the read is over may be told before the kernel dirties the page.
-    for _ in 0..3 {
+    // (It becomes hot, and is not any more.)
+    for _ in 0..=WARM_UP as usize + PATIENCE {
         place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
     }
-    // syncfs leaves nothing dirty behind; then it is the end of the pin that tags.
+    // syncfs leaves nothing else dirty behind; then it is the end of the pin that tags.
     place.counters.expect(&ONE, || syncfs(file))?;
     let tagged = place.counters.read("pages_tagged")?;
     place.counters.expect(&[("mkwrite_faults", 0)], end)?;

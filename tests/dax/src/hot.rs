@@ -4,11 +4,10 @@
 //! moves the times; and what is not stored to any more cools down.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
 
 use anyhow::{ensure, Result};
 
-use crate::sys::{check, filled, Map, PAGE};
+use crate::sys::{filled, syncfs, Map, PAGE};
 use crate::times::moved;
 use crate::{huge, Place, Scenario};
 
@@ -24,13 +23,13 @@ pub const SCENARIOS: &[Scenario] = &[
         unmapped,
     ),
     ("a hot page that becomes part of 2 MiB", joined),
-    ("sync write-protects hot pages", sync_protects),
+    ("a sync of all leaves hot pages hot", sync_all),
     ("a hot page in two mappings", two_mappings),
     ("a hot page that is truncated away", truncated),
 ];
 
 /// Syncs in a row that find a page dirty before it is hot.
-const WARM_UP: u8 = 3;
+pub const WARM_UP: u8 = 3;
 
 /// What a sync of one hot page costs.
 const HOT: [(&str, u64); 7] = [
@@ -221,25 +220,34 @@ fn joined(place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn sync_protects(place: &Place) -> Result<()> {
+fn sync_all(place: &Place) -> Result<()> {
     let (file, map) = hot(place, 1)?;
-    map.store(0, 5);
+    // Times that have moved become durable, too.
+    let [costs @ .., (_fences, _)] = HOT;
+    // It finds them each time.
+    for round in 0..20 {
+        let seen = moved(&file, || {
+            place.counters.expect(&costs, || {
+                map.store(0, round);
+                syncfs(&file)
+            })
+        })?;
+        ensure!(seen, "the times did not move");
+    }
     let seen = moved(&file, || {
-        place.counters.expect(
-            &[
-                ("pages_write_protected", 1),
-                ("pages_written_back", 1),
-                ("hot_pages", 0),
-            ],
-            // SAFETY: a plain system call.
-            || Ok(check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(|_| ())?),
-        )
+        (0..PATIENCE).try_for_each(|_| place.counters.expect(&HOT, || syncfs(&file)))
     })?;
-    ensure!(seen, "the times did not move");
-    place.counters.expect(&[("mkwrite_faults", 1)], || {
-        map.store(0, 6);
-        Ok(())
-    })
+    ensure!(!seen, "the times moved");
+    // And those that are not hot any more, once.
+    let cools = [
+        ("pages_write_protected", 1),
+        ("pages_written_back", 1),
+        ("hot_pages", 0),
+    ];
+    place.counters.expect(&cools, || syncfs(&file))?;
+    place
+        .counters
+        .expect(&[("pages_written_back", 0)], || syncfs(&file))
 }
 
 fn two_mappings(place: &Place) -> Result<()> {

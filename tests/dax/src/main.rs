@@ -21,6 +21,7 @@ mod holes;
 mod hot;
 mod huge;
 mod layout;
+mod locked;
 mod markers;
 mod memory;
 mod no_cache;
@@ -62,13 +63,14 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 22] = [
+const GROUPS: [(&str, &[Scenario]); 23] = [
     ("sync", sync::SCENARIOS),
     ("answers", answers::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
     ("hot", hot::SCENARIOS),
+    ("locked", locked::SCENARIOS),
     ("huge", huge::SCENARIOS),
     ("aging", aging::SCENARIOS),
     ("times", times::SCENARIOS),

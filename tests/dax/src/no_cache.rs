@@ -26,10 +26,10 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// The write cache of the device is not volatile, until this is dropped.
-struct NoCache(PathBuf);
+pub struct NoCache(PathBuf);
 
 impl NoCache {
-    fn new(place: &Place) -> Result<Self> {
+    pub fn new(place: &Place) -> Result<Self> {
         let setting = place.counters.device().join("dax/write_cache");
         std::fs::write(&setting, "0")?;
         Ok(NoCache(setting))

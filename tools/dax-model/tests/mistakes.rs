@@ -19,7 +19,7 @@ const MISTAKES: [(Mistake, Scene); 27] = [
     (Mistake::FailLate, failing_fence),
     (Mistake::FailAlone, failing_fence),
     (Mistake::TrustHot, hot_pages),
-    (Mistake::CoolUnprotected, hot_pages),
+    (Mistake::CoolUnprotected, cooling_pages),
     (Mistake::ClearMarkLate, zaps_and_dma),
     (Mistake::IgnoreDma, zaps_and_dma),
     (Mistake::WritableCheckedEarly, late_mapping),

@@ -24,6 +24,8 @@ holds! {
     stores_and_syncs
     failing_fence
     hot_pages
+    cooling_pages
+    locked_pages
     zaps_and_dma
     late_mapping
     truncation
@@ -41,6 +43,7 @@ holds! {
     removal_and_truncation
     huge_stores_and_syncs
     huge_splits
+    huge_locked
     huge_zaps
     huge_dma
     huge_joins

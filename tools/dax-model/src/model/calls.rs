@@ -5,7 +5,7 @@
 use crate::track::layout;
 use crate::track::machine::{Machine as _, Tracking};
 use crate::track::page_set::PageSet;
-use crate::track::sync::{self, Hot};
+use crate::track::sync::{self, Purpose};
 use crate::track::windows;
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::thread;
@@ -29,8 +29,14 @@ impl Machine {
 
     /// sync, syncfs, the flusher.
     pub fn sync_all(&self) {
+        // The file leaves the list of those that have dirty pages.
+        self.is_noted.store(false, SeqCst);
+        self.write_back_all(Purpose::All);
+    }
+
+    fn write_back_all(&self, purpose: Purpose) {
         self.check_sync(0, LAST, || {
-            sync::sync_pages(self, 0, u64::MAX, Hot::Protect).is_ok()
+            sync::sync_pages(self, 0, u64::MAX, purpose).is_ok()
         });
     }
 
@@ -104,7 +110,7 @@ impl Machine {
     /// FIFREEZE, and what holds as long as it lasts.
     pub fn freeze(&self) {
         let _frozen = self.frozen.write().unwrap();
-        self.sync_all();
+        self.write_back_all(Purpose::End);
         self.assert_no_stores();
     }
 
@@ -112,7 +118,7 @@ impl Machine {
     pub fn end_stores(&self) {
         self.may_store.store(false, SeqCst);
         let _faults_out = Invalidate::new(self);
-        self.sync_all();
+        self.write_back_all(Purpose::End);
         self.assert_no_stores();
     }
 

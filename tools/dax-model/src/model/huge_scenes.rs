@@ -7,7 +7,7 @@ use shuttle::sync::atomic::Ordering::SeqCst;
 use super::machine::{File, Machine};
 use super::memory::NR;
 use super::mistakes::Mistake;
-use super::scenes::{join, run};
+use super::scenes::{join, locked, run};
 
 /// Both mappings are aligned.
 const ALIGNED: [bool; 2] = [true, true];
@@ -55,6 +55,12 @@ pub fn huge_splits(mistake: Mistake) {
         run(&m, |m| m.sync(1, 1)),
     ]);
     m.sync_file();
+}
+
+/// A mapping is locked in memory after it was mapped in one piece.
+pub fn huge_locked(mistake: Mistake) {
+    let m = Machine::new(mistake, File::Huge, ALIGNED);
+    locked(&m);
 }
 
 /// A mapping of 2 MiB is discarded while another thread stores through it, and others sync.

@@ -106,6 +106,13 @@ impl Model for Machine {
         self.tracker.is_writable()
     }
 
+    fn locked(&self, _first: u64, _writable: bool) -> PageSet {
+        match self.tracker.is_locked.load(SeqCst) {
+            true => PageSet::ALL,
+            false => PageSet::EMPTY,
+        }
+    }
+
     fn write_protect(&self, page: u64, block: u64, len: usize) {
         let page = page as usize;
         for nth in (page..page + len).filter(|page| *page < NR) {
@@ -393,9 +400,12 @@ impl Machine {
             late: RefCell::new(None),
             times_moved: Cell::new(false),
         };
+        self.faults[map].fetch_add(1, SeqCst);
         if self.aligned[map] {
             let seen = *self.maps[map].lock().unwrap();
+            let is_locked = map == 0 && self.tracker.is_locked.load(SeqCst);
             match seen {
+                Pmd::None if is_locked => {}
                 Pmd::Huge { writable, .. } if writable || !write => return true,
                 Pmd::Zeros if !write => return true,
                 Pmd::None | Pmd::Huge { .. } | Pmd::Zeros => {

@@ -99,6 +99,8 @@ pub struct Machine {
     tlbs: [Mutex<Option<u64>>; 2],
     /// Whether the mapping is aligned, so that 2 MiB can be mapped in one piece.
     pub aligned: [bool; 2],
+    /// How many faults there were in each mapping.
+    pub faults: [AtomicU64; 2],
     pub device: Mutex<Device>,
     /// Notified when a pin ends, or a TLB is flushed.
     pub idle: Condvar,
@@ -148,6 +150,7 @@ impl Machine {
             maps: [0, 1].map(|_| Mutex::new(Pmd::None)),
             tlbs: [0, 1].map(|_| Mutex::new(None)),
             aligned,
+            faults: Default::default(),
             device: Mutex::new(device),
             idle: Condvar::new(),
         })

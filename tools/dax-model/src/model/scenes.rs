@@ -8,6 +8,7 @@ use shuttle::thread;
 
 use crate::mutate::make_mistake;
 use crate::track::heat::PATIENCE;
+use crate::track::machine::Tracking;
 
 use super::machine::{File, Machine};
 use super::memory::Pte;
@@ -109,6 +110,88 @@ pub fn hot_pages(mistake: Mistake) {
     }
     m.sync_all();
     assert_eq!(m.moved.load(SeqCst), moved, "times move without a store");
+}
+
+/// A hot page that is about to be given up is stored to while syncs run.
+pub fn cooling_pages(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    for _ in 0..3 {
+        m.store(0, 0);
+        m.sync(0, 0);
+    }
+    for _ in 1..PATIENCE {
+        m.sync_file();
+    }
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.sync_file();
+            m.store(1, 0);
+        }),
+        run(&m, |m| m.sync_all()),
+    ]);
+    m.sync_file();
+}
+
+/// Pages of a mapping that is locked in memory, and stored to through another one, too, are synced.
+pub fn locked_pages(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    m.tracker.is_locked.store(true, SeqCst);
+    locked(&m);
+}
+
+/// The syncs of a file do not make the stores of a locked mapping fault, and moves its times only
+/// for a store. When it is not locked any more, the file is like any other.
+pub fn locked(m: &Arc<Machine>) {
+    m.store(0, 0);
+    m.store(0, 1);
+    m.tracker.is_locked.store(true, SeqCst);
+    let faults = m.faults[0].load(SeqCst);
+    join(vec![
+        run(m, |m| {
+            m.store(0, 0);
+            m.sync(0, 0);
+            m.store(0, 0);
+            m.sync_file();
+        }),
+        run(m, |m| {
+            m.store(1, 1);
+            m.sync_all();
+            m.store(0, 1);
+        }),
+        run(m, |m| {
+            m.sync_all();
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    let moved = m.moved.load(SeqCst);
+    for _ in 0..=PATIENCE {
+        m.sync_file();
+        m.sync_all();
+    }
+    assert_eq!(m.moved.load(SeqCst), moved, "times move without a store");
+    m.store(0, 0);
+    m.store(0, 1);
+    assert_eq!(
+        m.faults[0].load(SeqCst),
+        faults,
+        "a sync made a store fault"
+    );
+    m.reclaim();
+    assert!(!m.tracker.is_unused(), "what is locked is given back");
+    m.assert_rest();
+    m.freeze();
+    m.store(0, 0);
+    m.tracker.is_locked.store(false, SeqCst);
+    for _ in 0..=PATIENCE {
+        m.sync_all();
+    }
+    m.assert_no_stores();
+    assert!(!m.tracker.is_any_marked(), "dirty after a sync of all");
 }
 
 /// A page is tagged outside of a fault while syncs run, and unmapped while dirty.
@@ -253,7 +336,7 @@ pub fn cache_is_switched(mistake: Mistake) {
         }),
         run(&m, |m| m.has_cache.store(true, SeqCst)),
     ]);
-    m.sync_all();
+    m.freeze();
     m.assert_no_stores();
 }
 

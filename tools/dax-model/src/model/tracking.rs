@@ -117,6 +117,8 @@ pub struct Tracker {
     failed: AtomicU32,
     /// How many mappings can be stored through.
     pub writable: AtomicU32,
+    /// The first mapping is locked in memory.
+    pub is_locked: AtomicBool,
     /// Which pages were hot when the chunk was locked last.
     pub was_hot: Plain<PageSet>,
     notes: Plain<Notes>,
@@ -141,6 +143,7 @@ impl Tracker {
             in_flight: AtomicU32::new(0),
             failed: AtomicU32::new(0),
             writable: AtomicU32::new(2),
+            is_locked: AtomicBool::new(false),
             was_hot: Plain::new(PageSet::EMPTY),
             notes: Plain::default(),
         }
@@ -250,7 +253,8 @@ impl Tracking for Tracker {
         );
         let state = chunk.state.lock().unwrap();
         let is_cold = state.heat.hot().is_empty();
-        assert!(is_cold || !state.is_huge(), "a page of a folio is hot");
+        let may_be_hot = !state.is_huge() || self.is_locked.load(SeqCst);
+        assert!(is_cold || may_be_hot, "a page of a folio is hot");
         *self.was_hot.lock().unwrap() = *state.heat.hot();
         state
     }
