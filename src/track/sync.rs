@@ -24,10 +24,9 @@ use crate::mutate::mutated;
 /// What a sync is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// fsync and msync: what is stored is durable afterwards. What is pinned stays dirty, and, without
-    /// a write cache, all else, too.
+    /// fsync and msync: what is stored is durable afterwards. Without a write cache, it stays dirty.
     File,
-    /// sync, syncfs and the flusher: whatever is not hot is clean afterwards.
+    /// sync, syncfs and the flusher: whatever is not hot or pinned is clean afterwards.
     All,
     /// Stores end: nothing is dirty or writable afterwards.
     End,
@@ -383,7 +382,9 @@ fn flush_zapped<M: Machine>(machine: &M, chunk: &ChunkOf<M>, state: &StateOf<M>)
 /// Those that are pinned are tagged again, unless all are to be clean: DMA may reach them as long
 /// as that lasts. Its end tags as well, but who waits for an asynchronous read may be told of its
 /// end before the kernel dirties the page (`blkdev_bio_end_io_async()`), and call fsync in between.
-/// What is not pinned now is all there, and is about to be written back.
+/// So are 2 MiB of a mapping that is going: a CPU may store to them by an entry in its TLB, and the
+/// mapping, which is not among those of the file any more, cannot be [flushed](flush_zapped).
+/// What is not held now is all there, and is about to be written back.
 fn forget_dirty<M: Machine>(
     machine: &M,
     chunk: &ChunkOf<M>,
@@ -394,7 +395,7 @@ fn forget_dirty<M: Machine>(
     let is_pinned = |page| {
         let block = state.block(page);
         machine.forget_dirty(block);
-        purpose == Purpose::File && machine.is_held(block)
+        purpose != Purpose::End && machine.is_held(block)
     };
     // All pages of a huge folio have one flag and one count.
     let huge = state.is_huge();

@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 
 use anyhow::{ensure, Result};
 
+use crate::freeze;
 use crate::held::{read_held, HeldDevice, DEVICE_BYTE, HELD};
 use crate::hot::{PATIENCE, WARM_UP};
 use crate::sys::{check, check_len, filled, in_child, syncfs, wait_until, Map, PAGE};
@@ -276,8 +277,15 @@ fn late(place: &Place, file: &File, end: impl FnOnce() -> Result<()>) -> Result<
     for _ in 0..=WARM_UP as usize + PATIENCE {
         place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
     }
-    // syncfs leaves nothing else dirty behind; then it is the end of the pin that tags.
-    place.counters.expect(&ONE, || syncfs(file))?;
+    for _ in 0..3 {
+        place.counters.expect(&ONE, || syncfs(file))?;
+    }
+    // A freeze leaves nothing dirty behind; then it is the end of the pin that tags.
+    let dir = File::open(&place.dir)?;
+    place
+        .counters
+        .expect(&ONE, || freeze::ioctl(&dir, freeze::FIFREEZE))?;
+    freeze::ioctl(&dir, freeze::FITHAW)?;
     let tagged = place.counters.read("pages_tagged")?;
     place.counters.expect(&[("mkwrite_faults", 0)], end)?;
     let is_tagged = || {
@@ -303,5 +311,5 @@ fn evicted(place: &Place) -> Result<()> {
     map.store(0, 9);
     map.store(PAGE, 9);
     drop((map, file));
-    crate::sys::drop_inodes(&place.counters, 2)
+    crate::sys::drop_inodes(place, 2)
 }

@@ -223,7 +223,7 @@ fn evicted(place: &Place) -> Result<()> {
         pin,
     } = Pinned::new(place)?;
     drop((map, file));
-    drop_inodes(&place.counters, 1)?;
+    drop_inodes(place, 1)?;
     // The file again: its page is mapped while the old pin lasts, and truncation waits for it.
     let file = File::options().read(true).write(true).open(&path)?;
     let map = Map::shared(&file, 4 * PAGE)?;
@@ -240,7 +240,7 @@ fn evicted_huge(place: &Place) -> Result<()> {
     let (reader, writer) = pipe()?;
     vmsplice(&writer, &map, PAGE)?;
     drop((map, first));
-    drop_inodes(&place.counters, 512)?;
+    drop_inodes(place, 512)?;
     let file = File::options().read(true).write(true).open(&path)?;
     // Nothing was mapped since: truncation has to know of the pin all the same.
     waits_for_pin((reader, writer), 33, || Ok(file.set_len(0)?), || Ok(()))
@@ -258,7 +258,7 @@ fn late_dma(place: &Place) -> Result<()> {
         // SAFETY: nobody looks at the page any more, and the kernel has it pinned.
         check(unsafe { libc::munmap(map.at(0).cast(), PAGE) })?;
         drop(file);
-        let result = drop_inodes(&place.counters, 1);
+        let result = drop_inodes(place, 1);
         // Nobody has the file open, and its inode is not in memory: what is written to it is
         // durable after a sync all the same.
         let end = || {

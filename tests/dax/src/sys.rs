@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::counters::Counters;
+use crate::{freeze, Place};
 
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
@@ -406,19 +406,16 @@ pub fn wait_until(mut done: impl FnMut() -> bool) -> bool {
 
 /// Has the kernel write out all inodes, of which `pages` pages are dirty, and then drop those that
 /// nobody uses. (One whose times are dirty stays, and so do its pages.)
-pub fn drop_inodes(counters: &Counters, pages: u64) -> Result<()> {
-    counters.expect(&[("pages_written_back", pages)], || {
-        let before = counters.read("pages_written_back")?;
-        let is_written = || {
-            counters
-                .read("pages_written_back")
-                .is_ok_and(|now| now >= before + pages)
-        };
+pub fn drop_inodes(place: &Place, pages: u64) -> Result<()> {
+    place.counters.expect(&[("pages_written_back", pages)], || {
+        // All is clean then, pinned or not.
+        let dir = File::open(&place.dir)?;
+        freeze::ioctl(&dir, freeze::FIFREEZE)?;
+        freeze::ioctl(&dir, freeze::FITHAW)?;
+        // The flusher has to come, and has the last one in its hands for a moment still.
         let _expire = Sysctl::set("dirty_expire_centisecs", "1")?;
         let _writeback = Sysctl::set("dirty_writeback_centisecs", "10")?;
-        ensure!(wait_until(is_written), "the flusher did not come");
-        // It has the last one in its hands for a moment still.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(800));
         Ok(fs::write("/proc/sys/vm/drop_caches", "2")?)
     })
 }

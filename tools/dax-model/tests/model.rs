@@ -45,6 +45,7 @@ holds! {
     huge_splits
     huge_locked
     huge_zaps
+    huge_unmapped
     huge_dma
     huge_joins
     huge_truncation

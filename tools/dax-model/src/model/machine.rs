@@ -99,6 +99,8 @@ pub struct Machine {
     tlbs: [Mutex<Option<u64>>; 2],
     /// Whether the mapping is aligned, so that 2 MiB can be mapped in one piece.
     pub aligned: [bool; 2],
+    /// The mapping is going: it is not among those of the file any more.
+    is_unlinked: [AtomicBool; 2],
     /// How many faults there were in each mapping.
     pub faults: [AtomicU64; 2],
     pub device: Mutex<Device>,
@@ -150,6 +152,7 @@ impl Machine {
             maps: [0, 1].map(|_| Mutex::new(Pmd::None)),
             tlbs: [0, 1].map(|_| Mutex::new(None)),
             aligned,
+            is_unlinked: Default::default(),
             faults: Default::default(),
             device: Mutex::new(device),
             idle: Condvar::new(),
@@ -244,7 +247,53 @@ impl Machine {
         if self.is(Mistake::UnmapNothing) {
             return;
         }
-        (0..self.maps.len()).for_each(|map| self.zap_pages(map, pages));
+        let linked = |map: &usize| !self.is_unlinked[*map].load(SeqCst);
+        let maps = (0..self.maps.len()).filter(linked);
+        maps.for_each(|map| self.zap_pages(map, pages));
+    }
+
+    /// `munmap` of 2 MiB that are mapped in one piece, while other threads use them: their TLBs are
+    /// flushed at the end, when nobody finds the mapping by the file any more.
+    pub fn munmap(&self, map: usize) {
+        let stale = {
+            let mut pmd = self.maps[map].lock().unwrap();
+            let stale = pmd.writable(0);
+            if let Some(first) = stale {
+                self.device.lock().unwrap().zapped(first);
+                *self.tlbs[map].lock().unwrap() = Some(first);
+            }
+            self.zap_huge(&mut pmd);
+            stale
+        };
+        self.is_unlinked[map].store(true, SeqCst);
+        thread::yield_now();
+        *self.tlbs[map].lock().unwrap() = None;
+        if let Some(first) = stale {
+            self.device.lock().unwrap().flushed(first);
+            self.idle.notify_all();
+        }
+    }
+
+    /// A store instruction of a thread that has the entry in its TLB; if it has not, it ends. Whether
+    /// it moves the times is not asked: it may as well have come before.
+    pub fn store_unmapped(&self, map: usize, page: usize) {
+        let tlb = self.tlbs[map].lock().unwrap();
+        if let Some(first) = *tlb {
+            self.change(first + page as u64, None);
+        }
+    }
+
+    fn change(&self, block: u64, now: Option<u64>) {
+        let mut device = self.device.lock().unwrap();
+        let block = device.block(block);
+        assert!(!block.free, "a store to a freed block");
+        block.cache += 1;
+        block.complete = block.cache;
+        block.stored = now.unwrap_or(block.stored);
+    }
+
+    fn store_to(&self, block: u64) {
+        self.change(block, Some(self.tick()));
     }
 
     /// `madvise(MADV_DONTNEED)` of one page in one mapping.
@@ -284,25 +333,17 @@ impl Machine {
     /// A store instruction: retried until no fault stops it, or the file may not be stored to any
     /// more.
     pub fn store(&self, map: usize, page: usize) {
-        let store = |block: u64| {
-            let mut device = self.device.lock().unwrap();
-            let block = device.block(block);
-            assert!(!block.free, "a store to a freed block");
-            block.cache += 1;
-            block.complete = block.cache;
-            block.stored = self.tick();
-        };
         loop {
             if self.has_chunk {
                 let tlb = self.tlbs[map].lock().unwrap();
                 if let Some(first) = *tlb {
-                    return store(first + page as u64);
+                    return self.store_to(first + page as u64);
                 }
             }
             {
                 let pmd = self.maps[map].lock().unwrap();
                 if let Some(block) = pmd.writable(page) {
-                    return store(block);
+                    return self.store_to(block);
                 }
             }
             if !self.fault(map, page, true) {

@@ -140,12 +140,13 @@ pub fn cooling_pages(mistake: Mistake) {
 pub fn locked_pages(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
     m.tracker.is_locked.store(true, SeqCst);
-    locked(&m);
+    locked(&m, PATIENCE);
 }
 
 /// The syncs of a file do not make the stores of a locked mapping fault, and moves its times only
-/// for a store. When it is not locked any more, the file is like any other.
-pub fn locked(m: &Arc<Machine>) {
+/// for a store, for more than `left_alone` syncs without one. When it is not locked any more, the
+/// file is like any other.
+pub fn locked(m: &Arc<Machine>, left_alone: u8) {
     m.store(0, 0);
     m.store(0, 1);
     m.tracker.is_locked.store(true, SeqCst);
@@ -169,10 +170,10 @@ pub fn locked(m: &Arc<Machine>) {
     ]);
     m.sync_file();
     let moved = m.moved.load(SeqCst);
-    for _ in 0..=PATIENCE {
+    for _ in 0..=left_alone {
         m.sync_file();
-        m.sync_all();
     }
+    m.sync_all();
     assert_eq!(m.moved.load(SeqCst), moved, "times move without a store");
     m.store(0, 0);
     m.store(0, 1);
@@ -187,8 +188,11 @@ pub fn locked(m: &Arc<Machine>) {
     m.freeze();
     m.store(0, 0);
     m.tracker.is_locked.store(false, SeqCst);
-    for _ in 0..=PATIENCE {
+    for _ in 0..=left_alone {
         m.sync_all();
+    }
+    if left_alone == 0 {
+        m.freeze();
     }
     m.assert_no_stores();
     assert!(!m.tracker.is_any_marked(), "dirty after a sync of all");
