@@ -15,7 +15,7 @@ use core::ops::Range;
 
 use zerocopy::little_endian::U64;
 
-use super::alloc::{Run, Several, Want, RUNS_MAX};
+use super::alloc::{Run, Several, Want};
 use super::error::{Error, Result};
 use super::extent::{self, Found, Mapping, Media, KEY_END};
 use super::format::{RawInode, Time, BLOCK, CHUNK_BLOCKS, MAX_FILE};
@@ -23,6 +23,7 @@ use super::inode::{Before, Inode, LINE, WHOLE};
 use super::pmem::Pmem;
 use super::task::{Task, Work};
 use super::Volume;
+use crate::env::Vec;
 use crate::mutate::mutated;
 
 /// The first file block that no file reaches.
@@ -403,22 +404,26 @@ impl<P: Pmem> Volume<P> {
         unwritten: bool,
         before: &Before<WHOLE>,
     ) -> Result<()> {
+        let mapping = |key, run: Run| Mapping {
+            unwritten,
+            ..Mapping::new(key, run.block, run.len)
+        };
+        let mut runs = blocks.runs();
+        let Some(first) = runs.next().map(|run| mapping(file_block, run)) else {
+            return Err(Error::Invalid);
+        };
+        let (mut others, mut key) = (Vec::new(), first.end());
+        for run in runs {
+            others.push(mapping(key, run))?;
+            key += run.len;
+        }
         let mut tx = self.begin()?;
         if !unwritten && !mutated!("insert-order") {
             tx.ordered();
         }
-        let mut mappings = [Mapping::new(0, 0, 0); RUNS_MAX];
-        let (mut key, count) = (file_block, blocks.count());
-        for (mapping, reservation) in mappings.iter_mut().zip(blocks.into_each()) {
-            let run = tx.take(reservation)?;
-            *mapping = Mapping {
-                unwritten,
-                ..Mapping::new(key, run.block, run.len)
-            };
-            key += run.len;
-        }
+        blocks.take(&mut tx)?;
         let media = Media::of(self);
-        let edited = extent::insert(&mut tx, &media, inode, &mappings[..count], true)?;
+        let edited = extent::insert(&mut tx, &media, inode, first, &others, true)?;
         inode.log_change(&mut tx, before)?;
         tx.commit()?;
         inode.keep(edited);

@@ -520,7 +520,7 @@ impl<P: Pmem> Volume<P> {
         new: Mapping,
     ) -> Result<()> {
         let media = self.media();
-        extent::insert(&mut tx, &media, file, &[new], true)?;
+        extent::insert(&mut tx, &media, file, new, &[], true)?;
         file.raw.size = U64::new(new.end() * BLOCK);
         file.log_change(&mut tx, before)?;
         tx.commit()

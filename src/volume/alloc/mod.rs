@@ -27,6 +27,7 @@ use core::ops::Range;
 
 use super::error::{Error, Result, Structure};
 use super::format::{BLOCK, CHUNK_BLOCKS, EXTENT_MAX};
+use super::journal::Tx;
 use super::num::{to_i64, to_u64, to_usize};
 use super::pmem::Pmem;
 use super::super_block::Geometry;
@@ -186,7 +187,8 @@ pub const RUNS_MAX: usize = 8;
 #[must_use = "dropping a reservation gives its blocks back"]
 pub struct Several<'v, P: Pmem> {
     first: Reservation<'v, P>,
-    more: [Option<Reservation<'v, P>>; RUNS_MAX - 1],
+    /// Nearly always none. (Not an array: it is moved about in every write.)
+    more: Vec<Reservation<'v, P>>,
 }
 
 impl<'v, P: Pmem> Several<'v, P> {
@@ -194,13 +196,13 @@ impl<'v, P: Pmem> Several<'v, P> {
     pub fn one(first: Reservation<'v, P>) -> Self {
         Several {
             first,
-            more: [const { None }; RUNS_MAX - 1],
+            more: Vec::new(),
         }
     }
 
     /// The runs, in the order of the file blocks.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
-        let more = self.more.iter().flatten().map(Reservation::run);
+        let more = self.more.iter().map(Reservation::run);
         core::iter::once(self.first.run()).chain(more)
     }
 
@@ -212,7 +214,7 @@ impl<'v, P: Pmem> Several<'v, P> {
 
     /// How many runs they are.
     pub(super) fn count(&self) -> usize {
-        self.runs().count()
+        1 + self.more.len()
     }
 
     /// Their number of blocks.
@@ -224,20 +226,25 @@ impl<'v, P: Pmem> Several<'v, P> {
     pub fn truncate(&mut self, len: u64) {
         self.first.truncate(len);
         let mut left = len.saturating_sub(self.first.run().len);
-        for slot in &mut self.more {
-            match slot {
-                Some(run) if left > 0 => {
-                    run.truncate(left);
-                    left -= run.run().len;
-                }
-                _ => *slot = None,
+        let mut kept = 0;
+        for run in self.more.iter_mut() {
+            if left == 0 {
+                break;
             }
+            run.truncate(left);
+            left -= run.run().len;
+            kept += 1;
         }
+        self.more.truncate(kept);
     }
 
-    /// Each run.
-    pub(super) fn into_each(self) -> impl Iterator<Item = Reservation<'v, P>> {
-        core::iter::once(self.first).chain(self.more.into_iter().flatten())
+    /// Allocates the blocks in `tx`.
+    pub(super) fn take(mut self, tx: &mut Tx<'_, P>) -> Result<()> {
+        tx.take(self.first)?;
+        while let Some(run) = self.more.pop() {
+            tx.take(run)?;
+        }
+        Ok(())
     }
 }
 
@@ -450,18 +457,18 @@ impl<P: Pmem> Volume<P> {
         let mut several = Several::one(self.reserve(want)?);
         let run = several.first.run();
         let left = want.len.min(EXTENT_MAX) - run.len;
-        if run.len >= search::GOOD || want.align_key.is_some() {
+        if left == 0 || run.len >= search::GOOD || want.align_key.is_some() {
             return Ok(several);
         }
+        several.more.reserve(RUNS_MAX - 1)?;
         let mut more = [None; RUNS_MAX - 1];
         let left = left.min(self.available_blocks());
         self.groups
             .beside(&self.pmem, &self.geo, run.block, left, &mut more)?;
-        for (slot, run) in several.more.iter_mut().zip(more) {
-            let Some(run) = run else {
-                break;
-            };
-            *slot = self.healed(run);
+        for run in more.into_iter().flatten() {
+            if let Some(run) = self.healed(run) {
+                several.more.push(run)?;
+            }
         }
         Ok(several)
     }

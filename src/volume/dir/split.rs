@@ -156,7 +156,7 @@ fn split<P: Pmem>(
     let before = dir.before::<WHOLE>();
     let mapping = Mapping::new(key, right.block, 1);
     dir.leaves.forget(leaf.block);
-    let result = extent::insert(&mut tx, media, dir, &[mapping], false).and_then(|edited| {
+    let result = extent::insert(&mut tx, media, dir, mapping, &[], false).and_then(|edited| {
         dir.raw.size.set(dir.raw.size.get().saturating_add(BLOCK));
         dir.log_change(&mut tx, &before)?;
         tx.commit()?;

@@ -206,7 +206,7 @@ fn is_possible(m: &Mapping, geo: &Geometry) -> bool {
         && geo.is_data(m.block, m.len)
 }
 
-/// Inserts `new`, at least one and at most [`RUNS_MAX`] extents, whose keys follow each other, into
+/// Inserts `first` and `others`, at most [`RUNS_MAX`] extents, whose keys follow each other, into
 /// the tree of `inode`, and counts their blocks. With `join`, they become one with each other and
 /// with neighbours in the same node where they continue each other.
 ///
@@ -217,15 +217,15 @@ pub fn insert<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
     inode: &mut Inode,
-    new: &[Mapping],
+    first: Mapping,
+    others: &[Mapping],
     join: bool,
 ) -> Result<Edited> {
-    let (Some((first, others)), Some(last)) = (new.split_first(), new.last()) else {
-        return Err(Error::Invalid);
-    };
-    if !new.iter().all(|m| is_possible(m, media.geo)) {
+    let new = core::iter::once(&first).chain(others);
+    if !new.clone().all(|m| is_possible(m, media.geo)) {
         return Err(Error::Invalid);
     }
+    let last = others.last().unwrap_or(&first);
     let path = Path::to(media, inode, first.key)?;
     let floor = path.found.floor;
     if floor.is_some_and(|f| f.end() > first.key) || path.found.next.is_some_and(|n| n < last.end())
@@ -233,7 +233,7 @@ pub fn insert<P: Pmem>(
         return Err(Error::Exists);
     }
     let mut change = Small::new(path.position(), 0);
-    let mut m = *first;
+    let mut m = first;
     if join {
         merge(&mut change, &mut m, floor, None);
     }
@@ -250,7 +250,7 @@ pub fn insert<P: Pmem>(
     }
     change.push(m);
     let edited = splice(tx, media, inode, &path, &change.change())?;
-    add_blocks(&mut inode.raw, new.iter().map(|m| m.len).sum());
+    add_blocks(&mut inode.raw, new.map(|m| m.len).sum());
     Ok(edited)
 }
 
