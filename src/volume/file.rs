@@ -231,7 +231,8 @@ impl<P: Pmem> Volume<P> {
             return Err(Error::Exists);
         }
         let want = self.want_in(inode, &found, file_block, len);
-        let grows = found.floor.is_some() && file_block >= inode.size().div_ceil(BLOCK);
+        let goes_on = found.floor.is_some_and(|m| m.end() == file_block);
+        let grows = goes_on && file_block >= inode.size().div_ceil(BLOCK);
         Ok(if grows { want.growing() } else { want })
     }
 

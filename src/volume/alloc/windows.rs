@@ -44,8 +44,15 @@ pub(super) struct Next {
 /// The windows of a group. No two begin at the same block.
 pub(super) struct Windows {
     all: Vec<Window>,
+    /// Bit `n % 64` is set if there are blocks of windows in chunk `n`; it may be where there were.
+    chunks: u64,
     /// The one that makes room for another, in turn.
     victim: usize,
+}
+
+/// The bit of [`Windows::chunks`] for `chunk`.
+fn bit(chunk: u64) -> u64 {
+    1 << (chunk % 64)
 }
 
 impl Windows {
@@ -53,6 +60,7 @@ impl Windows {
     pub(super) fn new() -> Self {
         Windows {
             all: Vec::new(),
+            chunks: 0,
             victim: 0,
         }
     }
@@ -61,8 +69,17 @@ impl Windows {
         self.all.iter().position(|w| w.left.block == block)
     }
 
+    /// Finds out in which chunks the windows are.
+    fn update_chunks(&mut self) {
+        let chunks = self.all.iter().flat_map(|w| w.left.chunks());
+        self.chunks = chunks.fold(0, |bits, chunk| bits | bit(chunk));
+    }
+
     /// Adds the blocks of all windows that lie in `chunk` to those of `mask`.
     pub(super) fn hide(&self, mask: &mut Mask, chunk: u64) {
+        if self.chunks & bit(chunk) == 0 {
+            return;
+        }
         let base = chunk * CHUNK_BLOCKS;
         for window in self.all.iter() {
             if window.left.block < base + CHUNK_BLOCKS && window.left.end() > base {
@@ -91,10 +108,13 @@ impl Windows {
     pub(super) fn end(&mut self, block: u64) -> Next {
         let ended = self.position(block).and_then(|i| self.all.swap_remove(i));
         match ended {
-            Some(window) => Next {
-                size: MOST.min(window.size * 2),
-                had_one: true,
-            },
+            Some(window) => {
+                self.update_chunks();
+                Next {
+                    size: MOST.min(window.size * 2),
+                    had_one: true,
+                }
+            }
             None => Next {
                 size: FIRST,
                 had_one: false,
@@ -123,5 +143,6 @@ impl Windows {
             // Without memory for it the file goes on without.
             None => drop(self.all.push(window)),
         }
+        self.update_chunks();
     }
 }

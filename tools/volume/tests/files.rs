@@ -313,6 +313,24 @@ fn what_files_may_want_next_is_had_by_others_in_need() {
 }
 
 #[test]
+fn holes_are_no_windows() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut dir = root(&vol);
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    let mut other = vol.create(&mut dir, b"other", &new(FILE, 1)).unwrap();
+    for i in 0..8 {
+        write(&vol, &mut file, 2 * i * BLOCK, &[1; BLOCK as usize], time(2)).unwrap();
+    }
+    let first = match vol.map(&mut file, 0, 1).unwrap() {
+        Map::Run { block, .. } => block,
+        map => panic!("{map:?}"),
+    };
+    let run = vol.fill(&mut other, 0, 1, None).unwrap();
+    assert_eq!(run.block, first + 1);
+    assert_clean(&*ram);
+}
+
+#[test]
 fn a_window_ends_with_its_file() {
     let (vol, ram) = fresh(16 << 20);
     let mut dir = root(&vol);
