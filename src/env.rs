@@ -232,6 +232,22 @@ impl Counter {
         self.0.fetch_add(delta, Relaxed).wrapping_add(delta)
     }
 
+    /// Takes `most` from it in one step, or less, but not less than `least`, so that `kept` is
+    /// left. Returns how much it took.
+    pub fn take(&self, least: i64, most: i64, kept: i64) -> Option<i64> {
+        let mut value = self.get();
+        loop {
+            let taken = most.min(value.saturating_sub(kept));
+            if taken < least {
+                return None;
+            }
+            match self.0.cmpxchg(value, value - taken, Relaxed) {
+                Ok(_) => return Some(taken),
+                Err(now) => value = now,
+            }
+        }
+    }
+
     /// The value now.
     pub fn get(&self) -> i64 {
         self.0.load(Relaxed)

@@ -32,7 +32,7 @@ use super::num::{to_i64, to_u64, to_usize};
 use super::pmem::Pmem;
 use super::super_block::Geometry;
 use super::Volume;
-use crate::env::{Lock, NoMemory, Vec};
+use crate::env::{Counter, Lock, NoMemory, Vec};
 use windows::Windows;
 
 /// Contiguous blocks.
@@ -253,6 +253,30 @@ const GROUPS_MAX: u64 = 16;
 /// Fewest chunks that make a group of their own worth it.
 const GROUP_CHUNKS_MIN: u64 = 64;
 
+/// The count of free blocks, as an allocation sees it.
+struct Count<'v> {
+    free: &'v Counter,
+    /// So many must be left.
+    kept: u64,
+    /// Fewer are of no use.
+    min: u64,
+}
+
+impl Count<'_> {
+    /// Takes `run`, or as many of its first blocks as others have left meanwhile.
+    ///
+    /// Called under the lock of its group, where it becomes busy: who finds it busy finds it
+    /// counted, and nobody's count lacks blocks that are not taken after all.
+    fn take(&self, run: Run) -> Option<Run> {
+        let (min, len) = (to_i64(self.min), to_i64(run.len));
+        let len = self.free.take(min, len, to_i64(self.kept))?;
+        Some(Run {
+            block: run.block,
+            len: to_u64(len),
+        })
+    }
+}
+
 /// The allocation groups of a volume.
 pub(super) struct Groups {
     groups: Vec<Group>,
@@ -409,11 +433,8 @@ impl<P: Pmem> Volume<P> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);
         }
-        let left = match want.kept {
-            Kept::No => self.available_blocks(),
-            Kept::Nodes => self.free_blocks().saturating_sub(self.kept_for_removal()),
-            Kept::Removal => self.free_blocks(),
-        };
+        let kept = self.kept_from(want.kept);
+        let left = self.free_blocks().saturating_sub(kept);
         // A common case without a search: nothing is left.
         if left < want.min {
             return Err(Error::NoSpace);
@@ -422,11 +443,25 @@ impl<P: Pmem> Volume<P> {
             len: want.len.min(left).min(EXTENT_MAX),
             ..want
         };
+        let count = Count {
+            free: &self.free,
+            kept,
+            min: want.min,
+        };
         loop {
-            let run = self.groups.search(&self.pmem, &self.geo, &want)?;
+            let run = self.groups.search(&self.pmem, &self.geo, &count, &want)?;
             if let Some(reservation) = self.healed(run) {
                 return Ok(reservation);
             }
+        }
+    }
+
+    /// The free blocks that an allocation must leave.
+    fn kept_from(&self, kept: Kept) -> u64 {
+        match kept {
+            Kept::No => self.geo.reserve() + self.kept_for_removal(),
+            Kept::Nodes => self.kept_for_removal(),
+            Kept::Removal => 0,
         }
     }
 
@@ -441,13 +476,10 @@ impl<P: Pmem> Volume<P> {
                     len: 1,
                 };
                 self.groups.rename(run, bad);
-                self.free.add(-1);
+                self.free.add(to_i64(run.len - 1));
                 None
             }
-            _ => {
-                self.free.add(-to_i64(run.len));
-                Some(Reservation { vol: self, run })
-            }
+            _ => Some(Reservation { vol: self, run }),
         }
     }
 
@@ -463,8 +495,13 @@ impl<P: Pmem> Volume<P> {
         several.more.reserve(RUNS_MAX - 1)?;
         let mut more = [None; RUNS_MAX - 1];
         let left = left.min(self.available_blocks());
+        let count = Count {
+            free: &self.free,
+            kept: self.kept_from(Kept::No),
+            min: 1,
+        };
         self.groups
-            .beside(&self.pmem, &self.geo, run.block, left, &mut more)?;
+            .beside(&self.pmem, &self.geo, &count, run.block, left, &mut more)?;
         for run in more.into_iter().flatten() {
             if let Some(run) = self.healed(run) {
                 several.more.push(run)?;
@@ -480,7 +517,6 @@ impl<P: Pmem> Volume<P> {
 
     /// Those of them that are kept neither for the nodes of trees nor for the orphan file.
     pub fn available_blocks(&self) -> u64 {
-        let kept = self.geo.reserve() + self.kept_for_removal();
-        self.free_blocks().saturating_sub(kept)
+        self.free_blocks().saturating_sub(self.kept_from(Kept::No))
     }
 }

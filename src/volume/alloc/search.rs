@@ -4,7 +4,7 @@
 
 use super::bits::{self, Mask};
 use super::windows::Next;
-use super::{Group, Groups, Run, State, Want};
+use super::{Count, Group, Groups, Run, State, Want};
 use crate::env::cpu;
 use crate::volume::error::{Error, Result};
 use crate::volume::format::CHUNK_BLOCKS;
@@ -38,8 +38,14 @@ enum Manners {
 }
 
 impl Groups {
-    /// Finds a run for `want` and makes it busy.
-    pub(super) fn search<P: Pmem>(&self, pmem: &P, geo: &Geometry, want: &Want) -> Result<Run> {
+    /// Finds a run for `want`, takes it from `count`, and makes it busy.
+    pub(super) fn search<P: Pmem>(
+        &self,
+        pmem: &P,
+        geo: &Geometry,
+        count: &Count<'_>,
+        want: &Want,
+    ) -> Result<Run> {
         let goal = want.goal.filter(|goal| geo.is_data(*goal, 1));
         let first = match goal {
             Some(goal) => self.index(goal),
@@ -56,7 +62,7 @@ impl Groups {
             };
             if aligned || want.grows {
                 let group = self.of(goal)?;
-                let found = group.locked(pmem, geo, Manners::Needy, |g| {
+                let found = group.locked(pmem, geo, count, Manners::Needy, |g| {
                     let run = if aligned { g.at(goal, want)? } else { None };
                     if want.grows {
                         ahead = g.go_on(goal, run);
@@ -71,11 +77,11 @@ impl Groups {
         if let Some(key) = want.align_key {
             let offset = key % CHUNK_BLOCKS;
             let whole = |g: &mut Locked<'_, P>| g.whole(offset, want);
-            if let Some(run) = self.anywhere(pmem, geo, first, ahead, whole)? {
+            if let Some(run) = self.anywhere(pmem, geo, count, first, ahead, whole)? {
                 return Ok(run);
             }
         }
-        self.anywhere(pmem, geo, first, ahead, |g| g.any(want))?
+        self.anywhere(pmem, geo, count, first, ahead, |g| g.any(want))?
             .ok_or(Error::NoSpace)
     }
 
@@ -85,13 +91,14 @@ impl Groups {
         &self,
         pmem: &P,
         geo: &Geometry,
+        count: &Count<'_>,
         first: usize,
         ahead: Option<Next>,
         mut find: impl FnMut(&mut Locked<'_, P>) -> Result<Option<Run>>,
     ) -> Result<Option<Run>> {
         for manners in [Manners::Polite, Manners::Needy] {
             for group in self.from(first) {
-                let found = group.locked(pmem, geo, manners, |g| {
+                let found = group.locked(pmem, geo, count, manners, |g| {
                     let run = find(g)?;
                     g.begin_window(run, ahead);
                     Ok(run)
@@ -104,12 +111,13 @@ impl Groups {
         Ok(None)
     }
 
-    /// Finds more runs, of `len` blocks together at most, in the chunk of `block`, and makes them
-    /// busy.
+    /// Finds more runs, of `len` blocks together at most, in the chunk of `block`, takes them from
+    /// `count`, and makes them busy.
     pub(super) fn beside<P: Pmem>(
         &self,
         pmem: &P,
         geo: &Geometry,
+        count: &Count<'_>,
         block: u64,
         len: u64,
         found: &mut [Option<Run>],
@@ -131,6 +139,9 @@ impl Groups {
                 if run.len == 0 {
                     break;
                 }
+                let Some(run) = count.take(run) else {
+                    break;
+                };
                 mask.add(run, chunk);
                 g.state.busy.push(run)?;
                 left -= run.len;
@@ -167,21 +178,23 @@ impl Group {
         })
     }
 
-    /// Runs `f` under the lock and makes the run that it finds busy.
+    /// Runs `f` under the lock, takes the run that it finds from `count`, and makes it busy.
     fn locked<P: Pmem>(
         &self,
         pmem: &P,
         geo: &Geometry,
+        count: &Count<'_>,
         manners: Manners,
         f: impl FnOnce(&mut Locked<'_, P>) -> Result<Option<Run>>,
     ) -> Result<Option<Run>> {
         self.with(pmem, geo, manners, |g| {
             g.state.busy.reserve(1)?;
-            let found = f(g)?;
-            if let Some(run) = found {
-                g.state.busy.push(run)?;
-            }
-            Ok(found)
+            let Some(run) = f(g)? else {
+                return Ok(None);
+            };
+            let run = count.take(run).ok_or(Error::NoSpace)?;
+            g.state.busy.push(run)?;
+            Ok(Some(run))
         })
     }
 }

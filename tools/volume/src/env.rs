@@ -188,6 +188,20 @@ impl Counter {
             .wrapping_add(delta)
     }
 
+    /// Takes `most` from it in one step, or less, but not less than `least`, so that `kept` is
+    /// left. Returns how much it took.
+    pub fn take(&self, least: i64, most: i64, kept: i64) -> Option<i64> {
+        let take = |value: i64| {
+            let taken = most.min(value.saturating_sub(kept));
+            (taken >= least).then_some(taken)
+        };
+        let update = |value| take(value).map(|taken| value - taken);
+        let before = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        before.ok().and_then(take)
+    }
+
     /// The present value.
     pub fn get(&self) -> i64 {
         self.0.load(Ordering::Relaxed)

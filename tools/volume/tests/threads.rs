@@ -7,7 +7,7 @@ mod media;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use media::{empty_file, free_blocks, made, mount, used_blocks, SMALL};
 use rdax_volume::ram::Ram;
@@ -198,6 +198,36 @@ fn what_is_full_serves_again_when_others_free() {
     });
     done.store(true, Ordering::Relaxed);
     assert_eq!(free_blocks(&vol), total);
+}
+
+/// However many threads take all that they can, what is kept stays.
+#[test]
+fn kept_blocks_stay_when_threads_take_all() {
+    for _ in 0..200 {
+        let ram = Arc::new(Ram::new(SMALL));
+        media::format(&ram);
+        let vol = mount(ram);
+        let held = Mutex::new(Vec::new());
+        let start = Barrier::new(4);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (vol, held, start) = (&vol, &held, &start);
+                // Runs that are short bring others with them.
+                let want = Want::blocks(if thread < 2 { 1 << 20 } else { 40 });
+                scope.spawn(move || {
+                    start.wait();
+                    loop {
+                        match vol.reserve_several(want) {
+                            Ok(several) => held.lock().unwrap().push(several),
+                            Err(e) => break assert_eq!(e, Error::NoSpace),
+                        }
+                    }
+                });
+            }
+        });
+        let kept = vol.geometry().reserve() + vol.kept_for_removal();
+        assert_eq!(vol.free_blocks(), kept);
+    }
 }
 
 /// Bytes of its own that each thread writes.
