@@ -177,24 +177,47 @@ impl Slots {
         if m.key != self.blocks.len() as u64 || !geo.is_data(m.block, m.len) {
             return Err(corrupt(m.block.saturating_mul(BLOCK)));
         }
-        // Reserved first, so that both arrays grow or none.
-        self.blocks.reserve(to_usize(m.len))?;
-        self.used.reserve(to_usize(m.len * PER_BLOCK / 64))?;
+        self.reserve(m.len)?;
         for block in m.block..m.block + m.len {
-            for first in (0..PER_BLOCK).step_by(64) {
-                let mut used = 0;
+            let mut used = [0; WORDS];
+            for (first, word) in (0..).step_by(64).zip(&mut used) {
                 for bit in 0..64 {
                     let at = block * BLOCK + (first + bit) * SLOT;
                     let slot: OrphanSlot = read_struct(pmem, at)?;
                     if slot.ino.get() != 0 || slot.crc.get() != 0 {
-                        used |= 1 << bit;
+                        *word |= 1 << bit;
                     }
                 }
-                self.used.push(used)?;
             }
-            self.blocks.push(block)?;
+            self.push(block, used)?;
         }
         Ok(())
+    }
+
+    /// Makes room for `blocks` more, so that as many can be pushed without an error.
+    fn reserve(&mut self, blocks: u64) -> Result<()> {
+        self.blocks.reserve(to_usize(blocks))?;
+        Ok(self.used.reserve(to_usize(blocks) * WORDS)?)
+    }
+
+    /// Adds `block`, of whose slots those in `used` are in use.
+    fn push(&mut self, block: u64, used: [u64; WORDS]) -> Result<()> {
+        self.used.extend_from_slice(&used)?;
+        Ok(self.blocks.push(block)?)
+    }
+
+    /// Makes all slots from `block` on free, or in use for nobody.
+    fn fill(&mut self, block: usize, word: u64) {
+        if let Some(rest) = self.used.get_mut(block * WORDS..) {
+            rest.fill(word);
+        }
+        self.first = self.first.min(block * WORDS);
+    }
+
+    /// Forgets the blocks after the first `count`.
+    fn truncate(&mut self, count: usize) {
+        self.blocks.truncate(count);
+        self.used.truncate(count * WORDS);
     }
 }
 
@@ -292,6 +315,8 @@ impl<P: Pmem> Volume<P> {
             return Err(Error::NoSpace);
         }
         let reservation = self.reserve(Want::blocks(ORPHAN_BLOCKS).for_removal())?;
+        // Once the file has grown, nothing can fail.
+        self.orphans.slots.lock().reserve(reservation.run().len)?;
         extent::make_room(self, &mut inode, key, 1)?;
         let mut tx = self.begin()?;
         let run = tx.take(reservation)?;
@@ -304,7 +329,9 @@ impl<P: Pmem> Volume<P> {
             result?;
         }
         let mut slots = self.orphans.slots.lock();
-        slots.add(&self.pmem, &self.geo, mapping)?;
+        for block in run.block..run.end() {
+            slots.push(block, [0; WORDS])?;
+        }
         self.orphans.count.add(to_i64(run.len * PER_BLOCK));
         slots.take()?.ok_or(Error::NoSpace)
     }
@@ -326,7 +353,7 @@ impl<P: Pmem> Volume<P> {
             return Ok(());
         }
         let mut inode = self.orphans.inode.lock();
-        let (end, taken) = {
+        let (keep, count) = {
             let mut slots = self.orphans.slots.lock();
             slots.released = 0;
             let count = slots.blocks.len();
@@ -337,24 +364,30 @@ impl<P: Pmem> Volume<P> {
                 return Ok(());
             }
             // From here on nobody can get them.
-            slots.blocks.truncate(keep);
-            slots.used.truncate(keep * WORDS);
-            (keep as u64, (count - keep) as u64 * PER_BLOCK)
+            slots.fill(keep, u64::MAX);
+            (keep, count)
         };
-        self.orphans.count.add(-to_i64(taken));
+        let count_from = |count| to_i64((count - keep as u64) * PER_BLOCK);
+        self.orphans.count.add(-count_from(count as u64));
         let mut to = KEY_END;
-        loop {
+        let result = loop {
             let before = inode.before::<WHOLE>();
-            match self.cut_orphans(&mut inode, &before, (end, to)) {
+            match self.cut_orphans(&mut inode, &before, (keep as u64, to)) {
                 Ok(Some(left)) => to = left,
-                Ok(None) => return Ok(()),
+                Ok(None) => break Ok(()),
                 Err(error) => {
-                    // The slots are empty: the next mount finds them again.
                     inode.restore(&before);
-                    return Err(error);
+                    break Err(error);
                 }
             }
-        }
+        };
+        // After an error, some are still there.
+        let count = inode.size() / BLOCK;
+        let mut slots = self.orphans.slots.lock();
+        slots.truncate(to_usize(count));
+        slots.fill(keep, 0);
+        self.orphans.count.add(count_from(count));
+        result
     }
 
     /// Takes what one transaction can of the blocks `from..to` off the end of the file.

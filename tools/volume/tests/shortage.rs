@@ -8,10 +8,10 @@ mod common;
 use common::operations::{sim, Operation, ALL, V};
 use common::tree::{walk, Tree};
 use common::*;
-use rdax_volume::env::fail_allocations_after;
+use rdax_volume::env::{allocation_failed, fail_allocations_after};
 use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::error::Error;
-use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::format::{OrphanSlot, BLOCK, ORPHAN_BLOCKS};
 
 /// Those that are several operations may have done a part.
 const IN_PARTS: [&str; 4] = [
@@ -292,6 +292,71 @@ fn names_can_be_removed_from_a_full_volume() {
     drop(held);
     let stat = vol.statfs();
     assert_eq!(assert_clean(&*ram), (stat.free, stat.inodes_used));
+}
+
+/// The orphan file serves after an allocation of memory has failed while it grew.
+#[test]
+fn the_orphan_file_grows_after_a_failure() {
+    let slots = ORPHAN_BLOCKS * BLOCK / size_of::<OrphanSlot>() as u64;
+    for left in 0.. {
+        let (vol, ram) = fresh(16 << 20);
+        let mut held: Vec<_> = (0..slots).map(|_| vol.reserve_orphan().unwrap()).collect();
+        fail_allocations_after(Some(left));
+        let grown = vol.reserve_orphan();
+        let failed = allocation_failed();
+        fail_allocations_after(None);
+        assert_eq!(grown.is_err(), failed);
+        held.extend(grown);
+        for _ in 0..2 * slots {
+            let next = vol.reserve_orphan();
+            held.push(next.unwrap_or_else(|e| panic!("after {left} allocations: {e}")));
+        }
+        drop(held);
+        assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
+        if !failed {
+            break;
+        }
+    }
+}
+
+/// The same where it shrinks.
+#[test]
+fn the_orphan_file_grows_after_it_could_not_shrink() {
+    let slots = ORPHAN_BLOCKS * BLOCK / size_of::<OrphanSlot>() as u64;
+    for left in 0.. {
+        let (vol, ram) = fresh(16 << 20);
+        // Not in one piece: what it takes to free it is not there already.
+        let grow = || {
+            let mut held = (Vec::new(), Vec::new());
+            for n in 0..12 * slots {
+                if n % slots == 0 {
+                    held.0.push(vol.reserve(Want::blocks(1)).unwrap());
+                }
+                let slot = vol.reserve_orphan();
+                let slot = slot.unwrap_or_else(|e| panic!("after {left} allocations: {e}"));
+                held.1.push(slot);
+            }
+        };
+        let free = || vol.free_inode(&mut vol.tmpfile(&new(FILE, 1)).unwrap());
+        let before = vol.free_blocks();
+        let mut file = vol.tmpfile(&new(FILE, 1)).unwrap();
+        grow();
+        fail_allocations_after(Some(left));
+        let done = vol.free_inode(&mut file);
+        let failed = allocation_failed();
+        fail_allocations_after(None);
+        if done.is_err() {
+            vol.free_inode(&mut file).unwrap();
+        }
+        grow();
+        free().unwrap();
+        let lost = before - vol.free_blocks();
+        assert!(lost < 40, "{lost} blocks after {left} allocations");
+        assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
+        if !failed {
+            break;
+        }
+    }
 }
 
 /// What inodes and orphans took is given back.
