@@ -2,6 +2,7 @@
 
 //! What the rest hangs from: superblocks, journal lanes, the inode table, the orphan file.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rdax_volume::env;
@@ -9,7 +10,7 @@ use rdax_volume::volume::check::{self, Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::extent::{joins, Mapping};
 use rdax_volume::volume::format::{
-    Extent, OrphanSlot, RawInode, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES,
+    Extent, InodeChunk, OrphanSlot, RawInode, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES,
     INODE_CHUNK_WORDS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
 };
 use rdax_volume::volume::inode;
@@ -27,6 +28,9 @@ use super::{is_local, of, Line, Repair, Said};
 
 /// A superblock is in place.
 struct Restored;
+
+/// Blocks with a sound header of a chunk of the inode table.
+type Strays = BTreeMap<u64, InodeChunk>;
 
 fn store_super_block(pmem: &dyn Pmem, at: u64, sb: &SuperBlock) -> Result<()> {
     let mut block = vec![0; BLOCK as usize];
@@ -365,40 +369,69 @@ impl Repair<'_, '_> {
 
     /// Chunks of the inode table that a sound header says begin at a block in use, which is not
     /// known to be a file's: their index and block. Where two places look like one chunk, that one
-    /// comes first in which more inodes are sound.
+    /// comes first in which more inodes are in use, or else sound.
     fn stray_chunks(&self) -> Vec<(u64, u64)> {
-        let mut found: Vec<(u64, u64)> = self
-            .media
-            .used_blocks()
-            .filter(|&block| self.media.geo.is_data(block, 1))
-            .filter_map(|block| {
-                let header = self.media.chunk_in(block * BLOCK)?;
-                Some((header.index.get(), block))
-            })
-            .collect();
+        let chunk_in = |block| Some((block, self.media.chunk_in(block * BLOCK)?));
+        let mut found: Strays = self.media.used_blocks().filter_map(chunk_in).collect();
         for (_, raw) in self.media.inodes() {
             if found.is_empty() {
                 break;
             }
-            let mut content = self.media.xattr_runs(&raw);
-            content.extend(self.media.extents(&raw));
-            found.retain(|(_, block)| {
-                !content
-                    .iter()
-                    .any(|m| (m.block..m.block + m.len).contains(block))
-            });
+            self.leave_out(&mut found, &raw);
         }
-        found.sort_by_cached_key(|&(index, block)| {
-            let first = index.saturating_mul(INODES_PER_CHUNK);
-            let sound = (1..INODES_PER_CHUNK).filter(|slot| {
-                let at = block * BLOCK + slot * INODE_BYTES;
-                self.media
-                    .inode_in(at, first.saturating_add(*slot))
-                    .is_some()
-            });
-            (index, std::cmp::Reverse(sound.count()))
+        let ranked = found.iter().map(|(&block, header)| {
+            let (used, sound) = self.inodes_in(block, header);
+            (Reverse((used.len(), sound)), block)
         });
-        found
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort();
+        let mut kept = Vec::new();
+        for (_, block) in ranked {
+            // A file of one before it may have what a chunk that was given back has left there.
+            let Some(header) = found.remove(&block) else {
+                continue;
+            };
+            kept.push((header.index.get(), block));
+            for raw in self.inodes_in(block, &header).0 {
+                self.leave_out(&mut found, &raw);
+            }
+        }
+        kept.sort_by_key(|&(index, _)| index);
+        kept
+    }
+
+    /// Takes out of `found` what lies in the content of `raw`.
+    fn leave_out(&self, found: &mut Strays, raw: &RawInode) {
+        let mut content = self.media.xattr_runs(raw);
+        content.extend(self.media.extents(raw));
+        for m in content {
+            let inside: Vec<u64> = found
+                .range(m.block..m.block + m.len)
+                .map(|f| *f.0)
+                .collect();
+            for block in inside {
+                found.remove(&block);
+            }
+        }
+    }
+
+    /// The sound inodes of the chunk in `block` that its header says are in use, and that have a
+    /// link or a place in the orphan file; and how many are sound, in use or not.
+    fn inodes_in(&self, block: u64, header: &InodeChunk) -> (Vec<RawInode>, usize) {
+        let first = header.index.get().saturating_mul(INODES_PER_CHUNK);
+        let (mut used, mut sound) = (Vec::new(), 0);
+        for slot in 1..INODES_PER_CHUNK {
+            let at = block * BLOCK + slot * INODE_BYTES;
+            let Some(raw) = self.media.inode_in(at, first.saturating_add(slot)) else {
+                continue;
+            };
+            sound += 1;
+            let bit = (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1;
+            if bit == 1 && (raw.nlink.get() > 0 || raw.orphan.get() > 0) {
+                used.push(raw);
+            }
+        }
+        (used, sound)
     }
 
     /// A new chunk of the inode table, without an inode.

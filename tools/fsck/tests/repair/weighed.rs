@@ -10,6 +10,7 @@ use rdax_volume::volume::check::Kind;
 use rdax_volume::volume::error::Structure::{self, DirLeaf, Inode, Lane};
 use rdax_volume::volume::extent::{pack, unpack};
 use rdax_volume::volume::format::*;
+use rdax_volume::volume::inode;
 use rdax_volume::volume::journal::unretired_word;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::MountOptions;
@@ -17,7 +18,7 @@ use rdax_volume::volume::Volume;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
 
-use crate::bed::{seed, Bed, Parts, BYTES};
+use crate::bed::{mount, seed, Bed, Parts, BYTES, NOW};
 use crate::common::mount_only;
 use crate::mended::{filled, kept, mend, mended, sim_of, tree_of};
 
@@ -69,21 +70,72 @@ fn inode_table_shifted_by_a_block() {
 /// found.
 #[test]
 fn inode_table_as_it_was_earlier() {
-    let said = mended(&[], false, |bed| {
-        bed.system_inode(0, |raw| {
-            let mut m = unpack(&raw.root[0]);
-            m.len = m.len.min(20);
-            raw.root.fill(Extent::default());
-            raw.root[0] = pack(m);
-            raw.root_count = U16::new(1);
-            raw.size = U64::new(m.len * BLOCK);
-            raw.blocks = U64::new(m.len);
-        });
-        let copy = bed.system_copy_at(0);
-        bed.put(copy, &[0x55_u8; 256]);
-        (Inode, copy)
-    });
+    let said = mended(&[], false, table_as_it_was);
     assert!(!said.contains("lost+found"), "{said}");
+}
+
+/// Damages the inode of the inode table so that it is from before it grew.
+fn table_as_it_was(bed: &Bed) -> (Structure, u64) {
+    bed.system_inode(0, |raw| {
+        let mut m = unpack(&raw.root[0]);
+        m.len = m.len.min(20);
+        raw.root.fill(Extent::default());
+        raw.root[0] = pack(m);
+        raw.root_count = U16::new(1);
+        raw.size = U64::new(m.len * BLOCK);
+        raw.blocks = U64::new(m.len);
+    });
+    let copy = bed.system_copy_at(0);
+    bed.put(copy, &[0x55_u8; 256]);
+    (Inode, copy)
+}
+
+/// A chunk of the table that was given back has left its header, and inodes that are sound, in a
+/// block that a file has since, or nobody. The file is one of those to be found.
+#[test]
+fn chunks_that_were_given_back() {
+    let bed = filled();
+    let table: RawInode = bed.get(bed.system_at(0));
+    let (count, last) = (table.size.get() / BLOCK, bed.ino("last"));
+    assert!(count > 20 && last / INODES_PER_CHUNK > 20);
+    for (of_file, index) in [
+        (false, last / INODES_PER_CHUNK),
+        (true, last / INODES_PER_CHUNK),
+        (true, count),
+    ] {
+        let bed = filled();
+        let block = if of_file {
+            let vol = mount(&bed.ram);
+            let mut file = vol.iget(last).unwrap();
+            vol.preallocate(&mut file, 0, 1, NOW).unwrap().block
+        } else {
+            bed.free_block()
+        };
+        let before = tree_of(&bed);
+        if !of_file {
+            bed.mark(block, true);
+        }
+        let header: InodeChunk = bed.get(bed.inode_chunk_at(last, bed.at("last")));
+        bed.put(block * BLOCK, &header);
+        bed.inode_chunk(block * BLOCK, |header| {
+            header.index = U64::new(index);
+            header.block = U64::new(block);
+            header.bitmap.fill(U64::ZERO);
+            header.free = U16::new(INODES_PER_CHUNK as u16 - 1);
+        });
+        for slot in 1..INODES_PER_CHUNK {
+            let mut raw = bed.raw("last");
+            raw.ino = U64::new(index * INODES_PER_CHUNK + slot);
+            inode::seal(&mut raw, seed());
+            bed.put(block * BLOCK + slot * INODE_BYTES, &raw);
+        }
+        table_as_it_was(&bed);
+        let sim = sim_of(&bed);
+        let said = mend(&sim).unwrap();
+        kept(&sim, &before, &Default::default()).unwrap_or_else(|e| panic!("{e}\n{said}"));
+        let rebuilt = format!("rebuilt with {count} chunks");
+        assert!(said.contains(&rebuilt), "{said}");
+    }
 }
 
 /// One bit of the header of a chunk says that an inode is free which has a name and a link.
