@@ -495,6 +495,49 @@ fn damaged_bitmaps_are_refused() {
     free(&vol, run);
 }
 
+/// What a damaged tree names is not freed if it is free, reserved, or being freed already.
+#[test]
+fn only_blocks_in_use_are_freed() {
+    let vol = fresh(SMALL);
+    let run = alloc(&vol, up_to(20)).unwrap();
+    let reserved = vol.reserve(up_to(5).near(run.end())).unwrap();
+    assert_eq!(reserved.run().block, run.end());
+    let free = vol.free_blocks();
+    let corrupt = Err(Error::Corrupt {
+        what: Structure::Bitmap,
+        at: vol.geometry().bitmap_at(run.block / CHUNK_BLOCKS),
+    });
+    let of_run = |block: u64| {
+        Err(Error::Corrupt {
+            what: Structure::Bitmap,
+            at: block * BLOCK,
+        })
+    };
+    let mut tx = vol.begin().unwrap();
+    // Free: behind what is reserved, and from there on.
+    let behind = reserved.run().end();
+    assert_eq!(tx.free(behind, 1), corrupt);
+    assert_eq!(tx.free(behind, 3), corrupt);
+    for (block, len) in [(run.end(), 1), (run.end() - 1, 2), (run.block, 30)] {
+        assert_eq!(tx.free(block, len), of_run(block), "reserved");
+    }
+    tx.free(run.block + 5, 5).unwrap();
+    for (first, len) in [(5, 5), (9, 1), (0, 6), (4, 10), (9, 5)] {
+        let block = run.block + first;
+        assert_eq!(tx.free(block, len), of_run(block), "twice");
+    }
+    tx.commit().unwrap();
+    assert_eq!(tx_free(&vol, run.block + 5), corrupt, "after the commit");
+    drop(reserved);
+    assert_eq!(vol.free_blocks(), free + 5 + 5);
+    assert_eq!(free_blocks(&vol), vol.free_blocks());
+}
+
+fn tx_free(vol: &Vol, block: u64) -> Result<(), Error> {
+    let mut tx = vol.begin().unwrap();
+    tx.free(block, 1)
+}
+
 #[test]
 fn a_search_reads_little() {
     // A small allocation on a large volume, the first after a mount and the ones after.

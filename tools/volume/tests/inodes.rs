@@ -9,17 +9,19 @@ use std::sync::Arc;
 
 use media::{bytes, empty_file, made, mount, Pausing, SMALL};
 use proptest::prelude::*;
+use rdax_volume::env::crc32c;
 use rdax_volume::sim::{Bounds, Sim};
 use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::check;
 use rdax_volume::volume::error::{Error, Structure};
 use rdax_volume::volume::format::{
-    RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, ORPHAN_BLOCKS, ROOT_INO,
+    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, ORPHAN_BLOCKS, ROOT_INO,
 };
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::namespace::NewInode;
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::Volume;
+use zerocopy::{FromBytes, IntoBytes};
 
 type Vol = Volume<Arc<Sim>>;
 
@@ -249,6 +251,20 @@ fn damaged_inodes_and_headers_are_refused() {
         assert_eq!(vol.iget(inode.ino()).err(), error);
         sim.store(at, &old).unwrap();
     }
+    // A sound header of another chunk, and one that lies elsewhere.
+    let old = bytes(sim, header, size_of::<InodeChunk>() as u64);
+    let misplaced: [fn(&mut InodeChunk); 2] = [|h| h.index += 1, |h| h.block += 1];
+    for change in misplaced {
+        let mut new = InodeChunk::read_from_bytes(&old).unwrap();
+        change(&mut new);
+        let crc = crc32c(vol.geometry().seed, &new.as_bytes()[4..]);
+        new.crc.set(crc);
+        sim.store(header, new.as_bytes()).unwrap();
+        let error = corrupt(Structure::InodeChunk, header);
+        assert_eq!(vol.iget(inode.ino()).err(), error);
+    }
+    sim.store(header, &old).unwrap();
+    vol.iget(inode.ino()).unwrap();
     // A sound inode of another number.
     let other = create(&vol, 2).unwrap();
     let copy = bytes(sim, other.at(), INODE_BYTES);

@@ -6,7 +6,7 @@
 mod common;
 
 use common::*;
-use rdax_volume::env::fail_allocations_after;
+use rdax_volume::env::{allocation_failed, fail_allocations_after};
 use rdax_volume::volume::error::{Error, Result};
 use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::BLOCK;
@@ -15,8 +15,11 @@ use rdax_volume::volume::inode::Inode;
 /// File blocks that are used: with a hole between each two, the tree has some nodes.
 const END: u64 = 3000;
 
-/// All that `inode` has: of each of its blocks where it is, and whether it is data.
-fn all(vol: &Vol, inode: &mut Inode) -> Vec<Option<(u64, bool)>> {
+/// Of each block of a file where it is, and whether it is data.
+type Shown = Vec<Option<(u64, bool)>>;
+
+/// All that `inode` has.
+fn all(vol: &Vol, inode: &mut Inode) -> Shown {
     let mut all = Vec::new();
     while (all.len() as u64) < 2 * END {
         let at = all.len() as u64;
@@ -115,4 +118,105 @@ fn reading_needs_no_memory() {
     fail_allocations_after(None);
     assert!(without == with);
     assert!(!file.has_knowledge());
+}
+
+/// A file with a hole between each two of `n` blocks.
+fn sparse(vol: &Vol, mut file: Inode, n: u64) -> Inode {
+    for key in (0..2 * n).step_by(2) {
+        vol.fill(&mut file, key, 1, None).unwrap();
+    }
+    let end = 2 * n * BLOCK;
+    vol.extend(&mut file, end, end, Some(time(2))).unwrap();
+    file
+}
+
+/// Does `begin` to a file of many extents that `make` makes, with each number of allocations of
+/// memory before they fail, and then `next`, which returns what the file has to hold, given what it
+/// shows. Returns how many times something was left to be done later.
+fn with_a_rest(
+    make: impl Fn(&Vol) -> Inode,
+    begin: impl Fn(&Vol, &mut Inode) -> Result<()>,
+    next: impl Fn(&Vol, &mut Inode, Shown) -> Shown,
+) -> u32 {
+    let mut rests = 0;
+    for left in 0.. {
+        let (vol, ram) = fresh(16 << 20);
+        let mut file = sparse(&vol, make(&vol), 600);
+        fail_allocations_after(Some(left));
+        let begun = begin(&vol, &mut file);
+        let failed = allocation_failed();
+        fail_allocations_after(None);
+        if begun.is_err() {
+            continue;
+        }
+        rests += u32::from(failed);
+        let shown = all(&vol, &mut file);
+        let expected = next(&vol, &mut file, shown);
+        let size = file.size();
+        assert!(all(&vol, &mut file) == expected, "{left}: in memory");
+        let again = |vol: &Vol| {
+            let mut file = vol.iget(file.ino()).unwrap();
+            assert_eq!(file.size(), size);
+            assert!(all(vol, &mut file) == expected, "{left}: read anew");
+        };
+        again(&vol);
+        drop(vol);
+        again(&mount(ram.clone()));
+        assert_clean(&*ram);
+        if !failed {
+            break;
+        }
+    }
+    rests
+}
+
+fn named(vol: &Vol) -> Inode {
+    vol.create(&mut root(vol), b"file", &new(FILE, 1)).unwrap()
+}
+
+/// What is left to do to a range is done before the keys of that range are others.
+#[test]
+fn blocks_move_when_what_was_left_is_done() {
+    let (mut collapsed, mut moved) = (0, 0);
+    // Some of these end where a transaction has little to do first, and the next one more.
+    for end in (600..1100).step_by(50) {
+        let punch = |vol: &Vol, file: &mut Inode| vol.punch(file, 1, end - 1, time(3));
+        collapsed += with_a_rest(named, punch, |vol, file, mut shown| {
+            vol.collapse(file, 500, 600, time(4)).unwrap();
+            shown.drain(500..1100);
+            shown.extend([None; 600]);
+            shown
+        });
+        moved += with_a_rest(named, punch, |vol, file, mut shown| {
+            vol.make_gap(file, 500, 600, time(4)).unwrap();
+            shown.splice(500..500, [None; 600]);
+            shown.truncate(2 * END as usize);
+            shown
+        });
+    }
+    assert!(collapsed > 0 && moved > 0);
+}
+
+/// So it is before a file without a name, which the orphan file has anyway, gets one.
+#[test]
+fn a_name_is_given_when_what_was_left_is_done() {
+    let make = |vol: &Vol| vol.tmpfile(&new(FILE, 1)).unwrap();
+    let cut = |vol: &Vol, file: &mut Inode| vol.truncate(file, 3 * BLOCK, time(3));
+    let rests = with_a_rest(make, cut, |vol, file, shown| {
+        vol.link(&mut root(vol), b"name", file, time(4)).unwrap();
+        shown
+    });
+    assert!(rests > 0);
+}
+
+/// A file without a name is freed by the next mount, also if it was cut in several transactions.
+#[test]
+fn a_file_without_a_name_stays_an_orphan() {
+    let (vol, ram) = fresh(16 << 20);
+    let mut file = sparse(&vol, vol.tmpfile(&new(FILE, 1)).unwrap(), 600);
+    vol.truncate(&mut file, 3 * BLOCK, time(3)).unwrap();
+    drop(vol);
+    let vol = mount(ram.clone());
+    assert_eq!(vol.statfs().inodes_used, 1);
+    assert_clean(&*ram);
 }

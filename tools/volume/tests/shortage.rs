@@ -294,6 +294,46 @@ fn names_can_be_removed_from_a_full_volume() {
     assert_eq!(assert_clean(&*ram), (stat.free, stat.inodes_used));
 }
 
+/// The chunk of an inode that is reserved stays, however empty the table is.
+#[test]
+fn a_reserved_inode_keeps_its_chunk() {
+    let (vol, ram) = fresh(32 << 20);
+    let make = || vol.tmpfile(&new(FIFO, 1)).unwrap();
+    let mut files: Vec<_> = (0..5_000).map(|_| make()).collect();
+    let reserved = vol.reserve_inode().unwrap();
+    let ino = reserved.ino();
+    assert!(files.iter().all(|file| file.ino() < ino));
+    let before = vol.free_blocks();
+    let mut raw = files[0].raw().clone();
+    raw.orphan.set(0);
+    raw.nlink.set(1);
+    for file in &mut files {
+        vol.free_inode(file).unwrap();
+    }
+    // What may be had is had, so that a chunk that is given back is another's.
+    let mut held = Vec::new();
+    while let Ok(reservation) = vol.reserve(Want::blocks(1 << 20)) {
+        held.push(reservation);
+    }
+    let mut tx = vol.begin().unwrap();
+    let made = tx.create_inode(reserved, raw).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(vol.iget(ino).unwrap().raw(), made.raw());
+    let mut tx = vol.begin().unwrap();
+    tx.free_inode(&made).unwrap();
+    tx.commit().unwrap();
+    drop(held);
+    // It goes with the next that is freed.
+    for _ in 0..2 {
+        let mut more: Vec<_> = (0..300).map(|_| make()).collect();
+        for file in &mut more {
+            vol.free_inode(file).unwrap();
+        }
+    }
+    assert!(vol.free_blocks() > before + 250);
+    assert_eq!(assert_clean(&*ram).0, vol.free_blocks());
+}
+
 /// The orphan file serves after an allocation of memory has failed while it grew.
 #[test]
 fn the_orphan_file_grows_after_a_failure() {

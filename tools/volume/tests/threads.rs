@@ -5,16 +5,20 @@
 
 mod media;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use media::{empty_file, free_blocks, made, mount, used_blocks, SMALL};
 use rdax_volume::ram::Ram;
 use rdax_volume::sim::Bounds;
 use rdax_volume::volume::alloc::{Run, Want};
 use rdax_volume::volume::error::Error;
-use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::format::{BLOCK, INODE_BYTES};
+use rdax_volume::volume::namespace::NewInode;
+use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::Volume;
 
 const THREADS: u64 = 6;
@@ -228,6 +232,86 @@ fn kept_blocks_stay_when_threads_take_all() {
         let kept = vol.geometry().reserve() + vol.kept_for_removal();
         assert_eq!(vol.free_blocks(), kept);
     }
+}
+
+thread_local! {
+    /// Whether reads of inodes take long in this thread.
+    static SLOW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A memory in which the reads of inodes of some threads take long.
+struct Slow(Ram);
+
+impl Pmem for Slow {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read(&self, at: u64, buf: &mut [u8]) -> Result<(), Error> {
+        if SLOW.get() && buf.len() as u64 == INODE_BYTES {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.0.read(at, buf)
+    }
+
+    fn store(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.0.store(at, bytes)
+    }
+
+    fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.0.store_nt(at, bytes)
+    }
+
+    fn zero_nt(&self, at: u64, len: u64) -> Result<(), Error> {
+        self.0.zero_nt(at, len)
+    }
+
+    fn write_back(&self, at: u64, len: u64) {
+        self.0.write_back(at, len);
+    }
+
+    fn fence(&self) -> Result<(), Error> {
+        self.0.fence()
+    }
+}
+
+/// Whoever holds the number of an inode that is freed, with its chunk, meanwhile, finds it or finds
+/// that it is gone.
+#[test]
+fn numbers_are_looked_up_while_the_table_shrinks() {
+    let slow = Slow(Ram::new(16 << 20));
+    media::format(&slow);
+    let vol = mount(slow);
+    let file = NewInode {
+        mode: 0o100_644,
+        ..NewInode::default()
+    };
+    let done = AtomicBool::new(false);
+    let (mut there, mut gone) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let mut files: Vec<_> = (0..2000).map(|_| vol.tmpfile(&file).unwrap()).collect();
+                for file in &mut files {
+                    vol.free_inode(file).unwrap();
+                }
+            }
+        });
+        SLOW.set(true);
+        let mut random = Random(3);
+        while there < 50 || gone < 50 {
+            // Behind what is always there.
+            match vol.iget(800 + random.below(1200)) {
+                Ok(_) => there += 1,
+                Err(Error::Stale) => gone += 1,
+                Err(e) => {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{e}, after {there} and {gone}");
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 /// Bytes of its own that each thread writes.

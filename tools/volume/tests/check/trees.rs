@@ -21,12 +21,22 @@ fn first_then_leaks(bed: &Bed, first: Problem) {
     assert!(found[1..].iter().all(leak), "{lines}");
 }
 
-/// A damaged node of "file", with its checksum right or not.
+/// Fails unless a mount refuses to follow the tree of "file".
+#[track_caller]
+fn refused(bed: &Bed) {
+    let vol = mount(&bed.ram);
+    let read = vol.iget(bed.ino("file"));
+    let read = read.and_then(|mut file| vol.map(&mut file, 0, 1));
+    assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
+}
+
+/// A damaged node of "file", whose checksum is right.
 #[track_caller]
 fn node(kind: Kind, change: impl FnOnce(&mut NodeHeader)) {
     let bed = Bed::new();
     let at = bed.node_at("file");
     bed.node(at, |header, _| change(header));
+    refused(&bed);
     first_then_leaks(&bed, of(bed.ino("file"), ExtentNode, at, kind));
 }
 
@@ -35,6 +45,7 @@ fn headers_of_nodes() {
     let bed = Bed::new();
     let at = bed.node_at("file");
     bed.spoil(at, |header: &mut NodeHeader| header.crc += 1);
+    refused(&bed);
     first_then_leaks(&bed, of(bed.ino("file"), ExtentNode, at, Kind::Checksum));
 
     node(Kind::Magic, |header| header.magic = U16::ZERO);

@@ -3,12 +3,13 @@
 //! Extended attributes.
 
 use rdax_volume::volume::check::{Kind, Name, Problem};
+use rdax_volume::volume::error::Error;
 use rdax_volume::volume::error::Structure::{Inode, Xattr};
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::pmem::Pmem;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::bed::{of, Bed, Parts};
+use crate::bed::{mount, of, Bed, Parts};
 
 /// A problem of the attributes of "tagged".
 fn bad(bed: &Bed, kind: Kind) -> Problem {
@@ -32,9 +33,24 @@ fn leaked(found: &[Problem]) -> u64 {
     found.iter().map(len).sum()
 }
 
-/// Fails unless the attributes as a whole are found to be wrong as `kind` says.
+/// What a mount gives for the value of "user.large".
+fn large_value(bed: &Bed) -> Result<usize, Error> {
+    let vol = mount(&bed.ram);
+    let mut tagged = vol.iget(bed.ino("tagged")).unwrap();
+    let mut value = [0; 10_000];
+    vol.get_xattr(&mut tagged, b"user.large", |_| Some(&mut value))
+}
+
+/// Fails unless the attributes as a whole are found to be wrong as `kind` says, and a mount gives
+/// none of them.
 #[track_caller]
 fn expect_whole(bed: &Bed, kind: Kind) {
+    let vol = mount(&bed.ram);
+    let mut tagged = vol.iget(bed.ino("tagged")).unwrap();
+    let listed = vol.list_xattrs(&mut tagged, &mut |_| ());
+    assert!(matches!(listed, Err(Error::Corrupt { .. })), "{listed:?}");
+    let read = large_value(bed);
+    assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
     let found = bed.problems();
     assert_eq!(found[0], bad(bed, kind));
     // The blocks of the value are not found then.
@@ -107,8 +123,14 @@ fn damaged_records() {
 
 #[test]
 fn damaged_value() {
+    let refused = |bed: &Bed| {
+        let read = large_value(bed);
+        assert!(matches!(read, Err(Error::Corrupt { .. })), "{read:?}");
+    };
     let bed = Bed::new();
+    assert_eq!(large_value(&bed), Ok(5000));
     bed.put(bed.value_block() * BLOCK + 100, &7u8);
+    refused(&bed);
     bed.expect(&[of_one(&bed, "user.large", Kind::Checksum)]);
 
     let bed = Bed::new();
@@ -116,6 +138,7 @@ fn damaged_value() {
         record.value_len = U16::new(9000);
     });
     bed.xattrs(|_, _| ());
+    refused(&bed);
     bed.expect(&[of_one(&bed, "user.large", Kind::Size(9000))]);
 
     // Blocks of somebody else.
@@ -123,6 +146,7 @@ fn damaged_value() {
     let block = bed.raw("small").root[0].block();
     bed.put(bed.second_xattr_at() + 24, &U64::new((2 << 40) | (1 << 39)));
     bed.xattrs(|_, _| ());
+    refused(&bed);
     let outside = Kind::OutsideData {
         block: 1 << 39,
         len: 2,
