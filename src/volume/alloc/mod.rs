@@ -175,7 +175,7 @@ impl<P: Pmem> Reservation<'_, P> {
 
 impl<P: Pmem> Drop for Reservation<'_, P> {
     fn drop(&mut self) {
-        self.vol.groups.release(self.run, false);
+        self.vol.groups.release(self.run, true);
         self.vol.free.add(to_i64(self.run.len));
     }
 }
@@ -389,8 +389,8 @@ impl Groups {
         f()
     }
 
-    /// Ends what made `run` busy; `freed` if it is free now and was not before.
-    pub(super) fn release(&self, run: Run, freed: bool) {
+    /// Ends what made `run` busy; `free` if it is free now.
+    pub(super) fn release(&self, run: Run, free: bool) {
         let Ok(group) = self.of(run.block) else {
             return;
         };
@@ -398,13 +398,14 @@ impl Groups {
         if let Some(i) = state.busy.iter().position(|b| *b == run) {
             state.busy.swap_remove(i);
         }
-        if freed {
+        if free {
             state.full = false;
             state.no_whole = false;
+            state.windows.only = false;
         }
     }
 
-    /// Replaces the busy `run` by `other`.
+    /// Replaces the busy `run` by `other`, a part of it.
     fn rename(&self, run: Run, other: Run) {
         let Ok(group) = self.of(run.block) else {
             return;
@@ -413,6 +414,7 @@ impl Groups {
         if let Some(busy) = state.busy.iter_mut().find(|b| **b == run) {
             *busy = other;
         }
+        state.windows.only = false;
     }
 }
 

@@ -299,7 +299,8 @@ impl<P: Pmem> Locked<'_, P> {
 
     /// The run that serves best, from partly used chunks first.
     fn any(&mut self, want: &Want) -> Result<Option<Run>> {
-        if self.state.full {
+        let polite = self.manners == Manners::Polite;
+        if self.state.full || polite && self.state.windows.only {
             return Ok(None);
         }
         let good = want.len.min(GOOD).max(want.min);
@@ -347,6 +348,7 @@ impl<P: Pmem> Locked<'_, P> {
             return Ok(Some(self.extent(chunk * CHUNK_BLOCKS, want.len)?));
         }
         if best.len < want.min {
+            self.state.windows.only |= polite && best.len == 0;
             return Ok(None);
         }
         self.state.cursor = best.block / CHUNK_BLOCKS;

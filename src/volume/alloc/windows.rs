@@ -48,6 +48,9 @@ pub(super) struct Windows {
     chunks: u64,
     /// The one that makes room for another, in turn.
     victim: usize,
+    /// The last search that passed over them found nothing else in the group: until a window ends
+    /// or blocks become free, none needs to.
+    pub(super) only: bool,
 }
 
 /// The bit of [`Windows::chunks`] for `chunk`.
@@ -62,6 +65,7 @@ impl Windows {
             all: Vec::new(),
             chunks: 0,
             victim: 0,
+            only: false,
         }
     }
 
@@ -110,6 +114,7 @@ impl Windows {
         match ended {
             Some(window) => {
                 self.update_chunks();
+                self.only &= window.left.len == 0;
                 Next {
                     size: MOST.min(window.size * 2),
                     had_one: true,
@@ -136,6 +141,7 @@ impl Windows {
         match self.position(left.block).or(full) {
             Some(i) => {
                 if let Some(old) = self.all.get_mut(i) {
+                    self.only &= old.left.len == 0;
                     *old = window;
                     self.victim = (self.victim + 1) % WINDOWS;
                 }

@@ -425,7 +425,7 @@ impl<P: Pmem> Drop for Tx<'_, P> {
         while let Some(pending) = self.lane.pending.pop() {
             match pending {
                 Pending::Alloc(run) => {
-                    vol.groups.release(run, false);
+                    vol.groups.release(run, true);
                     vol.free.add(to_i64(run.len));
                 }
                 Pending::Free(run) => vol.groups.release(run, false),

@@ -554,6 +554,39 @@ fn a_search_reads_little() {
     assert!(each <= 160, "{each} bytes");
 }
 
+/// Where only windows are left, others' searches see that once, and again when blocks are freed.
+#[test]
+fn a_search_reads_little_where_only_windows_are_left() {
+    let vol = fresh(4 << 30);
+    // A file that grows until its window is long.
+    let mut end = alloc(&vol, up_to(1)).unwrap().end();
+    for _ in 0..300 {
+        let run = alloc(&vol, up_to(1).near(end).growing()).unwrap();
+        assert_eq!(run.block, end);
+        end = run.end();
+    }
+    // All else.
+    let last = 100;
+    let mut others = Vec::new();
+    while vol.free_blocks() > last {
+        let len = vol.free_blocks() - last;
+        others.push(alloc(&vol, up_to(len)).unwrap());
+    }
+    vol.pmem().reset_stats();
+    let mut taken = Vec::new();
+    for _ in 0..20 {
+        taken.push(vol.reserve(up_to(1)).unwrap());
+        let block = taken.last().unwrap().run().block;
+        assert!((end..end + 512).contains(&block), "{block} after {end}");
+    }
+    let each = vol.pmem().stats().bytes_read / 20;
+    assert!(each <= 400, "{each} bytes");
+    let run = others[0];
+    free(&vol, run);
+    let next = vol.reserve(up_to(1)).unwrap().run();
+    assert!((run.block..run.end()).contains(&next.block), "{next:?}");
+}
+
 /// Freed blocks are free on the media before the transaction is retired. Given away then, they
 /// could be freed under their new owner by the replay of that transaction.
 #[test]
