@@ -41,15 +41,30 @@ impl From<Time> for bindings::timespec64 {
     }
 }
 
-/// The time of a change that concerns all of `infos`: not before the last change of any.
-pub fn touch_all(infos: &[Option<&InodeInfo>]) -> Time {
-    let touched = infos.iter().flatten().map(|info| info.touch_ctime());
-    touched.max().unwrap_or_default()
+/// Runs `change`, which concerns all of `infos`, with its time, for the transaction that makes it
+/// durable: not before the last change of any. The kernel's ctimes move to now; if `change` fails,
+/// they go back. The caller holds `i_rwsem` of each exclusively, or has it alone.
+pub fn touching<T, E, const N: usize>(
+    infos: [Option<&InodeInfo>; N],
+    change: impl FnOnce(Time) -> Result<T, E>,
+) -> Result<T, E> {
+    let touched = infos.map(|info| info.map(|info| (info, info.times().ctime, info.touch_ctime())));
+    let now = touched.iter().flatten().map(|(.., now)| *now).max();
+    let result = change(now.unwrap_or_default());
+    if result.is_err() {
+        for (info, before, now) in touched.into_iter().flatten() {
+            // A store to a mapping may have moved it since.
+            if info.times().ctime == now {
+                info.set_ctime(before);
+            }
+        }
+    }
+    result
 }
 
 impl InodeInfo {
-    /// Moves the kernel's ctime to now and returns it, for the transaction that makes it durable.
-    pub fn touch_ctime(&self) -> Time {
+    /// Moves the kernel's ctime to now and returns it.
+    fn touch_ctime(&self) -> Time {
         // SAFETY: the inode is alive; concurrent setters of times are the kernel's normal case.
         unsafe { bindings::inode_set_ctime_current(self.as_vfs()) }.into()
     }

@@ -20,6 +20,7 @@ use crate::bindings;
 use crate::mount::inode::InodeInfo;
 use crate::mount::lock::Exclusive;
 use crate::mount::object::IdMap;
+use crate::mount::time::touching;
 use crate::volume::inode::Inode;
 use crate::volume::namespace::SetAttr;
 use crate::volume::xattr::Must;
@@ -163,14 +164,16 @@ impl AclOperations for Acls {
                 bindings::posix_acl_update_mode(idmap.as_raw(), vfs, &mut mode, &mut acl)
             })?;
         }
-        let set = SetAttr {
-            mode: Some(mode),
-            ctime: Some(inode.touch_ctime()),
-            ..SetAttr::default()
-        };
         // Only lent: the reference is the caller's.
         let acl = NonNull::new(acl).map(|acl| ManuallyDrop::new(Acl(acl)));
-        store(inode, &mut inode.meta(), kind, acl.as_deref(), &set)?;
+        touching([Some(inode.info())], |now| {
+            let set = SetAttr {
+                mode: Some(mode),
+                ctime: Some(now),
+                ..SetAttr::default()
+            };
+            store(inode, &mut inode.meta(), kind, acl.as_deref(), &set)
+        })?;
         // SAFETY: the inode is locked.
         unsafe { (&raw mut (*vfs).i_mode).write_volatile(mode) };
         Ok(())

@@ -12,6 +12,7 @@ use super::{cached, flags};
 use crate::mount::inode::InodeInfo;
 use crate::mount::lock::{Exclusive, InvalidateLock};
 use crate::mount::object::{Dentry, IdMap};
+use crate::mount::time::touching;
 use crate::volume::format::BLOCK;
 use crate::volume::namespace::SetAttr;
 use crate::{bindings, dax};
@@ -79,6 +80,7 @@ fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result
         None
     };
     let mut meta = inode.meta();
+    let before = inode.times();
     // SAFETY: the inode is locked, and the change allowed. This clears setgid where it has to.
     unsafe { bindings::setattr_copy(idmap.as_raw(), vfs, attr) };
     let times = inode.times();
@@ -98,7 +100,8 @@ fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result
         Some(_) => acl::store(inode, &mut meta, Kind::Access, acl.as_ref(), &new),
     };
     if result.is_err() {
-        // The kernel's inode goes back to what is on the media.
+        // The kernel's inode goes back to what it was.
+        inode.set_times(before);
         // SAFETY: the inode is locked.
         unsafe {
             (&raw mut (*vfs).i_mode).write_volatile(meta.mode());
@@ -132,13 +135,14 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
         // SAFETY: the inode is alive, and its size set.
         unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(size)?) };
     }
-    let now = info.touch_ctime();
-    let mut meta = info.meta();
-    let result = sb.check(sb.volume.truncate(&mut meta, size, now));
-    // Also after an error the size may have changed.
-    info.set_i_size(meta.size());
-    info.update_blocks(&meta);
-    drop(meta);
-    info.set_mtime(now);
-    result
+    sb.check(touching([Some(info)], |now| {
+        let mut meta = info.meta();
+        let result = sb.volume.truncate(&mut meta, size, now);
+        // After an error it is what it was before.
+        info.set_i_size(meta.size());
+        info.update_blocks(&meta);
+        result?;
+        info.set_mtime(now);
+        Ok(())
+    }))
 }

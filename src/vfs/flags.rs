@@ -15,6 +15,7 @@ use crate::bindings;
 use crate::mount::inode::InodeInfo;
 use crate::mount::lock::Exclusive;
 use crate::mount::options::Dax;
+use crate::mount::time::touching;
 use crate::volume::format::{
     ATTRS_KNOWN, ATTR_APPEND, ATTR_DAX, ATTR_IMMUTABLE, ATTR_NOATIME, ATTR_NODUMP,
 };
@@ -80,17 +81,18 @@ pub fn set(inode: Exclusive<'_>, attrs: u32) -> Result {
     }
     let sb = inode.sb();
     sb.check_writable()?;
-    let now = inode.touch_ctime();
-    let mut meta = inode.meta();
-    let changed = meta.attrs() ^ attrs;
-    let new = SetAttr {
-        attrs: Some(attrs),
-        ctime: Some(now),
-        ..SetAttr::default()
-    };
-    sb.check(sb.volume.set_attr(&mut meta, &new))?;
-    inode.set_attrs(&meta);
-    drop(meta);
+    let changed = sb.check(touching([Some(inode.info())], |now| {
+        let mut meta = inode.meta();
+        let changed = meta.attrs() ^ attrs;
+        let new = SetAttr {
+            attrs: Some(attrs),
+            ctime: Some(now),
+            ..SetAttr::default()
+        };
+        sb.volume.set_attr(&mut meta, &new)?;
+        inode.set_attrs(&meta);
+        Ok(changed)
+    }))?;
     // SAFETY: the inode is alive and locked. It is asked to leave memory with its last user.
     unsafe {
         bindings::inode_set_flags(inode.as_vfs(), live(attrs), LIVE);

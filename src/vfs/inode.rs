@@ -142,6 +142,11 @@ impl FreshInode {
         self.0.as_vfs()
     }
 
+    /// Our part of it.
+    pub fn info(&self) -> &InodeInfo {
+        &self.0
+    }
+
     /// Where the volume makes its part.
     pub fn meta(&self) -> MetaGuard<'_> {
         self.0.meta.get_fresh()

@@ -22,7 +22,7 @@ use crate::mount::lock::Exclusive;
 use crate::mount::meta::{lock_all, lock_two};
 use crate::mount::object::{Dentry, File, IdMap};
 use crate::mount::target::Target;
-use crate::mount::time::touch_all;
+use crate::mount::time::touching;
 use crate::volume;
 use crate::volume::format::Time;
 use crate::volume::inode::Inode;
@@ -42,11 +42,18 @@ fn changed(dir: Exclusive<'_>, meta: &Inode, now: Time) {
     dir.update_blocks(meta);
 }
 
+/// Whether a new inode gets a name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Named {
+    Yes,
+    No,
+}
+
 /// Makes an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the
 /// volume's.
 fn make_inode(
     idmap: &IdMap,
-    (dir, name): (Exclusive<'_>, &Dentry),
+    (dir, name, named): (Exclusive<'_>, &Dentry, Named),
     mode: u16,
     rdev: u32,
     target: Option<Target>,
@@ -62,18 +69,27 @@ fn make_inode(
     unsafe { bindings::inode_init_owner(idmap.as_raw(), vfs, dir.as_vfs(), mode) };
     acl::inherit(vfs, dir, &mut initial)?;
     initial.add_security(vfs, dir, name)?;
-    // SAFETY: as above.
-    let new = unsafe {
-        namespace::NewInode {
-            mode: (*vfs).i_mode,
-            uid: bindings::rdax_i_uid_read(vfs),
-            gid: bindings::rdax_i_gid_read(vfs),
-            rdev,
-            attrs: flags::inherited(dir.attrs(), (*vfs).i_mode),
-            now: dir.touch_ctime(),
-        }
+    let xattrs = initial.as_xattrs()?;
+    // A file without a name changes nothing of the directory.
+    let changed = match named {
+        Named::Yes => dir.info(),
+        Named::No => fresh.info(),
     };
-    sb.check(make(&new, &initial.as_xattrs()?, &mut fresh.meta()))?;
+    let made = touching([Some(changed)], |now| {
+        // SAFETY: the new inode is ours alone.
+        let new = unsafe {
+            namespace::NewInode {
+                mode: (*vfs).i_mode,
+                uid: bindings::rdax_i_uid_read(vfs),
+                gid: bindings::rdax_i_gid_read(vfs),
+                rdev,
+                attrs: flags::inherited(dir.attrs(), (*vfs).i_mode),
+                now,
+            }
+        };
+        make(&new, &xattrs, &mut fresh.meta())
+    });
+    sb.check(made)?;
     fresh.fill(target)
 }
 
@@ -91,7 +107,7 @@ impl DirOperations for Directory {
     fn make(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, mode: u16, rdev: u32) -> Result {
         let inode = make_inode(
             idmap,
-            (dir, dentry),
+            (dir, dentry, Named::Yes),
             mode,
             rdev,
             None,
@@ -111,20 +127,27 @@ impl DirOperations for Directory {
         // CAST: the bits of a type and of permissions are within 16.
         let mode = (bindings::S_IFLNK | 0o777) as u16;
         let kept = Some(Target::new(target)?);
-        let inode = make_inode(idmap, (dir, dentry), mode, 0, kept, |new, xattrs, inode| {
-            let mut meta = dir.meta();
-            let volume = &dir.sb().volume;
-            volume.symlink_into(
-                &mut meta,
-                dentry.name(),
-                target.to_bytes(),
-                new,
-                xattrs,
-                inode,
-            )?;
-            changed(dir, &meta, new.now);
-            Ok(())
-        })?;
+        let inode = make_inode(
+            idmap,
+            (dir, dentry, Named::Yes),
+            mode,
+            0,
+            kept,
+            |new, xattrs, inode| {
+                let mut meta = dir.meta();
+                let volume = &dir.sb().volume;
+                volume.symlink_into(
+                    &mut meta,
+                    dentry.name(),
+                    target.to_bytes(),
+                    new,
+                    xattrs,
+                    inode,
+                )?;
+                changed(dir, &meta, new.now);
+                Ok(())
+            },
+        )?;
         inode.instantiate(dentry);
         Ok(())
     }
@@ -132,7 +155,7 @@ impl DirOperations for Directory {
     fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result {
         let inode = make_inode(
             idmap,
-            (dir, file.dentry()),
+            (dir, file.dentry(), Named::No),
             mode,
             0,
             None,
@@ -145,14 +168,15 @@ impl DirOperations for Directory {
     fn link(inode: Exclusive<'_>, dir: Exclusive<'_>, dentry: &Dentry) -> Result {
         let sb = dir.sb();
         sb.check_writable()?;
-        let now = touch_all(&[Some(dir.info()), Some(inode.info())]);
-        let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
-        let volume = &sb.volume;
-        sb.check(volume.link(&mut dir_meta, dentry.name(), &mut meta, now))?;
-        changed(dir, &dir_meta, now);
-        inode.set_nlink(meta.nlink());
-        inode.set_ctime(now);
-        drop((dir_meta, meta));
+        sb.check(touching([Some(dir.info()), Some(inode.info())], |now| {
+            let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
+            let volume = &sb.volume;
+            volume.link(&mut dir_meta, dentry.name(), &mut meta, now)?;
+            changed(dir, &dir_meta, now);
+            inode.set_nlink(meta.nlink());
+            inode.set_ctime(now);
+            Ok(())
+        }))?;
         inode.join(dentry);
         Ok(())
     }
@@ -195,7 +219,7 @@ impl DirOperations for Directory {
         let mode = bindings::S_IFCHR as u16;
         let whiteout = make_inode(
             idmap,
-            (old_dir, old),
+            (old_dir, old, Named::Yes),
             mode,
             0,
             None,
@@ -220,35 +244,37 @@ fn rename(
     let replaced = new.inode();
     let across = (old_dir.ino() != new_dir.ino()).then_some(new_dir.info());
     let concerned = [Some(old_dir.info()), across, Some(moved), replaced];
-    let now = touch_all(&concerned);
-    let locks = lock_all(concerned);
-    let [Some(mut src_meta), mut dst_meta, Some(mut moved_meta), mut replaced_meta] = locks else {
-        unreachable!()
-    };
-    rename(Rename {
-        src_dir: &mut src_meta,
-        dst_dir: dst_meta.as_deref_mut(),
-        src_name: old.name(),
-        dst_name: new.name(),
-        moved: &mut moved_meta,
-        replaced: replaced_meta.as_deref_mut(),
-        exchange: false,
-        now,
-    })?;
-    changed(old_dir, &src_meta, now);
-    if let Some(meta) = &dst_meta {
-        changed(new_dir, meta, now);
-    }
-    for (info, meta) in [
-        (Some(moved), Some(&moved_meta)),
-        (replaced, replaced_meta.as_ref()),
-    ] {
-        if let (Some(info), Some(meta)) = (info, meta) {
-            info.set_nlink(meta.nlink());
-            info.set_ctime(now);
+    touching(concerned, |now| {
+        let locks = lock_all(concerned);
+        let [Some(mut src_meta), mut dst_meta, Some(mut moved_meta), mut replaced_meta] = locks
+        else {
+            unreachable!()
+        };
+        rename(Rename {
+            src_dir: &mut src_meta,
+            dst_dir: dst_meta.as_deref_mut(),
+            src_name: old.name(),
+            dst_name: new.name(),
+            moved: &mut moved_meta,
+            replaced: replaced_meta.as_deref_mut(),
+            exchange: false,
+            now,
+        })?;
+        changed(old_dir, &src_meta, now);
+        if let Some(meta) = &dst_meta {
+            changed(new_dir, meta, now);
         }
-    }
-    Ok(())
+        for (info, meta) in [
+            (Some(moved), Some(&moved_meta)),
+            (replaced, replaced_meta.as_ref()),
+        ] {
+            if let (Some(info), Some(meta)) = (info, meta) {
+                info.set_nlink(meta.nlink());
+                info.set_ctime(now);
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Takes the name of `inode` out of `dir`, by `remove`.
@@ -259,13 +285,14 @@ fn remove(
 ) -> Result {
     let sb = dir.sb();
     sb.check_writable()?;
-    let now = touch_all(&[Some(dir.info()), Some(inode.info())]);
-    let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
-    sb.check(remove(&mut dir_meta, &mut meta, now))?;
-    changed(dir, &dir_meta, now);
-    inode.set_nlink(meta.nlink());
-    inode.set_ctime(now);
-    Ok(())
+    sb.check(touching([Some(dir.info()), Some(inode.info())], |now| {
+        let (mut dir_meta, mut meta) = lock_two(dir.info(), inode.info());
+        remove(&mut dir_meta, &mut meta, now)?;
+        changed(dir, &dir_meta, now);
+        inode.set_nlink(meta.nlink());
+        inode.set_ctime(now);
+        Ok(())
+    }))
 }
 
 impl AttrOperations for Directory {

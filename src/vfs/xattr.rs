@@ -13,6 +13,7 @@ use crate::env::Vec;
 use crate::mount::inode::InodeInfo;
 use crate::mount::lock::Exclusive;
 use crate::mount::object::Dentry;
+use crate::mount::time::touching;
 use crate::volume::namespace::SetAttr;
 use crate::volume::xattr::{Must, Xattr};
 
@@ -41,14 +42,16 @@ impl XattrOperations for Xattrs {
     fn set(inode: Exclusive<'_>, name: &[u8], value: Option<&[u8]>, must: Must) -> Result {
         let sb = inode.sb();
         sb.check_writable()?;
-        let set = SetAttr {
-            ctime: Some(inode.touch_ctime()),
-            ..SetAttr::default()
-        };
-        let mut meta = inode.meta();
-        sb.check(sb.volume.set_xattr(&mut meta, name, value, must, &set))?;
-        inode.update_blocks(&meta);
-        Ok(())
+        sb.check(touching([Some(inode.info())], |now| {
+            let set = SetAttr {
+                ctime: Some(now),
+                ..SetAttr::default()
+            };
+            let mut meta = inode.meta();
+            sb.volume.set_xattr(&mut meta, name, value, must, &set)?;
+            inode.update_blocks(&meta);
+            Ok(())
+        }))
     }
 
     fn list(info: &InodeInfo, each: &mut dyn FnMut(&[u8])) -> Result {

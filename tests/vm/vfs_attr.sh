@@ -9,8 +9,8 @@ remount() {
 	must mount -t rdax "$PMEM" "$MNT"
 }
 cat >attr.py <<'END'
-import errno, os, stat, sys, time
-from calls import as_user
+import errno, os, stat, struct, sys, time
+from calls import as_user, fails
 os.chdir(sys.argv[1])
 os.umask(0)
 
@@ -79,6 +79,36 @@ for call in (lambda: make('d/x'), lambda: os.rename('d/x', 'd/y'), lambda: os.li
              lambda: os.unlink('d/z'), lambda: os.mkdir('d/m'), lambda: os.rmdir('d/m'),
              lambda: os.symlink('q', 'd/q')):
     assert moved(call, 'd') == (True, True)
+# A call that fails moves none, and a file without a name none of the directory.
+os.makedirs('k/full/x'); os.mkdir('k/e'); make('k/f')
+def times():
+    return [(p, os.lstat(p).st_mtime_ns, os.lstat(p).st_ctime_ns)
+            for p in ('k', 'k/full', 'k/e', 'k/f')]
+def fill():
+    for n in range(1000):
+        os.setxattr('k/f', 'user.%d' % n, b'')
+def set_acl(path):
+    entries = (1, 6, -1), (2, 4, 7), (4, 4, -1), (16, 4, -1), (32, 4, -1)
+    acl = struct.pack('<I', 2) + b''.join(struct.pack('<HHi', *e) for e in entries)
+    os.setxattr(path, 'system.posix_acl_access', acl)
+fails(errno.ENOSPC, fill)
+wrong = []
+for name, number, call in (
+        ('rmdir', errno.ENOTEMPTY, lambda: os.rmdir('k/full')),
+        ('rename', errno.ENOTEMPTY, lambda: os.rename('k/e', 'k/full')),
+        ('removexattr', errno.ENODATA, lambda: os.removexattr('k/f', 'user.none')),
+        ('setxattr', errno.EEXIST, lambda: os.setxattr('k/f', 'user.1', b'', os.XATTR_CREATE)),
+        ('an ACL', errno.ENOSPC, lambda: set_acl('k/f')),
+        ('O_TMPFILE', 0, lambda: os.close(os.open('k', os.O_TMPFILE | os.O_RDWR)))):
+    before = times(); time.sleep(0.02)
+    if number:
+        fails(number, call)
+    else:
+        call()
+    wrong += [(name, a[0]) for a, b in zip(before, times()) if a != b]
+assert not wrong, wrong
+fd = os.open('k', os.O_TMPFILE | os.O_RDWR); s = os.fstat(fd); os.close(fd)
+assert s.st_ctime_ns == s.st_mtime_ns > os.stat('k').st_ctime_ns
 os.utime('u', ns=(10**18 + 5, 10**18 + 7)); os.chmod('u', 0o1421); os.chown('u', 70000, 80000)
 END
 must python3 attr.py "$MNT"
