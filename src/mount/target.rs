@@ -10,6 +10,7 @@ use kernel::prelude::*;
 
 use super::super_block::SbInfo;
 use crate::bindings;
+use crate::volume::error::{Error, Structure};
 use crate::volume::inode::Inode;
 
 /// Where a symlink points: bytes that end with a zero.
@@ -35,7 +36,10 @@ impl Target {
         let path = bytes.get_mut(..len).ok_or(EIO)?;
         let read = sb.check(sb.volume.read_link(inode, path))?;
         if read != len || path.contains(&0) {
-            return Err(EIO);
+            return sb.check(Err(Error::Corrupt {
+                what: Structure::Inode,
+                at: inode.at(),
+            }));
         }
         Ok(Some(Target(bytes)))
     }

@@ -101,7 +101,14 @@ impl DirOperations for Directory {
         }
         sb.check_alive()?;
         let found = sb.check(sb.volume.lookup(&mut dir.meta(), dentry.name()))?;
-        found.map(|entry| iget(sb, entry.ino)).transpose()
+        let Some(entry) = found else {
+            return Ok(None);
+        };
+        match iget(sb, entry.ino) {
+            // What has a name is in use. ESTALE would have the VFS look again.
+            Err(error) if error == ESTALE => sb.check(Err(entry.corrupt())),
+            inode => inode.map(Some),
+        }
     }
 
     fn make(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, mode: u16, rdev: u32) -> Result {

@@ -7,6 +7,8 @@
 # damage.py DEVICE field INO OFFSET BYTES VALUE
 #                                      changes a field of an inode, and makes the checksum right;
 #                                      prints the address of the inode
+# damage.py DEVICE name INO VALUE      makes the first name of a directory one of inode VALUE,
+#                                      likewise; prints the address of its record
 # damage.py DEVICE random SEED         changes some bytes of some metadata
 import json
 import random
@@ -87,10 +89,22 @@ def one(device, what, ino):
 
 
 def field(device, ino, offset, size, value):
-    at = address(dump(device, "inode", ino))
+    change(device, address(dump(device, "inode", ino)), 256, offset, size, value)
+
+
+def name(device, ino, value):
+    at = record_of(device, ino)
+    with open(device, "rb", buffering=0) as file:
+        file.seek(at + 6)
+        name_len = file.read(1)[0]
+    change(device, at, 24 + name_len, 8, 8, value)
+
+
+def change(device, at, length, offset, size, value):
+    """A field of the `length` bytes at byte `at`, which begin with their checksum."""
     with open(device, "r+b", buffering=0) as file:
         file.seek(at)
-        record = bytearray(file.read(256))
+        record = bytearray(file.read(length))
         old = bytes(record)
         record[offset : offset + size] = value.to_bytes(size, "little")
         crc = int.from_bytes(record[:4], "little")
@@ -132,6 +146,8 @@ if what == "random":
     chaos(device, int(sys.argv[3]))
 elif what == "field":
     field(device, *(int(arg, 0) for arg in sys.argv[3:7]))
+elif what == "name":
+    name(device, int(sys.argv[3]), int(sys.argv[4]))
 elif sys.argv[3] == "bitmap":
     bitmaps(device)
 else:

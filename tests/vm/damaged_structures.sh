@@ -27,6 +27,9 @@ with open(f"{top}/holes", "wb") as file:
 PY
 last=$(printf '%s/many/%040d' "$MNT" 399)
 link=$(stat -c %i "$MNT/link")
+touch "$MNT/gone"
+gone=$(stat -c %i "$MNT/gone")
+rm "$MNT/gone"
 holes=$(stat -c %i "$MNT/holes") dir=$(stat -c %i "$MNT/dir") many=$(stat -c %i "$last")
 must umount "$MNT"
 must dd if="$PMEM1" of=image bs=1M
@@ -89,8 +92,13 @@ damaged extent-node "$holes" 'extent node' cat "$MNT/holes"
 damaged leaf "$dir" 'directory leaf' ls "$MNT/dir"
 damaged record "$dir" 'directory leaf' stat "$MNT/dir/name"
 damaged bitmap 0 'block bitmap' mkdir "$MNT/new"
+# A name of an inode that is not in use.
+must dd if=image of="$PMEM1" bs=1M conv=fsync
+at=$(python3 "$here/damage.py" "$PMEM1" name "$dir" "$gone") || fail "no name"
+met name "$at" 'directory leaf' stat "$MNT/dir/name"
 hostile 'size of a symlink' "$link" 8 8 $(((1 << 63) - 4096)) readlink -v "$MNT/link"
 hostile 'size of a symlink' "$link" 8 8 5000 readlink -v "$MNT/link"
+hostile 'target of a symlink' "$link" 128 1 0 readlink -v "$MNT/link"
 hostile 'size of a file' "$holes" 8 8 0x8000000000000000 cat "$MNT/holes"
 hostile 'nanoseconds' "$holes" 40 4 1000000000 stat "$MNT/holes"
 # Who asks fanotify for errors of the file system, is told.

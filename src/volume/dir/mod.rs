@@ -79,6 +79,13 @@ pub struct Entry {
     alone: bool,
 }
 
+impl Entry {
+    /// The address of its record.
+    pub fn at(&self) -> u64 {
+        self.leaf.at().saturating_add(self.record.offset as u64)
+    }
+}
+
 /// One name, as readdir shows it.
 pub struct DirEntryRef<'a> {
     /// The name.

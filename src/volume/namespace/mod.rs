@@ -67,6 +67,18 @@ pub struct DirEntry {
     pub ino: u64,
     /// The inode's type, `DT_*`.
     pub file_type: u8,
+    /// Where the name is on the media.
+    at: u64,
+}
+
+impl DirEntry {
+    /// The error for a name that cannot be, of an inode that is not in use.
+    pub fn corrupt(&self) -> Error {
+        Error::Corrupt {
+            what: Structure::DirLeaf,
+            at: self.at,
+        }
+    }
 }
 
 /// What a new inode contains from the start.
@@ -235,6 +247,7 @@ impl<P: Pmem> Volume<P> {
         Ok(found.map(|entry| DirEntry {
             ino: entry.ino,
             file_type: entry.file_type,
+            at: entry.at(),
         }))
     }
 
