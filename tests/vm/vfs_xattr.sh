@@ -30,6 +30,9 @@ fails(errno.ENODATA, os.removexattr, 'f', 'user.none')
 fails(errno.ENODATA, os.setxattr, 'f', 'user.a', b'x', os.XATTR_REPLACE)
 os.setxattr('f', 'user.a', b'x', os.XATTR_CREATE)
 fails(errno.EEXIST, os.setxattr, 'f', 'user.a', b'y', os.XATTR_CREATE)
+both = os.XATTR_CREATE | os.XATTR_REPLACE
+fails(errno.EEXIST, os.setxattr, 'f', 'user.a', b'y', both)
+fails(errno.ENODATA, os.setxattr, 'f', 'user.b', b'y', both)
 os.setxattr('f', 'user.a', b'value', os.XATTR_REPLACE)
 assert os.getxattr('f', 'user.a') == b'value' and blocks('f') == 1
 # Values of every kind of size.

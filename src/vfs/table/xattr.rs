@@ -132,13 +132,20 @@ impl<T: XattrOperations> XattrTable<T> {
             // SAFETY: the bytes are the caller's, and there as long as it waits.
             Some(unsafe { core::slice::from_raw_parts(buffer.cast::<u8>(), size) })
         };
-        // CAST: bits.
-        let must = match flags as u32 {
-            f if f & bindings::XATTR_CREATE != 0 => Must::BeNew,
-            f if f & bindings::XATTR_REPLACE != 0 => Must::Exist,
-            _ => Must::Whatever,
-        };
-        from_result(|| T::set(inode, name.to_bytes(), value, must).map(|()| 0))
+        from_result(|| {
+            // CAST: bits.
+            let must = match flags as u32 & (bindings::XATTR_CREATE | bindings::XATTR_REPLACE) {
+                0 => Must::Whatever,
+                bindings::XATTR_CREATE => Must::BeNew,
+                bindings::XATTR_REPLACE => Must::Exist,
+                _ => {
+                    // None is there and new.
+                    T::get(inode.info(), name.to_bytes(), |_| None)?;
+                    return Err(EEXIST);
+                }
+            };
+            T::set(inode, name.to_bytes(), value, must).map(|()| 0)
+        })
     }
 
     /// # Safety
