@@ -133,6 +133,7 @@ unsigned long rdax_read_mc(void *to, const void *from, unsigned long len);
 size_t rdax_copy_mc_to_iter(const void *from, size_t len, struct iov_iter *iter);
 size_t rdax_copy_from_iter_flushcache(void *to, size_t len, struct iov_iter *iter);
 size_t rdax_copy_from_iter(void *to, size_t len, struct iov_iter *iter);
+void rdax_iov_iter_truncate(struct iov_iter *iter, size_t len);
 void rdax_pmem_wmb(void);
 void rdax_synchronize_rcu_tasks(void);
 int rdax_access_begin(void);

@@ -473,6 +473,11 @@ size_t rdax_copy_from_iter(void *to, size_t len, struct iov_iter *iter)
 	return copied;
 }
 
+void rdax_iov_iter_truncate(struct iov_iter *iter, size_t len)
+{
+	iov_iter_truncate(iter, len);
+}
+
 void rdax_pmem_wmb(void)
 {
 	pmem_wmb();

@@ -131,10 +131,13 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
         return Err(EAGAIN);
     }
     let (start, end) = (iocb.pos(), iocb.pos().saturating_add(from.len() as u64));
-    if start > info.i_size() {
-        grow(inode, start)?;
+    let size = info.i_size();
+    if start > size {
+        // Pages may be there that were written back before a crash, and the size was not.
+        let sb = info.sb();
+        sb.check(sb.volume.zero_gap(&mut info.meta(), size, start))?;
     }
-    if end > info.i_size() {
+    if end > size {
         zero_tail(inode)?;
         info.clean_tail(|| zero_cached_end(info))?;
     }
@@ -158,24 +161,22 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
             return written;
         }
     }
+    // What cannot be copied gets no blocks.
+    // SAFETY: the iterator is the caller's, lent for the call.
+    let missing = unsafe { bindings::fault_in_iov_iter_readable(from.as_raw(), from.len()) };
+    let len = from.len().saturating_sub(missing);
+    if len == 0 {
+        return Err(EFAULT);
+    }
+    // SAFETY: as above.
+    unsafe { bindings::rdax_iov_iter_truncate(from.as_raw(), len) };
+    let end = start + len as u64;
     if end - start > BLOCK {
         // All in few transactions. What cannot be had is found missing page by page, below.
         let _ = allocate::provide(info, start, end, end, Blocks::Data);
     }
     // SAFETY: both are the caller's, lent for the call; the inode is locked.
     count(unsafe { bindings::generic_perform_write(iocb.as_raw(), from.as_raw()) })
-}
-
-/// Makes the file `size` bytes long, which is more than it has.
-fn grow(inode: Exclusive<'_>, size: u64) -> Result {
-    let info = inode.info();
-    zero_cached_tail(inode)?;
-    let now = info.times().ctime;
-    let mut meta = info.meta();
-    let sb = info.sb();
-    sb.check(sb.volume.extend(&mut meta, size, size, Some(now)))?;
-    info.set_i_size(size);
-    Ok(())
 }
 
 /// Zeroes what the media has between the size and the end of its block, before a size beyond it can

@@ -475,6 +475,14 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
+    /// Zeroes what is mapped of the bytes `from..to`, which are beyond the end, past the cache and
+    /// without a fence: a size that shows them is going to follow, with what is stored from `to` on.
+    pub fn zero_gap(&self, inode: &mut Inode, from: u64, to: u64) -> Result<()> {
+        check_file(inode)?;
+        self.settle(inode)?;
+        self.zero_mapped(inode, from, to)
+    }
+
     /// Zeroes what is mapped of the bytes `from..to`, past the cache and without a fence.
     fn zero_mapped(&self, inode: &mut Inode, from: u64, to: u64) -> Result<()> {
         let mut at = from;

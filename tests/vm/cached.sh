@@ -107,6 +107,34 @@ def refuses_map_sync():
     assert libc.mmap(None, PAGE, 3, 0x80003, f.fileno(), 0) == ctypes.c_void_p(-1).value
     assert ctypes.get_errno() == errno.EOPNOTSUPP
 
+def failed_writes():
+    """They leave the file as it is, but for what they have written."""
+    libc.mmap.restype = ctypes.c_void_p
+    source = libc.mmap(None, 8 << 20, 3, 0x22, -1, 0)
+    ctypes.memset(source, 0x41, 4 * PAGE)
+    assert libc.munmap(ctypes.c_void_p(source + 4 * PAGE), (8 << 20) - 4 * PAGE) == 0
+    wrong = []
+    for name, address, length, at, expected in (
+            ('beyond the end', 8, 10, 1 << 20, (-1, 0, 0)),
+            ('long', 8, 8 << 20, 0, (-1, 0, 0)),
+            ('in part', source, 8 << 20, 0, (4 * PAGE, 4 * PAGE, 4 * 8))):
+        f = open(name, 'w+b', buffering=0)
+        done = libc.pwrite(f.fileno(), ctypes.c_void_p(address), ctypes.c_size_t(length),
+                           ctypes.c_long(at))
+        assert done >= 0 or ctypes.get_errno() == errno.EFAULT
+        stat = os.fstat(f.fileno())
+        if (done, stat.st_size, stat.st_blocks) != expected:
+            wrong.append((name, done, stat.st_size, stat.st_blocks))
+    assert not wrong, wrong
+    # Those that do not fail leave a hole, and zeros for what a mapping stored beyond the end.
+    f, m = new('behind a hole', 100)
+    m[0:100] = b'a' * 100
+    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(m)) + 100, 0x23, PAGE - 100)
+    os.pwrite(f.fileno(), b'b', 10 * PAGE)
+    assert os.pread(f.fileno(), 11 * PAGE, 0) == b'a' * 100 + bytes(10 * PAGE - 100) + b'b'
+    os.fsync(f.fileno())
+    assert os.fstat(f.fileno()).st_blocks == 2 * 8
+
 def no_space():
     free = lambda: os.statvfs('.').f_bavail
     f, m = new('n', 64 * PAGE)
@@ -132,6 +160,12 @@ def no_space():
         raise AssertionError('a write without space')
     except OSError as error:
         assert error.errno == errno.ENOSPC
+    try:
+        os.pwrite(f.fileno(), b'q', 90 * PAGE)
+        raise AssertionError('a write without space')
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+    assert os.fstat(f.fileno()).st_size == 64 * PAGE
     filler.close()
     os.unlink('filler')
     assert free() == before, (free(), before)
@@ -229,6 +263,15 @@ def look_at_tail():
     data = open('tail', 'rb').read()
     assert data == b'a' * 100 + bytes(2 * PAGE - 100) + b'b' * PAGE, (len(data), data[90:110])
 
+def write_behind_gap():
+    """To a file whose last page was written back before a crash, and its size was not."""
+    os.pwrite(os.open('gap', os.O_WRONLY), b'b', 3 * PAGE + 10)
+    look_at_gap()
+
+def look_at_gap():
+    data = open('gap', 'rb').read()
+    assert data == b'#' * 100 + bytes(3 * PAGE - 90) + b'b', data.replace(bytes(100), b'')
+
 if __name__ == '__main__':
     what, device, root = sys.argv[1], os.path.basename(sys.argv[2]), sys.argv[3]
     os.chdir(root)
@@ -250,7 +293,8 @@ must mkfs.rdax -q -f "$PMEM1"
 at_end umount "$MNT"
 
 mounted dax=never
-for scenario in syncs private mapped_as_source refuses_map_sync no_space freeze background; do
+for scenario in syncs private mapped_as_source refuses_map_sync failed_writes no_space freeze \
+	background; do
 	tool $scenario
 done
 head -c 100000 /dev/urandom >data
@@ -319,5 +363,13 @@ remounted dax=never
 tool append_over
 remounted dax=never
 tool look_at_tail
+head -c 16384 /dev/zero | tr '\0' '#' >"$MNT/gap"
+ino=$(stat -c %i "$MNT/gap")
+must umount "$MNT"
+must python3 "${0%/*}/damage.py" "$PMEM1" field "$ino" 8 8 100
+mounted dax=never
+tool write_behind_gap
+remounted dax=never
+tool look_at_gap
 must umount "$MNT"
 must fsck.rdax -n "$PMEM1"
