@@ -24,6 +24,9 @@ pub fn set_operations(info: &InodeInfo) {
     INODE.install(info);
 }
 
+/// What programs are told to align direct I/O to.
+const SECTOR: u32 = 512;
+
 /// The attribute operations, of inodes of all types.
 pub struct Attributes;
 
@@ -35,9 +38,10 @@ impl AttrOperations for Attributes {
         stat.btime = info.born().into();
         stat.result_mask |= bindings::STATX_BTIME;
         if mask & bindings::STATX_DIOALIGN != 0 && info.is(bindings::S_IFREG) {
-            // O_DIRECT copies, from and to anywhere.
-            stat.dio_mem_align = 1;
-            stat.dio_offset_align = 1;
+            // O_DIRECT copies, from and to anywhere. Programs expect a sector at least: they take
+            // it for the size of their blocks, or ask for memory that is so aligned.
+            stat.dio_mem_align = SECTOR;
+            stat.dio_offset_align = SECTOR;
             stat.result_mask |= bindings::STATX_DIOALIGN;
         }
         // The VFS adds STATX_ATTR_DAX.
