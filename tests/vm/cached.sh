@@ -68,6 +68,9 @@ def syncs():
     assert moved('cached_pages_written_back', lambda: os.fsync(f.fileno())) == 0
     m[3 * PAGE] = 2
     assert moved('cached_pages_written_back', os.sync) == 1
+    # What is written back below the size is durable.
+    m[3 * PAGE] = 3
+    assert moved('fences', lambda: os.fdatasync(f.fileno())) == 1
     f.write(b'x' * 100)
     assert moved('cached_pages_written_back', lambda: os.fdatasync(f.fileno())) == 1
     fd = os.open('s', os.O_WRONLY | os.O_SYNC)

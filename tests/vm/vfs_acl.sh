@@ -37,6 +37,7 @@ def may(uid, gid, path, how):
 if sys.argv[2] == 'after':
     assert perm('f', USER) == 6 and perm('f', MASK) == 4 and mode('f') == 0o640
     assert get('d', DEFAULT) == get('d/sub', DEFAULT) and len(get('d', DEFAULT)) == 5
+    assert (mode('g'), mode('h')) == (0o755, 0o660), (oct(mode('g')), oct(mode('h')))
     assert may(1000, 1000, 'f', os.O_RDONLY) and not may(1000, 1000, 'f', os.O_RDWR)
     os.umask(0o077); make('d/later'); assert mode('d/later') == 0o660
     assert may(1000, 1000, 'd/later', os.O_RDWR)
@@ -102,6 +103,11 @@ if pid == 0:
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
 assert mode('g') == 0o755, oct(mode('g'))
+# A mode that comes with an ACL alone.
+make('h'); assert mode('h') == 0o600
+os.setxattr('h', ACCESS, acl((USER_OBJ, 6, NONE), (USER, 6, 1000), (GROUP_OBJ, 0, NONE),
+                             (MASK, 6, NONE), (OTHER, 0, NONE)))
+assert mode('h') == 0o660
 END
 must python3 acl.py "$MNT" before
 must umount "$MNT"

@@ -9,7 +9,7 @@ remount() {
 	must mount -t rdax "$PMEM" "$MNT"
 }
 cat >attr.py <<'END'
-import errno, os, stat, struct, sys, time
+import errno, fcntl, os, stat, struct, sys, time
 from calls import as_user, fails
 os.chdir(sys.argv[1])
 os.umask(0)
@@ -109,12 +109,22 @@ for name, number, call in (
 assert not wrong, wrong
 fd = os.open('k', os.O_TMPFILE | os.O_RDWR); s = os.fstat(fd); os.close(fd)
 assert s.st_ctime_ns == s.st_mtime_ns > os.stat('k').st_ctime_ns
+# For a look after the remount: one change each, which moves ctime.
+for name in 'ctime-xattr', 'ctime-acl', 'ctime-flags':
+    make(name)
+time.sleep(0.02)
+os.setxattr('ctime-xattr', 'user.x', b'')
+set_acl('ctime-acl')
+# nodump, and DAX as it was: else the inode would leave memory.
+fcntl.ioctl(os.open('ctime-flags', os.O_RDONLY), 0x40086602, struct.pack('q', 0x02000040))
 os.utime('u', ns=(10**18 + 5, 10**18 + 7)); os.chmod('u', 0o1421); os.chown('u', 70000, 80000)
 END
 must python3 attr.py "$MNT"
 describe() { stat -c '%a %u %g %x %y %w' "$MNT/u"; }
-before=$(describe)
+changed() { stat -c '%n %z' "$MNT"/ctime-*; }
+before=$(describe) changed=$(changed)
 remount
+same "ctime after a remount" "$changed" "$(changed)"
 same "attributes after a remount" "$before" "$(describe)"
 [[ $before == "1421 70000 80000 "* ]] || fail "attributes: $before"
 [ "$(stat -c %W "$MNT/u")" -gt 1000000000 ] || fail "no time of birth"

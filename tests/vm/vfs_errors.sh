@@ -11,6 +11,8 @@ must mkfs.rdax -q -f "$PMEM1"
 must mount -t rdax "$PMEM1" "$MNT"
 at_end umount "$MNT"
 echo sound >"$MNT/sound"
+mkdir "$MNT/empty"
+touch "$MNT"/{renamed,removed,attributed,chmod,cut}
 truncate -s 123456789012345 "$MNT/damaged"
 must umount "$MNT"
 cat >damage.py <<'END'
@@ -100,10 +102,34 @@ must fsfreeze -f "$MNT"
 at_end "fsfreeze -u $MNT; umount $MNT"
 ! stat "$MNT/damaged" 2>/dev/null || fail "a damaged inode is shown"
 ! shown_ro || fail "read-only, and frozen as writable"
+# Each waits for the thaw, and goes on before the VFS knows.
+mkdir outputs
+writes() {
+	local name=$1
+	shift
+	timeout $((20 * SLOWDOWN)) "$@" >"outputs/$name" 2>&1 &
+	writers[$!]=$name
+}
+writers=()
+writes ln ln "$MNT/sound" "$MNT/linked"
+writes mv mv "$MNT/renamed" "$MNT/elsewhere"
+writes rm rm -f "$MNT/removed"
+writes rmdir rmdir "$MNT/empty"
+writes setxattr python3 -c "import os; os.setxattr('$MNT/attributed', 'user.a', b'')"
+writes chmod chmod 600 "$MNT/chmod"
+writes truncate truncate -s 1 "$MNT/cut"
+writes touch touch "$MNT/new"
+sleep $((2 * SLOWDOWN))
 must fsfreeze -u "$MNT"
-status=0
-output=$(timeout 20 touch "$MNT/new" 2>&1) || status=$?
-same "status of touch ($output)" 1 $status
+wrong=()
+for writer in "${!writers[@]}"; do
+	status=0
+	wait "$writer" || status=$?
+	output=$(<"outputs/${writers[writer]}")
+	[[ $status = 1 && $output == *"Read-only file system"* ]] ||
+		wrong+=("${writers[writer]}: status $status: $output")
+done
+[ ${#wrong[@]} = 0 ] || fail "$(printf '%s\n' "${wrong[@]}")"
 becomes_ro
 must umount "$MNT"
 ! fsck.rdax -n "$PMEM1" >found 2>&1 || fail "fsck.rdax finds nothing"
