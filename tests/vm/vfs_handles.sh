@@ -6,7 +6,7 @@
 . "${0%/*}/lib.sh"
 
 cat >handles.py <<'END'
-import ctypes, errno, os, pickle, struct, sys
+import ctypes, errno, os, pickle, random, struct, sys, time
 from calls import check, libc
 AT_EMPTY_PATH, AT_HANDLE_CONNECTABLE = 0x1000, 2
 os.chdir(sys.argv[1])
@@ -92,10 +92,30 @@ os.mkdir('d'); kept['gone d'] = handle('d'); os.rmdir('d'); drop(); stale(kept['
 head, gen = kept['a'][:8], kept['a'][16:20]
 for number in 0, 256, 255, 2**32 + 2, 2**63:
     stale(head + struct.pack('<Q', number) + gen)
+# While files get these numbers, are new, and are removed.
+for n in range(100):
+    write('often%d' % n, '')
+old = [handle('often%d' % n) for n in range(100)]
+for n in range(100):
+    os.unlink('often%d' % n)
+end = time.monotonic() + 3
+pid = os.fork()
+if pid == 0:
+    while time.monotonic() < end:
+        for n in range(20):
+            os.close(os.open('often%d' % n, os.O_CREAT | os.O_EXCL))
+        for n in range(20):
+            os.unlink('often%d' % n)
+    os._exit(0)
+while time.monotonic() < end:
+    stale(random.choice(old))
+assert os.waitpid(pid, 0)[1] == 0
 with open(sys.argv[3], 'wb') as f:
     pickle.dump((kept, inos), f)
 END
+mark_log
 must python3 handles.py "$MNT" before "$PWD/kept"
+! log_since | grep 'rdax: ' || fail "something in the log"
 must umount "$MNT"
 must mount -t rdax "$PMEM" "$MNT"
 must python3 handles.py "$MNT" after "$PWD/kept"

@@ -56,6 +56,34 @@ find small -type f -exec cat {} + >/dev/null
 must umount small
 same "device after a read-only mount" "$sum" "$(sha256sum <"$PMEM1")"
 
+# What a program has written to the device and has open since does not come over what is made after.
+must mkfs.rdax -q -f "$PMEM1"
+cat >writer.py <<'END'
+import sys, time
+device = open(sys.argv[1], 'r+b', buffering=0)
+while piece := device.read(1 << 20):
+    device.seek(-len(piece), 1)
+    device.write(piece)
+open('written', 'w').close()
+time.sleep(1000)
+END
+python3 writer.py "$PMEM1" &
+writer=$!
+for ((i = 0; i < 600; i++)); do
+	[ ! -e written ] || break
+	sleep 0.1
+done
+[ -e written ] || fail "the device is not written"
+must mount -t rdax "$PMEM1" small
+cp -r /etc/default small/
+must umount small
+kill $writer
+wait $writer || true
+must fsck.rdax -n "$PMEM1"
+must mount -t rdax -o ro "$PMEM1" small
+must diff -r --no-dereference /etc/default small/default
+must umount small
+
 # A frozen file system waits.
 must fsfreeze -f "$MNT"
 (echo thawed >"$MNT/frozen") &

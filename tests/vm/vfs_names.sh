@@ -89,10 +89,12 @@ fails(errno.ENOENT, lambda: os.open('new', os.O_CREAT | os.O_WRONLY, dir_fd=gone
 assert os.fstat(gone).st_nlink == 0; os.close(gone)
 # Names of every length and most bytes.
 os.mkdir('names')
+size = os.stat('names').st_size
 odd = [b'n' * n for n in range(1, 256)] + [b'_' + bytes([c]) for c in range(1, 256) if c not in b'/.']
 for name in odd:
     os.close(os.open(b'names/' + name, os.O_CREAT | os.O_EXCL))
 assert sorted(os.listdir(b'names')) == sorted(set(odd))
+assert os.stat('names').st_size > size
 fails(errno.ENAMETOOLONG, os.mkdir, 'n' * 256)
 fails(errno.ENAMETOOLONG, os.stat, 'n' * 256)
 # Symlinks, short and long.
@@ -121,7 +123,9 @@ assert os.pread(fd, 9, 0) == b'still' and os.fstat(fd).st_nlink == 0; os.close(f
 END
 must python3 names.py "$MNT"
 
+size=$(stat -c %s "$MNT/names")
 remount
+same "size of a directory after a remount" "$size" "$(stat -c %s "$MNT/names")"
 same "late" late "$(cat "$MNT/late")"
 same "a whiteout" "character special file 0:0" "$(stat -c '%F %t:%T' "$MNT/w1")"
 same "through a symlink" X "$(cat "$MNT/s")"

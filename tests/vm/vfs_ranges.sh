@@ -262,10 +262,13 @@ os.chdir(sys.argv[1])
 KEEP, ZERO, WRITE_ZEROES, B = 1, 16, 128, 4096
 fd = os.open('full', os.O_RDWR | os.O_CREAT)
 fallocate(fd, 0, 100 * B, 3000 * B)
+data = b'data' * 1024
+os.pwrite(fd, data, 1000 * B)
 free = os.statvfs('.').f_bavail
 for mode in 0, KEEP, ZERO, WRITE_ZEROES:
     fails(errno.ENOSPC, fallocate, fd, mode, 0, (free + 3001) * B)
     assert (os.statvfs('.').f_bavail, os.fstat(fd).st_size) == (free, 3100 * B), mode
+    assert os.pread(fd, B, 1000 * B) == data, mode
 fallocate(fd, KEEP, 0, (free + 2900) * B)
 assert os.statvfs('.').f_bavail <= 100 and os.fstat(fd).st_blocks >= (free + 2900) * 8
 END
