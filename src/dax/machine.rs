@@ -29,6 +29,8 @@ use crate::volume::pmem::Pmem;
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
+/// With fewer free blocks than that, 16 MiB, there are none for stores that may never come.
+const SCARCE: u64 = 8 * PAGES as u64;
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
@@ -67,9 +69,12 @@ impl machine::Blocks for Blocks<'_> {
         sb.check(sb.volume.map(&mut self.meta, page, len))
     }
 
-    fn fill(&mut self, page: u64, len: u64) -> Result<Run> {
+    fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run> {
         let sb = self.info.sb();
-        let run = sb.check(sb.volume.fill(&mut self.meta, page, len, None))?;
+        let filled = sb
+            .volume
+            .fill_at_least(&mut self.meta, page, least, len, None);
+        let run = sb.check(filled)?;
         self.info.update_blocks(&self.meta);
         Ok(run)
     }
@@ -274,6 +279,10 @@ impl Machine for InodeInfo {
             info: self,
             meta: self.meta(),
         }
+    }
+
+    fn is_space_scarce(&self) -> bool {
+        self.sb().volume.available_blocks() < SCARCE
     }
 
     fn ask(&self, page: u64) -> Ask {

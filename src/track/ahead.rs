@@ -8,7 +8,8 @@
 //! a few pages. Any other store gets the one block it needs: a sparse file stays sparse. Unwritten
 //! blocks are handled likewise.
 //!
-//! Only a hint: wrong guesses cost space that a hole would not take, and nothing else.
+//! Only a hint: wrong guesses cost space that a hole would not take, and nothing else. So none are
+//! made when space is scarce, and a store whose page has no block yet comes before all of them.
 //!
 //! Pure: no locks, no kernel.
 
@@ -37,6 +38,15 @@ impl Ask {
             pages: page..page + 1,
             order: 0,
             stream: None,
+        }
+    }
+
+    /// The same, but the stream goes on from there, in small steps again.
+    #[must_use]
+    pub fn alone(self, page: u64) -> Self {
+        Ask {
+            stream: self.stream,
+            ..Ask::page(page)
         }
     }
 

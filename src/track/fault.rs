@@ -196,11 +196,19 @@ fn find_block<M: Machine>(
     match blocks.find(at, 1)? {
         Map::Run { block, .. } => Ok(Some(block)),
         Map::Hole { .. } | Map::Unwritten { .. } if !write => Ok(None),
-        Map::Hole { .. } | Map::Unwritten { .. } => {
-            let ask = file.ask(at);
-            let run = fill_hole(file, chunk, state, &mut blocks, at, &ask)?;
+        found => {
+            let ask = ask(file, at, found);
+            let run = fill_hole(file, chunk, state, &mut blocks, at, ask)?;
             Ok(Some(run.block))
         }
+    }
+}
+
+/// Which blocks a store to page `at` of the file asks for, where it has `found`. A hole takes space.
+fn ask<M: Machine>(file: &M, at: u64, found: Map) -> Ask {
+    match found {
+        Map::Hole { .. } if file.is_space_scarce() => Ask::page(at),
+        _ => file.ask(at),
     }
 }
 
@@ -213,7 +221,7 @@ fn fill_hole<M: Machine>(
     state: &mut StateOf<M>,
     blocks: &mut M::Blocks<'_>,
     at: u64,
-    ask: &Ask,
+    mut ask: Ask,
 ) -> Result<Run, M::Error> {
     let place = file.tracker().place(chunk);
     let end = ask.pages.end.min(file.pages()).min(place.end()).max(at + 1);
@@ -225,22 +233,24 @@ fn fill_hole<M: Machine>(
             _ => first = at,
         }
     }
-    loop {
-        let run = blocks.fill(first, end - first)?;
-        file.filled(ask, first, run.len);
-        let page = (first - place.first_page()) as usize;
-        let filled = PageSet::range(page, page + run.len as usize - 1);
-        unmap_zeroes(file, chunk, state, &filled);
-        let before = at - first;
-        if before < run.len {
-            return Ok(Run {
-                block: run.block + before,
-                len: run.len - before,
-            });
+    // What comes before the page is filled with it, or not at all: it may be the last free block.
+    let run = match blocks.fill(first, at + 1 - first, end - first) {
+        Err(_) if first < at => {
+            first = at;
+            ask = ask.alone(at);
+            blocks.fill(at, 1, 1)?
         }
-        // Free space is in smaller pieces.
-        first = at;
-    }
+        filled => filled?,
+    };
+    file.filled(&ask, first, run.len);
+    let page = (first - place.first_page()) as usize;
+    let filled = PageSet::range(page, page + run.len as usize - 1);
+    unmap_zeroes(file, chunk, state, &filled);
+    let before = at - first;
+    Ok(Run {
+        block: run.block + before,
+        len: run.len - before,
+    })
 }
 
 /// Maps the 2 MiB around the page in one piece, writable if `write`.
@@ -329,12 +339,12 @@ fn join<M: Machine>(
         let mut blocks = file.blocks();
         match (blocks.find(first, len)?, stored) {
             (Map::Run { block, len: found }, _) if found == len => block,
-            (Map::Hole { len: found }, Some(page)) if found == len => {
-                let ask = file.ask(page);
+            (hole @ Map::Hole { len: found }, Some(page)) if found == len => {
+                let ask = ask(file, page, hole);
                 if ask.pages != Ask::chunk(page).pages {
                     return Ok(Join::Pieces);
                 }
-                let run = fill_hole(file, chunk, state, &mut blocks, first, &ask)?;
+                let run = fill_hole(file, chunk, state, &mut blocks, first, ask)?;
                 if run.len < len {
                     return Ok(Join::Pieces);
                 }
@@ -345,7 +355,7 @@ fn join<M: Machine>(
                 if found == len && file.is_aligned(block) =>
             {
                 let ask = Ask::chunk(page);
-                fill_hole(file, chunk, state, &mut blocks, first, &ask)?.block
+                fill_hole(file, chunk, state, &mut blocks, first, ask)?.block
             }
             (Map::Hole { len: found } | Map::Unwritten { len: found, .. }, None)
                 if found == len =>

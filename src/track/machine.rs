@@ -132,8 +132,10 @@ pub trait Blocks {
     /// What the file has from `page` on, up to `len` pages.
     fn find(&mut self, page: u64, len: u64) -> Result<Map, Self::Error>;
     /// Fills a hole, or makes data of unwritten blocks, from `page` on, up to `len` pages: returns
-    /// the first block, and how many there are. They are zero, and durably so.
-    fn fill(&mut self, page: u64, len: u64) -> Result<Run, Self::Error>;
+    /// the first block, and how many there are. They are zero, and durably so. Fails, and does
+    /// nothing, if there is no space for `least` pages that follow each other; the hole has as
+    /// many.
+    fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run, Self::Error>;
 }
 
 /// One file: the memory manager, the processor and the volume, as dirty tracking sees them.
@@ -228,6 +230,8 @@ pub trait Machine {
     fn own(&self);
     /// Its blocks.
     fn blocks(&self) -> Self::Blocks<'_>;
+    /// Whether so few blocks are free that none are to be given to pages that nobody stores to.
+    fn is_space_scarce(&self) -> bool;
     /// Which blocks a store to a hole at `page` asks for.
     fn ask(&self, page: u64) -> Ask;
     /// `ask` was given `len` blocks from page `first` on.

@@ -162,13 +162,27 @@ impl<P: Pmem> Volume<P> {
         len: u64,
         now: Option<Time>,
     ) -> Result<Run> {
+        self.fill_at_least(inode, file_block, 1, len, now)
+    }
+
+    /// As [`Volume::fill`], of a hole `least` blocks at once, 1 to the 512 of a chunk, or none:
+    /// fails with [`Error::NoSpace`] then. The hole has as many.
+    pub fn fill_at_least(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        least: u64,
+        len: u64,
+        now: Option<Time>,
+    ) -> Result<Run> {
         end_of(file_block, len)?;
         self.settle(inode)?;
         let found = self.around(inode, file_block)?;
         let len = len.min(FILL_MAX);
         let (part, run) = match covering(&found, file_block) {
             None => {
-                let blocks = self.reserve(self.want_in(inode, &found, file_block, len))?;
+                let want = self.want_in(inode, &found, file_block, len);
+                let blocks = self.reserve(want.at_least(least))?;
                 let run = blocks.run();
                 (Part::New(Several::one(blocks), false), run)
             }

@@ -79,6 +79,7 @@ macro_rules! is_done {
 is_done! {
     two_mib
     two_mib_are_filled
+    little_space
     by_pages
     past_the_end
     given_back

@@ -65,7 +65,7 @@ impl Blocks for Extents<'_> {
         })
     }
 
-    fn fill(&mut self, page: u64, len: u64) -> Result<Run, Failure> {
+    fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run, Failure> {
         assert!(
             len > 0 && page + len <= self.machine.pages(),
             "past the end of the file"
@@ -76,11 +76,23 @@ impl Blocks for Extents<'_> {
             return Ok(Run { block, len });
         }
         let is_fragmented = self.machine.is_fragmented.load(SeqCst);
-        if len == PAGES as u64 && *self.extents == [None; NR] && !is_fragmented {
+        let left = &self.machine.left;
+        let free = left.load(SeqCst);
+        if free < least || (is_fragmented && least > 1) {
+            return Err(Failure::Device);
+        }
+        let is_whole = len == PAGES as u64 && *self.extents == [None; NR];
+        if is_whole && free >= len && !is_fragmented {
+            left.fetch_sub(len, SeqCst);
             let block = self.machine.allocate_huge();
             *self.extents = std::array::from_fn(|page| Some(block + page as u64));
             return Ok(Run { block, len });
         }
+        assert_eq!(
+            least, 1,
+            "no page of the model has others before it but in a chunk"
+        );
+        left.fetch_sub(1, SeqCst);
         let block = self.machine.allocate();
         self.extents[page as usize] = Some(block);
         Ok(Run { block, len: 1 })
@@ -312,6 +324,10 @@ impl Model for Machine {
             machine: self,
             extents: self.extents.lock().unwrap(),
         }
+    }
+
+    fn is_space_scarce(&self) -> bool {
+        self.left.load(SeqCst) < PAGES as u64
     }
 
     /// As if the file were written from one end to the other, or not at all so.

@@ -55,6 +55,8 @@ pub struct Machine {
     pub fills_ahead: AtomicBool,
     /// No two free blocks follow each other.
     pub is_fragmented: AtomicBool,
+    /// How many blocks are free.
+    pub left: AtomicU64,
     /// The next wait for a pin is interrupted.
     pub is_interrupted: AtomicBool,
     /// The mount knows that a page of the file may be dirty.
@@ -129,6 +131,7 @@ impl Machine {
             is_unwritten: AtomicBool::new(file == File::Unwritten),
             fills_ahead: AtomicBool::new(true),
             is_fragmented: AtomicBool::new(false),
+            left: AtomicU64::new(1 << 20),
             is_interrupted: AtomicBool::new(false),
             is_noted: AtomicBool::new(false),
             access: RwLock::new(()),

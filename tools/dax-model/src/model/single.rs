@@ -6,7 +6,7 @@
 
 use crate::track::chunk::Protected;
 use crate::track::machine::Tracking;
-use crate::track::page_set::PageSet;
+use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::Arc;
@@ -97,6 +97,23 @@ pub fn by_pages() {
     store(&fragmented);
     fragmented.store(0, 1);
     fragmented.sync_file();
+}
+
+/// The last free block is for the page that is stored to, and not for one before it; so is any where
+/// no two follow each other, and none is for a page ahead where they are few.
+pub fn little_space() {
+    for (left, is_fragmented) in [(1, false), (1, true), (PAGES as u64, true), (9, false)] {
+        let m = machine(File::HugeHole);
+        m.left.store(left, SeqCst);
+        m.is_fragmented.store(is_fragmented, SeqCst);
+        assert!(m.fault(1, 1, true), "SIGBUS with {left} blocks free");
+        let extents = *m.extents.lock().unwrap();
+        assert!(extents[0].is_none() && extents[1].is_some());
+        assert_eq!(m.left.load(SeqCst), left - 1);
+    }
+    let m = machine(File::Hole);
+    m.left.store(0, SeqCst);
+    assert!(!m.fault(0, 0, true));
 }
 
 /// An access past the end of the file ends in SIGBUS, and moves no time.
