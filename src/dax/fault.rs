@@ -11,7 +11,8 @@
 //! No fault is repeated for ever: an entry that is neither a page nor nothing is the memory
 //! manager's, which waits (migration, device-exclusive), or ends the access (poison, guard). But at
 //! a marker of userfaultfd it asks the file system, and there nothing can be inserted until
-//! [the marker is gone](Fault::clear_marker).
+//! [the marker is gone](Fault::clear_marker). And a store to a page that finds 2 MiB mapped in one
+//! piece makes loads [give way](crate::track::chunk::State::make_way).
 
 use kernel::bindings::{
     vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK,
@@ -94,6 +95,11 @@ impl track::machine::Fault for Fault<'_> {
     }
 
     #[inline]
+    fn is_write(&self) -> bool {
+        self.is_write()
+    }
+
+    #[inline]
     fn update_time(&self) -> Result {
         self.update_time()
     }
@@ -110,9 +116,11 @@ impl track::machine::Fault for Fault<'_> {
 
     #[inline]
     fn prepare(&self) {
-        // A copy is mapped by the memory manager, which sees to both itself.
+        // Also for a copy, which is mapped when the chunk is not locked any more: or a load could
+        // map 2 MiB in one piece before that.
+        self.install_page_table();
+        // Of these the memory manager takes care then.
         if !self.is_copied() {
-            self.install_page_table();
             self.clear_marker();
         }
     }

@@ -87,6 +87,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Blocks<T> {
     }
 }
 
+/// How many loads give way to a store.
+pub const WAY: u8 = 16;
+
 /// What the chunk lock guards. `T` is a heap-allocated table of one block number a page.
 pub struct State<T> {
     present: PageSet,
@@ -103,6 +106,8 @@ pub struct State<T> {
     never_huge: bool,
     /// Zeros are mapped page by page.
     zeros_small: bool,
+    /// So many more loads map page by page, for a store that waits.
+    way: u8,
     /// Which pages are hot; none of a huge chunk, unless it is locked in memory.
     pub heat: Heat<T>,
     /// Whether a huge chunk is stored to all over.
@@ -124,6 +129,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
             small: false,
             never_huge: false,
             zeros_small: false,
+            way: 0,
             heat: Heat::new(),
             density: Density::new(),
         }
@@ -159,6 +165,21 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     /// who reads could map them in one piece again and again before the store gets there.
     pub fn zeros_small(&mut self) {
         self.zeros_small = true;
+    }
+
+    /// A store has found the chunk mapped in one piece, where it needs a page: the next [`WAY`] loads
+    /// that would map it so are not to. One of them leaves a page table where the store is at, and
+    /// then nothing is in its way any more; those of other address spaces do not matter.
+    pub fn make_way(&mut self) {
+        self.way = WAY;
+    }
+
+    /// Whether a load that would map the chunk in one piece is to leave that, for a store.
+    #[must_use]
+    pub fn gives_way(&mut self) -> bool {
+        let gives = self.way > 0;
+        self.way = self.way.saturating_sub(1);
+        gives
     }
 
     /// From now on, the chunk is mapped page by page.

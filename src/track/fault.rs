@@ -133,7 +133,11 @@ fn map_in_chunk<F: Fault>(
     let (_, page) = split(fault.page());
     let mut state = file.tracker().lock(chunk);
     if fault.is_mapped_huge() {
-        // Another thread was faster; if that does not do, the next fault is not huge.
+        // Another thread was faster. A store needs a page all the same: it comes again, and others
+        // are not to be faster for ever.
+        if fault.is_write() {
+            state.make_way();
+        }
         return Ok(Step::Ends(Outcome::Again));
     }
     fault.prepare();
@@ -272,6 +276,9 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
     }
     let mut state = file.tracker().lock(chunk);
     if !fault.is_unmapped_huge() && !fault.is_mapped_huge() {
+        return Ok(Outcome::ByPages);
+    }
+    if !write && state.gives_way() {
         return Ok(Outcome::ByPages);
     }
     let bad = state.is_huge() && file.is_bad(state.block(0), PAGES as u64);

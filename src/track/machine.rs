@@ -276,13 +276,16 @@ pub trait Fault {
     fn file(&self) -> &Self::File;
     /// The page of the file.
     fn page(&self) -> u64;
+    /// Whether the access is a store, be it to a private mapping.
+    fn is_write(&self) -> bool;
     /// Moves the times of the file.
     fn update_time(&self) -> Result<(), <Self::File as Machine>::Error>;
     /// Whether the 2 MiB around the address are mapped in one piece.
     fn is_mapped_huge(&self) -> bool;
     /// Whether nothing is mapped in the 2 MiB around the address.
     fn is_unmapped_huge(&self) -> bool;
-    /// Makes way for an entry of a page: a page table, and no marker.
+    /// Makes way for an entry of a page, be it one that the memory manager inserts when the handler
+    /// has returned: a page table, and no marker.
     fn prepare(&self);
     /// Maps a block at the address; writable if `write`. What is mapped there already has to be the
     /// same.

@@ -80,6 +80,7 @@ is_done! {
     two_mib
     two_mib_are_filled
     little_space
+    copied_beside_a_reader
     by_pages
     past_the_end
     given_back

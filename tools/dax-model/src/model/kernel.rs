@@ -406,6 +406,25 @@ impl Machine {
         windows::forget(&self.tracker, chunk, &PageSet::ALL);
     }
 
+    /// What it does about a store to a private mapping: whether it can insert a copy. It takes 2 MiB
+    /// out without asking; `meanwhile` others may have mapped them again.
+    pub fn copy(&self, map: usize, page: usize, meanwhile: impl Fn()) -> bool {
+        self.zap_huge(&mut self.maps[map].lock().unwrap());
+        meanwhile();
+        let fault = Access {
+            machine: self,
+            map,
+            page,
+            late: RefCell::new(None),
+            times_moved: Cell::new(false),
+            write: true,
+        };
+        let outcome = fault::read(&fault);
+        meanwhile();
+        let is_table = matches!(*self.maps[map].lock().unwrap(), Pmd::Table(_));
+        outcome == Ok(Outcome::Inserted(())) && is_table
+    }
+
     /// What the memory manager does about an access that finds no entry, or, if `write`, none that
     /// is writable: it tries 2 MiB first, where no table of pages is. False for SIGBUS.
     pub fn fault(&self, map: usize, page: usize, write: bool) -> bool {
@@ -415,6 +434,7 @@ impl Machine {
             page,
             late: RefCell::new(None),
             times_moved: Cell::new(false),
+            write,
         };
         self.faults[map].fetch_add(1, SeqCst);
         if self.aligned[map] {
@@ -463,6 +483,8 @@ struct Access<'m> {
     /// What is inserted when the handler has returned.
     late: RefCell<Option<(u64, bool)>>,
     times_moved: Cell<bool>,
+    /// It is a store.
+    write: bool,
 }
 
 impl Access<'_> {
@@ -511,6 +533,10 @@ impl Fault for Access<'_> {
 
     fn page(&self) -> u64 {
         self.page as u64
+    }
+
+    fn is_write(&self) -> bool {
+        self.write
     }
 
     fn update_time(&self) -> Result<(), Failure> {

@@ -4,7 +4,7 @@
 //! ended. These do not ask for what must hold under every interleaving, but for what is done where
 //! nothing is in the way; without it, all could be slow, and right.
 
-use crate::track::chunk::Protected;
+use crate::track::chunk::{Protected, WAY};
 use crate::track::machine::Tracking;
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
@@ -114,6 +114,24 @@ pub fn little_space() {
     let m = machine(File::Hole);
     m.left.store(0, SeqCst);
     assert!(!m.fault(0, 0, true));
+}
+
+/// A store to a private mapping gets a page beside who reads the 2 MiB all the time, of blocks or of
+/// zeros; and they are mapped in one piece again afterwards.
+pub fn copied_beside_a_reader() {
+    for file in [File::Huge, File::HugeHole] {
+        let m = machine(file);
+        let read = || m.load(0, 0);
+        read();
+        let copied = (0..3).any(|_| m.copy(0, 1, read));
+        assert!(copied, "the reader is faster each time");
+        for _ in 0..WAY {
+            m.map_anew(0);
+            read();
+        }
+        let pmd = *m.maps[0].lock().unwrap();
+        assert!(matches!(pmd, Pmd::Huge { .. } | Pmd::Zeros), "{pmd:?}");
+    }
 }
 
 /// An access past the end of the file ends in SIGBUS, and moves no time.
