@@ -228,14 +228,22 @@ fn fill_hole<M: Machine>(
     mut ask: Ask,
 ) -> Result<Run, M::Error> {
     let place = file.tracker().place(chunk);
-    let end = ask.pages.end.min(file.pages()).min(place.end()).max(at + 1);
+    let mut end = ask.pages.end.min(file.pages()).min(place.end()).max(at + 1);
     let mut first = ask.pages.start.max(place.first_page()).min(at);
-    if first < at {
-        let len = at + 1 - first;
-        match blocks.find(first, len)? {
-            Map::Hole { len: found } | Map::Unwritten { len: found, .. } if found == len => {}
-            _ => first = at,
-        }
+    // Whether all from `first` to the page can be filled, and what follows. What is bad reads as
+    // zeros as long as it is unwritten: it is to become data for no other page's store.
+    let mut can_be_filled = |first: u64| -> Result<bool, M::Error> {
+        Ok(match blocks.find(first, end - first)? {
+            Map::Hole { len } => at - first < len,
+            Map::Unwritten { block, len } => at - first < len && !file.is_bad(block, len),
+            Map::Run { .. } => false,
+        })
+    };
+    if first < at && !can_be_filled(first)? {
+        first = at;
+    }
+    if first == at && at + 1 < end && !can_be_filled(at)? {
+        end = at + 1;
     }
     // What comes before the page is filled with it, or not at all: it may be the last free block.
     let run = match blocks.fill(first, at + 1 - first, end - first) {
@@ -359,7 +367,7 @@ fn join<M: Machine>(
             }
             // The file has the space; it only takes zeros.
             (Map::Unwritten { block, len: found }, Some(page))
-                if found == len && file.is_aligned(block) =>
+                if found == len && file.is_aligned(block) && !file.is_bad(block, len) =>
             {
                 let ask = Ask::chunk(page);
                 fill_hole(file, chunk, state, &mut blocks, first, ask)?.block

@@ -81,6 +81,7 @@ is_done! {
     two_mib_are_filled
     little_space
     copied_beside_a_reader
+    unwritten_and_bad
     by_pages
     past_the_end
     given_back

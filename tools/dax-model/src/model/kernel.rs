@@ -72,6 +72,10 @@ impl Blocks for Extents<'_> {
         );
         if let Some(block) = self.extents[page as usize] {
             let len = if len == PAGES as u64 { len } else { 1 };
+            assert!(
+                !self.machine.is_bad(block, len),
+                "a bad block that read as zeros becomes data"
+            );
             self.machine.is_unwritten.store(false, SeqCst);
             return Ok(Run { block, len });
         }

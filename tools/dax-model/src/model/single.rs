@@ -134,6 +134,17 @@ pub fn copied_beside_a_reader() {
     }
 }
 
+/// Unwritten blocks of which one is bad: a store to another one fills that page, and no more.
+pub fn unwritten_and_bad() {
+    for map in 0..2 {
+        let m = machine(File::Unwritten);
+        let first = m.extents.lock().unwrap()[0].unwrap();
+        m.bad.store(first, SeqCst);
+        m.store(map, 1);
+        assert!(matches!(pte(&m, map, 1), Pte::Rw(_)));
+    }
+}
+
 /// An access past the end of the file ends in SIGBUS, and moves no time.
 pub fn past_the_end() {
     let m = Machine::new(Mistake::None, File::Pages, [false; 2]);
