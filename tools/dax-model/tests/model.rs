@@ -89,6 +89,8 @@ is_done! {
     interrupted
     dirtied_before
     hot_before
+    no_cache
+    a_part_goes
     one_piece_again
     one_window
 }

@@ -187,9 +187,14 @@ impl Machine {
 
     /// The file gives up its blocks from page `first` on, if nothing keeps it from that.
     pub fn truncate(&self, first: usize) {
+        self.punch(first, LAST);
+    }
+
+    /// The file gives up its blocks of the pages `first..=last`, if nothing keeps it from that.
+    pub fn punch(&self, first: usize, last: usize) {
         let mut faults_out = Invalidate::new(self);
         let interrupted = self.is_interrupted.load(SeqCst);
-        let broken = layout::break_layout(self, &mut faults_out, first as u64, LAST as u64);
+        let broken = layout::break_layout(self, &mut faults_out, first as u64, last as u64);
         if broken.is_err() {
             let is_why = interrupted || self.is_gone.load(SeqCst);
             assert!(is_why, "a truncation failed by itself");
@@ -197,7 +202,7 @@ impl Machine {
         }
         // Until this is durable, a crash brings the blocks back.
         thread::yield_now();
-        for page in first..NR {
+        for page in first..NR.min(last + 1) {
             let block = self.extents.lock().unwrap()[page].take();
             if let Some(block) = block {
                 self.free(block);

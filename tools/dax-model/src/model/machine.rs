@@ -188,7 +188,13 @@ impl Machine {
         if self.is(Mistake::IgnoreDma) {
             return;
         }
-        let huge = self.device.lock().unwrap().is_huge(block);
+        let (huge, owner) = {
+            let mut device = self.device.lock().unwrap();
+            (device.is_huge(block), device.block(block).owner)
+        };
+        // By that the kernel finds the file.
+        let is_known = owner == Some(page as u64);
+        assert!(is_known, "page {page} is dirtied, but belongs to {owner:?}");
         match huge {
             true if self.is(Mistake::DmaTagsFirst) => sync::dirty_page(self, 0, false),
             true => sync::dirty_page(self, 0, true),

@@ -5,15 +5,17 @@
 //! nothing is in the way; without it, all could be slow, and right.
 
 use crate::track::chunk::{Protected, WAY};
-use crate::track::machine::Tracking;
+use crate::track::machine::{Failure, Tracking};
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
-use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use shuttle::sync::Arc;
+use shuttle::thread;
 
-use super::machine::{File, Machine};
+use super::machine::{File, Machine, LAST};
 use super::memory::{Pmd, Pte, NR};
 use super::mistakes::Mistake;
+use super::scenes::{join, run};
 
 fn machine(file: File) -> Arc<Machine> {
     Machine::new(Mistake::None, file, [true, false])
@@ -233,6 +235,30 @@ pub fn hot_before() {
     m.sync_file();
 }
 
+/// Without a write cache 2 MiB are made clean, or left as they are, like pages: each store after a sync
+/// moves the times.
+pub fn no_cache() {
+    let m = machine(File::Huge);
+    m.has_cache.store(false, SeqCst);
+    for _ in 0..4 {
+        (0..NR).for_each(|page| m.store(0, page));
+        m.sync_file();
+        assert!(is_huge(&m, false));
+    }
+}
+
+/// A part of 2 MiB is cut off, or punched out, that another mapping has by pages, of the rest.
+pub fn a_part_goes() {
+    for (kept, goes) in [(0, 1..=LAST), (1, 0..=0)] {
+        let m = machine(File::Huge);
+        m.store(0, kept);
+        m.load(1, kept);
+        m.punch(*goes.start(), *goes.end());
+        assert_eq!(m.extents.lock().unwrap()[1 - kept], None);
+        m.sync_file();
+    }
+}
+
 /// Pages that lay here and there lie in one piece when the file has got others: where they were
 /// does not matter any more.
 pub fn one_piece_again() {
@@ -259,7 +285,8 @@ pub fn one_window() {
     m.store(0, 0);
     m.store(0, 1);
     let (tracker, chunk) = (&m.tracker, m.tracker.any_chunk());
-    windows::sync::<_, crate::track::machine::Failure>(tracker, 0, 1, |taking| {
+    let (through, mut other) = (Arc::new(AtomicBool::new(false)), None);
+    windows::sync::<_, Failure>(tracker, 0, 1, |taking| {
         let taken = |page| -> Protected {
             let pages = PageSet::range(page, page);
             windows::dirty_in(tracker, chunk, &pages).write_protected()
@@ -267,8 +294,20 @@ pub fn one_window() {
         let _ = taking.take(chunk, taken(0));
         let _ = taking.take(chunk, taken(1));
         assert_eq!(tracker.in_flight(), 1);
-        Ok(())
+        // It is of all of the chunk, and of nothing else.
+        let is_through = through.clone();
+        other = Some(run(&m, move |m| {
+            let last = LAST as u64;
+            windows::sync::<_, Failure>(&m.tracker, last, last, |_| Ok(())).unwrap();
+            is_through.store(true, SeqCst);
+        }));
+        (0..100).for_each(|_| thread::yield_now());
+        let waited = !through.load(SeqCst);
+        assert!(waited, "a sync of the last page is through before this one");
+        let behind = LAST as u64 + 1;
+        windows::sync(tracker, behind, behind, |_| Ok(()))
     })
     .unwrap();
+    join(other.into_iter().collect());
     m.assert_rest();
 }
