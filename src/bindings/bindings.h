@@ -189,6 +189,7 @@ void rdax_folio_unlock(struct folio *folio);
 int rdax_folio_wait_idle(struct folio *folio, bool interruptible);
 void rdax_make_huge(struct page *page);
 bool rdax_cow_zero(struct vm_fault *vmf);
+void rdax_wait_for_zero_copies(void);
 bool rdax_pmd_is_huge(const struct vm_fault *vmf);
 bool rdax_pmd_is_none(const struct vm_fault *vmf);
 void rdax_install_page_table(struct vm_fault *vmf);

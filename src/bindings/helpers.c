@@ -824,6 +824,15 @@ bool rdax_cow_zero(struct vm_fault *vmf)
 	return true;
 }
 
+/*
+ * Waits until the copies of the zero page that have begun are mapped: the memory manager has it
+ * locked up to then.
+ */
+void rdax_wait_for_zero_copies(void)
+{
+	folio_wait_locked(page_folio(ZERO_PAGE(0)));
+}
+
 /* Whether nothing is mapped in the 2 MiB around the address, nor ever was. */
 bool rdax_pmd_is_none(const struct vm_fault *vmf)
 {

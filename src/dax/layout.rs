@@ -7,6 +7,7 @@
 use kernel::prelude::*;
 
 use super::pins;
+use crate::bindings;
 use crate::env::Vec;
 use crate::mount::inode::InodeInfo;
 use crate::mount::lock::InvalidateLock;
@@ -23,6 +24,16 @@ use crate::track::windows::is_quiet;
 /// if the device does.
 pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Result {
     layout::break_layout(lock.info(), lock, first, last)
+}
+
+/// Waits until the private copies of holes are mapped that the memory manager was making when
+/// faults were kept out, which `_faults_out` proves: so that whoever unmaps copies finds them. The
+/// handler has returned by then, and holds no lock any more. (Of a block, its page is held until
+/// then, which [`break_layout`] waits for.)
+pub fn wait_for_copies(_faults_out: &InvalidateLock<'_>) {
+    // SAFETY: no page is locked by this task, nor a spinning lock held. Who has the zero page locked
+    // waits for memory at most, and for none of the locks of this inode.
+    unsafe { bindings::rdax_wait_for_zero_copies() };
 }
 
 /// Takes all pages from the file because the device is going, and its struct pages with it: waits

@@ -30,7 +30,7 @@ mod sync;
 pub mod vm_fault;
 
 pub use failure::{end_stores, end_stores_work, shut_down};
-pub use layout::{break_layout, evict};
+pub use layout::{break_layout, evict, wait_for_copies};
 pub use sync::{sync_all, sync_inode, sync_range};
 
 pub use crate::track::layout::hole_filled;

@@ -256,6 +256,7 @@ fn clear(
         stored &= !result?;
     }
     // Private copies of the pages go, too.
+    dax::wait_for_copies(&faults_out);
     // SAFETY: the inode is alive and locked; the range is not empty.
     unsafe {
         bindings::truncate_pagecache_range(
@@ -287,6 +288,7 @@ fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
     };
     dax::break_layout(&mut faults_out, start / BLOCK, u64::MAX)?;
     // Private copies of the pages that move go, too.
+    dax::wait_for_copies(&faults_out);
     // SAFETY: the inode is alive and locked.
     unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(start)?) };
     if info.is_dax() {

@@ -136,6 +136,7 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
         // Pages of the cache go before their blocks do, and private copies of pages beyond the end
         // go, too.
         info.set_i_size(size);
+        dax::wait_for_copies(&faults_out);
         // SAFETY: the inode is alive, and its size set.
         unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(size)?) };
     }

@@ -2,10 +2,12 @@
 
 //! Private mappings: they see the file, and never change it.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::Barrier;
 
-use anyhow::{ensure, Result};
+use anyhow::{anyhow, ensure, Result};
 
 use crate::huge::HUGE;
 use crate::sys::{create, fallocate, filled, in_child, read_at, wait_until, write_at, Map, PAGE};
@@ -20,8 +22,13 @@ pub const SCENARIOS: &[Scenario] = &[
         "a private copy survives truncation only inside the file",
         truncated_copy,
     ),
+    (
+        "a private store to a hole that is truncated",
+        truncated_while_copied,
+    ),
     ("a copy after fork", fork),
     ("a first private store takes one fault", one_fault),
+    ("a private store beside a reader", beside_a_reader),
     ("private copies against punching", punched),
 ];
 
@@ -68,6 +75,55 @@ fn truncated_copy(place: &Place) -> Result<()> {
     crate::sys::dies_of_sigbus("a private copy past the end", || {
         map.load(2 * PAGE);
     })
+}
+
+/// The file is cut while a hole of it is copied: the copy is not left past the end.
+fn truncated_while_copied(place: &Place) -> Result<()> {
+    const ROUNDS: usize = 6_000;
+    let byte = filled(&place.fresh("byte"), 1)?;
+    let copy = create(&place.fresh("copy"))?;
+    let file = create(&place.fresh("a"))?;
+    let (barrier, address) = (Barrier::new(2), AtomicUsize::new(0));
+    let spin = |times: usize| {
+        (0..times).for_each(|nth| {
+            std::hint::black_box(nth);
+        })
+    };
+    let (mut left, mut failed) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                barrier.wait();
+                spin(round * 7919 % 3000);
+                // A store by the kernel: past the end it is EFAULT, and no signal.
+                let to = address.load(SeqCst) as *mut libc::c_void;
+                // SAFETY: the kernel stores a byte to the mapping, to which nothing refers.
+                unsafe { libc::pread(byte.as_raw_fd(), to, 1, 0) };
+                barrier.wait();
+            }
+        });
+        for round in 0..ROUNDS {
+            let grown = file.set_len(PAGE as u64);
+            let map = Map::private(&file, PAGE);
+            if let Ok(map) = &map {
+                address.store(map.at(0) as usize, SeqCst);
+            }
+            barrier.wait();
+            spin(round * 104_729 % 6000);
+            let cut = grown.and(file.set_len(0));
+            barrier.wait();
+            let (Ok(map), Ok(())) = (map, cut) else {
+                failed += 1;
+                continue;
+            };
+            // SAFETY: the kernel loads a byte of the mapping, or finds that it cannot.
+            let loaded = unsafe { libc::pwrite(copy.as_raw_fd(), map.at(0).cast(), 1, 0) };
+            left += usize::from(loaded != -1);
+        }
+    });
+    ensure!(failed == 0, "{failed} calls failed");
+    ensure!(left == 0, "{left} of {ROUNDS} copies are left past the end");
+    Ok(())
 }
 
 fn fork(place: &Place) -> Result<()> {
@@ -119,6 +175,44 @@ fn one_fault(place: &Place) -> Result<()> {
     })?;
     ensure!(map.load(PAGE) == 6 && map.load(PAGE + 1) == 5 && map.load(2 * PAGE) == 5);
     ensure!(map.load(HUGE + PAGE) == 6 && map.load(HUGE + PAGE + 1) == 0);
+    Ok(())
+}
+
+/// A store to 2 MiB that another thread reads all the time: it gets its page before long, and the
+/// reader loses the 2 MiB a few times at most.
+fn beside_a_reader(place: &Place) -> Result<()> {
+    const ROUNDS: usize = 20;
+    let data = create(&place.fresh("a"))?;
+    fallocate(&data, 0, 0, HUGE as u64)?;
+    write_at(&data, &vec![5; HUGE], 0)?;
+    let hole = create(&place.fresh("b"))?;
+    hole.set_len(HUGE as u64)?;
+    for file in [&data, &hole] {
+        for _ in 0..ROUNDS {
+            let map = Map::private(file, HUGE)?;
+            let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
+            let moved = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(SeqCst) {
+                        map.load(100 * PAGE);
+                        reads.fetch_add(1, SeqCst);
+                    }
+                });
+                let reads = || reads.load(SeqCst) > 100;
+                let result = (wait_until(reads).then_some(()))
+                    .ok_or(anyhow!("no reads"))
+                    .and_then(|()| place.counters.read("huge_faults"));
+                let moved = result.and_then(|before| {
+                    map.store(0, 9);
+                    Ok(place.counters.read("huge_faults")? - before)
+                });
+                done.store(true, SeqCst);
+                moved
+            })?;
+            ensure!(map.load(0) == 9 && read_at(file, 1, 0)? != [9]);
+            ensure!(moved < 16, "2 MiB were mapped {moved} times before a store");
+        }
+    }
     Ok(())
 }
 
