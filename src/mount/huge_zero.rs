@@ -13,6 +13,11 @@ use kernel::sync::SetOnce;
 
 use crate::bindings;
 
+/// As many entries at a time lead to the zeros of a mount, half a TiB of holes; all others are of
+/// pages. Each takes a reference to the same folio, and the memory manager does not look whether that
+/// count wraps: anyone could have it do so, with a sparse file.
+const USERS_MAX: i32 = 1 << 18;
+
 /// The zeros of a mount.
 pub struct HugeZero(SetOnce<Zeros>);
 
@@ -22,13 +27,14 @@ impl HugeZero {
         HugeZero(SetOnce::new())
     }
 
-    /// The folio; `None` if there is no memory for it at once. Does not sleep.
+    /// The folio; `None` if there is no memory for it at once, or if it is mapped too often. Does not
+    /// sleep.
     pub fn get(&self) -> Option<&Zeros> {
         if self.0.as_ref().is_none() {
             // Another thread may have been faster: then this one's goes back.
             self.0.populate(Zeros::new()?);
         }
-        self.0.as_ref()
+        self.0.as_ref().filter(|zeros| zeros.users() < USERS_MAX)
     }
 }
 
@@ -45,6 +51,12 @@ impl Zeros {
         // SAFETY: allocates without sleeping; returns a folio with a reference for the caller, or
         // null.
         NonNull::new(unsafe { bindings::rdax_alloc_huge_zero() }).map(Zeros)
+    }
+
+    /// How many references there are: this one's, and those of entries and pins.
+    fn users(&self) -> i32 {
+        // SAFETY: the folio has a reference.
+        unsafe { bindings::rdax_folio_ref_count(self.as_raw()) }
     }
 
     /// The folio.

@@ -35,6 +35,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ("a hole in a private mapping", private_hole),
     ("2 MiB of a hole are read by one fault", huge_hole),
+    ("2 MiB of zeros are not mapped without end", many_zeros),
     (
         "preallocated blocks are written by a store, and by no load",
         unwritten,
@@ -239,6 +240,30 @@ fn huge_hole(place: &Place) -> Result<()> {
     })?;
     file.set_len((PAGES * PAGE) as u64)?;
     all_zero(0)
+}
+
+/// One folio of zeros is mapped for all holes. What counts its users does not wrap: from some number
+/// on, holes are mapped by pages.
+fn many_zeros(place: &Place) -> Result<()> {
+    const HUGE: usize = 512 * PAGE;
+    const MOST: u64 = 1 << 18;
+    let chunks = 1024;
+    let file = sparse(place, "a", chunks * 512)?;
+    let map = || -> Result<Map> {
+        let map = Map::shared(&file, chunks * HUGE)?;
+        ensure!((0..chunks).all(|nth| map.load(nth * HUGE) == 0));
+        Ok(map)
+    };
+    let mut maps = Vec::new();
+    let before = place.counters.read("huge_faults")?;
+    for _ in 0..=MOST as usize / chunks {
+        maps.push(map()?);
+    }
+    let entries = place.counters.read("huge_faults")? - before;
+    ensure!(entries < MOST && entries > MOST / 2, "{entries} entries");
+    drop(maps);
+    let expected = [("huge_faults", chunks as u64), ("read_faults", 0)];
+    place.counters.expect(&expected, || map().map(drop))
 }
 
 fn private_hole(place: &Place) -> Result<()> {
