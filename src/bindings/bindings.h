@@ -157,6 +157,7 @@ bool rdax_mapping_writably_mapped(const struct address_space *mapping);
 void rdax_mapping_locked(struct address_space *mapping, pgoff_t first, unsigned long nr,
 			 bool writable, unsigned long *pages);
 bool rdax_vma_is_locked(const struct vm_area_struct *vma);
+bool rdax_vma_is_watched(const struct vm_area_struct *vma);
 void rdax_vma_is_copied(struct vm_area_struct *vma, const struct vm_operations_struct *ops);
 bool rdax_desc_is_locked(const struct vm_area_desc *desc);
 bool rdax_wbc_is_of_sync(const struct writeback_control *wbc);

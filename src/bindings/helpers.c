@@ -21,6 +21,7 @@
 #include <linux/slab.h>
 #include <linux/srcu.h>
 #include <linux/unaligned.h>
+#include <linux/userfaultfd_k.h>
 #include <linux/wait_bit.h>
 
 #include <asm/asm.h>
@@ -614,6 +615,12 @@ static bool is_stored_through(const struct vm_area_struct *vma)
 bool rdax_vma_is_locked(const struct vm_area_struct *vma)
 {
 	return is_stored_through(vma) && was_locked(vma);
+}
+
+/* Whether userfaultfd may take 2 MiB in one piece apart in the midst of a fault. */
+bool rdax_vma_is_watched(const struct vm_area_struct *vma)
+{
+	return userfaultfd_armed((struct vm_area_struct *)vma);
 }
 
 /*

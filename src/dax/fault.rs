@@ -45,6 +45,9 @@ pub fn huge(fault: &Fault<'_>) -> FaultResult {
     // A private copy is made of a page. And of pages that stay writable at a sync, each is written
     // back.
     let by_pages = (fault.is_write() && !write) || (fault.is_locked() && fault.is_unmapped_huge());
+    // Where a page table appears meanwhile, 2 MiB that may be stored to cannot be inserted: the
+    // memory manager would warn. (A load is told to try again.)
+    let by_pages = by_pages || (write && fault.is_watched());
     if !fault.fits_huge() || by_pages {
         return VM_FAULT_FALLBACK;
     }

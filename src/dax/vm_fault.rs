@@ -73,6 +73,13 @@ impl Fault<'_> {
         unsafe { bindings::rdax_vma_is_locked(self.vma) }
     }
 
+    /// Whether userfaultfd watches the mapping: it may put a page table where nothing was mapped, or
+    /// 2 MiB in one piece, with no lock that keeps faults out.
+    pub fn is_watched(&self) -> bool {
+        // SAFETY: the fault is under way, which keeps the mapping.
+        unsafe { bindings::rdax_vma_is_watched(self.vma) }
+    }
+
     /// Moves mtime and ctime of the file.
     pub fn update_time(&self) -> Result {
         // SAFETY: the mapping holds its file.
