@@ -5,12 +5,11 @@
 //! The VFS's own lists do not serve: they hold an inode only until its next write-back, which finds
 //! no page cache here and forgets it. An inode enters this list when a page of it is tagged, which
 //! also happens under a page table lock; it leaves it when [`dax::sync_all`](crate::dax::sync_all)
-//! or
-//! [`dax::sync_inode`](crate::dax::sync_inode) has written it back, unless a page stays hot, or when
-//! it is evicted. Entering it also makes the inode dirty for the VFS, whose flusher calls back after a while
-//! (`dirty_expire_centisecs`): that is how stores reach the media without a sync call. What must
-//! hold between these is in [`dirty_list`], which is model-checked on the host; here is the
-//! kernel's side of it.
+//! or [`dax::sync_inode`](crate::dax::sync_inode) has written it back, unless a page stays hot, or
+//! when it is evicted. Entering it also makes the inode dirty for the VFS, whose flusher calls back
+//! after a while (`dirty_expire_centisecs`): that is how stores reach the media without a sync
+//! call. What must hold between these is in [`dirty_list`], which is model-checked on the host;
+//! here is the kernel's side of it.
 
 use core::cell::UnsafeCell;
 

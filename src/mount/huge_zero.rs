@@ -14,8 +14,8 @@ use kernel::sync::SetOnce;
 use crate::bindings;
 
 /// As many entries at a time lead to the zeros of a mount, half a TiB of holes; all others are of
-/// pages. Each takes a reference to the same folio, and the memory manager does not look whether that
-/// count wraps: anyone could have it do so, with a sparse file.
+/// pages. Each takes a reference to the same folio, and the memory manager does not look whether
+/// that count wraps: anyone could have it do so, with a sparse file.
 const USERS_MAX: i32 = 1 << 18;
 
 /// The zeros of a mount.

@@ -208,7 +208,8 @@ fn find_block<M: Machine>(
     }
 }
 
-/// Which blocks a store to page `at` of the file asks for, where it has `found`. A hole takes space.
+/// Which blocks a store to page `at` of the file asks for, where it has `found`. A hole takes
+/// space.
 fn ask<M: Machine>(file: &M, at: u64, found: Map) -> Ask {
     match found {
         Map::Hole { .. } if file.is_space_scarce() => Ask::page(at),

@@ -228,7 +228,8 @@ fn start_write_back<M: Machine>(machine: &M, state: &StateOf<M>, pages: &PageSet
 
 /// Writes back those of the `dirty` pages of a chunk that are hot, or become so, and takes them out
 /// of it. Moves the times of the file if one of them was stored to. Returns how many stay writable.
-/// `hot` are the hot ones among `dirty`; afterwards, those of them that do not stay: they have to be
+/// `hot` are the hot ones among `dirty`; afterwards, those of them that do not stay: they have to
+/// be
 /// [cooled](cool).
 fn keep_hot<M: Machine>(
     machine: &M,

@@ -23,8 +23,8 @@ use crate::dax::{self, fault};
 use crate::mount::inode::InodeInfo;
 use crate::mount::table::Table;
 
-/// The operations of mappings of files: for `vm_area_desc.vm_ops`. Those that are `locked` in memory
-/// have an `->open`: the memory manager does not remember it for DAX files.
+/// The operations of mappings of files: for `vm_area_desc.vm_ops`. Those that are `locked` in
+/// memory have an `->open`: the memory manager does not remember it for DAX files.
 pub fn vm_operations(locked: bool) -> *const vm_operations_struct {
     match locked {
         true => LOCKED_OPERATIONS.as_ptr(),

@@ -21,7 +21,8 @@ pub trait SuperOperations {
     /// `->statfs`.
     fn statfs(sb: &SuperBlock, stat: &mut bindings::kstatfs) -> Result;
 
-    /// `->sync_fs`, where it waits, and `->freeze_fs`: all that was written is durable after it. A freeze calls both.
+    /// `->sync_fs`, where it waits, and `->freeze_fs`: all that was written is durable after it. A
+    /// freeze calls both.
     fn sync(sb: &SuperBlock) -> Result;
 
     /// `->show_options`, as they stand in /proc/mounts.

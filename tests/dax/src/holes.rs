@@ -242,8 +242,8 @@ fn huge_hole(place: &Place) -> Result<()> {
     all_zero(0)
 }
 
-/// One folio of zeros is mapped for all holes. What counts its users does not wrap: from some number
-/// on, holes are mapped by pages.
+/// One folio of zeros is mapped for all holes. What counts its users does not wrap: from some
+/// number on, holes are mapped by pages.
 fn many_zeros(place: &Place) -> Result<()> {
     const HUGE: usize = 512 * PAGE;
     const MOST: u64 = 1 << 18;

@@ -51,7 +51,7 @@ proptest! {
         rest.remove_all(&y);
         prop_assert_eq!(rest, set(&a.difference(&b).copied().collect()));
         let words = std::array::from_fn(|i| (0..64).fold(0, |word, bit| {
-            word | u64::from(a.contains(&(i * 64 + bit))) << bit
+            word | (u64::from(a.contains(&(i * 64 + bit))) << bit)
         }));
         prop_assert_eq!(PageSet::from_words(words), x);
         prop_assert_eq!(x.next_gap(first), (first..PAGES).find(|p| !a.contains(p)).unwrap_or(PAGES));

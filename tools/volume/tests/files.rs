@@ -319,7 +319,14 @@ fn holes_are_no_windows() {
     let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
     let mut other = vol.create(&mut dir, b"other", &new(FILE, 1)).unwrap();
     for i in 0..8 {
-        write(&vol, &mut file, 2 * i * BLOCK, &[1; BLOCK as usize], time(2)).unwrap();
+        write(
+            &vol,
+            &mut file,
+            2 * i * BLOCK,
+            &[1; BLOCK as usize],
+            time(2),
+        )
+        .unwrap();
     }
     let first = match vol.map(&mut file, 0, 1).unwrap() {
         Map::Run { block, .. } => block,

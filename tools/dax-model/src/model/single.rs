@@ -101,8 +101,8 @@ pub fn by_pages() {
     fragmented.sync_file();
 }
 
-/// The last free block is for the page that is stored to, and not for one before it; so is any where
-/// no two follow each other, and none is for a page ahead where they are few.
+/// The last free block is for the page that is stored to, and not for one before it; so is any
+/// where no two follow each other, and none is for a page ahead where they are few.
 pub fn little_space() {
     for (left, is_fragmented) in [(1, false), (1, true), (PAGES as u64, true), (9, false)] {
         let m = machine(File::HugeHole);
@@ -118,8 +118,8 @@ pub fn little_space() {
     assert!(!m.fault(0, 0, true));
 }
 
-/// A store to a private mapping gets a page beside who reads the 2 MiB all the time, of blocks or of
-/// zeros; and they are mapped in one piece again afterwards.
+/// A store to a private mapping gets a page beside who reads the 2 MiB all the time, of blocks or
+/// of zeros; and they are mapped in one piece again afterwards.
 pub fn copied_beside_a_reader() {
     for file in [File::Huge, File::HugeHole] {
         let m = machine(file);
@@ -235,8 +235,8 @@ pub fn hot_before() {
     m.sync_file();
 }
 
-/// Without a write cache 2 MiB are made clean, or left as they are, like pages: each store after a sync
-/// moves the times.
+/// Without a write cache 2 MiB are made clean, or left as they are, like pages: each store after a
+/// sync moves the times.
 pub fn no_cache() {
     let m = machine(File::Huge);
     m.has_cache.store(false, SeqCst);
