@@ -173,6 +173,12 @@ pub fn provide(
     let mut block = start / BLOCK;
     let mut stored = false;
     check_space(info, block, last)?;
+    // Before it, what is data stays as it is.
+    let kept = if zero_from < end {
+        zero_from / BLOCK
+    } else {
+        last
+    };
     while block < last {
         if interrupted() {
             return Err(EINTR);
@@ -180,10 +186,11 @@ pub fn provide(
         let mut meta = info.meta();
         let len = match sb.check(sb.volume.map(&mut meta, block, last - block))? {
             Map::Hole { len } if blocks == Blocks::Unwritten => {
-                let run = sb.check(sb.volume.preallocate(&mut meta, block, len, now))?;
+                let len = len.max(kept.saturating_sub(block));
+                let len = sb.check(sb.volume.preallocate(&mut meta, block, len, now))?;
                 info.update_blocks(&meta);
                 stored = false;
-                run.len
+                len
             }
             Map::Unwritten { len, .. } if blocks == Blocks::Unwritten => len,
             Map::Hole { len } | Map::Unwritten { len, .. } => {

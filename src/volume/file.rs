@@ -15,7 +15,7 @@ use core::ops::Range;
 
 use zerocopy::little_endian::U64;
 
-use super::alloc::{Run, Several, Want};
+use super::alloc::{Reservation, Run, Several, Want};
 use super::error::{Error, Result};
 use super::extent::{self, Found, Mapping, Media, KEY_END};
 use super::format::{RawInode, Time, BLOCK, CHUNK_BLOCKS, MAX_FILE};
@@ -33,6 +33,9 @@ pub(super) const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
 const LARGE: u64 = CHUNK_BLOCKS / 2;
 /// Most blocks that one [`Volume::fill`] zeroes: 16 MiB, a few milliseconds.
 const FILL_MAX: u64 = 4096;
+/// Most holes to which one [`Volume::preallocate`] maps blocks: half of a node that is split has
+/// room for as many.
+const HOLES_MAX: usize = 64;
 /// The bits of a mode that say the file type, and those of a regular file.
 const S_IFMT: u16 = 0o170000;
 const S_IFREG: u16 = 0o100000;
@@ -76,6 +79,18 @@ impl Map {
             Map::Unwritten { block, .. } => Map::Unwritten { block, len },
         }
     }
+}
+
+/// Blocks for holes of a file that are of one leaf of its tree.
+struct ForHoles<'v, P: Pmem> {
+    /// What they become.
+    new: Vec<Mapping>,
+    /// The blocks of these.
+    blocks: Vec<Reservation<'v, P>>,
+    /// How many of them do not continue what is before them.
+    apart: usize,
+    /// Up to here no file block is left without.
+    end: u64,
 }
 
 /// What becomes part of a file in one transaction.
@@ -199,28 +214,113 @@ impl<P: Pmem> Volume<P> {
         Ok(run)
     }
 
-    /// Maps unwritten blocks to the first blocks of a hole, at `file_block`: up to `len`, as many
-    /// as are contiguous on the media and in the hole. The times are set. Returns what was mapped.
+    /// Maps unwritten blocks to the holes among the `len` file blocks from `file_block` on: to as
+    /// many as one transaction can, at least one if there is any. The times are set then. Returns
+    /// how many of the file blocks, from the first on, are no hole any more.
     ///
-    /// Fails with [`Error::Exists`] if `file_block` is mapped, and with [`Error::NoSpace`].
+    /// Fails with [`Error::NoSpace`] if there is no block for the first hole.
     pub fn preallocate(
         &self,
         inode: &mut Inode,
         file_block: u64,
         len: u64,
         now: Time,
-    ) -> Result<Run> {
+    ) -> Result<u64> {
+        let end = end_of(file_block, len)?;
         self.settle(inode)?;
-        let want = self.want(inode, file_block, len)?;
-        // All of it is allocated now.
-        let blocks = self.reserve(Want {
-            grows: false,
-            ..want
-        })?;
-        let run = blocks.run();
-        let part = Part::New(Several::one(blocks), true);
-        self.attach(inode, file_block, part, None, Some(now))?;
-        Ok(run)
+        let found = self.around(inode, file_block)?;
+        if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
+            return self.preallocate_holes(inode, (file_block, end), now);
+        }
+        let blocks = self.reserve_several(self.want_in(inode, &found, file_block, len))?;
+        let done = blocks.blocks();
+        self.attach(inode, file_block, Part::New(blocks, true), None, Some(now))?;
+        Ok(done)
+    }
+
+    /// The same for the file blocks `from..to`, which are not one hole.
+    fn preallocate_holes(
+        &self,
+        inode: &mut Inode,
+        (from, to): (u64, u64),
+        now: Time,
+    ) -> Result<u64> {
+        let mut holes = self.reserve_holes(inode, (from, to))?;
+        let Some(first) = holes.new.first().map(|m| m.key) else {
+            return Ok(holes.end - from);
+        };
+        // What was one leaf may be two.
+        let leaf_end = extent::make_room(self, inode, first, holes.apart)?;
+        while let Some(m) = holes.new.last().filter(|m| m.key >= leaf_end) {
+            holes.end = m.key;
+            holes.new.pop();
+            holes.blocks.pop();
+        }
+        let done = holes.end - from;
+        let before = inode.before::<WHOLE>();
+        modified(&mut inode.raw, now);
+        let result = self.fill_holes(inode, holes, &before);
+        if result.is_err() {
+            inode.restore(&before);
+        }
+        result.map(|()| done)
+    }
+
+    /// Blocks for the holes among the file blocks `from..to`, in the leaf where `from` belongs and
+    /// as many as one transaction takes.
+    fn reserve_holes(&self, inode: &mut Inode, (from, to): (u64, u64)) -> Result<ForHoles<'_, P>> {
+        let (holes, end) = extent::holes(&Media::of(self), inode, (from, to), HOLES_MAX)?;
+        let mut taken = ForHoles {
+            new: Vec::with_capacity(holes.len())?,
+            blocks: Vec::with_capacity(holes.len())?,
+            apart: 0,
+            end,
+        };
+        let mut taken_len = 0;
+        for (key, around) in holes.iter() {
+            let len = around.next.unwrap_or(FILE_END).min(to) - key;
+            let blocks = match self.reserve(self.want_in(inode, around, *key, len)) {
+                // The next transaction begins with it, or there is none.
+                Err(Error::NoSpace) if taken_len > 0 => {
+                    taken.end = *key;
+                    break;
+                }
+                blocks => blocks?,
+            };
+            let run = blocks.run();
+            let new = Mapping {
+                unwritten: true,
+                ..Mapping::new(*key, run.block, run.len)
+            };
+            let continues = around.floor.is_some_and(|m| extent::joins(&m, &new));
+            taken.apart += usize::from(!continues);
+            taken.new.push(new)?;
+            taken.blocks.push(blocks)?;
+            taken_len += new.len;
+            if new.len < len || taken_len >= CHUNK_BLOCKS {
+                taken.end = new.end();
+                break;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Maps the blocks of `holes`, and logs what else of `inode` has changed.
+    fn fill_holes(
+        &self,
+        inode: &mut Inode,
+        mut holes: ForHoles<'_, P>,
+        before: &Before<WHOLE>,
+    ) -> Result<()> {
+        let mut tx = self.begin()?;
+        while let Some(blocks) = holes.blocks.pop() {
+            tx.take(blocks)?;
+        }
+        let edited = extent::fill(&mut tx, &Media::of(self), inode, &holes.new)?;
+        inode.log_change(&mut tx, before)?;
+        tx.commit()?;
+        inode.keep(edited);
+        Ok(())
     }
 
     /// Where a block for `file_block` would continue the extent before it, with the same gap on the

@@ -107,10 +107,11 @@ impl<P: Pmem> Volume<P> {
         match task.work {
             Work::Unwrite => {
                 extent::make_room(self, inode, from, 2)?;
-                extent::make_room(self, inode, to - 1, 1)
+                extent::make_room(self, inode, to - 1, 1)?;
             }
-            Work::Cut => Ok(()),
+            Work::Cut => {}
         }
+        Ok(())
     }
 
     /// Does `task` to a file, of which nothing is left to do, and `change` with it.

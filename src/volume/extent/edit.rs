@@ -200,7 +200,7 @@ fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: 
 }
 
 /// Whether `m` can be an extent.
-fn is_possible(m: &Mapping, geo: &Geometry) -> bool {
+pub(super) fn is_possible(m: &Mapping, geo: &Geometry) -> bool {
     m.key < KEY_END
         && (1..=EXTENT_MAX.min(KEY_END - m.key)).contains(&m.len)
         && geo.is_data(m.block, m.len)
@@ -294,20 +294,26 @@ pub fn mark<P: Pmem>(
 }
 
 /// Splits nodes, each in a transaction of its own, until the leaf where `key` belongs has room for
-/// `need` more entries, at most [`ADD_MAX`]. No mapping changes.
+/// `need` more entries, at most half of a node. No mapping changes. Returns the first key that the
+/// leaf does not reach.
 ///
 /// Fails with [`Error::NoSpace`] if there is no block for a node; what was split until then stays.
-pub fn make_room<P: Pmem>(vol: &Volume<P>, inode: &mut Inode, key: u64, need: usize) -> Result<()> {
+pub fn make_room<P: Pmem>(
+    vol: &Volume<P>,
+    inode: &mut Inode,
+    key: u64,
+    need: usize,
+) -> Result<u64> {
     let raw = inode.raw();
     if raw.depth == 0 && usize::from(raw.root_count.get()) + need <= ROOT_EXTENTS {
-        return Ok(());
+        return Ok(KEY_END);
     }
     let media = Media::of(vol);
     // Each round but the last splits or grows one level.
     for _ in 0..2 * MAX_DEPTH + 2 {
         let path = Path::to(&media, inode, key)?;
         if path.leaf().count() + need <= capacity(path.leaf) {
-            return Ok(());
+            return Ok(path.leaf().keys.1);
         }
         // The lowest node on the path whose parent has room for one more.
         let mut level = path.leaf;

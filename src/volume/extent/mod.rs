@@ -32,7 +32,7 @@ use super::pmem::Pmem;
 
 pub use edit::{add_blocks, insert, joins, make_room, mark, sub_blocks, Edited};
 pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_END};
-pub use range::{cut, unwrite, verify};
+pub use range::{cut, fill, holes, unwrite, verify};
 pub use rebuild::{read_whole, replace, Whole};
 
 /// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more

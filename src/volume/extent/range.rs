@@ -3,11 +3,11 @@
 //! What is done to a range of keys, however many extents have them: one leaf in a transaction, from
 //! the end of the range to its start.
 
-use super::edit::{joins, splice, sub_blocks, Change, Edited, Small};
+use super::edit::{add_blocks, is_possible, joins, splice, sub_blocks, Change, Edited, Small};
 use super::node::{pack, unpack, Media, KEY_END};
-use super::{Mapping, Path};
+use super::{Found, Mapping, Path};
 use crate::env::Vec;
-use crate::volume::error::Result;
+use crate::volume::error::{Error, Result};
 use crate::volume::format::{Extent, RawInode, NODE_EXTENTS};
 use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
@@ -105,61 +105,150 @@ pub fn unwrite<P: Pmem>(
     if path.found.floor.is_none_or(|f| f.end() <= from) {
         return Ok((None, Edited::NONE));
     }
-    let count = path.leaf().count();
-    let mut old = Vec::with_capacity(count)?;
+    let edited = rewrite(tx, media, inode, &path, (from, to), &[])?;
+    let first_key = path.leaf().keys.0;
+    let leftmost = path.steps[..path.leaf].iter().all(|s| s.index() == 0);
+    let left = (first_key > from && !leftmost).then_some(first_key);
+    Ok((left, edited))
+}
+
+/// The holes among the keys `from..to` in the leaf where `from` belongs, up to `most` of them: the
+/// first key that is not mapped, and what surrounds it. Returns also up to where these are all.
+pub fn holes<P: Pmem>(
+    media: &Media<'_, P>,
+    inode: &mut Inode,
+    (from, to): (u64, u64),
+    most: usize,
+) -> Result<(Vec<(u64, Found)>, u64)> {
+    let path = Path::to(media, inode, from)?;
+    let bound = path.leaf().keys.1;
+    let mut holes = Vec::new();
+    let (mut key, mut end, mut floor) = (from, to.min(bound), None);
     let mut pushed = Ok(());
+    // Where a hole may begin, and the key of the extent after it.
+    let mut add = |key, next: Option<u64>, floor| {
+        if key >= end || next.is_some_and(|next| next <= key) {
+            return;
+        }
+        match holes.len() < most {
+            true => pushed = pushed.and_then(|()| holes.push((key, Found { floor, next }))),
+            false => end = key,
+        }
+    };
     path.scan_leaf(media, inode, &mut |_, e| {
-        pushed = pushed.and_then(|()| old.push(*e));
+        let m = unpack(e);
+        add(key, Some(m.key), floor);
+        floor = Some(m);
+        // (Not verified before the scan has ended.)
+        key = key.max(m.key.saturating_add(m.len));
+    })?;
+    add(key, (bound != KEY_END).then_some(bound), floor);
+    pushed?;
+    Ok((holes, end))
+}
+
+/// Maps `new`, unwritten extents in the order of their keys, in holes of one leaf of the tree of
+/// `inode`, and counts their blocks. Neighbours in the leaf become one extent where they continue
+/// each other.
+///
+/// [`make_room`](super::edit::make_room) must have been called for the first key, with the number
+/// of those that do not continue what is before them. Fails with [`Error::Exists`] if a key is
+/// mapped, and with [`Error::Invalid`] if one is not of that leaf. On an error the transaction must
+/// be dropped, and `inode` restored.
+pub fn fill<P: Pmem>(
+    tx: &mut Tx<'_, P>,
+    media: &Media<'_, P>,
+    inode: &mut Inode,
+    new: &[Mapping],
+) -> Result<Edited> {
+    let first = new.first().ok_or(Error::Invalid)?;
+    let path = Path::to(media, inode, first.key)?;
+    rewrite(tx, media, inode, &path, (first.key, first.key), new)
+}
+
+/// Extents put together in the order of their keys. Those that continue each other are one.
+struct Joined(Vec<Mapping>);
+
+impl Joined {
+    /// Adds `m`. Fails with [`Error::Exists`] unless all its keys are above those before.
+    fn add(&mut self, m: Mapping) -> Result<()> {
+        match self.0.last_mut() {
+            Some(last) if last.end() > m.key => return Err(Error::Exists),
+            Some(last) if joins(last, &m) => last.len += m.len,
+            _ => self.0.push(m)?,
+        }
+        Ok(())
+    }
+}
+
+/// Makes unwritten what is data of the keys `from..to` in the leaf of `path`, and maps `new` there.
+fn rewrite<P: Pmem>(
+    tx: &mut Tx<'_, P>,
+    media: &Media<'_, P>,
+    inode: &mut Inode,
+    path: &Path,
+    (from, to): (u64, u64),
+    new: &[Mapping],
+) -> Result<Edited> {
+    let last = new.last().map_or(to, Mapping::end);
+    if last > path.leaf().keys.1.max(to) || !new.iter().all(|m| is_possible(m, media.geo)) {
+        return Err(Error::Invalid);
+    }
+    // The entries that the keys touch, or are next to.
+    let end = last.max(to);
+    let (mut at, mut old) = (0, Vec::new());
+    let mut pushed = Ok(());
+    path.scan_leaf(media, inode, &mut |i, e| {
+        let m = unpack(e);
+        // (Not verified before the scan has ended.)
+        if m.key.saturating_add(m.len) < from {
+            at = i + 1;
+        } else if m.key <= end {
+            pushed = pushed.and_then(|()| old.push(m));
+        }
     })?;
     pushed?;
-    let mut new: Vec<Mapping> = Vec::with_capacity(count + 2)?;
-    let mut first_key = from;
-    let mut add = |m: Mapping| match new.last_mut() {
-        Some(last) if joins(last, &m) => {
-            last.len += m.len;
-            Ok(())
+    let mut made = Joined(Vec::with_capacity(old.len() + new.len() + 2)?);
+    let mut ahead = new.iter().peekable();
+    for m in old.iter() {
+        while let Some(new) = ahead.next_if(|new| new.key < m.key) {
+            made.add(*new)?;
         }
-        _ => new.push(m),
-    };
-    for (i, m) in old.iter().map(unpack).enumerate() {
         let (start, end) = (m.key.max(from), m.end().min(to));
-        if i == 0 {
-            first_key = m.key;
-        }
         if m.unwritten || start >= end {
-            add(m)?;
+            made.add(*m)?;
             continue;
         }
         if m.key < start {
-            add(m.part(m.key, start))?;
+            made.add(m.part(m.key, start))?;
         }
-        add(Mapping {
+        made.add(Mapping {
             unwritten: true,
             ..m.part(start, end)
         })?;
         if end < m.end() {
-            add(m.part(end, m.end()))?;
+            made.add(m.part(end, m.end()))?;
         }
     }
-    let mut entries = Vec::with_capacity(new.len())?;
-    for m in new.iter() {
-        entries.push(pack(*m))?;
-    }
+    ahead.try_for_each(|new| made.add(*new))?;
     // The entries that stay, before and after.
-    let same = |(a, b): &(&Extent, &Extent)| a == b;
-    let before = old.iter().zip(entries.iter()).take_while(same).count();
-    let most = old.len().min(entries.len()) - before;
-    let after = old.iter().rev().zip(entries.iter().rev());
+    let same = |(a, b): &(&Mapping, &Mapping)| a == b;
+    let before = old.iter().zip(made.0.iter()).take_while(same).count();
+    let most = old.len().min(made.0.len()) - before;
+    let after = old.iter().rev().zip(made.0.iter().rev());
     let after = after.take(most).take_while(same).count();
+    let mut add = Vec::with_capacity(made.0.len())?;
+    for m in &made.0[before..made.0.len() - after] {
+        add.push(pack(*m))?;
+    }
     let change = Change {
-        at: before,
+        at: at + before,
         remove: old.len() - before - after,
-        add: &entries[before..entries.len() - after],
+        add: &add,
     };
-    let edited = splice(tx, media, inode, &path, &change)?;
-    let leftmost = path.steps[..path.leaf].iter().all(|s| s.index() == 0);
-    let left = (first_key > from && !leftmost).then_some(first_key);
-    Ok((left, edited))
+    let edited = splice(tx, media, inode, path, &change)?;
+    add_blocks(&mut inode.raw, new.iter().map(|m| m.len).sum());
+    Ok(edited)
 }
 
 /// Reads and verifies what is below the root of the leaves that map any of the keys `from..to`.

@@ -56,17 +56,20 @@ impl Mirror {
         }
     }
 
-    /// Makes `len` blocks at `key` unwritten, or as many as there are before the next extent.
+    /// Gives unwritten blocks to holes among the `len` blocks at `key`, as many as go at once.
     fn preallocate(&mut self, key: u64, len: u64) {
-        match self.vol.preallocate(&mut self.file, key, len, time(2)) {
-            Err(e) => assert!(self.blocks.contains_key(&key), "{e:?}"),
-            Ok(run) => {
-                assert!((1..=len).contains(&run.len));
-                for i in 0..run.len {
-                    let block = (run.block + i, true);
-                    assert_eq!(self.blocks.insert(key + i, block), None);
-                }
-            }
+        let vol = &self.vol;
+        let done = vol.preallocate(&mut self.file, key, len, time(2)).unwrap();
+        assert!((1..=len).contains(&done));
+        for key in key..key + done {
+            let (block, unwritten) = match vol.map(&mut self.file, key, 1).unwrap() {
+                Map::Run { block, .. } => (block, false),
+                Map::Unwritten { block, .. } => (block, true),
+                Map::Hole { .. } => panic!("{key} is a hole"),
+            };
+            // What was there is as it was, and what was not is unwritten.
+            let old = self.blocks.insert(key, (block, unwritten));
+            assert_eq!((block, unwritten), old.unwrap_or((block, true)));
         }
     }
 
@@ -274,6 +277,54 @@ fn what_is_written_in_order_becomes_one_extent() {
     m.fill(300, 10);
     assert_eq!(extents(&mut m), 1);
     m.check_all();
+    assert_clean(&*ram);
+}
+
+/// As many holes as one transaction fills, up to the end of a leaf; of one that is split, up to
+/// where it is.
+#[test]
+fn holes_of_one_leaf_are_filled_at_once() {
+    let (mut m, ram) = Mirror::new(16 << 20);
+    for i in 0..256 {
+        m.insert(2 * i, 1);
+    }
+    // The first leaf has 251 extents.
+    assert_eq!(m.file.raw().root_count.get(), 2);
+    for (key, len, filled) in [(240, 100, 11), (498, 10, 4), (100, 300, 129), (251, 9, 9)] {
+        let vol = &m.vol;
+        let done = vol.preallocate(&mut m.file, key, len, time(2)).unwrap();
+        assert_eq!(done, filled, "{key}");
+        // The mirror's are those that it finds.
+        for key in (key..key + done).filter(|key| key % 2 == 1) {
+            match m.vol.map(&mut m.file, key, 1).unwrap() {
+                Map::Unwritten { block, .. } => m.blocks.insert(key, (block, true)),
+                map => panic!("{key}: {map:?}"),
+            };
+        }
+    }
+    assert_eq!(m.file.raw().root_count.get(), 3);
+    m.check_all();
+    assert_clean(&*ram);
+}
+
+#[test]
+fn holes_between_unwritten_blocks_take_no_entries() {
+    let (mut m, ram) = Mirror::new(16 << 20);
+    // Not more than a root has room for, as long as they are not apart.
+    for i in 0..5 {
+        m.insert(2 * i, 1);
+    }
+    m.unwrite(0, 10);
+    m.preallocate(0, 10);
+    m.check_all();
+    assert_eq!((m.blocks.len(), extents(&mut m)), (10, 1));
+    assert_eq!(m.file.raw().depth, 0);
+    m.check_all();
+    // Where nothing is a hole, nothing is to be done.
+    let free = m.vol.free_blocks();
+    assert_eq!(m.vol.preallocate(&mut m.file, 3, 7, time(3)), Ok(7));
+    assert_eq!(m.vol.free_blocks(), free);
+    assert!(m.file.ctime() != time(3));
     assert_clean(&*ram);
 }
 

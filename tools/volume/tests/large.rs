@@ -30,8 +30,7 @@ fn a_transaction_that_frees_more_lines_than_sixteen_bits_count() {
     while blocks < FREED {
         blocks += vol
             .preallocate(&mut file, blocks, FREED - blocks, time(2))
-            .unwrap()
-            .len;
+            .unwrap();
     }
     assert_eq!(file.raw().depth, 0, "one transaction frees all");
     sim.record();

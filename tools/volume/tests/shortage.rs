@@ -132,7 +132,7 @@ fn unwritten_in_a_full_device() {
     let mut blocks = 0;
     loop {
         match vol.preallocate(&mut file, blocks, 1 << 20, time(1)) {
-            Ok(run) => blocks += run.len,
+            Ok(len) => blocks += len,
             Err(e) => break assert_eq!(e, Error::NoSpace),
         }
     }
@@ -235,7 +235,7 @@ fn inodes_in_a_volume_in_pieces() {
     let mut blocks = 0;
     loop {
         match vol.preallocate(&mut hog, blocks, 1 << 20, time(1)) {
-            Ok(run) => blocks += run.len,
+            Ok(len) => blocks += len,
             Err(e) => break assert_eq!(e, Error::NoSpace),
         }
     }
@@ -270,7 +270,7 @@ fn names_can_be_removed_from_a_full_volume() {
     let mut blocks = 0;
     loop {
         match vol.preallocate(&mut hog, blocks, 1 << 20, time(1)) {
-            Ok(run) => blocks += run.len,
+            Ok(len) => blocks += len,
             Err(e) => break assert_eq!(e, Error::NoSpace),
         }
     }

@@ -265,8 +265,8 @@ fn live(memory: &Crashing, rng: &mut Rng, steps: usize, full: bool) -> Result<Ve
     if full {
         let mut file = vol.create(&mut root, b"rest", &new(0o100_644))?;
         let mut at = 0;
-        while let Ok(run) = vol.preallocate(&mut file, at, u64::MAX >> 20, time(4)) {
-            at += run.len;
+        while let Ok(len) = vol.preallocate(&mut file, at, u64::MAX >> 20, time(4)) {
+            at += len;
         }
     }
     Ok(stale)

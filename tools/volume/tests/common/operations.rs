@@ -145,8 +145,7 @@ fn sparse(vol: &V, n: u64) -> Result<Inode> {
 /// A file with `n` unwritten blocks and no size.
 fn preallocated(vol: &V, n: u64) -> Result<Inode> {
     let mut file = make(vol, &[b"file"], FILE)?;
-    let run = vol.preallocate(&mut file, 0, n, time(4))?;
-    assert_eq!(run.len, n);
+    assert_eq!(vol.preallocate(&mut file, 0, n, time(4))?, n);
     Ok(file)
 }
 
@@ -428,6 +427,28 @@ operations! {
     }
     preallocate: |p| { sparse(p, 3)?; } |v| {
         v.preallocate(&mut *at(v, &[b"file"])?, 1, 9, time(5))?;
+    }
+    preallocate_many_holes: |p| { sparse(p, MANY)?; } |v| {
+        v.preallocate(&mut *at(v, &[b"file"])?, 100, 200, time(5))?;
+    }
+    preallocate_where_a_leaf_is_split: |p| { sparse(p, 256)?; } |v| {
+        // The first leaf has 251 extents; half of them go to a new one.
+        v.preallocate(&mut *at(v, &[b"file"])?, 240, 100, time(5))?;
+    }
+    preallocate_at_the_end_of_a_leaf: |p| { sparse(p, 256)?; } |v| {
+        v.preallocate(&mut *at(v, &[b"file"])?, 498, 10, time(5))?;
+    }
+    preallocate_before_all: |p| {
+        let mut file = sparse(p, MANY)?;
+        p.punch(&mut file, 0, 17, time(4))?;
+    } |v| {
+        v.preallocate(&mut *at(v, &[b"file"])?, 3, 20, time(5))?;
+    }
+    preallocate_where_space_is_in_pieces: |p| {
+        sparse(p, 3)?;
+        in_pieces(p, 60)?;
+    } |v| {
+        v.preallocate(&mut *at(v, &[b"file"])?, 1, 30, time(5))?;
     }
     fill_inside_unwritten: |p| { preallocated(p, 9)?; } |v| {
         v.fill(&mut *at(v, &[b"file"])?, 3, 2, Some(time(5)))?;

@@ -311,6 +311,12 @@ impl Host {
         let last = end.div_ceil(BLOCK);
         let mut block = start / BLOCK;
         let mut stored = false;
+        // Before it, what is data stays as it is.
+        let kept = if zero_from < end {
+            zero_from / BLOCK
+        } else {
+            last
+        };
         while block < last {
             block += match self.volume.map(inode, block, last - block)? {
                 Map::Hole { len } | Map::Unwritten { len, .. } if as_data => {
@@ -319,7 +325,8 @@ impl Host {
                 }
                 Map::Hole { len } => {
                     stored = false;
-                    self.volume.preallocate(inode, block, len, now)?.len
+                    let len = len.max(kept.saturating_sub(block));
+                    self.volume.preallocate(inode, block, len, now)?
                 }
                 Map::Unwritten { len, .. } => len,
                 Map::Run { block: at, len } => {
