@@ -9,6 +9,7 @@ use rdax_volume::env::crc32c;
 use rdax_volume::volume::check::Kind;
 use rdax_volume::volume::error::Structure::{self, DirLeaf, Inode, Lane};
 use rdax_volume::volume::extent::{pack, unpack};
+use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::inode;
 use rdax_volume::volume::journal::unretired_word;
@@ -107,7 +108,11 @@ fn chunks_that_were_given_back() {
         let block = if of_file {
             let vol = mount(&bed.ram);
             let mut file = vol.iget(last).unwrap();
-            vol.preallocate(&mut file, 0, 1, NOW).unwrap().block
+            vol.preallocate(&mut file, 0, 1, NOW).unwrap();
+            match vol.map(&mut file, 0, 1).unwrap() {
+                Map::Unwritten { block, .. } => block,
+                map => panic!("{map:?}"),
+            }
         } else {
             bed.free_block()
         };
