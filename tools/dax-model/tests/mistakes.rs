@@ -21,7 +21,7 @@ const MISTAKES: [(Mistake, Scene); 27] = [
     (Mistake::TrustHot, hot_pages),
     (Mistake::CoolUnprotected, cooling_pages),
     (Mistake::ClearMarkLate, zaps_and_dma),
-    (Mistake::IgnoreDma, zaps_and_dma),
+    (Mistake::IgnoreDma, dma_and_freeze),
     (Mistake::WritableCheckedEarly, late_mapping),
     (Mistake::PinnedIsIdle, truncation),
     (Mistake::UnmapNothing, truncation),

@@ -27,6 +27,7 @@ holds! {
     cooling_pages
     locked_pages
     zaps_and_dma
+    dma_and_freeze
     late_mapping
     truncation
     holes

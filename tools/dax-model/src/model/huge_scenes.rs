@@ -117,7 +117,7 @@ pub fn huge_dma(mistake: Mistake) {
             m.sync(0, 0);
         }),
         run(&m, |m| {
-            m.sync_all();
+            m.freeze();
             m.store(0, 0);
         }),
     ]);

@@ -220,6 +220,22 @@ pub fn zaps_and_dma(mistake: Mistake) {
     m.sync_file();
 }
 
+/// DMA ends after a freeze, which leaves all clean, pinned or not.
+pub fn dma_and_freeze(mistake: Mistake) {
+    let m = machine(mistake, File::Pages);
+    join(vec![
+        run(&m, |m| {
+            m.dma(0, 0);
+            m.sync(0, 0);
+        }),
+        run(&m, |m| {
+            m.freeze();
+            m.store(1, 1);
+        }),
+    ]);
+    m.sync_file();
+}
+
 /// The first writable mapping appears while a sync of pages dirtied by an earlier one runs.
 pub fn late_mapping(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
