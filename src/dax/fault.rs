@@ -42,13 +42,14 @@ pub fn read(fault: &Fault<'_>) -> FaultResult {
 /// piece: maps them in one piece if that can be.
 pub fn huge(fault: &Fault<'_>) -> FaultResult {
     let write = fault.is_shared_write();
-    // A private copy is made of a page. And of pages that stay writable at a sync, each is written
-    // back.
-    let by_pages = (fault.is_write() && !write) || (fault.is_locked() && fault.is_unmapped_huge());
+    // A private copy is made of a page.
+    let is_copied = fault.is_write() && !write;
+    // Of what stays writable at a sync, all is written back.
+    let stays_writable = fault.is_locked() && fault.is_unmapped_huge();
     // Where a page table appears meanwhile, 2 MiB that may be stored to cannot be inserted: the
     // memory manager would warn. (A load is told to try again.)
-    let by_pages = by_pages || (write && fault.is_watched());
-    if !fault.fits_huge() || by_pages {
+    let may_appear = write && fault.is_watched();
+    if !fault.fits_huge() || is_copied || stays_writable || may_appear {
         return VM_FAULT_FALLBACK;
     }
     let outcome = match write {

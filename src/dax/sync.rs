@@ -42,7 +42,8 @@ pub fn sync_all(sb: &SbInfo) -> Result {
 /// Writes back every dirty page of an inode, and write-protects its mappings, as [`sync_all`] does:
 /// for the flusher and whoever writes inodes. The caller keeps the inode in memory. May sleep.
 pub fn sync_inode(info: &InodeInfo) -> Result {
-    // A sync does the same twice, here and in `sync_all`: leaving out one shows nothing.
+    // sync(2) wakes the flusher, too, and does the same in `sync_all`: leaving out one may show
+    // nothing.
     if mutated!("age") {
         return Ok(());
     }

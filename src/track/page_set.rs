@@ -185,6 +185,17 @@ impl PageSet {
         Some(word * 64 + value.trailing_zeros() as usize)
     }
 
+    /// The pages, ascending.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut from = 0;
+        core::iter::from_fn(move || {
+            let page = self.next(from)?;
+            from = page + 1;
+            Some(page)
+        })
+    }
+
     /// The smallest page not below `from` that is not in the set; [`PAGES`] if there is none.
     #[inline]
     pub fn next_gap(&self, from: usize) -> usize {

@@ -229,8 +229,7 @@ fn start_write_back<M: Machine>(machine: &M, state: &StateOf<M>, pages: &PageSet
 /// Writes back those of the `dirty` pages of a chunk that are hot, or become so, and takes them out
 /// of it. Moves the times of the file if one of them was stored to. Returns how many stay writable.
 /// `hot` are the hot ones among `dirty`; afterwards, those of them that do not stay: they have to
-/// be
-/// [cooled](cool).
+/// be [cooled](cool).
 fn keep_hot<M: Machine>(
     machine: &M,
     state: &mut StateOf<M>,
@@ -316,13 +315,10 @@ fn keep_all<M: Machine>(
     pages: &PageSet,
     flush: bool,
 ) -> usize {
-    let mut kept = 0;
-    let mut next = pages.next(0);
-    while let Some(page) = next {
-        kept += keep(machine, state.block(page), dirty.keep(page), flush);
-        next = pages.next(page + 1);
-    }
-    kept
+    let kept = pages
+        .iter()
+        .map(|page| keep(machine, state.block(page), dirty.keep(page), flush));
+    kept.sum()
 }
 
 /// Writes back a page that stays writable, which has `block`, after its fingerprint was taken: a
@@ -403,12 +399,10 @@ fn forget_dirty<M: Machine>(
     if huge && !is_pinned(0) {
         return;
     }
-    let mut next = pages.next(0);
-    while let Some(page) = next {
+    for page in pages.iter() {
         if huge || is_pinned(page) {
             tag(machine, chunk, Some(page));
         }
-        next = pages.next(page + 1);
     }
 }
 

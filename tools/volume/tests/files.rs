@@ -286,6 +286,14 @@ fn what_files_may_want_next_is_had_by_others_in_need() {
     had_by_others_in_need(260, 200, 256);
 }
 
+/// The block of a file block that is data.
+fn block_of(vol: &Vol, file: &mut Inode, file_block: u64) -> u64 {
+    match vol.map(file, file_block, 1).unwrap() {
+        Map::Run { block, .. } => block,
+        map => panic!("{map:?}"),
+    }
+}
+
 /// Fills a volume on which a file has grown by `blocks`. At least `windows` blocks after these are
 /// left until the last, all of which are at most `most`.
 fn had_by_others_in_need(blocks: u64, windows: u64, most: usize) {
@@ -295,10 +303,7 @@ fn had_by_others_in_need(blocks: u64, windows: u64, most: usize) {
     for i in 0..blocks {
         write(&vol, &mut log, i * BLOCK, &[1; BLOCK as usize], time(2)).unwrap();
     }
-    let last = match vol.map(&mut log, blocks - 1, 1).unwrap() {
-        Map::Run { block, .. } => block,
-        map => panic!("{map:?}"),
-    };
+    let last = block_of(&vol, &mut log, blocks - 1);
     // Others leave the blocks after it, as long as they can.
     let mut got = Vec::new();
     while let Ok(reservation) = vol.reserve(Want::blocks(1).for_removal()) {
@@ -341,10 +346,7 @@ fn holes_are_no_windows() {
         )
         .unwrap();
     }
-    let first = match vol.map(&mut file, 0, 1).unwrap() {
-        Map::Run { block, .. } => block,
-        map => panic!("{map:?}"),
-    };
+    let first = block_of(&vol, &mut file, 0);
     for i in 0..7 {
         let run = vol.fill(&mut other, 100 - i, 1, None).unwrap();
         assert_eq!(run.block, first + 1 + 2 * i);

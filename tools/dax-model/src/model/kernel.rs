@@ -410,19 +410,23 @@ impl Machine {
         windows::forget(&self.tracker, chunk, &PageSet::ALL);
     }
 
-    /// What it does about a store to a private mapping: whether it can insert a copy. It takes 2 MiB
-    /// out without asking; `meanwhile` others may have mapped them again.
-    pub fn copy(&self, map: usize, page: usize, meanwhile: impl Fn()) -> bool {
-        self.zap_huge(&mut self.maps[map].lock().unwrap());
-        meanwhile();
-        let fault = Access {
+    fn access(&self, map: usize, page: usize, write: bool) -> Access<'_> {
+        Access {
             machine: self,
             map,
             page,
             late: RefCell::new(None),
             times_moved: Cell::new(false),
-            write: true,
-        };
+            write,
+        }
+    }
+
+    /// What it does about a store to a private mapping: whether it can insert a copy. It takes 2 MiB
+    /// out without asking; `meanwhile` others may have mapped them again.
+    pub fn copy(&self, map: usize, page: usize, meanwhile: impl Fn()) -> bool {
+        self.zap_huge(&mut self.maps[map].lock().unwrap());
+        meanwhile();
+        let fault = self.access(map, page, true);
         let outcome = fault::read(&fault);
         meanwhile();
         let is_table = matches!(*self.maps[map].lock().unwrap(), Pmd::Table(_));
@@ -432,14 +436,7 @@ impl Machine {
     /// What the memory manager does about an access that finds no entry, or, if `write`, none that
     /// is writable: it tries 2 MiB first, where no table of pages is. False for SIGBUS.
     pub fn fault(&self, map: usize, page: usize, write: bool) -> bool {
-        let fault = Access {
-            machine: self,
-            map,
-            page,
-            late: RefCell::new(None),
-            times_moved: Cell::new(false),
-            write,
-        };
+        let fault = self.access(map, page, write);
         self.faults[map].fetch_add(1, SeqCst);
         if self.aligned[map] {
             let seen = *self.maps[map].lock().unwrap();

@@ -43,6 +43,14 @@ fn machine(mistake: Mistake, file: File) -> Arc<Machine> {
     Machine::new(mistake, file, [false; 2])
 }
 
+/// Makes the first page hot.
+fn make_hot(m: &Machine) {
+    for _ in 0..3 {
+        m.store(0, 0);
+        m.sync(0, 0);
+    }
+}
+
 /// Writers in two mappings, two syncs, of one page and of both.
 pub fn stores_and_syncs(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
@@ -83,10 +91,7 @@ pub fn failing_fence(mistake: Mistake) {
 /// A page that became hot is stored to, left alone, and unmapped while syncs run.
 pub fn hot_pages(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
-    for _ in 0..3 {
-        m.store(0, 0);
-        m.sync(0, 0);
-    }
+    make_hot(&m);
     join(vec![
         run(&m, |m| {
             m.store(0, 0);
@@ -115,10 +120,7 @@ pub fn hot_pages(mistake: Mistake) {
 /// A hot page that is about to be given up is stored to while syncs run.
 pub fn cooling_pages(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
-    for _ in 0..3 {
-        m.store(0, 0);
-        m.sync(0, 0);
-    }
+    make_hot(&m);
     for _ in 1..PATIENCE {
         m.sync_file();
     }
@@ -143,7 +145,7 @@ pub fn locked_pages(mistake: Mistake) {
     locked(&m, PATIENCE);
 }
 
-/// The syncs of a file do not make the stores of a locked mapping fault, and moves its times only
+/// The syncs of a file do not make the stores of a locked mapping fault, and move its times only
 /// for a store, for more than `left_alone` syncs without one. When it is not locked any more, the
 /// file is like any other.
 pub fn locked(m: &Arc<Machine>, left_alone: u8) {
@@ -309,10 +311,7 @@ pub fn reclaim(mistake: Mistake) {
 /// to.
 pub fn ends_of_stores(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
-    for _ in 0..3 {
-        m.store(0, 0);
-        m.sync(0, 0);
-    }
+    make_hot(&m);
     join(vec![
         run(&m, |m| {
             m.store(0, 0);
@@ -335,10 +334,7 @@ pub fn ends_of_stores(mistake: Mistake) {
 pub fn cache_is_switched(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
     m.has_cache.store(false, SeqCst);
-    for _ in 0..3 {
-        m.store(0, 0);
-        m.sync(0, 0);
-    }
+    make_hot(&m);
     m.store(0, 1);
     m.sync_file();
     join(vec![
