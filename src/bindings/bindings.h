@@ -195,6 +195,8 @@ bool rdax_pmd_is_huge(const struct vm_fault *vmf);
 bool rdax_pmd_is_none(const struct vm_fault *vmf);
 void rdax_install_page_table(struct vm_fault *vmf);
 void rdax_clear_pte_marker(struct vm_fault *vmf);
+void rdax_insert_writable(struct vm_fault *vmf, unsigned long address, struct page *page,
+			  unsigned int nr);
 void rdax_mapping_set_error(struct address_space *mapping, int error);
 
 #ifdef __BINDGEN__

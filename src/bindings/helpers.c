@@ -903,6 +903,69 @@ void rdax_clear_pte_marker(struct vm_fault *vmf)
 		clear_pte_marker(vmf);
 }
 
+/*
+ * Lets the @nr entries at @address and after be stored through that map the pages from @page on and
+ * may only be read through; sets the bits in @none of those that there are not.
+ * (ptep_set_access_flags() is not exported.)
+ */
+static void make_writable(struct vm_fault *vmf, unsigned long address, struct page *page,
+			  unsigned int nr, unsigned long *none)
+{
+	unsigned long pfn = page_to_pfn(page);
+	unsigned int i;
+	pmd_t pmd;
+	pte_t *pte;
+	spinlock_t *lock;
+
+	rcu_read_lock();
+	pmd = pmdp_get_lockless(vmf->pmd);
+	if (pmd_none(pmd) || !pmd_present(pmd) || pmd_leaf(pmd))
+		goto out;
+	pte = pte_offset_kernel(&pmd, address);
+	lock = pte_lockptr(vmf->vma->vm_mm, &pmd);
+	spin_lock(lock);
+	/* As in clear_pte_marker(). */
+	if (!pmd_same(pmd, pmdp_get_lockless(vmf->pmd)))
+		nr = 0;
+	for (i = 0; i < nr; i++, pte++) {
+		pte_t entry = ptep_get(pte);
+
+		if (pte_none(entry)) {
+			__set_bit(i, none);
+		} else if (pte_present(entry) && !pte_protnone(entry) && !pte_write(entry) &&
+			   !pte_uffd(entry) && pte_pfn(entry) == pfn + i) {
+			entry = pte_clear_saveddirty(pte_mkwrite_novma(entry));
+			set_pte(pte, pte_mkyoung(pte_mkdirty(entry)));
+		}
+	}
+	spin_unlock(lock);
+out:
+	rcu_read_unlock();
+}
+
+/*
+ * Maps the @nr pages from @page on at @address and after, up to BITS_PER_LONG, in the page table
+ * of the fault, to be stored to. What is mapped otherwise stays.
+ */
+void rdax_insert_writable(struct vm_fault *vmf, unsigned long address, struct page *page,
+			  unsigned int nr)
+{
+	unsigned long none = 0, bit, unused = 0;
+
+	make_writable(vmf, address, page, nr, &none);
+	if (!none)
+		return;
+	for_each_set_bit(bit, &none, BITS_PER_LONG) {
+		struct vm_fault at = { .vma = vmf->vma, .address = address + (bit << PAGE_SHIFT) };
+
+		/* Read-only: to store through, what has come meanwhile would give a warning. */
+		get_page(page + bit);
+		vmf_insert_page_mkwrite(&at, page + bit, false);
+		put_page(page + bit);
+	}
+	make_writable(vmf, address, page, nr, &unused);
+}
+
 void rdax_mapping_set_error(struct address_space *mapping, int error)
 {
 	mapping_set_error(mapping, error);

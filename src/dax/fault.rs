@@ -14,6 +14,7 @@
 //! [the marker is gone](Fault::clear_marker). And a store to a page that finds 2 MiB mapped in one
 //! piece makes loads [give way](crate::track::chunk::State::make_way).
 
+use core::ops::Range;
 use kernel::bindings::{
     vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK,
     vm_fault_reason_VM_FAULT_HWPOISON as VM_FAULT_HWPOISON,
@@ -21,6 +22,7 @@ use kernel::bindings::{
     vm_fault_reason_VM_FAULT_OOM as VM_FAULT_OOM,
     vm_fault_reason_VM_FAULT_SIGBUS as VM_FAULT_SIGBUS,
 };
+
 use kernel::prelude::*;
 
 use super::vm_fault::{Fault, FaultResult};
@@ -132,6 +134,25 @@ impl track::machine::Fault for Fault<'_> {
     #[inline]
     fn insert(&self, block: u64, write: bool) -> FaultResult {
         self.insert_page(self.info().page_of(block), write)
+    }
+
+    #[inline]
+    fn ahead(&self, row: usize) -> usize {
+        match track::fault::ahead(row) {
+            0 => 0,
+            // All of a locked mapping that was ever dirty is written back at each sync; and
+            // userfaultfd wants to hear of each page.
+            _ if self.is_locked() || self.is_watched() => 0,
+            nr => nr,
+        }
+    }
+
+    fn neighbours(&self) -> Range<u64> {
+        self.neighbours()
+    }
+
+    fn insert_writable(&self, page: u64, block: u64, len: usize) {
+        self.insert_writable(page, self.info().page_of(block), len);
     }
 
     #[inline]

@@ -24,6 +24,7 @@ use crate::track::ahead::Ask;
 use crate::track::machine::{self, Event, Examined, Failure, Fingerprints, Machine};
 use crate::track::page_set::{PageSet, PAGES, WORDS};
 use crate::volume::alloc::Run;
+use crate::volume::error::{Error as VolumeError, Structure};
 use crate::volume::file::Map;
 use crate::volume::pmem::Pmem;
 
@@ -207,7 +208,15 @@ impl Machine for InodeInfo {
     #[inline]
     fn is_of_another(&self, block: u64, page: u64) -> bool {
         let owner = self.page_of(block).owner();
-        kernel::warn_on!(owner.is_some_and(|owner| owner != (self.mapping(), page)))
+        let another = owner.is_some_and(|owner| owner != (self.mapping(), page));
+        if another {
+            // Known by the message, and what is done about damage; the caller has an error of its own.
+            let _ = self.sb().check::<()>(Err(VolumeError::Corrupt {
+                what: Structure::SharedBlock,
+                at: block * PAGE,
+            }));
+        }
+        another
     }
 
     #[inline]

@@ -32,9 +32,9 @@ use crate::mount::super_block::SbInfo;
 use crate::mount::tracker::table_for;
 use crate::track::left::Pinned;
 use crate::track::machine::Tracking;
-use crate::track::page_set::PAGES;
+use crate::track::page_set::{PageSet, PAGES};
 use crate::track::place::split;
-use crate::track::sync::tag;
+use crate::track::sync::{tag, tag_page};
 use crate::volume::pmem::Pmem;
 
 /// Takes over what an inode leaves that is being evicted: `pages` belong to nobody any more.
@@ -93,17 +93,16 @@ fn adopt_page(info: &InodeInfo, pinned: &Pinned) -> Result {
     let mut state = info.tracker.lock(chunk);
     let page = Page::of_block(info.sb().volume.pmem(), pinned.block);
     // Whoever has it pinned may have stored to it.
-    let mut stored_to = Some(nth);
     if page.is_huge() {
         page.adopt_huge(info.mapping(), pinned.page);
         let _ = state.map_huge(pinned.block);
-        stored_to = None;
+        tag(info, chunk, &PageSet::ALL);
     } else {
         let table = table_for(&state, nth, pinned.block)?;
         let _ = state.map_block(nth, pinned.block, table);
         page.associate(info.mapping(), pinned.page);
+        tag_page(info, chunk, nth);
     }
-    tag(info, chunk, stored_to);
     Ok(())
 }
 

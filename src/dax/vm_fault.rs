@@ -4,6 +4,8 @@
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
+use core::ops::Range;
+
 use kernel::bindings::{
     fault_flag_FAULT_FLAG_WRITE, folio, vm_area_struct, vm_fault,
     vm_fault_reason_VM_FAULT_LOCKED as VM_FAULT_LOCKED, vm_fault_t,
@@ -92,15 +94,20 @@ impl Fault<'_> {
         unsafe { (*self.vmf).flags & fault_flag_FAULT_FLAG_WRITE != 0 }
     }
 
-    /// Whether the 2 MiB of the file around the faulting page could be mapped here in one piece:
-    /// they are aligned, and within the mapping.
-    pub fn fits_huge(&self) -> bool {
+    /// The faulting address, down to that of its page, and where the mapping begins and ends.
+    fn addresses(&self) -> (u64, u64, u64) {
         // SAFETY: the fault is under way, and the mapping locked.
-        let (address, start, end) = unsafe {
+        unsafe {
             let range = &(*self.vma).__bindgen_anon_1.__bindgen_anon_1;
             let address = (*self.vmf).__bindgen_anon_1.address as u64;
             (address, range.vm_start as u64, range.vm_end as u64)
-        };
+        }
+    }
+
+    /// Whether the 2 MiB of the file around the faulting page could be mapped here in one piece:
+    /// they are aligned, and within the mapping.
+    pub fn fits_huge(&self) -> bool {
+        let (address, start, end) = self.addresses();
         let first = address & !(HUGE - 1);
         let aligned = (address / PAGE) % (HUGE / PAGE) == self.page() % (HUGE / PAGE);
         aligned && first >= start && first + HUGE <= end
@@ -181,6 +188,31 @@ impl Fault<'_> {
             bindings::rdax_page_put(page.as_raw());
             result
         }
+    }
+
+    /// The pages of the file whose entries the mapping has, or may have, in the page table of the
+    /// faulting address.
+    pub fn neighbours(&self) -> Range<u64> {
+        let (address, start, end) = self.addresses();
+        let first = address & !(HUGE - 1);
+        let (before, after) = (
+            (address - first.max(start)) / PAGE,
+            ((first + HUGE).min(end) - address).div_ceil(PAGE),
+        );
+        self.page() - before..self.page() + after
+    }
+
+    /// Maps the `len` pages from `first` on to be stored to, at the addresses of page
+    /// `page` of the file, one of the [`neighbours`](Fault::neighbours), and after. Passes over what
+    /// is mapped otherwise.
+    pub fn insert_writable(&self, page: u64, first: Page, len: usize) {
+        let (address, ..) = self.addresses();
+        let at = address.wrapping_add(page.wrapping_sub(self.page()).wrapping_mul(PAGE));
+        // SAFETY: the fault is under way, and the mapping locked; the addresses are in it, and in
+        // the page table of the faulting one.
+        unsafe {
+            bindings::rdax_insert_writable(self.vmf, at as usize, first.as_raw(), len as u32)
+        };
     }
 
     /// Maps the zero page at the faulting address, read-only. For a store to a private mapping, has

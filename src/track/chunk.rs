@@ -210,14 +210,14 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.settled.insert_all(&pages.0);
     }
 
-    /// A store may happen to `page` from now on; to any page if it is `None`.
-    pub fn unsettle(&mut self, page: Option<usize>) {
-        match page {
-            Some(page) => {
-                self.settled.remove(page);
-            }
-            None => self.settled = PageSet::EMPTY,
-        }
+    /// A store may happen to `page` from now on. Returns whether it was settled.
+    pub fn unsettle_page(&mut self, page: usize) -> bool {
+        self.settled.remove(page)
+    }
+
+    /// A store may happen to one of `pages` from now on.
+    pub fn unsettle(&mut self, pages: &PageSet) {
+        self.settled.remove_all(pages);
     }
 
     /// The pages, which are mapped nowhere, are about to be one folio: forgets where they were.
@@ -402,7 +402,7 @@ impl Tags {
     }
 
     /// A store may happen to `page` from now on, or has happened.
-    pub fn set(&mut self, page: usize) -> Tagged {
+    pub fn set_page(&mut self, page: usize) -> Tagged {
         let set_mark = self.dirty.is_empty();
         Tagged {
             newly: usize::from(self.dirty.insert(page)),
@@ -410,13 +410,22 @@ impl Tags {
         }
     }
 
-    /// As [`Tags::set`], for all pages of the chunk.
-    pub fn set_all(&mut self) -> Tagged {
-        let count = core::mem::replace(&mut self.dirty, PageSet::ALL).count();
+    /// As [`Tags::set_page`], for one of `pages`, of which there is one at least.
+    pub fn set(&mut self, pages: &PageSet) -> Tagged {
+        let set_mark = self.dirty.is_empty();
+        let before = self.dirty.and(pages).count();
+        self.dirty.insert_all(pages);
         Tagged {
-            newly: PAGES - count,
-            set_mark: count == 0,
+            newly: pages.count() - before,
+            set_mark,
         }
+    }
+
+    /// How many pages in a row, right before `page` or right after it, are dirty.
+    #[inline]
+    pub fn row_beside(&self, page: usize) -> usize {
+        let before = self.dirty.run_before(page);
+        before.max(self.dirty.run_after(page))
     }
 
     /// The dirty pages among `pages`. The chunk lock is held from here to the write-back, so that

@@ -10,16 +10,24 @@
 //! The blocks are looked up under the chunk lock, so that what is inserted is what the file has;
 //! and that is taken with the invalidate lock, so that they stay in the file.
 
+use core::ops::Range;
+
 use super::ahead::Ask;
 use super::chunk::Entry;
 use super::layout::{split_huge, unmap_chunk, unmap_zeroes};
 use super::machine::{Blocks, ChunkOf, Event, Failure, Fault, Machine, StateOf, TableOf, Tracking};
 use super::page_set::{PageSet, PAGES};
 use super::place::split;
-use super::sync::{cool, sample, tag};
+use super::sync::{cool, sample, tag, tag_page};
+use super::windows;
 use crate::mutate::mutated;
 use crate::volume::alloc::Run;
 use crate::volume::file::Map;
+
+/// So many pages stored to in a row, and the next ones are mapped ahead.
+const ROW: usize = 8;
+/// At most so many are.
+const AHEAD: usize = 64;
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,15 +184,107 @@ fn map_in_chunk<F: Fault>(
     if todo.associate {
         dirty |= file.associate(block, fault.page());
     }
+    let mut row = 0;
     if dirty {
-        state.unsettle(Some(page));
-    }
-    if dirty && !mutated!("tag") {
-        // Before the page can be stored to, and a store be followed by a sync.
-        tag(file, chunk, Some(page));
+        let was_settled = state.unsettle_page(page);
+        if !mutated!("tag") {
+            // Before the page can be stored to, and a store be followed by a sync.
+            let (newly, beside) = tag_page(file, chunk, page);
+            // What another mapping has stored to already is no row of this one.
+            if newly > 0 || was_settled {
+                row = beside;
+            }
+        }
     }
     // Under the chunk lock: or a sync in between would clean the page, and leave it writable.
-    Ok(Step::Ends(Outcome::Inserted(fault.insert(block, write))))
+    let inserted = fault.insert(block, write);
+    if write && fault.ahead(row) > 0 {
+        map_ahead(fault, chunk, &mut state);
+    }
+    Ok(Step::Ends(Outcome::Inserted(inserted)))
+}
+
+/// How many pages more are mapped for a store that comes next to `row` pages in a row that are
+/// mapped so: as many, at most [`AHEAD`]. To map one ahead, to write-protect it and to write it back
+/// costs a third of a fault; so where the row ends there, all of it has cost a third more.
+pub fn ahead(row: usize) -> usize {
+    match row < ROW {
+        true => 0,
+        false => row.min(AHEAD),
+    }
+}
+
+/// After the store that `fault` is for, which has its page mapped: maps those that are next in its
+/// row, up or down, to be stored to, too; but none that would need a block, or memory.
+#[inline(never)]
+fn map_ahead<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, state: &mut StateOf<F::File>) {
+    let file = fault.file();
+    let first = file.tracker().place(chunk).first_page();
+    let mut writable = windows::dirty_in(file.tracker(), chunk, &PageSet::ALL);
+    writable.leave_out(state.settled());
+    let writable = writable.pages();
+    let range = next_in_row(fault, chunk, writable);
+    // As for 2 MiB: their stores will move no time, and a sync may just have been here.
+    if state.is_huge() || range.is_empty() || fault.update_time().is_err() {
+        return;
+    }
+    let mut found = None;
+    let mut pages = PageSet::EMPTY;
+    for at in range.clone() {
+        let (_, page) = split(at);
+        if writable.contains(page) {
+            continue;
+        }
+        let block = match state.entry(page) {
+            Entry::Present(block) => block,
+            Entry::Zero => continue,
+            Entry::Absent => {
+                let found = found.get_or_insert_with(|| {
+                    file.blocks().find(at, range.end - at).map(|map| (at, map))
+                });
+                match *found {
+                    Ok((from, Map::Run { block, len })) if at - from < len => block + (at - from),
+                    _ => continue,
+                }
+            }
+        };
+        let is_usable = !file.is_of_another(block, at) && !file.is_bad(block, 1);
+        if !is_usable || state.needs_table(page, block) {
+            continue;
+        }
+        if state.map_block(page, block, None).associate {
+            // It is going to be dirty, whether it is or not.
+            let _ = file.associate(block, at);
+        }
+        pages.insert(page);
+    }
+    if pages.is_empty() {
+        return;
+    }
+    state.unsettle(&pages);
+    if !mutated!("tag-ahead") {
+        tag(file, chunk, &pages);
+    }
+    for run in state.runs(&pages) {
+        fault.insert_writable(first + run.page as u64, run.block, run.len);
+    }
+}
+
+/// The pages of the file that come next in the row of `writable` pages of `chunk` that `fault` goes
+/// on with, as many as are to be mapped ahead.
+fn next_in_row<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, writable: &PageSet) -> Range<u64> {
+    let file = fault.file();
+    let place = file.tracker().place(chunk);
+    let (at, (_, page)) = (fault.page(), split(fault.page()));
+    let (below, above) = (writable.run_before(page), writable.run_after(page));
+    let nr = fault.ahead(below.max(above)) as u64;
+    let range = match below >= above {
+        true => at + 1..at + 1 + nr,
+        false => at.saturating_sub(nr)..at,
+    };
+    let reach = fault.neighbours();
+    let start = range.start.max(reach.start).max(place.first_page());
+    start..range.end.min(reach.end).min(place.end()).min(file.pages())
 }
 
 /// The block of `page` of `chunk`; `None` for a hole that need not be filled.
@@ -323,9 +423,9 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
             let sample = sample(file, chunk, &state);
             state.density.begin(sample);
         }
-        state.unsettle(None);
+        state.unsettle(&PageSet::ALL);
         if !mutated!("tag-huge") {
-            tag(file, chunk, None);
+            tag(file, chunk, &PageSet::ALL);
         }
     }
     Ok(Outcome::Inserted(fault.insert_huge(state.block(0), write)))
@@ -397,7 +497,7 @@ fn join<M: Machine>(
         unmap_chunk(file, chunk);
     }
     if examined.dirty {
-        tag(file, chunk, None);
+        tag(file, chunk, &PageSet::ALL);
     }
     Ok(Join::Done)
 }

@@ -12,7 +12,7 @@
 //! [blocks](Machine::blocks); the tag lock ([`Tracking::lock_tags`]), which spins. Page numbers are
 //! those of the file, block numbers those of the volume; both have 4 KiB.
 
-use core::ops::DerefMut;
+use core::ops::{DerefMut, Range};
 
 use super::ahead::Ask;
 use super::chunk::{State, Tags};
@@ -290,6 +290,15 @@ pub trait Fault {
     /// Maps a block at the address; writable if `write`. What is mapped there already has to be the
     /// same.
     fn insert(&self, block: u64, write: bool) -> Self::Inserted;
+    /// How many pages more a store is to map that comes next to `row` pages in a row that are:
+    /// [`ahead`](super::fault::ahead) says, but none for a mapping that is watched or locked.
+    fn ahead(&self, row: usize) -> usize;
+    /// The pages of the file whose entries the mapping has, or may have, in the page table of the
+    /// address.
+    fn neighbours(&self) -> Range<u64>;
+    /// Maps `len` blocks from `block` on to be stored to, at the addresses of `page`, one of the
+    /// [`neighbours`](Fault::neighbours), and after. Passes over what is mapped otherwise.
+    fn insert_writable(&self, page: u64, block: u64, len: usize);
     /// Maps the zero page there, read-only.
     fn insert_zero(&self) -> Self::Inserted;
     /// Maps the folio of 2 MiB from `block` on; writable if `write`.

@@ -210,6 +210,33 @@ impl PageSet {
         PAGES
     }
 
+    /// How many pages of the set come right before `page`, which is below [`PAGES`], without a gap.
+    #[inline]
+    pub fn run_before(&self, page: usize) -> usize {
+        let (mut word, mut bits) = (page / 64, page % 64);
+        let mut run = 0;
+        loop {
+            if bits > 0 {
+                // Those of the word that come before are its highest.
+                let found = (self.word(word) << (64 - bits)).leading_ones() as usize;
+                run += found.min(bits);
+                if found < bits {
+                    return run;
+                }
+            }
+            if word == 0 {
+                return run;
+            }
+            (word, bits) = (word - 1, 64);
+        }
+    }
+
+    /// How many pages of the set come right after `page` without a gap.
+    #[inline]
+    pub fn run_after(&self, page: usize) -> usize {
+        self.next_gap(page + 1) - (page + 1)
+    }
+
     /// The maximal runs of neighbouring pages, ascending, as (first page, number of pages).
     pub fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mut from = 0;

@@ -49,17 +49,33 @@ struct Done {
     hot: usize,
 }
 
-/// Stores may reach `page` of `chunk` from now on, or have; any page if it is `None`. Returns
-/// whether one was clean. Does not sleep; a page table lock may be held.
+/// Stores may reach `page` of `chunk` from now on, or have. Returns how many pages were clean, and
+/// how many in a row beside it are dirty. Does not sleep; a page table lock may be held.
 #[inline]
-pub fn tag<M: Machine>(machine: &M, chunk: &ChunkOf<M>, page: Option<usize>) -> bool {
+pub fn tag_page<M: Machine>(machine: &M, chunk: &ChunkOf<M>, page: usize) -> (usize, usize) {
     machine.tail_may_change();
-    let newly = windows::tag(machine.tracker(), chunk, page);
+    let (newly, row) = windows::tag_page(machine.tracker(), chunk, page);
+    tagged(machine, newly);
+    (newly, row)
+}
+
+/// Stores may reach any of `pages` of `chunk`, of which there is one at least, from now on, or have.
+/// Returns how many were clean. Does not sleep; a page table lock may be held.
+#[inline]
+pub fn tag<M: Machine>(machine: &M, chunk: &ChunkOf<M>, pages: &PageSet) -> usize {
+    machine.tail_may_change();
+    let newly = windows::tag(machine.tracker(), chunk, pages);
+    tagged(machine, newly);
+    newly
+}
+
+/// Pages were tagged, of which `newly` were clean.
+#[inline]
+fn tagged<M: Machine>(machine: &M, newly: usize) {
     machine.count(Event::Tagged, newly as u64);
     if !mutated!("note") {
         machine.note();
     }
-    newly > 0
 }
 
 /// `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is being
@@ -71,7 +87,11 @@ pub fn dirty_page<M: Machine>(machine: &M, page: u64, huge: bool) -> bool {
         // Only pages that belong to the file get here, and a fault made them so.
         return false;
     };
-    tag(machine, chunk, (!huge).then_some(page))
+    let newly = match huge {
+        true => tag(machine, chunk, &PageSet::ALL),
+        false => tag_page(machine, chunk, page).0,
+    };
+    newly > 0
 }
 
 /// Makes the stores to the pages `first..=last` durable. May sleep. No chunk lock of the file is
@@ -401,7 +421,7 @@ fn forget_dirty<M: Machine>(
     }
     for page in pages.iter() {
         if huge || is_pinned(page) {
-            tag(machine, chunk, Some(page));
+            tag_page(machine, chunk, page);
         }
     }
 }

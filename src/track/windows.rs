@@ -54,16 +54,27 @@ pub fn is_quiet<T: Tracking>(tracking: &T) -> bool {
     !tracking.is_any_marked() && tracking.in_flight() == 0
 }
 
-/// Notes that stores may reach `page` of `chunk` from now on, or have; any page if it is `None`.
-/// Returns how many were clean. Does not sleep; may be called under a page table lock.
+/// Notes that stores may reach `page` of `chunk` from now on, or have. Returns how many pages were
+/// clean, and how many in a row beside it are dirty. Does not sleep; may be called under a page
+/// table lock.
 #[inline]
-pub fn tag<T: Tracking>(tracking: &T, chunk: &T::Chunk, page: Option<usize>) -> usize {
+pub fn tag_page<T: Tracking>(tracking: &T, chunk: &T::Chunk, page: usize) -> (usize, usize) {
     let mut locked = tracking.lock_tags();
     let tags = tracking.tags(&mut locked, chunk);
-    let tagged = match page {
-        Some(page) => tags.set(page),
-        None => tags.set_all(),
-    };
+    let row = tags.row_beside(page);
+    let tagged = tags.set_page(page);
+    if tagged.set_mark {
+        tracking.set_mark(&mut locked, chunk, true);
+    }
+    (tagged.newly, row)
+}
+
+/// Notes that stores may reach any of `pages`, of which there is one at least. Returns how many
+/// were clean. Does not sleep; may be called under a page table lock.
+#[inline]
+pub fn tag<T: Tracking>(tracking: &T, chunk: &T::Chunk, pages: &PageSet) -> usize {
+    let mut locked = tracking.lock_tags();
+    let tagged = tracking.tags(&mut locked, chunk).set(pages);
     if tagged.set_mark {
         tracking.set_mark(&mut locked, chunk, true);
     }

@@ -30,6 +30,8 @@ pub enum Structure {
     Orphan,
     /// The extended attributes of an inode.
     Xattr,
+    /// A block that two pages of files have.
+    SharedBlock,
 }
 
 impl fmt::Display for Structure {
@@ -44,6 +46,7 @@ impl fmt::Display for Structure {
             Structure::DirLeaf => "directory leaf",
             Structure::Orphan => "orphan slot",
             Structure::Xattr => "extended attributes",
+            Structure::SharedBlock => "block, which is used twice,",
         })
     }
 }

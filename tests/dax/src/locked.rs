@@ -52,7 +52,7 @@ impl Drop for AllLocked {
 }
 
 /// Maps `len` bytes of a file, locked in memory.
-fn map_locked(file: &File, len: usize) -> Result<Map> {
+pub fn map_locked(file: &File, len: usize) -> Result<Map> {
     let flags = libc::MAP_SHARED | libc::MAP_LOCKED;
     Map::new(file, len, libc::PROT_READ | libc::PROT_WRITE, flags)
 }

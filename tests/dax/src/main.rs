@@ -29,6 +29,7 @@ mod pins;
 mod private;
 mod races;
 mod removal;
+mod rows;
 mod sync;
 mod sys;
 mod times;
@@ -63,13 +64,14 @@ impl Place {
 /// A promise and how it is checked.
 pub type Scenario = (&'static str, fn(&Place) -> Result<()>);
 
-const GROUPS: [(&str, &[Scenario]); 23] = [
+const GROUPS: [(&str, &[Scenario]); 24] = [
     ("sync", sync::SCENARIOS),
     ("answers", answers::SCENARIOS),
     ("calls", calls::SCENARIOS),
     ("flush", flush::SCENARIOS),
     ("dirty", dirty::SCENARIOS),
     ("hot", hot::SCENARIOS),
+    ("rows", rows::SCENARIOS),
     ("locked", locked::SCENARIOS),
     ("huge", huge::SCENARIOS),
     ("aging", aging::SCENARIOS),

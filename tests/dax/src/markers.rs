@@ -45,10 +45,11 @@ const MODE_WP: u64 = 1 << 1;
 const WRITEPROTECT_WP: u64 = 1;
 
 /// Tracks stores to a mapping by write-protecting it (`UFFD_FEATURE_WP_ASYNC`).
-struct Watch(OwnedFd);
+pub struct Watch(OwnedFd);
 
 impl Watch {
-    fn new(map: &Map, len: usize) -> Result<Watch> {
+    /// Of `len` bytes of `map`.
+    pub fn new(map: &Map, len: usize) -> Result<Watch> {
         let flags = libc::O_CLOEXEC | UFFD_USER_MODE_ONLY;
         // SAFETY: a plain system call.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };

@@ -63,6 +63,46 @@ holds! {
     stored_all_over
 }
 
+/// The same, where stores come in a row, and the page that follows each is mapped ahead.
+macro_rules! holds_ahead {
+    ($($scene:ident)*) => {
+        mod holds_ahead {
+            use super::*;
+
+            $(#[test]
+            fn $scene() {
+                explore_ahead(super::$scene, Mistake::None, rounds());
+            })*
+        }
+    };
+}
+
+holds_ahead! {
+    stores_and_syncs
+    hot_pages
+    cooling_pages
+    locked_pages
+    zaps_and_dma
+    dma_and_freeze
+    truncation
+    holes
+    reclaim
+    ends_of_stores
+    cache_is_switched
+    bad_block
+    holes_and_reclaim
+    removal
+    failures
+    used_twice
+    removal_and_truncation
+    huge_splits
+    huge_joins
+    huge_truncation
+    huge_reclaim
+    not_aligned
+    sparse
+}
+
 /// A test for each scene of one thread.
 macro_rules! is_done {
     ($($scene:ident)*) => {

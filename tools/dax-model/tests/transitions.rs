@@ -44,6 +44,10 @@ proptest! {
         prop_assert_eq!(x.is_empty(), a.is_empty());
         prop_assert_eq!(x.and(&y), set(&a.intersection(&b).copied().collect()));
         prop_assert_eq!(x.intersects(&y), !a.is_disjoint(&b));
+        let before = (0..first).rev().take_while(|page| a.contains(page)).count();
+        prop_assert_eq!(x.run_before(first), before);
+        let after = (first + 1..PAGES).take_while(|page| a.contains(page)).count();
+        prop_assert_eq!(x.run_after(first), after);
         let mut both = x;
         both.insert_all(&y);
         prop_assert_eq!(both, set(&a.union(&b).copied().collect()));
@@ -155,7 +159,7 @@ proptest! {
             let range = PageSet::range(page, last);
             match kind {
                 0 => {
-                    let tagged = tags.set(page);
+                    let tagged = tags.set_page(page);
                     prop_assert_eq!(tagged.newly, usize::from(model.insert(page)));
                     mark |= tagged.set_mark;
                 }
@@ -389,7 +393,7 @@ fn a_chunk_that_was_forgotten_is_as_new() {
     let mut tags = Tags::new();
     for page in [7, 8] {
         let _ = chunk.map_block(page, 1000, Some(Box::new([0; PAGES])));
-        let _ = tags.set(page);
+        let _ = tags.set_page(page);
     }
     chunk.map_zero(9);
     let seen = tags.dirty_in(&PageSet::ALL).write_protected();
@@ -444,8 +448,8 @@ impl Stored {
     fn store(&mut self, page: usize) {
         self.content[page] += 1;
         if self.writable.insert(page) {
-            self.chunk.unsettle(Some(page));
-            let _ = self.tags.set(page);
+            self.chunk.unsettle_page(page);
+            let _ = self.tags.set_page(page);
             self.faulted.insert(page);
         }
         if !self.faulted.contains(page) {
@@ -579,7 +583,10 @@ fn a_huge_chunk_is_one_run_and_becomes_dirty_as_one() {
         }]
     ));
     let mut tags = Tags::new();
-    assert_eq!((tags.set(9).newly, tags.set_all().newly), (1, PAGES - 1));
+    assert_eq!(
+        (tags.set_page(9).newly, tags.set(&PageSet::ALL).newly),
+        (1, PAGES - 1)
+    );
     // A sync of one page makes one clean, and the next store small pages.
     let seen = tags.dirty_in(&PageSet::range(4, 4));
     let (taken, clean) = tags.take(seen.write_protected());

@@ -3,6 +3,7 @@
 //! What the module's code asks of the machine: page tables, folios, cache lines, blocks.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use crate::track::ahead::Ask;
 use crate::track::fault::{self, Outcome};
@@ -20,6 +21,7 @@ use shuttle::thread;
 use super::machine::{Machine, LAST};
 use super::memory::{Pmd, Pte, NR};
 use super::mistakes::Mistake;
+use super::scenes::maps_ahead;
 use super::tracking::{Chunk, Tracker};
 
 /// What is in the cache. Pages without a block in the model are stored to together with one that
@@ -566,6 +568,34 @@ impl Fault for Access<'_> {
             *self.late.borrow_mut() = Some((block, write));
         } else {
             self.insert_now(block, write);
+        }
+    }
+
+    fn ahead(&self, _row: usize) -> usize {
+        let is_locked = self.map == 0 && self.machine.tracker.is_locked.load(SeqCst);
+        usize::from(maps_ahead() && !is_locked)
+    }
+
+    fn neighbours(&self) -> Range<u64> {
+        0..NR as u64
+    }
+
+    fn insert_writable(&self, page: u64, block: u64, len: usize) {
+        for nth in 0..len {
+            let block = block + nth as u64;
+            assert!(self.times_moved.get(), "a store would move no time");
+            self.assert_not_bad(block, 1);
+            self.is_about_to_store();
+            let mut pmd = self.machine.maps[self.map].lock().unwrap();
+            let pte = pmd.pte(page as usize + nth);
+            match *pte {
+                Pte::Zero => panic!("a block inserted over the zero page"),
+                Pte::None => *pte = Pte::Rw(block),
+                Pte::Ro(there) | Pte::Rw(there) => {
+                    assert_eq!(there, block);
+                    *pte = Pte::Rw(block);
+                }
+            }
         }
     }
 

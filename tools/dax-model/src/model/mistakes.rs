@@ -14,6 +14,8 @@ pub enum Mistake {
     TakeUnprotected,
     /// A page becomes writable and is not tagged.
     NotTagged,
+    /// A page that is mapped ahead becomes writable and is not tagged.
+    AheadNotTagged,
     /// A hot page is not written back.
     TrustHot,
     /// A sync that finds nothing dirty does not wait for one in flight.
@@ -66,6 +68,7 @@ impl Mistake {
             Mistake::FlushBeforeProtect => Some("write-back-early"),
             Mistake::TakeUnprotected => Some("write-protect"),
             Mistake::NotTagged => Some("tag"),
+            Mistake::AheadNotTagged => Some("tag-ahead"),
             Mistake::TrustHot => Some("hot-write-back"),
             Mistake::NoWindow => Some("sync-wait"),
             Mistake::HugeNotTagged => Some("tag-huge"),

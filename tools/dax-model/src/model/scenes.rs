@@ -2,6 +2,8 @@
 
 //! Scenes with mappings of pages.
 
+use std::cell::Cell;
+
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::Arc;
 use shuttle::thread;
@@ -23,6 +25,22 @@ pub fn explore(scene: Scene, mistake: Mistake, rounds: usize) {
     make_mistake(mistake.switch());
     shuttle::check_random(move || scene(mistake), rounds);
     shuttle::check_pct(move || scene(mistake), rounds, 3);
+}
+
+thread_local! {
+    static MAPS_AHEAD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a store has the page that follows its own mapped, too, as the next one in a row.
+pub fn maps_ahead() -> bool {
+    MAPS_AHEAD.get()
+}
+
+/// As [`explore`], with pages mapped ahead.
+pub fn explore_ahead(scene: Scene, mistake: Mistake, rounds: usize) {
+    MAPS_AHEAD.set(true);
+    explore(scene, mistake, rounds);
+    MAPS_AHEAD.set(false);
 }
 
 pub fn join(threads: Vec<thread::JoinHandle<()>>) {
