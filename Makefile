@@ -99,7 +99,8 @@ pjdfstest: all
 # Instructions, counted: what else runs on this machine does not matter.
 BENCH_FS ?= rdax ext4 xfs tmpfs
 bench: all
-	@build/bin/rdax-bench-report --fs "$(BENCH_FS)"
+	@build/bin/rdax-bench-report --fs "$(BENCH_FS)" \
+		$(if $(SURVEY),--survey "$(SURVEY)" --seed "$(or $(SEED),1)")
 
 lint:
 	@scripts/lint
@@ -132,7 +133,8 @@ help:
 	@echo 'make pjdfstest     the POSIX test suite pjdfstest (FS=rdax)'
 	@echo 'make bench         what operations cost on rdax, ext4-DAX, XFS-DAX and tmpfs, in'
 	@echo '                   instructions: a table, build/bench/bench.{json,svg}'
-	@echo '                   (BENCH_FS="rdax xfs": only these)'
+	@echo '                   (BENCH_FS="rdax xfs": only these; SURVEY=100 SEED=1: so many workloads'
+	@echo '                   drawn at random, in which rdax is dearer than ext4 and XFS)'
 	@echo 'make module tools  the module for the stock kernel, and the programs, to build/'
 	@echo '                   (module MUTATE=NAME: with a mistake; scripts/mutations lists them)'
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'

@@ -959,9 +959,9 @@ void rdax_insert_writable(struct vm_fault *vmf, unsigned long address, struct pa
 		struct vm_fault at = { .vma = vmf->vma, .address = address + (bit << PAGE_SHIFT) };
 
 		/* Read-only: to store through, what has come meanwhile would give a warning. */
-		get_page(page + bit);
+		rdax_page_get(page + bit);
 		vmf_insert_page_mkwrite(&at, page + bit, false);
-		put_page(page + bit);
+		rdax_page_put(page + bit);
 	}
 	make_writable(vmf, address, page, nr, &unused);
 }

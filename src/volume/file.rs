@@ -323,12 +323,15 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Where a block for `file_block` would continue the extent before it, with the same gap on the
-    /// media as in the file.
+    /// Where a block for `file_block` would continue the extent before it, or else come before the
+    /// one after it, with the same gap on the media as in the file.
     fn goal(&self, found: &Found, file_block: u64) -> Option<u64> {
-        let before = found.floor?;
-        let goal = before.block.checked_add(file_block - before.key)?;
-        self.geometry().is_data(goal, 1).then_some(goal)
+        let goal = match (found.floor, found.first) {
+            (Some(before), _) => before.block.checked_add(file_block - before.key),
+            (None, Some(after)) => after.block.checked_sub(after.key - file_block),
+            (None, None) => None,
+        };
+        goal.filter(|goal| self.geometry().is_data(*goal, 1))
     }
 
     /// What to ask [`Volume::reserve`] for, to store up to `len` blocks from the hole at
@@ -354,11 +357,13 @@ impl<P: Pmem> Volume<P> {
     fn want_in(&self, inode: &Inode, found: &Found, file_block: u64, len: u64) -> Want {
         let hole = found.next.unwrap_or(FILE_END) - file_block;
         let want = Want::blocks(len.min(hole));
-        // The first block of a chunk that the file has already, as a hole: more will follow.
-        let begins_chunk = file_block % CHUNK_BLOCKS == 0
-            && hole >= CHUNK_BLOCKS
-            && inode.size() / BLOCK >= file_block + CHUNK_BLOCKS;
-        let want = match want.len >= LARGE || begins_chunk {
+        // The first block of a chunk that the file has already, as a hole, or of all of a file that
+        // has this chunk: more will follow, in whatever order.
+        let begins_chunk = file_block % CHUNK_BLOCKS == 0 && hole >= CHUNK_BLOCKS;
+        let begins_file = found.floor.is_none() && found.next.is_none();
+        let end = (file_block / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS;
+        let begins = (begins_chunk || begins_file) && inode.size() / BLOCK >= end;
+        let want = match want.len >= LARGE || begins {
             true => want.aligned(file_block),
             false => want,
         };

@@ -18,6 +18,8 @@ pub(super) const GOOD: u64 = 64;
 const TRIES: u32 = 8;
 /// Chunks whose summaries are looked at before a free chunk is used.
 const SCAN: u64 = 512;
+/// Most chunks that are left free before the first blocks of a file, for what it has before them.
+const ROOM: u64 = 64;
 
 /// A group with its lock held.
 struct Locked<'a, P> {
@@ -75,8 +77,7 @@ impl Groups {
             }
         }
         if let Some(key) = want.align_key {
-            let offset = key % CHUNK_BLOCKS;
-            let whole = |g: &mut Locked<'_, P>| g.whole(offset, want);
+            let whole = |g: &mut Locked<'_, P>| g.whole(key, want);
             if let Some(run) = self.anywhere(pmem, geo, count, first, ahead, whole)? {
                 return Ok(run);
             }
@@ -268,8 +269,10 @@ impl<P: Pmem> Locked<'_, P> {
         }
     }
 
-    /// A run that starts `offset` blocks into a wholly free chunk.
-    fn whole(&mut self, offset: u64, want: &Want) -> Result<Option<Run>> {
+    /// A run in a wholly free chunk, where file block `key` would be in a chunk of the file. If
+    /// that is another one than the first, preferably as many chunks after another free one.
+    fn whole(&mut self, key: u64, want: &Want) -> Result<Option<Run>> {
+        let (before, offset) = ((key / CHUNK_BLOCKS).min(ROOM), key % CHUNK_BLOCKS);
         if self.state.no_whole {
             return Ok(None);
         }
@@ -281,11 +284,16 @@ impl<P: Pmem> Locked<'_, P> {
             for free in free.iter().take(to_usize(n.min(left))) {
                 if u64::from(*free) == CHUNK_BLOCKS {
                     seen = true;
-                    if self.mask(chunk)?.clear_from(0) == CHUNK_BLOCKS {
-                        let run = self.extent(chunk * CHUNK_BLOCKS + offset, want.len)?;
-                        if run.len >= want.min {
-                            self.state.whole_cursor = chunk;
-                            return Ok(Some(run));
+                    if self.is_whole(chunk)? {
+                        for chunk in [chunk + before, chunk] {
+                            if chunk >= self.group.chunks.end || !self.is_whole(chunk)? {
+                                continue;
+                            }
+                            let run = self.extent(chunk * CHUNK_BLOCKS + offset, want.len)?;
+                            if run.len >= want.min {
+                                self.state.whole_cursor = chunk;
+                                return Ok(Some(run));
+                            }
                         }
                     }
                 }
@@ -295,6 +303,11 @@ impl<P: Pmem> Locked<'_, P> {
         }
         self.state.no_whole = !seen;
         Ok(None)
+    }
+
+    /// Whether all of a chunk is free, and left to no one.
+    fn is_whole(&self, chunk: u64) -> Result<bool> {
+        Ok(self.mask(chunk)?.clear_from(0) == CHUNK_BLOCKS)
     }
 
     /// The run that serves best, from partly used chunks first.
@@ -319,7 +332,7 @@ impl<P: Pmem> Locked<'_, P> {
                 seen |= free > 0;
                 let used = free < CHUNK_BLOCKS || self.state.opened == Some(chunk);
                 if !used && whole.is_none() {
-                    if self.mask(chunk)?.clear_from(0) == CHUNK_BLOCKS {
+                    if self.is_whole(chunk)? {
                         whole = Some(chunk);
                     } else {
                         // Free on the media, but somebody has reserved a part: as good as used.

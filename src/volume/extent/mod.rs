@@ -87,6 +87,8 @@ pub struct Found {
     pub floor: Option<Mapping>,
     /// The key of the extent after that.
     pub next: Option<u64>,
+    /// That extent, where there is no floor, and nobody looked for more holes than one.
+    pub first: Option<Mapping>,
 }
 
 /// The place of a path in one node. (Small: a path lies on the kernel's stack.)
@@ -240,6 +242,7 @@ impl Path {
             found: Found {
                 floor: None,
                 next: None,
+                first: None,
             },
         }
     }
@@ -293,6 +296,7 @@ impl Path {
         self.found = Found {
             floor,
             next: self.after.map(|m| m.key).or(bound),
+            first: self.after.filter(|_| self.before),
         };
         Ok(())
     }
@@ -355,13 +359,17 @@ pub fn lookup<P: Pmem>(
     }
     let bound = (end != KEY_END).then_some(end);
     let first = around.at.1;
-    let (floor, after) = match around.before {
-        _ if count == 0 => (None, None),
-        true => (None, Some(first.key.get())),
-        false => (Some(unpack(&first)), around.next.map(|e| e.key.get())),
-    };
-    Ok(Found {
+    let found = |floor, after: Option<u64>, first| Found {
         floor,
         next: after.or(bound),
+        first,
+    };
+    Ok(match around.before {
+        _ if count == 0 => found(None, None, None),
+        true => found(None, Some(first.key.get()), Some(unpack(&first))),
+        false => {
+            let after = around.next.map(|e| e.key.get());
+            found(Some(unpack(&first)), after, None)
+        }
     })
 }

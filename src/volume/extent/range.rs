@@ -131,7 +131,11 @@ pub fn holes<P: Pmem>(
             return;
         }
         match holes.len() < most {
-            true => pushed = pushed.and_then(|()| holes.push((key, Found { floor, next }))),
+            true => {
+                let first = None;
+                let found = Found { floor, next, first };
+                pushed = pushed.and_then(|()| holes.push((key, found)));
+            }
             false => end = key,
         }
     };

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod workload;
+
 use serde::{Deserialize, Serialize};
 
 /// What rdax-bench puts in front of an operation's name on standard error once it has measured it.

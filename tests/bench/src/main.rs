@@ -15,15 +15,18 @@ mod mount;
 mod names;
 mod scale;
 mod sparse;
+mod survey;
 mod written;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use rdax_bench::workload::{Cost, Workload};
 use rdax_bench::Results;
+use serde::Serialize;
 
 use crate::meter::Meter;
 use crate::mount::Mount;
@@ -45,6 +48,9 @@ struct Args {
     /// DIR is a mount point: unmount it and mount it again, to measure that, too
     #[arg(long)]
     remount: bool,
+    /// Measure the workloads in FILE, one a line, instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["large", "names", "remount"])]
+    survey: Option<PathBuf>,
     /// Also write the results to FILE as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -80,6 +86,13 @@ fn run(args: &Args) -> Result<()> {
         .with_context(|| args.dir.display().to_string())?
         .join("rdax-bench");
     fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
+    if let Some(list) = &args.survey {
+        let costs = workloads(list).and_then(|list| survey::run(&dir, &list, args.progress));
+        fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        let costs = costs?;
+        costs.iter().for_each(print_cost);
+        return write_json(args, &costs);
+    }
     let mut meter = Meter::new(&dir, args.progress)?;
     let result = mapped::measure(&mut meter, &dir)
         .and_then(|()| sparse::measure(&mut meter, &dir))
@@ -101,11 +114,30 @@ fn run(args: &Args) -> Result<()> {
         rows: meter.into_rows(),
     };
     print(&results);
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&results)?;
-        fs::write(path, json + "\n").with_context(|| path.display().to_string())?;
+    write_json(args, &results)
+}
+
+fn write_json(args: &Args, results: &impl Serialize) -> Result<()> {
+    let Some(path) = &args.json else {
+        return Ok(());
+    };
+    let json = serde_json::to_string_pretty(results)?;
+    fs::write(path, json + "\n").with_context(|| path.display().to_string())
+}
+
+/// The workloads that a file has, one a line.
+fn workloads(path: &Path) -> Result<Vec<Workload>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let parse = |line: &str| line.parse().map_err(anyhow::Error::msg);
+    let all: Result<_> = text.lines().map(parse).collect();
+    all.with_context(|| path.display().to_string())
+}
+
+fn print_cost(cost: &Cost) {
+    match &cost.error {
+        None => println!("{:>12.0} {:>12.0}  {}", cost.few, cost.many, cost.workload),
+        Some(error) => println!("{:>25}  {}: {error}", "-", cost.workload),
     }
-    Ok(())
 }
 
 fn print(results: &Results) {

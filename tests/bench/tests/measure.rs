@@ -8,6 +8,7 @@ use std::fs;
 
 use assert_cmd::Command;
 use predicates::str::contains;
+use rdax_bench::workload::Cost;
 use rdax_bench::{Results, MEASURED};
 use serde::Deserialize;
 
@@ -81,4 +82,51 @@ fn a_failure_is_one_line() {
     let mut command = Command::cargo_bin("rdax-bench").unwrap();
     let assert = command.args(["--dir", ".", "--large", "0"]).assert();
     assert.code(2).stderr(contains("--large"));
+}
+
+#[test]
+fn workloads_of_a_survey_are_measured_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (list, json) = (dir.path().join("list"), dir.path().join("results"));
+    // One for each history, reach and deed; without syncs, which take long on disks.
+    let workloads = [
+        "file/written/call/read/random/100/never/one",
+        "file/hole/shared/write/streams/4k/never/one",
+        "file/reserved/call/punch/down/4k/never/many",
+        "file/stored/small/update/stride/8/never/one",
+        "file/pieces/private/write/near/100/never/many",
+        "file/scattered/anew/read/up/8/never/one",
+        "file/torn/read/write/same/8/never/one",
+        "file/empty/call/write/end/100/never/one",
+        "file/pieces/call/seek/up/4k/never/one",
+        "file/written/call/cut/random/4k/never/one",
+        "name/create/none/order/never",
+        "name/replace/many/random/never",
+        "name/list/many/order/never",
+        "name/miss/none/random/never",
+        "name/rmdir/none/random/never",
+    ];
+    fs::write(&list, workloads.join("\n")).unwrap();
+    let program = || {
+        let mut program = Command::cargo_bin("rdax-bench").unwrap();
+        program
+            .arg("--dir")
+            .arg(dir.path())
+            .arg("--survey")
+            .arg(&list);
+        program
+    };
+    program().arg("--json").arg(&json).assert().success();
+    let costs: Vec<Cost> = serde_json::from_slice(&fs::read(&json).unwrap()).unwrap();
+    let measured = costs.iter().map(|cost| cost.workload.as_str());
+    assert!(measured.eq(workloads));
+    for cost in &costs {
+        assert_eq!(cost.error, None, "{}", cost.workload);
+        assert!(cost.few > 0.0 && cost.many > 0.0, "{}", cost.workload);
+    }
+    assert!(!dir.path().join("rdax-bench").exists());
+
+    fs::write(&list, "file/hole\n").unwrap();
+    let refused = program().assert().failure();
+    refused.stderr(contains("list: \"\" is not one of call, shared"));
 }

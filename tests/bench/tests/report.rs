@@ -163,3 +163,50 @@ fn a_row_that_is_missing_is_said() {
         .code(1)
         .stdout(is_match("(?m)^Not measured everywhere: .*stat").unwrap());
 }
+
+/// On rdax, what is torn is three times as dear, and links grow dearer with their number.
+const TORN: &str = r#"
+cost() { printf '{"workload": "%s", "few": %s, "many": %s, "error": null}' "$@"; }
+while read -r workload; do
+	few=100 many=101
+	case $fs/$workload in
+	rdax/*/torn/*) few=300 many=303 ;;
+	rdax/name/link/*) few=10 many=80 ;;
+	esac
+	printf "$comma"
+	cost $workload $few $many
+	comma=,
+done <"$share/survey.txt" >"$out.part"
+{ printf '['; cat "$out.part"; printf ']'; } >"$out""#;
+
+#[test]
+fn a_survey_finds_what_is_dear_and_makes_it_simple() {
+    let scene = Scene::new(TORN);
+    let survey = |args: &[&str]| scene.report(&[&["--fs", "rdax ext4"], args].concat());
+    survey(&["--survey", "200", "--seed", "5"])
+        .success()
+        .stdout(contains("file/torn/call/write/up/4k/never/one (ext4)\n"))
+        .stdout(contains("name/link/none/order/never (ext4)\n"))
+        .stdout(is_match(r" 3\.00 +303 +101 +1\.01 +1\.01  file/torn/").unwrap())
+        .stdout(is_match(r" 0\.79 +80 +101 +8\.00 +1\.01  name/link/").unwrap())
+        .stdout(contains("200 workloads measured (seed 5)"))
+        .stdout(contains("file/hole").not());
+    let json = fs::read(scene.out().join("survey.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 200);
+
+    // Those that are named are printed as they are.
+    let named = "file/hole/call/read/down/8/never/one";
+    let dear = "file/torn/call/read/down/8/never/one";
+    survey(&["--survey", &format!("{named},{dear}")])
+        .success()
+        .stdout(contains(named).and(contains(dear)))
+        .stdout(contains("2 workloads measured, 1 of them dearer on rdax"));
+    survey(&["--survey", "file/hole"])
+        .code(2)
+        .stderr(contains("is not one of call"));
+    scene
+        .report(&["--fs", "ext4 xfs", "--survey", "3"])
+        .code(1)
+        .stderr(contains("a survey compares rdax with ext4 or xfs"));
+}

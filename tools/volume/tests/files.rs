@@ -410,16 +410,33 @@ fn a_hole_filled_from_its_start_is_aligned() {
         assert_eq!(run.block % 512, at % 512, "{run:?} at {at}");
         at += run.len;
     }
-    // Not a file that is written here and there, nor what is too short to be mapped as 2 MiB.
-    let mut sparse = vol.create(&mut dir, b"sparse", &new(FILE, 1)).unwrap();
-    vol.truncate(&mut sparse, 1024 * BLOCK, time(2)).unwrap();
-    assert_eq!(vol.fill(&mut sparse, 700, 1, None).unwrap().block, next);
-    let run = vol.fill(&mut sparse, 0, 3, None).unwrap();
-    assert_eq!(run.block % 512, 0, "{run:?}");
+    // Not what is too short to be mapped as 2 MiB.
     let mut short = vol.create(&mut dir, b"short", &new(FILE, 1)).unwrap();
     vol.truncate(&mut short, 511 * BLOCK, time(2)).unwrap();
-    assert_eq!(vol.fill(&mut short, 0, 1, None).unwrap().block, next + 1);
+    assert_eq!(vol.fill(&mut short, 0, 1, None).unwrap().block, next);
     assert_clean(&*ram);
+}
+
+#[test]
+fn a_hole_filled_in_any_order_is_aligned() {
+    // A stride that comes to every block, and none after the other; downwards; upwards.
+    for stride in [999, 2047, 1] {
+        let (vol, ram) = fresh(64 << 20);
+        let mut dir = root(&vol);
+        let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+        vol.truncate(&mut file, 2048 * BLOCK, time(2)).unwrap();
+        for nth in 0..2048 {
+            let at = (1300 + nth * stride) % 2048;
+            let run = vol.fill(&mut file, at, 1, None).unwrap();
+            assert_eq!(run.block % 512, at % 512, "{run:?} at {at}");
+        }
+        let whole = vol.map(&mut file, 0, 2048).unwrap();
+        assert!(
+            matches!(whole, Map::Run { len: 2048, .. }),
+            "by {stride}: {whole:?}"
+        );
+        assert_clean(&*ram);
+    }
 }
 
 #[test]

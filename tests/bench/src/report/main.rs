@@ -8,6 +8,7 @@
 mod aims;
 mod chart;
 mod compare;
+mod survey;
 mod table;
 mod vm;
 
@@ -21,6 +22,7 @@ use rdax_bench::Results;
 use serde::Serialize;
 
 use crate::compare::Line;
+use crate::survey::Plan;
 use crate::vm::Vm;
 
 /// Counts the instructions that operations take on rdax, ext4-DAX, XFS-DAX and tmpfs, each in a VM
@@ -47,6 +49,13 @@ struct Args {
     /// Entries of the directory in the row that speaks of a large directory
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     names: u64,
+    /// Look for workloads that are dearer on rdax than on ext4 and XFS: so many drawn at random, or
+    /// those that are named, instead
+    #[arg(long, value_name = "N|WORKLOAD,...", value_parser = survey::plan)]
+    survey: Option<Plan>,
+    /// What the random workloads are drawn by
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
     /// Seconds that one VM may take
     #[arg(long, value_name = "S", default_value_t = 1800)]
     timeout: u64,
@@ -100,14 +109,15 @@ fn run(args: &Args) -> Result<bool> {
     let vm = Vm {
         program: &args.vm,
         out: &args.out,
-        large_mib: args.large,
-        names: args.names,
         timeout: args.timeout,
     };
+    if let Some(plan) = &args.survey {
+        return survey::run(&vm, plan, args.seed, &args.fs.0);
+    }
     let (mut measured, mut whole) = (Vec::new(), true);
     for (index, fs) in args.fs.0.iter().enumerate() {
         let place = format!("[{}/{}] {fs}", index + 1, args.fs.0.len());
-        match vm.measure(fs, &place) {
+        match vm.measure(fs, &place, args.large, args.names) {
             Ok(results) => measured.push(results),
             Err(error) => {
                 eprintln!("rdax-bench-report: {fs}: {error:#}");

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use rdax_bench::workload::{Cost, Workload};
 use rdax_bench::{Results, MEASURED};
+use serde::de::DeserializeOwned;
 
 /// How VMs are booted.
 pub struct Vm<'a> {
@@ -18,27 +20,21 @@ pub struct Vm<'a> {
     pub program: &'a Path,
     /// Directory that the guest puts its results in.
     pub out: &'a Path,
-    /// MiB of the large file.
-    pub large_mib: u64,
-    /// Entries of the large directory.
-    pub names: u64,
     /// Seconds that a VM may take.
     pub timeout: u64,
 }
 
+/// Where the guest has its share, and what it is to measure.
+const GUEST: &str = "cd / && exec rdax-bench --dir /mnt/pmem --progress";
+
 impl Vm<'_> {
-    /// Measures `fs`. The line of progress starts with `place`.
-    pub fn measure(&self, fs: &str, place: &str) -> Result<Results> {
-        let name = format!("{fs}.json");
-        let path = self.out.join(&name);
-        // What an earlier run left must not be taken for this one's.
-        if path.exists() {
-            fs::remove_file(&path).with_context(|| path.display().to_string())?;
-        }
-        self.run(fs, &name, place)?;
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let results: Results =
-            serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    /// Measures the rows on `fs`, with a large file of so many MiB and a large directory of so many
+    /// names. The line of progress starts with `place`.
+    pub fn measure(&self, fs: &str, place: &str, large_mib: u64, names: u64) -> Result<Results> {
+        // The other files of rdax-bench need less than the half GiB; a tmpfs may have half of the
+        // memory.
+        let what = format!("--remount --large {large_mib} --names {names}");
+        let results: Results = self.run(fs, place, large_mib + 512, &what, fs)?;
         ensure!(
             results.file_system == fs,
             "what was measured is {}",
@@ -47,10 +43,41 @@ impl Vm<'_> {
         Ok(results)
     }
 
-    fn command(&self, fs: &str, name: &str) -> Command {
-        // The other files of rdax-bench need less than the half GiB; a tmpfs may have half of the
-        // memory. An NVDIMM is a multiple of 16 MiB.
-        let device = (self.large_mib + 512).next_multiple_of(16);
+    /// Measures workloads on `fs`.
+    pub fn survey(&self, fs: &str, place: &str, workloads: &[Workload]) -> Result<Vec<Cost>> {
+        let path = self.out.join("survey.txt");
+        let lines: String = workloads.iter().map(|each| format!("{each}\n")).collect();
+        fs::write(&path, lines).with_context(|| path.display().to_string())?;
+        let what = "--survey /share/survey.txt";
+        let costs: Vec<Cost> = self.run(fs, place, 512, what, &format!("{fs}-survey"))?;
+        ensure!(costs.len() == workloads.len(), "not all was measured");
+        Ok(costs)
+    }
+
+    /// Has `what` measured in a VM with a device of `mib` MiB; its results are in NAME.json.
+    fn run<T: DeserializeOwned>(
+        &self,
+        fs: &str,
+        place: &str,
+        mib: u64,
+        what: &str,
+        name: &str,
+    ) -> Result<T> {
+        let name = format!("{name}.json");
+        let path = self.out.join(&name);
+        // What an earlier run left must not be taken for this one's.
+        if path.exists() {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        }
+        let guest = format!("{GUEST} {what} --json /share/{name}");
+        self.boot(self.command(fs, mib, &guest), place)?;
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
+    fn command(&self, fs: &str, mib: u64, guest: &str) -> Command {
+        // An NVDIMM is a multiple of 16 MiB.
+        let device = mib.next_multiple_of(16);
         let memory = 2 * device + 512;
         let mut command = Command::new(self.program);
         command
@@ -66,18 +93,13 @@ impl Vm<'_> {
         if fs == "xfs" {
             command.args(["--mkfs-opts", "-m reflink=0"]);
         }
-        let (large, names) = (self.large_mib, self.names);
-        command.arg("--").arg(format!(
-            "cd / && exec rdax-bench --dir /mnt/pmem --remount --progress --large {large} --names {names} \
-             --json /share/{name}"
-        ));
+        command.arg("--").arg(guest);
         command
     }
 
-    fn run(&self, fs: &str, name: &str, place: &str) -> Result<()> {
+    fn boot(&self, mut command: Command, place: &str) -> Result<()> {
         let start = Instant::now();
-        let mut child = self
-            .command(fs, name)
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
