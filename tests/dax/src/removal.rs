@@ -22,10 +22,12 @@ pub const SCENARIOS: &[Scenario] = &[
     ("a write that sleeps in its copy", write_sleeps),
     ("a read that sleeps in its copy", read_sleeps),
     ("the device comes back", comes_back),
-    (
-        "pages that an evicted inode left pinned",
-        pinned_and_evicted,
-    ),
+    ("pages that an evicted inode left pinned", |place| {
+        pinned(place, false)
+    }),
+    ("pages of an open file that are pinned", |place| {
+        pinned(place, true)
+    }),
 ];
 
 /// What the next owner has on the device.
@@ -242,16 +244,20 @@ fn comes_back(place: &Place) -> Result<()> {
     mount_new(&driver, &place.dir)
 }
 
-fn pinned_and_evicted(place: &Place) -> Result<()> {
+/// Removal waits for a pinned page of a file, which is open, or has no name and has left memory.
+fn pinned(place: &Place, open: bool) -> Result<()> {
     let driver = Driver::of(place)?;
     let path = place.fresh("file");
     let (reader, writer) = crate::sys::pipe()?;
+    let file = filled(&path, 4)?;
     {
-        let file = filled(&path, 4)?;
         let map = Map::shared(&file, 4 * PAGE)?;
         crate::sys::vmsplice(&writer, &map, PAGE)?;
     }
-    fs::remove_file(&path)?;
+    let file = open.then_some(file);
+    if !open {
+        fs::remove_file(&path)?;
+    }
     std::thread::scope(|scope| {
         let unbind = scope.spawn(|| driver.unbind());
         std::thread::sleep(std::time::Duration::from_millis(300));
@@ -261,6 +267,7 @@ fn pinned_and_evicted(place: &Place) -> Result<()> {
         ensure!(wait_until(|| unbind.is_finished()), "removal does not end");
         unbind.join().unwrap()
     })?;
+    drop(file);
     driver.bind()?;
     again(place, &driver)
 }
