@@ -27,6 +27,8 @@ on() {
 
 make -C "$TOP" "$target" SHADOW=1
 on "$release" "rdax-dax-test races; rdax-dax-test concurrent; rdax-dax-test huge
+	[ -b /dev/nbd0 ] || modprobe nbd nbds_max=1 max_part=0
+	rdax-dax-test pins 'DMA that ends when its file has left memory'
 	rdax-stress --dir /mnt/pmem --seconds ${STRESS_SECONDS:-60} --seed ${STRESS_SEED:-1}" || {
 	cat log
 	fail "stores were lost, or the kernel reported something else"
