@@ -242,7 +242,6 @@ impl DirectMap {
     /// Starts the write-back of `nr` blocks from `block`, for the DAX sync path.
     #[inline]
     pub fn write_back_blocks(&self, block: u64, nr: u64) {
-        self.becomes_durable(block * PAGE, nr * PAGE);
         self.write_back_good(block * PAGE, nr * PAGE);
     }
 
@@ -256,10 +255,17 @@ impl DirectMap {
     #[inline]
     fn write_back_good(&self, at: u64, len: u64) {
         match self.good_at(at, len) {
-            // SAFETY: the span has as many bytes.
-            Ok(from) => unsafe { bindings::arch_wb_cache_pmem(from.as_ptr().cast(), len as usize) },
+            Ok(from) => self.write_back_span(&from, at, len),
             Err(_) => self.write_back_around(at, len),
         }
+    }
+
+    /// As [`DirectMap::write_back_good`], of the `len` bytes at `from`, which are those at `at`.
+    #[inline]
+    fn write_back_span(&self, from: &Span<'_>, at: u64, len: u64) {
+        self.becomes_durable(at, len);
+        // SAFETY: the span has as many bytes.
+        unsafe { bindings::arch_wb_cache_pmem(from.as_ptr().cast(), len as usize) };
     }
 
     /// As [`DirectMap::write_back_good`], where some blocks are bad.
@@ -269,8 +275,7 @@ impl DirectMap {
         while at < end {
             let good = self.readable(at, end - at);
             if let (Ok(from), true) = (self.memory.span(at, good), good > 0) {
-                // SAFETY: the span has as many bytes.
-                unsafe { bindings::arch_wb_cache_pmem(from.as_ptr().cast(), good as usize) };
+                self.write_back_span(&from, at, good);
             }
             at = ((at + good) / PAGE + 1) * PAGE;
         }
@@ -316,7 +321,7 @@ impl DirectMap {
 impl Drop for DirectMap {
     fn drop(&mut self) {
         if let Some(shadow) = &self.shadow {
-            shadow.compare(&self.memory);
+            shadow.compare(&self.memory, |block| self.is_bad(block, 1));
         }
     }
 }
@@ -379,7 +384,6 @@ impl Pmem for DirectMap {
         if len == 0 {
             return;
         }
-        self.becomes_durable(at, len);
         if self.memory.inside(at, len).is_none() {
             return;
         }

@@ -18,6 +18,7 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{AtomicFlag, Relaxed};
 
 use super::memory::Memory;
+use super::PAGE;
 use crate::volume::pmem::LINE;
 
 /// A copy of a device.
@@ -70,8 +71,8 @@ impl Shadow {
     }
 
     /// Warns if `memory`, to which nobody stores, differs, with the first place and the number of
-    /// lines.
-    pub(super) fn compare(&self, memory: &Memory) {
+    /// lines. What `is_bad` says of a block is that it holds nothing.
+    pub(super) fn compare(&self, memory: &Memory, is_bad: impl Fn(u64) -> bool) {
         if self.void.load(Relaxed) {
             return;
         }
@@ -79,6 +80,9 @@ impl Shadow {
         let mut lines = 0u64;
         for (i, line) in self.copy.chunks(LINE as usize).enumerate() {
             let at = i * LINE as usize;
+            if is_bad(at as u64 / PAGE) {
+                continue;
+            }
             let Ok(device) = memory.span(at as u64, line.len() as u64) else {
                 return;
             };

@@ -25,9 +25,33 @@ on() {
 		fsck.rdax -n /dev/pmem0" >log 2>&1
 }
 
+# The block of a page becomes bad when all around it are dirty.
+mkdir share
+cat >share/bad.py <<'END'
+import fcntl, mmap, os, struct, sys
+PAGE, PAGES, BAD, FIBMAP = 4096, 16, 3, 1
+f = os.open("/mnt/pmem/bad", os.O_RDWR | os.O_CREAT)
+if sys.argv[1] == "before":
+    os.pwrite(f, bytes(PAGES * PAGE), 0)
+    sys.exit()
+def block(page):
+    return struct.unpack("I", fcntl.ioctl(f, FIBMAP, struct.pack("I", page)))[0]
+assert block(PAGES - 1) == block(0) + PAGES - 1, "not in one piece"
+m = mmap.mmap(f, PAGES * PAGE)
+for page in range(PAGES):
+    m[page * PAGE] = 1
+with open("/sys/block/pmem0/badblocks", "w") as bad:
+    bad.write(f"{block(BAD) * PAGE // 512} 1")
+os.fsync(f)
+END
+
 make -C "$TOP" "$target" SHADOW=1
-on "$release" "rdax-dax-test races; rdax-dax-test concurrent; rdax-dax-test huge
-	rdax-stress --dir /mnt/pmem --seconds ${STRESS_SECONDS:-60} --seed ${STRESS_SEED:-1}" || {
+on "$release" "python3 /share/bad.py before
+	rdax-dax-test races; rdax-dax-test concurrent; rdax-dax-test huge
+	[ -b /dev/nbd0 ] || modprobe nbd nbds_max=1 max_part=0
+	rdax-dax-test pins 'DMA that ends when its file has left memory'
+	rdax-stress --dir /mnt/pmem --seconds ${STRESS_SECONDS:-60} --seed ${STRESS_SEED:-1}
+	python3 /share/bad.py now" || {
 	cat log
 	fail "stores were lost, or the kernel reported something else"
 }

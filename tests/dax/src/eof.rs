@@ -28,6 +28,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     ("shrunk and grown: zeroes, under a mapping", shrunk),
     ("an empty file", empty),
+    ("appends, and stores past the end between them", appends),
     (
         "bytes stored past the end are past no later end, whatever moves it",
         moved,
@@ -144,6 +145,23 @@ fn empty(place: &Place) -> Result<()> {
     file.set_len(1)?;
     map.store(0, 1);
     ensure!(read_at(&file, 1, 0)? == [1]);
+    Ok(())
+}
+
+/// A mapping that is writable already stores past the end without a fault, after each append.
+fn appends(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("a"))?;
+    write_at(&file, &[1; 1000], 0)?;
+    let map = Map::shared(&file, PAGE)?;
+    for round in 0..5 {
+        let end = 1000 + 100 * round;
+        map.store(end + 50, 77);
+        map.store(end + 800, 77);
+        write_at(&file, &[1; 100], end)?;
+        ensure!(read_at(&file, 100, end)? == [1; 100]);
+        let left = (end + 100..PAGE).find(|at| map.load(*at) != 0);
+        ensure!(left.is_none(), "append {round}: byte {left:?} is behind it");
+    }
     Ok(())
 }
 

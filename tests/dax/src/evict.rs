@@ -25,7 +25,7 @@ const SYNCERS: u64 = 8;
 const PAGES: usize = 512;
 
 /// Keeps the calling thread on one processor, of two.
-fn run_on(cpu: usize) -> Result<()> {
+pub fn run_on(cpu: usize) -> Result<()> {
     // SAFETY: an all-zero set is empty; the calls read it.
     check(unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();

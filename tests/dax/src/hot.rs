@@ -4,6 +4,7 @@
 //! moves the times; and what is not stored to any more cools down.
 
 use std::fs::File;
+use std::time::SystemTime;
 
 use anyhow::{ensure, Result};
 
@@ -17,6 +18,10 @@ pub const SCENARIOS: &[Scenario] = &[
     ("pages stored to in turn are hot", in_turn),
     ("pages stored to by chance are not", by_chance),
     ("the times move with every store, and not without", times),
+    (
+        "the times move with a store to any part of a hot page",
+        parts,
+    ),
     ("the times move while a hot page cools down", times_cooling),
     (
         "a hot page that is unmapped is still written back",
@@ -130,6 +135,28 @@ fn times(place: &Place) -> Result<()> {
     })?;
     ensure!(seen, "the times did not move after it cooled down");
     Ok(())
+}
+
+/// Each 16 bytes of the page, as the fingerprint takes them in.
+fn parts(place: &Place) -> Result<()> {
+    let (file, map) = hot(place, 4)?;
+    let rounds = PAGE / 16;
+    place.counters.expect(
+        &[("mkwrite_faults", 0), ("hot_pages", rounds as u64)],
+        || {
+            for nth in 0..rounds {
+                // No clock has such a grain.
+                file.set_modified(SystemTime::UNIX_EPOCH)?;
+                let at = 16 * nth + nth % 16;
+                store_and_sync(&map, at, 200)?;
+                ensure!(
+                    file.metadata()?.modified()? != SystemTime::UNIX_EPOCH,
+                    "the times did not move with a store to byte {at}"
+                );
+            }
+            Ok(())
+        },
+    )
 }
 
 /// After any number of syncs that leave the page alone, also where a sync finds another page of the

@@ -9,12 +9,14 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::sys::{check, create, spawn, End, Map, PAGE};
+use crate::hot::WARM_UP;
+use crate::sys::{check, create, fallocate, spawn, wait_until, End, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("loads of a sparse file, in a small memory cgroup", loads),
     ("stores to a sparse file, in a small memory cgroup", stores),
+    ("tables of chunks, in a small memory cgroup", tables),
     (
         "what is mapped, dirty and pinned outlives reclaim",
         outlives,
@@ -63,6 +65,13 @@ impl Group {
         let end = child.wait()?;
         ensure!(end == End::Exit(0), "in the group: {end:?}");
         Ok(slab()?.saturating_sub(before))
+    }
+
+    /// Bytes of the slab that it is charged for.
+    fn slab(&self) -> Result<u64> {
+        let text = fs::read_to_string(self.0.join("memory.stat"))?;
+        let bytes = text.lines().find_map(|line| line.strip_prefix("slab "));
+        Ok(bytes.context("no slab in memory.stat")?.parse()?)
     }
 }
 
@@ -142,6 +151,43 @@ fn stores(place: &Place) -> Result<()> {
     }
     fs::remove_file(place.dir.join("sparse"))?;
     Ok(())
+}
+
+/// Where pages of a chunk do not follow each other on the media, it has a table of their blocks;
+/// and one of fingerprints where many of them are hot. Both are charged.
+fn tables(place: &Place) -> Result<()> {
+    const CHUNKS: usize = 100;
+    let file = create(&place.fresh("pieces"))?;
+    fallocate(&file, 0, 0, ((CHUNKS + 1) * CHUNK) as u64)?;
+    for chunk in 0..CHUNKS {
+        let at = chunk * CHUNK + 50 * PAGE;
+        fallocate(&file, libc::FALLOC_FL_COLLAPSE_RANGE, at, PAGE as u64)?;
+    }
+    let group = Group::new()?;
+    group.run(|| {
+        let map = Map::shared(&file, CHUNKS * CHUNK)?;
+        let store = |value| {
+            for chunk in 0..CHUNKS {
+                let pages = [0, 1, 2, 100, 101, 102].iter();
+                pages.for_each(|page| map.store(chunk * CHUNK + page * PAGE, value));
+            }
+        };
+        let before = group.slab()?;
+        let grows = |tables: usize| {
+            // It is counted after a while.
+            let enough = before + (tables * CHUNKS * PAGE) as u64;
+            wait_until(|| group.slab().is_ok_and(|slab| slab >= enough))
+        };
+        store(0);
+        ensure!(grows(1), "tables of blocks are not charged");
+        for round in 1..=WARM_UP {
+            file.sync_data()?;
+            store(round);
+        }
+        ensure!(grows(2), "tables of fingerprints are not charged");
+        Ok(())
+    })?;
+    Ok(fs::remove_file(place.dir.join("pieces"))?)
 }
 
 fn outlives(place: &Place) -> Result<()> {

@@ -268,7 +268,8 @@ fn late_dma(place: &Place) -> Result<()> {
             unsafe { libc::sync() };
             Ok(())
         };
-        result.and(place.counters.expect(&[("pages_written_back", 1)], end))
+        let expected = [("pages_written_back", 1), ("fences", 1)];
+        result.and(place.counters.expect(&expected, end))
     })?;
     std::mem::forget(map);
     device.disconnect()?;

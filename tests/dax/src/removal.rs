@@ -10,22 +10,31 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::counters::Counters;
-use crate::sys::{check_len, create, errno, filled, read_at, wait_until, write_at, Map, PAGE};
+use crate::evict::run_on;
+use crate::sys::{
+    check, check_len, create, errno, filled, read_at, wait_until, write_at, Map, PAGE,
+};
 use crate::userfault::Missing;
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
     ("a write that sleeps in its copy", write_sleeps),
     ("a read that sleeps in its copy", read_sleeps),
+    ("a write in the middle of its copy", write_copies),
     ("the device comes back", comes_back),
-    (
-        "pages that an evicted inode left pinned",
-        pinned_and_evicted,
-    ),
+    ("pages that an evicted inode left pinned", |place| {
+        pinned(place, false)
+    }),
+    ("pages of an open file that are pinned", |place| {
+        pinned(place, true)
+    }),
 ];
 
 /// What the next owner has on the device.
@@ -206,6 +215,81 @@ fn read_sleeps(place: &Place) -> Result<()> {
     again(place, &driver)
 }
 
+/// The calling thread runs when no other wants to.
+fn yield_to_all() -> Result<()> {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a plain system call, for this thread.
+    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &none) })?;
+    Ok(())
+}
+
+/// A copy that does not sleep, but has little of its processor: removal waits for it all the same.
+fn write_copies(place: &Place) -> Result<()> {
+    const LEN: usize = 32 << 20;
+    /// By then, removal is over that does not wait.
+    const LONG: Duration = Duration::from_millis(1500);
+    let driver = Driver::of(place)?;
+    let file = create(&place.fresh("file"))?;
+    let data = vec![LATE; LEN];
+    write_at(&file, &data, 0)?;
+    let (busy, end) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let (started, copier) = channel();
+        let (file, data, busy, end) = (&file, &data, &busy, &end);
+        let write = scope.spawn(move || {
+            run_on(1)?;
+            yield_to_all()?;
+            // SAFETY: a plain system call.
+            started.send(unsafe { libc::gettid() })?;
+            while !end.load(Relaxed) {
+                write_at(file, data, 0)?;
+            }
+            anyhow::Ok(())
+        });
+        scope.spawn(move || {
+            let _ = run_on(1);
+            while !end.load(Relaxed) {
+                match busy.load(Relaxed) {
+                    true => std::hint::spin_loop(),
+                    false => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        });
+        let copier = copier.recv();
+        end.store(copier.is_err(), Relaxed);
+        let stack = format!("/proc/self/task/{}/stack", copier?);
+        let copies = || fs::read_to_string(&stack).is_ok_and(|at| at.contains("flushcache"));
+        // Until the other thread takes the processor in the middle of a copy.
+        let found = (0..200).any(|_| {
+            busy.store(false, Relaxed);
+            std::thread::sleep(Duration::from_millis(7));
+            busy.store(true, Relaxed);
+            std::thread::sleep(Duration::from_millis(20));
+            copies()
+        });
+        let (start, unbind) = (Instant::now(), scope.spawn(|| driver.unbind()));
+        while !unbind.is_finished() && start.elapsed() < LONG {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Once it is over, no copy begins.
+        let too_early = unbind.is_finished() && copies();
+        if too_early {
+            println!("        the device is gone, and a copy to it goes on");
+        }
+        end.store(true, Relaxed);
+        let written = write.join().unwrap();
+        ensure!(wait_until(|| unbind.is_finished()), "removal does not end");
+        unbind.join().unwrap()?;
+        ensure!(found, "no copy was interrupted");
+        ensure!(!too_early, "a copy was not waited for");
+        ensure!(errno(written) == Some(libc::EIO), "the write did not fail");
+        Ok(())
+    })?;
+    drop(file);
+    driver.bind()?;
+    again(place, &driver)
+}
+
 fn comes_back(place: &Place) -> Result<()> {
     let driver = Driver::of(place)?;
     let file = filled(&place.fresh("file"), 4)?;
@@ -242,16 +326,20 @@ fn comes_back(place: &Place) -> Result<()> {
     mount_new(&driver, &place.dir)
 }
 
-fn pinned_and_evicted(place: &Place) -> Result<()> {
+/// Removal waits for a pinned page of a file, which is open, or has no name and has left memory.
+fn pinned(place: &Place, open: bool) -> Result<()> {
     let driver = Driver::of(place)?;
     let path = place.fresh("file");
     let (reader, writer) = crate::sys::pipe()?;
+    let file = filled(&path, 4)?;
     {
-        let file = filled(&path, 4)?;
         let map = Map::shared(&file, 4 * PAGE)?;
         crate::sys::vmsplice(&writer, &map, PAGE)?;
     }
-    fs::remove_file(&path)?;
+    let file = open.then_some(file);
+    if !open {
+        fs::remove_file(&path)?;
+    }
     std::thread::scope(|scope| {
         let unbind = scope.spawn(|| driver.unbind());
         std::thread::sleep(std::time::Duration::from_millis(300));
@@ -261,6 +349,7 @@ fn pinned_and_evicted(place: &Place) -> Result<()> {
         ensure!(wait_until(|| unbind.is_finished()), "removal does not end");
         unbind.join().unwrap()
     })?;
+    drop(file);
     driver.bind()?;
     again(place, &driver)
 }
