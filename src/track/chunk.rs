@@ -90,6 +90,12 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Blocks<T> {
 /// How many loads give way to a store.
 pub const WAY: u8 = 16;
 
+/// After a chunk was taken apart for a store, it becomes one again for loads when so many have
+/// faulted: a fault costs 1,500 instructions, and to join and split 512 pages 100,000.
+pub const READS: u16 = 64;
+/// Not more than so many, however often that was.
+const READS_MAX: u16 = 1 << 14;
+
 /// What the chunk lock guards. `T` is a heap-allocated table of one block number a page.
 pub struct State<T> {
     present: PageSet,
@@ -108,6 +114,9 @@ pub struct State<T> {
     zeros_small: bool,
     /// So many more loads map page by page, for a store that waits.
     way: u8,
+    /// How many loads had to map page by page after a store took it apart, and how many have still.
+    reads: u16,
+    reads_left: u16,
     /// Which pages are hot; none of a huge chunk, unless it is locked in memory.
     pub heat: Heat<T>,
     /// Whether a huge chunk is stored to all over.
@@ -130,6 +139,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
             never_huge: false,
             zeros_small: false,
             way: 0,
+            reads: 0,
+            reads_left: 0,
             heat: Heat::new(),
             density: Density::new(),
         }
@@ -142,7 +153,23 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
 
     /// Whether the chunk may be mapped as one folio, for a store if `write`.
     pub fn may_map_huge(&self, write: bool) -> bool {
-        !self.never_huge && (!write || !self.small)
+        let may = match write {
+            true => !self.small,
+            false => self.huge || self.reads_left == 0,
+        };
+        may && !self.never_huge
+    }
+
+    /// The folio was taken apart for a store: so many loads have to fault before it is one again for
+    /// loads as would have cost as much as that, [`READS`]; and each time twice as many.
+    pub fn was_split(&mut self) {
+        self.reads = (2 * self.reads).clamp(READS, READS_MAX);
+        self.reads_left = self.reads;
+    }
+
+    /// A load has a page mapped.
+    pub fn read_page(&mut self) {
+        self.reads_left = self.reads_left.saturating_sub(1);
     }
 
     /// From now on, the chunk becomes dirty page by page: it was dirty as a whole, but not stored
@@ -154,6 +181,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     /// From now on, the chunk may become dirty as a whole: all its pages were stored to.
     pub fn store_whole(&mut self) {
         self.small = false;
+        (self.reads, self.reads_left) = (0, 0);
     }
 
     /// Whether 2 MiB of zeros may be mapped in one piece.

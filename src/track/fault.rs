@@ -152,7 +152,12 @@ fn map_in_chunk<F: Fault>(
     if write && state.is_huge() {
         // Of a huge folio, a zap of one page would make all of them dirty. That is right, too, and
         // what happens as long as one is pinned.
-        split_huge(file, chunk, &mut state);
+        if split_huge(file, chunk, &mut state) {
+            state.was_split();
+        }
+    }
+    if !write {
+        state.read_page();
     }
     let block = match state.entry(page) {
         Entry::Present(block) => Some(block),
@@ -392,8 +397,8 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
     }
     let bad = state.is_huge() && file.is_bad(state.block(0), PAGES as u64);
     if bad || !state.may_map_huge(write) {
-        if write && state.is_huge() {
-            split_huge(file, chunk, &mut state);
+        if write && state.is_huge() && split_huge(file, chunk, &mut state) {
+            state.was_split();
         }
         return Ok(Outcome::ByPages);
     }
@@ -431,6 +436,21 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
     Ok(Outcome::Inserted(fault.insert_huge(state.block(0), write)))
 }
 
+/// What the file has from `page` on, up to `len` pages, where a run may be of several extents.
+fn find_all<B: Blocks>(blocks: &mut B, page: u64, len: u64) -> Result<Map, B::Error> {
+    let mut all = blocks.find(page, len)?;
+    while let Map::Run { block, len: found } = &mut all {
+        if *found >= len {
+            break;
+        }
+        match blocks.find(page + *found, len - *found)? {
+            Map::Run { block: next, len } if next == *block + *found => *found += len,
+            _ => break,
+        }
+    }
+    Ok(all)
+}
+
 /// What a chunk that is not huge is for who wants to map it in one piece.
 enum Join {
     /// It is huge now.
@@ -453,7 +473,7 @@ fn join<M: Machine>(
     let (first, len) = (file.tracker().place(chunk).first_page(), PAGES as u64);
     let block = {
         let mut blocks = file.blocks();
-        match (blocks.find(first, len)?, stored) {
+        match (find_all(&mut blocks, first, len)?, stored) {
             (Map::Run { block, len: found }, _) if found == len => block,
             (hole @ Map::Hole { len: found }, Some(page)) if found == len => {
                 let ask = ask(file, page, hole);

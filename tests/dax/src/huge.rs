@@ -31,6 +31,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("truncation in the middle of 2 MiB", truncate),
     ("a pinned page of 2 MiB", pinned),
     ("2 MiB that somebody holds are unmapped by a sync", held),
+    ("a file that was written in any order", any_order),
     (
         "a hole that is written from one end to the other",
         sequential_hole,
@@ -332,6 +333,28 @@ fn held(place: &Place) -> Result<()> {
         .expect(&[("huge_faults", 1), ("read_faults", 0)], || {
             load(HUGE + PAGE, 34)
         })
+}
+
+/// The blocks of such a file lie in one piece, though in many extents.
+fn any_order(place: &Place) -> Result<()> {
+    const PAGES: usize = 8 * HUGE / PAGE;
+    let file = create(&place.fresh("a"))?;
+    file.set_len((PAGES * PAGE) as u64)?;
+    // A stride that comes to every page.
+    for nth in 0..PAGES {
+        let page = (1300 + nth * 999) % PAGES;
+        write_at(&file, &[page as u8; PAGE], page * PAGE)?;
+    }
+    let map = Map::shared(&file, PAGES * PAGE)?;
+    place.counters.expect(&[("huge_faults", 8)], || {
+        (0..PAGES)
+            .step_by(100)
+            .for_each(|page| map.store(page * PAGE, 1));
+        Ok(())
+    })?;
+    let at = |page: usize| map.load(page * PAGE + 9);
+    ensure!((0..PAGES).all(|page| at(page) == page as u8));
+    Ok(())
 }
 
 fn sequential_hole(place: &Place) -> Result<()> {

@@ -133,6 +133,7 @@ is_done! {
     no_cache
     a_part_goes
     one_piece_again
+    taken_apart_once
     one_window
 }
 

@@ -4,7 +4,7 @@
 //! ended. These do not ask for what must hold under every interleaving, but for what is done where
 //! nothing is in the way; without it, all could be slow, and right.
 
-use crate::track::chunk::{Protected, WAY};
+use crate::track::chunk::{Protected, READS, WAY};
 use crate::track::machine::{Failure, Tracking};
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
@@ -277,6 +277,41 @@ pub fn one_piece_again() {
     assert_eq!(m.tracker.lock(chunk).block(1), first + 1);
     m.store(0, 1);
     m.sync_file();
+}
+
+/// A program that maps 2 MiB anew each time, loads, and stores a byte, does not have them joined and
+/// taken apart each time; one that loads a lot has them joined.
+pub fn taken_apart_once() {
+    let m = machine(File::Huge);
+    let store = |nth: usize| {
+        m.map_anew(0);
+        m.load(0, nth % NR);
+        m.store(0, nth % NR);
+        m.sync_file();
+    };
+    (0..3).for_each(store);
+    for _ in 0..10 {
+        m.map_anew(0);
+        m.load(0, 0);
+        assert!(matches!(pte(&m, 0, 0), Pte::Ro(_)));
+        m.store(0, 0);
+        assert!(matches!(pte(&m, 0, 0), Pte::Rw(_)));
+        m.sync_file();
+    }
+    for _ in 0..usize::from(READS) {
+        m.map_anew(0);
+        m.load(0, 0);
+    }
+    m.map_anew(0);
+    m.load(0, 0);
+    assert!(is_huge(&m, false), "never one again");
+    // After the next time, twice as many.
+    store(0);
+    for _ in 0..usize::from(READS) {
+        m.map_anew(0);
+        m.load(0, 0);
+        assert!(matches!(pte(&m, 0, 0), Pte::Ro(_)));
+    }
 }
 
 /// A sync that takes pages twice has one window.
