@@ -210,8 +210,8 @@ fn map_in_chunk<F: Fault>(
 }
 
 /// How many pages more are mapped for a store that comes next to `row` pages in a row that are
-/// mapped so: as many, at most [`AHEAD`]. To map one ahead, to write-protect it and to write it back
-/// costs a third of a fault; so where the row ends there, all of it has cost a third more.
+/// mapped so: as many, at most [`AHEAD`]. To map one ahead, to write-protect it and to write it
+/// back costs a third of a fault; so where the row ends there, all of it has cost a third more.
 pub fn ahead(row: usize) -> usize {
     match row < ROW {
         true => 0,

@@ -59,8 +59,8 @@ pub fn tag_page<M: Machine>(machine: &M, chunk: &ChunkOf<M>, page: usize) -> (us
     (newly, row)
 }
 
-/// Stores may reach any of `pages` of `chunk`, of which there is one at least, from now on, or have.
-/// Returns how many were clean. Does not sleep; a page table lock may be held.
+/// Stores may reach any of `pages` of `chunk`, of which there is one at least, from now on, or
+/// have. Returns how many were clean. Does not sleep; a page table lock may be held.
 #[inline]
 pub fn tag<M: Machine>(machine: &M, chunk: &ChunkOf<M>, pages: &PageSet) -> usize {
     machine.tail_may_change();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The grammar of the workloads that a survey draws from: what a file or directory has been through,
-//! what is done to it, in which order, how much at a time, and what is synced when.
+//! The grammar of the workloads that a survey draws from: what a file or directory has been
+//! through, what is done to it, in which order, how much at a time, and what is synced when.
 //!
 //! A workload is written as words with slashes between them, one for each dimension:
 //! `file/torn/shared/write/random/4k/end/one`, `name/create/many/order/never`. The first word of a
@@ -263,8 +263,7 @@ impl FileWork {
         let by_call = !matches!(self.action, Action::Read | Action::Write | Action::Update);
         let only_reads = matches!(self.action, Action::Read | Action::Seek);
         let is_end = self.pattern == Pattern::End;
-        (!mapped || !by_call)
-            && (!by_call || matches!(self.size, Size::Page | Size::Large))
+        (!by_call || (!mapped && matches!(self.size, Size::Page | Size::Large)))
             && (self.action != Action::Seek || self.size == Size::Page)
             && (!only_reads || self.sync == Sync::Never)
             && (self.sync != Sync::Range || mapped)

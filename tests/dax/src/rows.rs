@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Stores to pages in a row: pages that come next are mapped ahead of them. Each page that is mapped
-//! so is dirty, and becomes durable, like any other; and none is where nothing may be.
+//! Stores to pages in a row: pages that come next are mapped ahead of them. Each page that is
+//! mapped so is dirty, and becomes durable, like any other; and none is where nothing may be.
 
 use std::fs::File;
 

@@ -46,8 +46,8 @@ impl Vm<'_> {
     /// Measures workloads on `fs`.
     pub fn survey(&self, fs: &str, place: &str, workloads: &[Workload]) -> Result<Vec<Cost>> {
         let path = self.out.join("survey.txt");
-        let lines: String = workloads.iter().map(|each| format!("{each}\n")).collect();
-        fs::write(&path, lines).with_context(|| path.display().to_string())?;
+        let lines: Vec<String> = workloads.iter().map(Workload::to_string).collect();
+        fs::write(&path, lines.join("\n") + "\n").with_context(|| path.display().to_string())?;
         let what = "--survey /share/survey.txt";
         let costs: Vec<Cost> = self.run(fs, place, 512, what, &format!("{fs}-survey"))?;
         ensure!(costs.len() == workloads.len(), "not all was measured");

@@ -279,8 +279,8 @@ pub fn one_piece_again() {
     m.sync_file();
 }
 
-/// A program that maps 2 MiB anew each time, loads, and stores a byte, does not have them joined and
-/// taken apart each time; one that loads a lot has them joined.
+/// A program that maps 2 MiB anew each time, loads, and stores a byte, does not have them joined
+/// and taken apart each time; one that loads a lot has them joined.
 pub fn taken_apart_once() {
     let m = machine(File::Huge);
     let store = |nth: usize| {
