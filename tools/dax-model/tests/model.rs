@@ -134,6 +134,7 @@ is_done! {
     a_part_goes
     one_piece_again
     taken_apart_once
+    mapped_ahead
     one_window
 }
 

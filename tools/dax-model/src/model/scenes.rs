@@ -36,11 +36,16 @@ pub fn maps_ahead() -> bool {
     MAPS_AHEAD.get()
 }
 
+/// Runs `work` with pages mapped ahead.
+pub fn with_pages_ahead(work: impl FnOnce()) {
+    MAPS_AHEAD.set(true);
+    work();
+    MAPS_AHEAD.set(false);
+}
+
 /// As [`explore`], with pages mapped ahead.
 pub fn explore_ahead(scene: Scene, mistake: Mistake, rounds: usize) {
-    MAPS_AHEAD.set(true);
-    explore(scene, mistake, rounds);
-    MAPS_AHEAD.set(false);
+    with_pages_ahead(|| explore(scene, mistake, rounds));
 }
 
 pub fn join(threads: Vec<thread::JoinHandle<()>>) {

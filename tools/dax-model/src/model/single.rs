@@ -15,7 +15,7 @@ use shuttle::thread;
 use super::machine::{File, Machine, LAST};
 use super::memory::{Pmd, Pte, NR};
 use super::mistakes::Mistake;
-use super::scenes::{join, run};
+use super::scenes::{join, run, with_pages_ahead};
 
 fn machine(file: File) -> Arc<Machine> {
     Machine::new(Mistake::None, file, [true, false])
@@ -312,6 +312,48 @@ pub fn taken_apart_once() {
         m.load(0, 0);
         assert!(matches!(pte(&m, 0, 0), Pte::Ro(_)));
     }
+}
+
+/// What is mapped ahead of a store: the next page, if it is the file's, and sound; and a sync
+/// write-protects it, with a write cache and without.
+pub fn mapped_ahead() {
+    with_pages_ahead(|| {
+        for has_cache in [true, false] {
+            let m = machine(File::Pages);
+            m.has_cache.store(has_cache, SeqCst);
+            for _ in 0..2 {
+                m.store(0, 0);
+                assert!(matches!(pte(&m, 0, 1), Pte::Rw(_)));
+                m.sync_file();
+                assert!(matches!(pte(&m, 0, 1), Pte::Ro(_)));
+            }
+        }
+        // What is written through another mapping already is no row of this one.
+        let m = machine(File::Pages);
+        m.store(0, 0);
+        m.zap(0, 1);
+        m.store(1, 0);
+        assert_eq!(pte(&m, 1, 1), Pte::None);
+        let m = machine(File::Hole);
+        m.store(0, 0);
+        m.load(0, 1);
+        m.store(0, 0);
+        assert_eq!(pte(&m, 0, 1), Pte::Zero);
+        let second = |m: &Machine| m.extents.lock().unwrap()[1].unwrap();
+        let m = machine(File::Pages);
+        m.bad.store(second(&m), SeqCst);
+        m.store(0, 0);
+        assert_eq!(pte(&m, 0, 1), Pte::None, "a bad block is mapped");
+        let m = machine(File::Pages);
+        m.is_damaged.store(true, SeqCst);
+        m.device.lock().unwrap().block(second(&m)).owner = Some(7);
+        m.store(0, 0);
+        assert_eq!(
+            pte(&m, 0, 1),
+            Pte::None,
+            "the block of another page is mapped"
+        );
+    });
 }
 
 /// A sync that takes pages twice has one window.
