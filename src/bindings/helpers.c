@@ -868,26 +868,45 @@ void rdax_install_page_table(struct vm_fault *vmf)
 	spin_unlock(lock);
 }
 
-/* pte_offset_map_lock() is not exported; this is what it does. */
-static noinline void clear_pte_marker(struct vm_fault *vmf)
+/*
+ * Locks the page table of the fault, and returns its entry for @address; NULL if there is none.
+ * pte_offset_map_lock() is not exported; this is what it does.
+ */
+static pte_t *lock_page_table(struct vm_fault *vmf, unsigned long address, spinlock_t **lock)
 {
 	pmd_t pmd;
-	pte_t *pte;
-	spinlock_t *lock;
 
 	rcu_read_lock();
 	pmd = pmdp_get_lockless(vmf->pmd);
 	if (pmd_none(pmd) || !pmd_present(pmd) || pmd_leaf(pmd))
-		goto out;
-	pte = pte_offset_kernel(&pmd, vmf->address);
-	lock = pte_lockptr(vmf->vma->vm_mm, &pmd);
-	spin_lock(lock);
+		goto none;
+	*lock = pte_lockptr(vmf->vma->vm_mm, &pmd);
+	spin_lock(*lock);
 	/* The table itself may have been taken out meanwhile; RCU keeps its memory. */
-	if (pmd_same(pmd, pmdp_get_lockless(vmf->pmd)) && pte_same(vmf->orig_pte, ptep_get(pte)))
-		pte_clear(vmf->vma->vm_mm, vmf->address, pte);
-	spin_unlock(lock);
-out:
+	if (pmd_same(pmd, pmdp_get_lockless(vmf->pmd)))
+		return pte_offset_kernel(&pmd, address);
+	spin_unlock(*lock);
+none:
 	rcu_read_unlock();
+	return NULL;
+}
+
+static void unlock_page_table(spinlock_t *lock)
+{
+	spin_unlock(lock);
+	rcu_read_unlock();
+}
+
+static noinline void clear_pte_marker(struct vm_fault *vmf)
+{
+	spinlock_t *lock;
+	pte_t *pte = lock_page_table(vmf, vmf->address, &lock);
+
+	if (!pte)
+		return;
+	if (pte_same(vmf->orig_pte, ptep_get(pte)))
+		pte_clear(vmf->vma->vm_mm, vmf->address, pte);
+	unlock_page_table(lock);
 }
 
 /*
@@ -912,21 +931,12 @@ static void make_writable(struct vm_fault *vmf, unsigned long address, struct pa
 			  unsigned int nr, unsigned long *none)
 {
 	unsigned long pfn = page_to_pfn(page);
-	unsigned int i;
-	pmd_t pmd;
-	pte_t *pte;
 	spinlock_t *lock;
+	pte_t *pte = lock_page_table(vmf, address, &lock);
+	unsigned int i;
 
-	rcu_read_lock();
-	pmd = pmdp_get_lockless(vmf->pmd);
-	if (pmd_none(pmd) || !pmd_present(pmd) || pmd_leaf(pmd))
-		goto out;
-	pte = pte_offset_kernel(&pmd, address);
-	lock = pte_lockptr(vmf->vma->vm_mm, &pmd);
-	spin_lock(lock);
-	/* As in clear_pte_marker(). */
-	if (!pmd_same(pmd, pmdp_get_lockless(vmf->pmd)))
-		nr = 0;
+	if (!pte)
+		return;
 	for (i = 0; i < nr; i++, pte++) {
 		pte_t entry = ptep_get(pte);
 
@@ -938,9 +948,7 @@ static void make_writable(struct vm_fault *vmf, unsigned long address, struct pa
 			set_pte(pte, pte_mkyoung(pte_mkdirty(entry)));
 		}
 	}
-	spin_unlock(lock);
-out:
-	rcu_read_unlock();
+	unlock_page_table(lock);
 }
 
 /*

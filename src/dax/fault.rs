@@ -15,6 +15,7 @@
 //! piece makes loads [give way](crate::track::chunk::State::make_way).
 
 use core::ops::Range;
+
 use kernel::bindings::{
     vm_fault_reason_VM_FAULT_FALLBACK as VM_FAULT_FALLBACK,
     vm_fault_reason_VM_FAULT_HWPOISON as VM_FAULT_HWPOISON,
@@ -22,7 +23,6 @@ use kernel::bindings::{
     vm_fault_reason_VM_FAULT_OOM as VM_FAULT_OOM,
     vm_fault_reason_VM_FAULT_SIGBUS as VM_FAULT_SIGBUS,
 };
-
 use kernel::prelude::*;
 
 use super::vm_fault::{Fault, FaultResult};

@@ -202,7 +202,7 @@ impl Fault<'_> {
         self.page() - before..self.page() + after
     }
 
-    /// Maps the `len` pages from `first` on to be stored to, at the addresses of page
+    /// Maps the `len` pages from `first` on, at most 64, to be stored to, at the addresses of page
     /// `page` of the file, one of the [`neighbours`](Fault::neighbours), and after. Passes over what
     /// is mapped otherwise.
     pub fn insert_writable(&self, page: u64, first: Page, len: usize) {

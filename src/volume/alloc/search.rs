@@ -285,10 +285,10 @@ impl<P: Pmem> Locked<'_, P> {
                 if u64::from(*free) == CHUNK_BLOCKS {
                     seen = true;
                     if self.is_whole(chunk)? {
-                        for chunk in [chunk + before, chunk] {
-                            if chunk >= self.group.chunks.end || !self.is_whole(chunk)? {
-                                continue;
-                            }
+                        let later = chunk + before;
+                        let has_room =
+                            before > 0 && later < self.group.chunks.end && self.is_whole(later)?;
+                        for chunk in has_room.then_some(later).into_iter().chain([chunk]) {
                             let run = self.extent(chunk * CHUNK_BLOCKS + offset, want.len)?;
                             if run.len >= want.min {
                                 self.state.whole_cursor = chunk;

@@ -19,7 +19,7 @@ use rdax_bench::workload::{
 };
 use rdax_bench::MEASURED;
 
-use crate::mapped::PAGE;
+use crate::mapped::{map, PAGE};
 
 /// Bytes of all files of a workload.
 const TOTAL: usize = 16 << 20;
@@ -88,14 +88,10 @@ fn fallocate(file: &File, mode: i32, at: usize, len: usize) -> io::Result<()> {
     check(unsafe { libc::fallocate(file.as_raw_fd(), mode, at as i64, len as i64) })
 }
 
-/// A mapping of all of a file.
-fn map(file: &File, private: bool) -> io::Result<MmapMut> {
-    let options = MmapOptions::new();
+/// A private mapping of all of a file.
+fn map_private(file: &File) -> io::Result<MmapMut> {
     // SAFETY: nobody truncates the file or stores to it while it is mapped.
-    match private {
-        true => unsafe { options.map_copy(file) },
-        false => unsafe { options.map_mut(file) },
-    }
+    unsafe { MmapOptions::new().map_copy(file) }
 }
 
 /// Makes a file of `len` bytes that has been through `history`.
@@ -111,7 +107,7 @@ fn file(path: &Path, history: History, len: usize, random: &mut fastrand::Rng) -
         History::Empty | History::Hole => {}
         History::Written => file.write_all_at(&vec![0x5a; len], 0)?,
         History::Reserved => fallocate(&file, 0, 0, len)?,
-        History::Stored => map(&file, false)?.fill(0x5a),
+        History::Stored => map(&file)?.fill(0x5a),
         History::Pieces => (0..pages)
             .step_by(2)
             .try_for_each(|nth| file.write_all_at(&page, (nth * PAGE) as u64))?,
@@ -123,7 +119,7 @@ fn file(path: &Path, history: History, len: usize, random: &mut fastrand::Rng) -
                 .try_for_each(|nth| file.write_all_at(&page, (nth * PAGE) as u64))?;
         }
         History::Torn => {
-            let mut map = map(&file, false)?;
+            let mut map = map(&file)?;
             map.fill(0x5a);
             map.flush()?;
             for _ in 0..2 {
@@ -184,8 +180,8 @@ impl Target {
     fn new(file: File, reach: Reach, len: usize, end: usize) -> Result<Target> {
         let map = match reach {
             Reach::Call | Reach::Anew => None,
-            Reach::Private => Some(map(&file, true)?),
-            Reach::Shared | Reach::Read | Reach::Small => Some(map(&file, false)?),
+            Reach::Private => Some(map_private(&file)?),
+            Reach::Shared | Reach::Read | Reach::Small => Some(map(&file)?),
         };
         if let Some(map) = &map {
             if reach == Reach::Small {
@@ -215,7 +211,7 @@ impl Target {
             other => return self.change(other, at, size),
         };
         let mut anew = match work.reach {
-            Reach::Anew => Some(map(&self.file, false)?),
+            Reach::Anew => Some(map(&self.file)?),
             _ => None,
         };
         match self.map.as_mut().or(anew.as_mut()) {
@@ -284,7 +280,7 @@ fn of_files(dir: &Path, work: FileWork, ops: usize) -> Result<f64> {
     let volume = File::open(dir)?;
     sync_volume(&volume)?;
     let mut buffer = vec![0x3c; size];
-    let spent = cost(|| {
+    cost(|| {
         for op in 0..ops {
             let target = &mut targets[op % files];
             let at = match work.pattern {
@@ -307,8 +303,7 @@ fn of_files(dir: &Path, work: FileWork, ops: usize) -> Result<f64> {
                 .try_for_each(|target| target.file.sync_all())?;
         }
         Ok(())
-    })?;
-    Ok(spent)
+    })
 }
 
 /// Calls `f` with a path as the C library wants it.

@@ -8,19 +8,20 @@ use dax_model::model::scenes::*;
 
 /// A test for each scene: it holds, without a mistake, in every interleaving.
 macro_rules! holds {
-    ($($scene:ident)*) => {
-        mod holds {
+    ($module:ident, by $explore:ident: $($scene:ident)*) => {
+        mod $module {
             use super::*;
 
             $(#[test]
             fn $scene() {
-                explore(super::$scene, Mistake::None, rounds());
+                $explore(super::$scene, Mistake::None, rounds());
             })*
         }
     };
 }
 
 holds! {
+    holds, by explore:
     stores_and_syncs
     failing_fence
     hot_pages
@@ -63,21 +64,9 @@ holds! {
     stored_all_over
 }
 
-/// The same, where stores come in a row, and the page that follows each is mapped ahead.
-macro_rules! holds_ahead {
-    ($($scene:ident)*) => {
-        mod holds_ahead {
-            use super::*;
-
-            $(#[test]
-            fn $scene() {
-                explore_ahead(super::$scene, Mistake::None, rounds());
-            })*
-        }
-    };
-}
-
-holds_ahead! {
+// The same, where stores come in a row, and the page that follows each is mapped ahead.
+holds! {
+    holds_ahead, by explore_ahead:
     stores_and_syncs
     hot_pages
     cooling_pages
