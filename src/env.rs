@@ -135,6 +135,11 @@ impl<T> Vec<T> {
         })
     }
 
+    /// Keeps the elements for which `f` holds, in their order.
+    pub fn retain(&mut self, mut f: impl FnMut(&T) -> bool) {
+        self.0.retain(|value| f(value));
+    }
+
     /// Appends copies of `items`.
     pub fn extend_from_slice(&mut self, items: &[T]) -> Result<(), NoMemory>
     where

@@ -13,7 +13,6 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::rcu;
 
-use super::layout;
 use super::page::Page;
 use super::pins;
 use crate::bindings;
@@ -42,10 +41,10 @@ impl User for SbInfo {
         // No mapping, no pin and no inode may lead to the device when it is gone.
         for_each_file(self, |info| {
             let _faults = FaultsOut::new(info);
-            layout::detach(info);
+            track::layout::detach(info);
         });
         pmem.wait_for_owners();
-        pins::wait_for_all(self);
+        track::evict::wait_for_all(self);
         pmem.release();
     }
 

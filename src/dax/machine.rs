@@ -9,6 +9,8 @@
 use kernel::alloc::flags::{GFP_KERNEL, GFP_KERNEL_ACCOUNT, GFP_NOWAIT};
 use kernel::alloc::KBox;
 use kernel::prelude::*;
+use kernel::sync::lock::mutex::MutexBackend;
+use kernel::sync::lock::Guard;
 
 use super::page::Page;
 use crate::bindings;
@@ -17,16 +19,17 @@ use crate::mount::inode::InodeInfo;
 use crate::mount::lock::{FaultsOut, InvalidateLock};
 use crate::mount::lock::{FreezeProtection, SharedInvalidateLock};
 use crate::mount::meta::MetaGuard;
-use crate::mount::owner::own;
+use crate::mount::owner::{disown, own};
+use crate::mount::super_block::SbInfo;
 use crate::mount::tracker::{table, Chunk, Table, Tracker};
 use crate::pmem::DirectMap;
 use crate::track::ahead::Ask;
-use crate::track::machine::{self, Event, Examined, Failure, Fingerprints, Machine};
+use crate::track::left::LeftBehind;
+use crate::track::machine::{self, Event, Examined, Failure, Machine, Mount};
 use crate::track::page_set::{PageSet, PAGES, WORDS};
 use crate::volume::alloc::Run;
 use crate::volume::error::{Error as VolumeError, Structure};
 use crate::volume::file::Map;
-use crate::volume::pmem::Pmem;
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
@@ -39,13 +42,6 @@ impl From<Failure> for Error {
             Failure::Device => EIO,
             Failure::UsedTwice => EUCLEAN,
         }
-    }
-}
-
-impl Fingerprints for crate::pmem::Fingerprints<'_> {
-    #[inline]
-    fn of(&mut self, block: u64) -> Option<u64> {
-        self.of(block)
     }
 }
 
@@ -82,24 +78,55 @@ impl machine::Blocks for Blocks<'_> {
 }
 
 impl InodeInfo {
-    fn pmem(&self) -> &DirectMap {
-        self.sb().volume.pmem()
-    }
-
     /// The struct page of a block.
     pub(super) fn page_of(&self, block: u64) -> Page {
-        Page::of_block(self.pmem(), block)
+        Page::of_block(self.device(), block)
+    }
+}
+
+impl Mount for SbInfo {
+    type Device = DirectMap;
+    type Left<'a> = Guard<'a, LeftBehind, MutexBackend>;
+
+    fn device(&self) -> &DirectMap {
+        self.volume.pmem()
+    }
+
+    fn left(&self) -> Self::Left<'_> {
+        self.pins.left.lock()
+    }
+
+    fn settle_later(&self) {
+        self.pins.look_later();
+    }
+
+    fn count_written_back(&self, nr: u64) {
+        self.counters.pages_written_back.add(nr);
+    }
+
+    fn stores_are_lost(&self) {
+        pr_err!("{}: stores by way of pins are lost\n", self.name());
+    }
+
+    fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R {
+        nofs(f)
     }
 }
 
 impl Machine for InodeInfo {
     type Tracker = Tracker;
+    type Device = DirectMap;
     type Error = Error;
     type Blocks<'a> = Blocks<'a>;
 
     #[inline]
     fn tracker(&self) -> &Tracker {
         &self.tracker
+    }
+
+    #[inline]
+    fn device(&self) -> &DirectMap {
+        self.sb().volume.pmem()
     }
 
     #[inline]
@@ -148,7 +175,7 @@ impl Machine for InodeInfo {
             bindings::mapping_wrprotect_range(
                 self.mapping(),
                 page as usize,
-                self.pmem().pfn(block) as usize,
+                self.device().pfn(block) as usize,
                 len,
             )
         };
@@ -166,46 +193,6 @@ impl Machine for InodeInfo {
     }
 
     #[inline]
-    fn has_write_cache(&self) -> bool {
-        self.pmem().has_write_cache()
-    }
-
-    #[inline]
-    fn write_back(&self, block: u64, len: u64) {
-        self.pmem().write_back_blocks(block, len);
-    }
-
-    #[inline]
-    fn fence(&self) -> Result {
-        self.pmem().fence().map_err(|_| EIO)
-    }
-
-    fn stores_are_lost(&self) {
-        // SAFETY: the mapping is that of the inode.
-        unsafe { bindings::rdax_mapping_set_error(self.mapping(), EIO.to_errno()) };
-    }
-
-    #[inline]
-    fn fingerprints(&self) -> impl Fingerprints + '_ {
-        self.pmem().fingerprints()
-    }
-
-    #[inline]
-    fn is_idle(&self, block: u64) -> bool {
-        self.page_of(block).is_idle()
-    }
-
-    #[inline]
-    fn is_held(&self, block: u64) -> bool {
-        self.page_of(block).is_held()
-    }
-
-    #[inline]
-    fn forget_dirty(&self, block: u64) {
-        self.page_of(block).clear_dirty();
-    }
-
-    #[inline]
     fn is_of_another(&self, block: u64, page: u64) -> bool {
         let owner = self.page_of(block).owner();
         let another = owner.is_some_and(|owner| owner != (self.mapping(), page));
@@ -217,11 +204,6 @@ impl Machine for InodeInfo {
             }));
         }
         another
-    }
-
-    #[inline]
-    fn is_bad(&self, block: u64, len: u64) -> bool {
-        self.pmem().is_bad(block, len)
     }
 
     #[inline]
@@ -238,12 +220,8 @@ impl Machine for InodeInfo {
         self.page_of(block).dissociate();
     }
 
-    fn reset(&self, block: u64) {
-        self.page_of(block).reset();
-    }
-
-    fn is_aligned(&self, block: u64) -> bool {
-        self.pmem().pfn(block) % PAGES as u64 == 0
+    fn leave_behind(&self, block: u64) -> bool {
+        self.page_of(block).dissociate()
     }
 
     fn examine(&self, block: u64) -> Examined {
@@ -252,6 +230,10 @@ impl Machine for InodeInfo {
 
     fn make_huge(&self, block: u64, page: u64) {
         self.page_of(block).make_huge(self.mapping(), page);
+    }
+
+    fn adopt_huge(&self, block: u64, page: u64) {
+        self.page_of(block).adopt_huge(self.mapping(), page);
     }
 
     fn wait_idle(&self, block: u64) -> Result {
@@ -272,6 +254,15 @@ impl Machine for InodeInfo {
         self.tail_may_change();
     }
 
+    fn stores_are_lost(&self) {
+        // SAFETY: the mapping is that of the inode.
+        unsafe { bindings::rdax_mapping_set_error(self.mapping(), EIO.to_errno()) };
+    }
+
+    fn write_times(&self) -> Result {
+        self.write_times()
+    }
+
     #[inline]
     fn note(&self) {
         self.sb().dirty.note(&self.tracker);
@@ -280,6 +271,14 @@ impl Machine for InodeInfo {
     #[inline]
     fn own(&self) {
         own(self);
+    }
+
+    fn is_owner(&self) -> bool {
+        self.tracker.ownership.is_held()
+    }
+
+    fn disown(&self) {
+        disown(self);
     }
 
     #[inline]
@@ -310,8 +309,8 @@ impl Machine for InodeInfo {
         }
     }
 
-    fn access(&self) -> Option<impl Sized + '_> {
-        self.pmem().access()
+    fn is_freezing(&self) -> bool {
+        self.sb().super_block().is_freezing()
     }
 
     #[inline]

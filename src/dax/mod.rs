@@ -13,13 +13,14 @@
 //!
 //! * The steps, and what is known of each page, are in [`track`]: pure code, which is model-checked
 //!   on the host.
-//! * [`machine`] and [`fault`] are what the steps do to page tables, pages and cache lines. (What
-//!   is known of mapped pages is kept by `mount`, with the inode.)
+//! * [`machine`], [`device`] and [`fault`] are what the steps do to page tables, pages and cache
+//!   lines. (What is known of mapped pages is kept by `mount`, with the inode.)
 //! * [`layout`], [`pins`] and [`failure`] are for what goes: inodes, memory, devices.
 //!
 //! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
 
+mod device;
 mod failure;
 pub mod fault;
 mod layout;
@@ -30,7 +31,8 @@ mod sync;
 pub mod vm_fault;
 
 pub use failure::{end_stores, end_stores_work, shut_down};
-pub use layout::{break_layout, evict, wait_for_copies};
+pub use layout::{break_layout, wait_for_copies};
+pub use pins::evict;
 pub use sync::{sync_all, sync_inode, sync_range};
 
 pub use crate::track::layout::hole_filled;

@@ -10,10 +10,8 @@ use crate::mount::inode::InodeInfo;
 use crate::mount::super_block::SbInfo;
 use crate::mutate::mutated;
 use crate::track;
-use crate::track::dirty_list;
 use crate::track::machine::Tracking;
-use crate::track::sync::{sync_pages, Purpose};
-use crate::track::windows::is_quiet;
+use crate::track::{dirty_list, evict};
 
 /// Bytes to pages.
 const PAGE_SHIFT: u32 = 12;
@@ -27,8 +25,8 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
     track::sync::sync_range(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
 }
 
-/// Writes back every dirty page of the mount, and write-protects its mappings, but for hot pages,
-/// unless the mount is about to be frozen: for sync, syncfs, freeze, remount and unmount. Waits for
+/// Writes back every dirty page of the mount, those that evicted inodes have left behind among them,
+/// and write-protects its mappings, but for hot pages, unless the mount is about to be frozen: for sync, syncfs, freeze, remount and unmount. Waits for
 /// whoever is at dirty inodes, evictions among them. Returns the first error, after all inodes had
 /// their turn. May sleep, and evict inodes.
 pub fn sync_all(sb: &SbInfo) -> Result {
@@ -36,7 +34,7 @@ pub fn sync_all(sb: &SbInfo) -> Result {
         return Ok(());
     }
     let _serial = sb.dirty.serial.lock();
-    dirty_list::sync_all(&sb.dirty, |inode| write_back(inode))
+    evict::sync_all(sb, &sb.dirty, |inode| write_back(inode))
 }
 
 /// Writes back every dirty page of an inode, and write-protects its mappings, as [`sync_all`] does:
@@ -62,16 +60,5 @@ pub fn sync_inode(info: &InodeInfo) -> Result {
 fn write_back(info: &InodeInfo) -> Result {
     // Pairs with `note`.
     smp_mb(Full);
-    if is_quiet(&info.tracker) {
-        return Ok(());
-    }
-    // Who took the inode out of the list before a freeze began, leaves hot pages, and puts it there
-    // again. The first sync of the freeze waits for that, and the second finds the inode.
-    let purpose = match info.sb().super_block().is_freezing() {
-        true => Purpose::End,
-        false => Purpose::All,
-    };
-    let result = sync_pages(info, 0, u64::MAX, purpose);
-    // Stores to hot pages moved the times just now.
-    result.and(info.write_times())
+    track::sync::write_back_file(info)
 }

@@ -129,11 +129,6 @@ impl DirtyInodes {
             unsafe { entry.info() }.mark_dirty();
         }
     }
-
-    /// See [`dirty_list::leave`].
-    pub fn leave<R>(&self, tracker: &Tracker, write_back: impl FnOnce() -> R) -> R {
-        dirty_list::leave(self, Listed::new(tracker), write_back)
-    }
 }
 
 impl Environment for DirtyInodes {

@@ -100,24 +100,11 @@ impl Chunk {
         self.used.store(false, Relaxed);
         used
     }
-
-    /// Where in the file it is.
-    pub fn place(&self) -> Place {
-        self.place
-    }
 }
 
 /// A table. May sleep.
 pub fn table() -> Result<Table> {
     Ok(KBox::new([0; PAGES], GFP_KERNEL_ACCOUNT)?)
-}
-
-/// The table that [`State::map_block`] may need, and that is allocated before.
-pub fn table_for(state: &State, page: usize, block: u64) -> Result<Option<Table>> {
-    Ok(match state.needs_table(page, block) {
-        true => Some(table()?),
-        false => None,
-    })
 }
 
 /// The windows of the syncs in flight, as the tag lock guards them.

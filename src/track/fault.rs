@@ -15,7 +15,9 @@ use core::ops::Range;
 use super::ahead::Ask;
 use super::chunk::Entry;
 use super::layout::{split_huge, unmap_chunk, unmap_zeroes};
-use super::machine::{Blocks, ChunkOf, Event, Failure, Fault, Machine, StateOf, TableOf, Tracking};
+use super::machine::{
+    Blocks, ChunkOf, Device, Event, Failure, Fault, Machine, StateOf, TableOf, Tracking,
+};
 use super::page_set::{PageSet, PAGES};
 use super::place::split;
 use super::sync::{cool, sample, tag, tag_page};
@@ -171,7 +173,7 @@ fn map_in_chunk<F: Fault>(
     if file.is_of_another(block, fault.page()) {
         return Err(Failure::UsedTwice.into());
     }
-    if file.is_bad(block, 1) {
+    if file.device().is_bad(block, 1) {
         return Ok(Step::Ends(Outcome::Poisoned));
     }
     let mut table = None;
@@ -253,7 +255,7 @@ fn map_ahead<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, state: &mut StateOf<
                 }
             }
         };
-        let is_usable = !file.is_of_another(block, at) && !file.is_bad(block, 1);
+        let is_usable = !file.is_of_another(block, at) && !file.device().is_bad(block, 1);
         if !is_usable || state.needs_table(page, block) {
             continue;
         }
@@ -341,7 +343,7 @@ fn fill_hole<M: Machine>(
     let mut can_be_filled = |first: u64| -> Result<bool, M::Error> {
         Ok(match blocks.find(first, end - first)? {
             Map::Hole { len } => at - first < len,
-            Map::Unwritten { block, len } => at - first < len && !file.is_bad(block, len),
+            Map::Unwritten { block, len } => at - first < len && !file.device().is_bad(block, len),
             Map::Run { .. } => false,
         })
     };
@@ -395,7 +397,7 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
     if !write && state.gives_way() {
         return Ok(Outcome::ByPages);
     }
-    let bad = state.is_huge() && file.is_bad(state.block(0), PAGES as u64);
+    let bad = state.is_huge() && file.device().is_bad(state.block(0), PAGES as u64);
     if bad || !state.may_map_huge(write) {
         if write && state.is_huge() && split_huge(file, chunk, &mut state) {
             state.was_split();
@@ -488,7 +490,9 @@ fn join<M: Machine>(
             }
             // The file has the space; it only takes zeros.
             (Map::Unwritten { block, len: found }, Some(page))
-                if found == len && file.is_aligned(block) && !file.is_bad(block, len) =>
+                if found == len
+                    && file.device().is_aligned(block)
+                    && !file.device().is_bad(block, len) =>
             {
                 let ask = Ask::chunk(page);
                 fill_hole(file, chunk, state, &mut blocks, first, ask)?.block
@@ -501,7 +505,7 @@ fn join<M: Machine>(
             _ => return Ok(Join::Pieces),
         }
     };
-    if !file.is_aligned(block) || file.is_bad(block, len) {
+    if !file.device().is_aligned(block) || file.device().is_bad(block, len) {
         return Ok(Join::Pieces);
     }
     let examined = file.examine(block);

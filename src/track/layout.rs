@@ -7,7 +7,7 @@
 //! O_DIRECT, vmsplice and the like on a mapping of the file; they may last.
 
 use super::chunk::Run;
-use super::machine::{ChunkOf, Failure, FaultsOut, Machine, StateOf, Tracking};
+use super::machine::{ChunkOf, Device, Failure, FaultsOut, Machine, StateOf, Tracking};
 use super::page_set::{PageSet, PAGES};
 use super::place::split;
 use super::sync::{sync_held, sync_pages, Purpose};
@@ -31,7 +31,7 @@ pub fn break_layout<M: Machine>(
         // No fault was ever here.
         return Ok(());
     }
-    let _access = file.access().ok_or(Failure::Device)?;
+    let _access = file.device().access().ok_or(Failure::Device)?;
     loop {
         unmap_folios(file, first, last);
         let Some(block) = find_pinned(file, first, last) else {
@@ -66,7 +66,7 @@ pub fn reclaim<M: Machine>(file: &M, chunk: &ChunkOf<M>, remove: impl FnOnce()) 
 /// dirty; false if that cannot be now. Nobody else has a reference to a chunk.
 fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     // With the device, its struct pages go.
-    let Some(_access) = file.access() else {
+    let Some(_access) = file.device().access() else {
         return false;
     };
     let place = file.tracker().place(chunk);
@@ -108,6 +108,17 @@ pub fn fail_page<M: Machine>(file: &M, page: u64) {
     }
 }
 
+/// Takes all pages from the file because the device is going, and its struct pages with it: waits
+/// for whoever pinned one. Faults are kept out, and no mapping can come back later.
+pub fn detach<M: Machine>(file: &M) {
+    file.unmap(0, u64::MAX);
+    forget(file, 0, u64::MAX, |block| {
+        file.device().wait_idle(block);
+        file.dissociate(block);
+    });
+    file.disown();
+}
+
 /// Whether a page of `chunk` is dirty.
 fn is_dirty<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     let dirty = windows::dirty_in(file.tracker(), chunk, &PageSet::ALL);
@@ -141,10 +152,10 @@ pub(super) fn unmap_chunk<M: Machine>(file: &M, chunk: &ChunkOf<M>) {
 pub fn split_huge<M: Machine>(file: &M, chunk: &ChunkOf<M>, state: &mut StateOf<M>) -> bool {
     unmap_chunk(file, chunk);
     let block = state.block(0);
-    if !file.is_idle(block) {
+    if !file.device().is_idle(block) {
         return false;
     }
-    file.reset(block);
+    file.device().reset(block);
     let first = file.tracker().place(chunk).first_page();
     for i in 0..PAGES as u64 {
         // None was dirtied behind the back of the file: it owned them.
@@ -170,7 +181,7 @@ pub fn pages_of<'a, M: Machine>(
 
 /// Forgets the pages `first..=last`; `each` takes the page of a block from the file. None is mapped
 /// or pinned.
-pub fn forget<M: Machine>(file: &M, first: u64, last: u64, each: impl Fn(u64)) {
+fn forget<M: Machine>(file: &M, first: u64, last: u64, each: impl Fn(u64)) {
     let tracker = file.tracker();
     for chunk in tracker.chunks(first, last, false) {
         let pages = tracker.place(chunk).clip(first, last);
@@ -224,7 +235,7 @@ pub fn find_pinned<M: Machine>(file: &M, first: u64, last: u64) -> Option<u64> {
         let pages = tracker.place(chunk).clip(first, last);
         let pinned = pages_of::<M>(&state, &pages)
             .map(|(_, block)| block)
-            .find(|block| !file.is_idle(*block));
+            .find(|block| !file.device().is_idle(*block));
         if pinned.is_some() {
             return pinned;
         }

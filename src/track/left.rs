@@ -3,7 +3,7 @@
 //! What evicted inodes have left behind: their pages that are pinned, and themselves, where they
 //! have no name and could not be freed.
 //!
-//! Pure: no locks, no kernel. `mount/pins.rs` guards it, and `dax/pins.rs` knows the pages.
+//! Pure: no locks, no kernel. [`evict`](super::evict) says what becomes of them.
 
 use crate::env::Vec;
 

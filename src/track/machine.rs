@@ -16,6 +16,7 @@ use core::ops::{DerefMut, Range};
 
 use super::ahead::Ask;
 use super::chunk::{State, Tags};
+use super::left::LeftBehind;
 use super::page_set::{PageSet, PAGES};
 use super::place::Place;
 use super::windows::{Syncs, WindowList};
@@ -138,10 +139,68 @@ pub trait Blocks {
     fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run, Self::Error>;
 }
 
+/// The device of a mount: its cache lines and media, and the struct page of each block. Of 2 MiB that
+/// are one folio, what is said of a page holds for all of them.
+pub trait Device {
+    /// Keeps it there; `None` if it is gone.
+    fn access(&self) -> Option<impl Sized + '_>;
+
+    /// Whether lines have to be written back: not where stores are durable as they are.
+    fn has_write_cache(&self) -> bool;
+    /// Starts the write-back of the lines of blocks.
+    fn write_back(&self, block: u64, len: u64);
+    /// Makes durable what was written back.
+    fn fence(&self) -> Result<(), Failure>;
+    /// What pages hold.
+    fn fingerprints(&self) -> impl Fingerprints + '_;
+
+    /// Whether one of the blocks is known to be bad.
+    fn is_bad(&self, block: u64, len: u64) -> bool;
+    /// Whether it could be the first one of a folio of 2 MiB.
+    fn is_aligned(&self, block: u64) -> bool;
+    /// Whether it is part of a folio of 2 MiB.
+    fn is_huge(&self, block: u64) -> bool;
+    /// Whether nobody maps or pins it.
+    fn is_idle(&self, block: u64) -> bool;
+    /// Whether somebody has it pinned, or a CPU may still have a zapped entry for it in its TLB.
+    fn is_held(&self, block: u64) -> bool;
+    /// Waits until it is idle. Nothing maps it again.
+    fn wait_idle(&self, block: u64);
+    /// Forgets that it was dirtied by who had it pinned.
+    fn forget_dirty(&self, block: u64);
+    /// Makes it, which is idle, an ordinary page that belongs to nobody; of a folio, all pages.
+    fn reset(&self, block: u64);
+}
+
+/// A mount, as far as files that come to memory and leave it have to do with it.
+pub trait Mount {
+    /// Its device.
+    type Device: Device;
+    /// The lock of what evicted files have left behind, held.
+    type Left<'a>: DerefMut<Target = LeftBehind>
+    where
+        Self: 'a;
+
+    /// Its device.
+    fn device(&self) -> &Self::Device;
+    /// Waits for the lock. May sleep.
+    fn left(&self) -> Self::Left<'_>;
+    /// Has somebody [settle](super::evict::settle) after a while.
+    fn settle_later(&self);
+    /// Counts pages that were written back.
+    fn count_written_back(&self, nr: u64);
+    /// Says that stores to pages that were left behind are lost.
+    fn stores_are_lost(&self);
+    /// Runs `f`, which does not enter a file system to reclaim memory.
+    fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R;
+}
+
 /// One file: the memory manager, the processor and the volume, as dirty tracking sees them.
 pub trait Machine {
     /// Its chunks.
     type Tracker: Tracking;
+    /// Where its blocks are.
+    type Device: Device;
     /// What can go wrong.
     type Error: From<Failure>;
     /// Its blocks, locked.
@@ -151,6 +210,8 @@ pub trait Machine {
 
     /// Its chunks.
     fn tracker(&self) -> &Self::Tracker;
+    /// Where its blocks are.
+    fn device(&self) -> &Self::Device;
     /// Counts something that has happened `nr` times.
     fn count(&self, event: Event, nr: u64);
     /// Lets others run where a mistake was made: what would be rare becomes certain.
@@ -170,31 +231,10 @@ pub trait Machine {
     /// them. Private copies stay.
     fn unmap(&self, first: u64, last: u64);
 
-    // Cache lines.
+    // The struct pages of its blocks.
 
-    /// Whether lines have to be written back: not where stores are durable as they are.
-    fn has_write_cache(&self) -> bool;
-    /// Starts the write-back of the lines of blocks.
-    fn write_back(&self, block: u64, len: u64);
-    /// Makes durable what was written back.
-    fn fence(&self) -> Result<(), Self::Error>;
-    /// Tells every open file that stores are lost.
-    fn stores_are_lost(&self);
-    /// What pages hold.
-    fn fingerprints(&self) -> impl Fingerprints + '_;
-
-    // The struct pages of the device: one, or the folio of 2 MiB that it is part of.
-
-    /// Whether nobody maps or pins it.
-    fn is_idle(&self, block: u64) -> bool;
-    /// Whether somebody has it pinned, or a CPU may still have a zapped entry for it in its TLB.
-    fn is_held(&self, block: u64) -> bool;
-    /// Forgets that it was dirtied by who had it pinned.
-    fn forget_dirty(&self, block: u64);
     /// Whether it belongs to another file, or to another page of this one, than `page`.
     fn is_of_another(&self, block: u64, page: u64) -> bool;
-    /// Whether one of the blocks is known to be bad.
-    fn is_bad(&self, block: u64, len: u64) -> bool;
     /// Gives the page, which is of no folio of 2 MiB, to `page` of the file. Returns whether it was
     /// dirtied meanwhile by a pin that outlived its last owner.
     fn associate(&self, block: u64, page: u64) -> bool;
@@ -203,15 +243,16 @@ pub trait Machine {
     /// Takes it, which is mapped nowhere, from the file; what is idle is an ordinary page
     /// afterwards.
     fn dissociate(&self, block: u64);
-    /// Makes it, which is idle, an ordinary page that belongs to nobody; of a folio, all pages.
-    fn reset(&self, block: u64);
-    /// Whether it could be the first one of a folio of 2 MiB.
-    fn is_aligned(&self, block: u64) -> bool;
+    /// The same, for what may be pinned: returns whether it was idle. Who ends a pin afterwards
+    /// does not tell the file.
+    fn leave_behind(&self, block: u64) -> bool;
     /// Looks at the 512 pages from `block` on.
     fn examine(&self, block: u64) -> Examined;
     /// Makes one folio of the 512 pages from `block` on, and gives it to those of the file from
     /// `page` on. [`Machine::examine`] found them free.
     fn make_huge(&self, block: u64, page: u64);
+    /// Gives the folio, which was left behind, to the pages of the file from `page` on.
+    fn adopt_huge(&self, block: u64, page: u64);
     /// Waits until it is idle. Fails when a signal comes, and gives up after a moment: it may have
     /// been mapped again.
     fn wait_idle(&self, block: u64) -> Result<(), Self::Error>;
@@ -224,10 +265,18 @@ pub trait Machine {
     fn touch(&self);
     /// What is behind its end in the last page may change.
     fn tail_may_change(&self);
+    /// Tells every open file that stores are lost.
+    fn stores_are_lost(&self);
+    /// Makes the times durable that moved in memory.
+    fn write_times(&self) -> Result<(), Self::Error>;
     /// A page was tagged just now: who syncs all files, and the flusher, have to find this one.
     fn note(&self);
     /// Pages may belong to it from now on.
     fn own(&self);
+    /// Whether pages may.
+    fn is_owner(&self) -> bool;
+    /// None does any more, and none will.
+    fn disown(&self);
     /// Its blocks.
     fn blocks(&self) -> Self::Blocks<'_>;
     /// Whether so few blocks are free that none are to be given to pages that nobody stores to.
@@ -241,8 +290,8 @@ pub trait Machine {
 
     /// Whether the file may be used, or stored to if `write`.
     fn check_usable(&self, write: bool) -> Result<(), Self::Error>;
-    /// Keeps the device there; `None` if it is gone.
-    fn access(&self) -> Option<impl Sized + '_>;
+    /// Whether the file system is about to be frozen, or is.
+    fn is_freezing(&self) -> bool;
     /// Waits until the file system is not frozen, and keeps it so.
     fn keep_thawed(&self) -> impl Sized + '_;
     /// The invalidate lock, shared: keeps blocks in the file while they are being mapped.

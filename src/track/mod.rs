@@ -16,8 +16,8 @@
 //! * [`chunk`] is the state machine of 512 pages, [`page_set`] a set of them, [`place`] where they
 //!   are in their file; [`heat`] tells which are stored to again and again, [`density`] whether
 //!   2 MiB are stored to all over, [`ahead`] how much a store to a hole is given.
-//! * [`dirty_list`] has the inodes of a mount that have dirty pages, [`left`] the pages that a pin
-//!   kept when their inode was evicted.
+//! * [`dirty_list`] has the inodes of a mount that have dirty pages. [`evict`] takes the pages from
+//!   an inode that leaves memory; [`left`] has those that were pinned then.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ pub mod ahead;
 pub mod chunk;
 pub mod density;
 pub mod dirty_list;
+pub mod evict;
 pub mod fault;
 pub mod heat;
 pub mod layout;

@@ -15,7 +15,7 @@
 use super::chunk::{Kept, Snapshot};
 use super::density::SAMPLE;
 use super::layout::unmap_chunk;
-use super::machine::{ChunkOf, Event, Fingerprints, Machine, StateOf, Tracking};
+use super::machine::{ChunkOf, Device, Event, Fingerprints, Machine, StateOf, Tracking};
 use super::page_set::PageSet;
 use super::place::split;
 use super::windows::{self, Taking};
@@ -104,6 +104,23 @@ pub fn sync_range<M: Machine>(machine: &M, first: u64, last: u64) -> Result<(), 
     sync_pages(machine, first, last, Purpose::File)
 }
 
+/// Writes back all of a file that was taken out of the list of those with dirty pages: for sync,
+/// syncfs, the flusher, freeze and unmount.
+pub fn write_back_file<M: Machine>(machine: &M) -> Result<(), M::Error> {
+    if windows::is_quiet(machine.tracker()) {
+        return Ok(());
+    }
+    // Who took the file out of the list before a freeze began, leaves hot pages, and puts it there
+    // again. The first sync of the freeze waits for that, and the second finds the file.
+    let purpose = match machine.is_freezing() {
+        true => Purpose::End,
+        false => Purpose::All,
+    };
+    let result = sync_pages(machine, 0, u64::MAX, purpose);
+    // Stores to hot pages moved the times just now.
+    result.and(machine.write_times())
+}
+
 /// Writes back the dirty pages among `first..=last`, and waits for other syncs that are at it.
 pub fn sync_pages<M: Machine>(
     machine: &M,
@@ -127,7 +144,7 @@ pub fn sync_held<M: Machine>(
     // is left alone stays dirty, for the case that the cache is declared volatile later.
     let how = How {
         purpose,
-        flush: purpose != Purpose::File || machine.has_write_cache(),
+        flush: purpose != Purpose::File || machine.device().has_write_cache(),
     };
     let tracker = machine.tracker();
     windows::sync(tracker, first, last, |taking| {
@@ -150,12 +167,12 @@ pub fn sync_held<M: Machine>(
         if mutated!("sync-fence") {
             return Ok(());
         }
-        let fenced = machine.fence();
+        let fenced = machine.device().fence();
         if fenced.is_err() {
             // Before others that wait for this fence look.
             machine.stores_are_lost();
         }
-        fenced
+        Ok(fenced?)
     })
 }
 
@@ -242,7 +259,7 @@ fn write_back<M: Machine>(
 
 fn start_write_back<M: Machine>(machine: &M, state: &StateOf<M>, pages: &PageSet) {
     for run in state.runs(pages) {
-        machine.write_back(run.block, run.len as u64);
+        machine.device().write_back(run.block, run.len as u64);
     }
 }
 
@@ -261,7 +278,7 @@ fn keep_hot<M: Machine>(
     if !hot.is_empty() {
         let (heat, blocks) = state.heat_and_blocks();
         let stored_to = {
-            let mut fingerprints = machine.fingerprints();
+            let mut fingerprints = machine.device().fingerprints();
             heat.review(
                 hot,
                 |page| fingerprints.of(blocks.block(page)),
@@ -321,7 +338,7 @@ fn heat_up<M: Machine>(
     }
     let fresh = {
         let (heat, blocks) = state.heat_and_blocks();
-        let mut fingerprints = machine.fingerprints();
+        let mut fingerprints = machine.device().fingerprints();
         heat.heat_up(pages, |page| fingerprints.of(blocks.block(page)))
     };
     keep_all(machine, state, dirty, &fresh, flush)
@@ -346,7 +363,7 @@ fn keep_all<M: Machine>(
 #[inline]
 fn keep<M: Machine>(machine: &M, block: u64, kept: Kept, flush: bool) -> usize {
     if flush && !mutated!("hot-write-back") {
-        machine.write_back(block, 1);
+        machine.device().write_back(block, 1);
     }
     kept.written_back()
 }
@@ -359,7 +376,7 @@ pub(super) fn cool<M: Machine>(machine: &M, state: &mut StateOf<M>, pages: &Page
     }
     let stored_to = {
         let (heat, blocks) = state.heat_and_blocks();
-        let mut fingerprints = machine.fingerprints();
+        let mut fingerprints = machine.device().fingerprints();
         heat.cool_down(pages, |page| fingerprints.of(blocks.block(page)))
     };
     if stored_to {
@@ -373,7 +390,7 @@ pub(super) fn sample<M: Machine>(
     chunk: &ChunkOf<M>,
     state: &StateOf<M>,
 ) -> Option<[u64; SAMPLE]> {
-    let mut fingerprints = machine.fingerprints();
+    let mut fingerprints = machine.device().fingerprints();
     let index = machine.tracker().place(chunk).index();
     let mut sample = [0; SAMPLE];
     for (slot, page) in sample.iter_mut().zip(state.density.pages(index)) {
@@ -387,7 +404,7 @@ pub(super) fn sample<M: Machine>(
 /// unlocked the page table; it holds a reference to the folio until then, as a pin does. Unmapping
 /// flushes it for whoever is at it.
 fn flush_zapped<M: Machine>(machine: &M, chunk: &ChunkOf<M>, state: &StateOf<M>) {
-    if state.is_huge() && machine.is_held(state.block(0)) {
+    if state.is_huge() && machine.device().is_held(state.block(0)) {
         unmap_chunk(machine, chunk);
     }
 }
@@ -411,8 +428,8 @@ fn forget_dirty<M: Machine>(
 ) {
     let is_pinned = |page| {
         let block = state.block(page);
-        machine.forget_dirty(block);
-        purpose != Purpose::End && machine.is_held(block)
+        machine.device().forget_dirty(block);
+        purpose != Purpose::End && machine.device().is_held(block)
     };
     // All pages of a huge folio have one flag and one count.
     let huge = state.is_huge();

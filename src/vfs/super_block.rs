@@ -189,10 +189,10 @@ pub fn make_read_only(info: &SbInfo) {
         return;
     }
     info.read_only.ask(true);
+    let _ = dax::pins::settle(info);
     if let Err(error) = dax::end_stores(info) {
         pr_err!("{}: mapped stores are lost: {error:?}\n", info.name());
     }
-    let _ = dax::pins::settle(info);
 }
 
 /// A read-only mount shall become writable.
@@ -256,7 +256,7 @@ impl SuperOperations for RdaxSuper {
     fn sync(sb: &SuperBlock) -> Result {
         sb.info().check_alive()?;
         // Metadata is durable as it is; mapped stores are not.
-        dax::sync_all(sb.info()).and(dax::pins::settle(sb.info()))
+        dax::sync_all(sb.info())
     }
 
     fn show_options(sb: &SuperBlock, seq: &SeqFile) -> Result {

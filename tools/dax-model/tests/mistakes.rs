@@ -6,11 +6,12 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use dax_model::model::huge_scenes::*;
+use dax_model::model::leaving::*;
 use dax_model::model::mistakes::Mistake;
 use dax_model::model::scenes::*;
 
 /// Which scene finds each mistake.
-const MISTAKES: [(Mistake, Scene); 28] = [
+const MISTAKES: [(Mistake, Scene); 29] = [
     (Mistake::FlushBeforeProtect, stores_and_syncs),
     (Mistake::TakeUnprotected, stores_and_syncs),
     (Mistake::NotTagged, stores_and_syncs),
@@ -39,6 +40,7 @@ const MISTAKES: [(Mistake, Scene); 28] = [
     (Mistake::JoinDropsTags, huge_joins),
     (Mistake::PageUnderHuge, huge_joins),
     (Mistake::LeaveZero, huge_holes),
+    (Mistake::DissociateUnlocked, closed),
 ];
 
 #[test]

@@ -3,6 +3,7 @@
 //! What must hold ([`dax_model::model`]) holds in every interleaving that the scheduler finds.
 
 use dax_model::model::huge_scenes::*;
+use dax_model::model::leaving::*;
 use dax_model::model::mistakes::Mistake;
 use dax_model::model::scenes::*;
 
@@ -62,6 +63,14 @@ holds! {
     huge_zeros
     huge_over_table
     stored_all_over
+    closed
+    huge_closed
+    closed_twice
+    closed_and_frozen
+    unlinked
+    closed_and_removed
+    not_read
+    closed_and_reclaimed
 }
 
 // The same, where stores come in a row, and the page that follows each is mapped ahead.

@@ -109,6 +109,10 @@ impl<T> Vec<T> {
     }
 
     /// Appends `values`.
+    pub fn retain(&mut self, f: impl FnMut(&T) -> bool) {
+        self.0.retain(f);
+    }
+
     pub fn extend_from_slice(&mut self, values: &[T]) -> Result<(), NoMemory>
     where
         T: Copy,

@@ -3,7 +3,7 @@
 //! System calls, and what the kernel does by itself: each runs the module's code.
 
 use crate::track::layout;
-use crate::track::machine::{Machine as _, Tracking};
+use crate::track::machine::{Machine as _, Mount, Tracking};
 use crate::track::page_set::PageSet;
 use crate::track::sync::{self, Purpose};
 use crate::track::windows;
@@ -27,22 +27,9 @@ impl Machine {
         self.sync(0, LAST);
     }
 
-    /// sync, syncfs, the flusher.
-    pub fn sync_all(&self) {
-        // The file leaves the list of those that have dirty pages.
-        self.is_noted.store(false, SeqCst);
-        self.write_back_all(Purpose::All);
-    }
-
-    fn write_back_all(&self, purpose: Purpose) {
-        self.check_sync(0, LAST, || {
-            sync::sync_pages(self, 0, u64::MAX, purpose).is_ok()
-        });
-    }
-
     /// Runs a sync, and looks whether it kept its promise. What one has lost that failed before is
     /// lost.
-    fn check_sync(&self, first: usize, last: usize, sync: impl FnOnce() -> bool) {
+    pub fn check_sync(&self, first: usize, last: usize, sync: impl FnOnce() -> bool) {
         struct Wanted {
             page: usize,
             block: u64,
@@ -109,16 +96,22 @@ impl Machine {
 
     /// FIFREEZE, and what holds as long as it lasts.
     pub fn freeze(&self) {
-        let _frozen = self.frozen.write().unwrap();
-        self.write_back_all(Purpose::End);
+        self.life.is_freezing.store(true, SeqCst);
+        let frozen = self.frozen.write().unwrap();
+        self.sync_all();
+        self.sync_all();
         self.assert_no_stores();
+        drop(frozen);
+        self.life.is_freezing.store(false, SeqCst);
     }
 
     /// A read-only remount.
     pub fn end_stores(&self) {
         self.may_store.store(false, SeqCst);
         let _faults_out = Invalidate::new(self);
-        self.write_back_all(Purpose::End);
+        self.check_sync(0, LAST, || {
+            sync::sync_pages(self, 0, u64::MAX, Purpose::End).is_ok()
+        });
         self.assert_no_stores();
     }
 
@@ -152,21 +145,28 @@ impl Machine {
     pub fn detach(&self) {
         self.may_store.store(false, SeqCst);
         self.is_gone.store(true, SeqCst);
-        let faults_out = Invalidate::new(self);
-        self.unmap(0, u64::MAX);
-        let take = |block| {
-            let _ = self.wait_idle(block);
-            self.dissociate(block);
-        };
-        layout::forget(self, 0, u64::MAX, take);
-        assert!(
-            !self.tracker.is_any_marked(),
-            "a page is dirty that nobody has"
-        );
-        drop(faults_out);
+        // Who gave pages back to the file has done so, or sees that.
+        drop(self.left());
+        if let Some(file) = self.grab() {
+            let faults_out = Invalidate::new(&file);
+            layout::detach(&*file);
+            assert!(
+                !self.tracker.is_any_marked(),
+                "a page is dirty that nobody has"
+            );
+            drop(faults_out);
+        }
+        while self.is_owner() {
+            thread::yield_now();
+        }
+        self.forget_left();
         // Whoever has begun to use the device is waited for.
         let _nobody = self.access.write().unwrap();
         self.is_removed.store(true, SeqCst);
+        assert!(
+            self.device.lock().unwrap().is_idle(),
+            "a page in use is gone"
+        );
     }
 
     /// Memory is short.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::track::ahead::Ask;
 use crate::track::fault::{self, Outcome};
 use crate::track::machine::{
-    Blocks, Event, Examined, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
+    Blocks, Device, Event, Examined, Failure, Fault, FaultsOut, Fingerprints, Machine as Model,
 };
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
@@ -105,49 +105,10 @@ impl Blocks for Extents<'_> {
     }
 }
 
-impl Model for Machine {
-    type Tracker = Tracker;
-    type Error = Failure;
-    type Blocks<'a> = Extents<'a>;
-
-    fn tracker(&self) -> &Tracker {
-        &self.tracker
-    }
-
-    fn count(&self, _event: Event, _nr: u64) {}
-
-    fn linger(&self) {
-        thread::yield_now();
-    }
-
-    fn is_writably_mapped(&self) -> bool {
-        self.tracker.is_writable()
-    }
-
-    fn locked(&self, _first: u64, _writable: bool) -> PageSet {
-        match self.tracker.is_locked.load(SeqCst) {
-            true => PageSet::ALL,
-            false => PageSet::EMPTY,
-        }
-    }
-
-    fn write_protect(&self, page: u64, block: u64, len: usize) {
-        let page = page as usize;
-        for nth in (page..page + len).filter(|page| *page < NR) {
-            let mapped = block + (nth - page) as u64;
-            let extents = self.extents.lock().unwrap();
-            assert_eq!(extents[nth], Some(mapped), "another block is protected");
-        }
-        let mut pages = PageSet::range(page, page + len - 1);
-        if self.is(Mistake::CoolUnprotected) {
-            pages.remove_all(&self.tracker.was_hot.lock().unwrap());
-        }
-        self.write_protect_pages(&pages);
-    }
-
-    fn unmap(&self, first: u64, last: u64) {
-        let last = last.min(LAST as u64) as usize;
-        self.unmap_pages(&PageSet::range(first as usize, last));
+impl Device for Machine {
+    fn access(&self) -> Option<impl Sized + '_> {
+        let access = self.access.read().unwrap();
+        (!self.is_gone.load(SeqCst)).then_some(access)
     }
 
     fn has_write_cache(&self) -> bool {
@@ -186,10 +147,6 @@ impl Model for Machine {
         Ok(())
     }
 
-    fn stores_are_lost(&self) {
-        self.told.store(true, SeqCst);
-    }
-
     fn fingerprints(&self) -> impl Fingerprints + '_ {
         Contents(self)
     }
@@ -213,16 +170,101 @@ impl Model for Machine {
         }
     }
 
+    fn is_bad(&self, block: u64, len: u64) -> bool {
+        (block..block + len).contains(&self.bad.load(SeqCst))
+    }
+
+    fn is_aligned(&self, block: u64) -> bool {
+        self.is_aligned && block % PAGES as u64 == 0
+    }
+
+    fn is_huge(&self, block: u64) -> bool {
+        self.device.lock().unwrap().is_huge(block)
+    }
+
+    fn wait_idle(&self, block: u64) {
+        let mut device = self.device.lock().unwrap();
+        while device.is_held(block) {
+            device = self.idle.wait(device).unwrap();
+            let is_removed = self.is_removed.load(SeqCst);
+            assert!(!is_removed, "a page that is gone is waited for");
+        }
+    }
+
+    fn reset(&self, block: u64) {
+        let folio = self.device.lock().unwrap().folio_of(block);
+        assert!(
+            self.are_idle(folio.clone()),
+            "a folio or page is taken from its file while in use"
+        );
+        let mut device = self.device.lock().unwrap();
+        if device.is_huge(block) {
+            device.set_folio(block, false);
+        }
+        folio.for_each(|block| device.block(block).owner = None);
+        drop(device);
+        if self.is(Mistake::SplitDropsTags) {
+            self.drop_tags();
+        }
+    }
+}
+
+impl Model for Machine {
+    type Tracker = Tracker;
+    type Device = Machine;
+    type Error = Failure;
+    type Blocks<'a> = Extents<'a>;
+
+    fn tracker(&self) -> &Tracker {
+        &self.tracker
+    }
+
+    fn device(&self) -> &Machine {
+        self
+    }
+
+    fn count(&self, _event: Event, _nr: u64) {}
+
+    fn linger(&self) {
+        thread::yield_now();
+    }
+
+    fn is_writably_mapped(&self) -> bool {
+        self.tracker.is_writable()
+    }
+
+    fn locked(&self, _first: u64, _writable: bool) -> PageSet {
+        match self.tracker.is_locked.load(SeqCst) {
+            true => PageSet::ALL,
+            false => PageSet::EMPTY,
+        }
+    }
+
+    fn write_protect(&self, page: u64, block: u64, len: usize) {
+        let page = page as usize;
+        for nth in (page..page + len).filter(|page| *page < NR) {
+            let mapped = block + (nth - page) as u64;
+            let extents = self.extents.lock().unwrap();
+            assert_eq!(extents[nth], Some(mapped), "another block is protected");
+        }
+        let mut pages = PageSet::range(page, page + len - 1);
+        if self.is(Mistake::CoolUnprotected) {
+            pages.remove_all(&self.tracker.was_hot.lock().unwrap());
+        }
+        self.write_protect_pages(&pages);
+    }
+
+    fn unmap(&self, first: u64, last: u64) {
+        let last = last.min(LAST as u64) as usize;
+        self.unmap_pages(&PageSet::range(first as usize, last));
+    }
+
     fn is_of_another(&self, block: u64, page: u64) -> bool {
         let owner = self.device.lock().unwrap().block(block).owner;
         let another = owner.is_some_and(|owner| owner != page);
         let is_damaged = self.is_damaged.load(SeqCst);
         assert!(!another || is_damaged, "a block is used twice");
         another
-    }
-
-    fn is_bad(&self, block: u64, len: u64) -> bool {
-        (block..block + len).contains(&self.bad.load(SeqCst))
     }
 
     fn associate(&self, block: u64, page: u64) -> bool {
@@ -244,25 +286,20 @@ impl Model for Machine {
         self.reset(block);
     }
 
-    fn reset(&self, block: u64) {
-        let folio = self.device.lock().unwrap().folio_of(block);
-        assert!(
-            self.are_idle(folio.clone()),
-            "a folio or page is taken from its file while in use"
-        );
+    fn leave_behind(&self, block: u64) -> bool {
+        if self.device().is_idle(block) {
+            self.reset(block);
+            return true;
+        }
+        let _locked = match self.mistake() {
+            Mistake::DissociateUnlocked => None,
+            _ => Some(self.page_lock.lock().unwrap()),
+        };
         let mut device = self.device.lock().unwrap();
-        if device.is_huge(block) {
-            device.set_folio(block, false);
+        for block in device.folio_of(block) {
+            device.block(block).owner = None;
         }
-        folio.for_each(|block| device.block(block).owner = None);
-        drop(device);
-        if self.is(Mistake::SplitDropsTags) {
-            self.drop_tags();
-        }
-    }
-
-    fn is_aligned(&self, block: u64) -> bool {
-        self.is_aligned && block % PAGES as u64 == 0
+        false
     }
 
     fn examine(&self, block: u64) -> Examined {
@@ -292,16 +329,21 @@ impl Model for Machine {
         }
     }
 
+    fn adopt_huge(&self, block: u64, page: u64) {
+        let mut device = self.device.lock().unwrap();
+        for (nth, block) in device.folio_of(block).enumerate() {
+            let block = device.block(block);
+            block.has_pg_dirty = false;
+            let owner = block.owner.replace(page + nth as u64);
+            assert_eq!(owner, None, "the folio belongs to a file already");
+        }
+    }
+
     fn wait_idle(&self, block: u64) -> Result<(), Failure> {
         if self.is_interrupted.swap(false, SeqCst) {
             return Err(Failure::Device);
         }
-        let mut device = self.device.lock().unwrap();
-        while device.is_held(block) {
-            device = self.idle.wait(device).unwrap();
-            let is_removed = self.is_removed.load(SeqCst);
-            assert!(!is_removed, "a page that is gone is waited for");
-        }
+        Device::wait_idle(self, block);
         Ok(())
     }
 
@@ -315,15 +357,35 @@ impl Model for Machine {
 
     fn touch(&self) {
         self.moved.fetch_max(self.tick(), SeqCst);
+        self.life.are_times_dirty.store(true, SeqCst);
     }
 
     fn tail_may_change(&self) {}
 
-    fn note(&self) {
-        self.is_noted.store(true, SeqCst);
+    fn stores_are_lost(&self) {
+        self.told.store(true, SeqCst);
     }
 
-    fn own(&self) {}
+    fn write_times(&self) -> Result<(), Failure> {
+        self.life.are_times_dirty.store(false, SeqCst);
+        Ok(())
+    }
+
+    fn note(&self) {
+        self.note_dirty();
+    }
+
+    fn own(&self) {
+        self.life.is_owner.store(true, SeqCst);
+    }
+
+    fn is_owner(&self) -> bool {
+        self.life.is_owner.load(SeqCst)
+    }
+
+    fn disown(&self) {
+        self.life.is_owner.store(false, SeqCst);
+    }
 
     fn blocks(&self) -> Extents<'_> {
         Extents {
@@ -347,15 +409,15 @@ impl Model for Machine {
     fn filled(&self, _ask: &Ask, _first: u64, _len: u64) {}
 
     fn check_usable(&self, write: bool) -> Result<(), Failure> {
-        match write && !self.may_store.load(SeqCst) {
-            true => Err(Failure::Device),
-            false => Ok(()),
-        }
+        let is_usable = match write {
+            true => self.may_store.load(SeqCst),
+            false => !self.is_gone.load(SeqCst),
+        };
+        is_usable.then_some(()).ok_or(Failure::Device)
     }
 
-    fn access(&self) -> Option<impl Sized + '_> {
-        let access = self.access.read().unwrap();
-        (!self.is_gone.load(SeqCst)).then_some(access)
+    fn is_freezing(&self) -> bool {
+        self.life.is_freezing.load(SeqCst)
     }
 
     fn keep_thawed(&self) -> impl Sized + '_ {

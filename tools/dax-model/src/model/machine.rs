@@ -7,9 +7,10 @@ use crate::track::machine::Tracking;
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::sync;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
 use shuttle::thread::{self, ThreadId};
 
+use super::life::Life;
 use super::memory::{Device, Pmd, Pte, NR};
 use super::mistakes::Mistake;
 use super::tracking::Tracker;
@@ -59,8 +60,11 @@ pub struct Machine {
     pub left: AtomicU64,
     /// The next wait for a pin is interrupted.
     pub is_interrupted: AtomicBool,
-    /// The mount knows that a page of the file may be dirty.
-    pub is_noted: AtomicBool,
+    /// Itself.
+    pub this: Weak<Machine>,
+    pub life: Life,
+    /// The locks of all struct pages.
+    pub page_lock: Mutex<()>,
     /// Held shared by who uses the device, and must not lose it.
     pub access: RwLock<()>,
     /// The device, and its struct pages, are gone.
@@ -121,7 +125,10 @@ impl Machine {
             }
             File::Hole | File::HugeHole => [None; NR],
         };
-        Arc::new(Machine {
+        Arc::new_cyclic(|this| Machine {
+            this: this.clone(),
+            life: Life::default(),
+            page_lock: Mutex::new(()),
             mistake,
             frozen: RwLock::new(()),
             invalidate: RwLock::new(()),
@@ -133,7 +140,6 @@ impl Machine {
             is_fragmented: AtomicBool::new(false),
             left: AtomicU64::new(1 << 20),
             is_interrupted: AtomicBool::new(false),
-            is_noted: AtomicBool::new(false),
             access: RwLock::new(()),
             is_removed: AtomicBool::new(false),
             fails: AtomicBool::new(false),
@@ -200,6 +206,32 @@ impl Machine {
             true => sync::dirty_page(self, 0, true),
             false => sync::dirty_page(self, page as u64, false),
         };
+    }
+
+    /// `set_page_dirty_lock`, by who has the page pinned: one that belongs to nobody is only marked.
+    fn dirty_pinned(&self, block: u64, page: usize) {
+        // A page that is dirty already, as far as the flag says, is passed over.
+        if self.device.lock().unwrap().block(block).has_pg_dirty {
+            return;
+        }
+        let _locked = self.page_lock.lock().unwrap();
+        let is_lost = {
+            let mut device = self.device.lock().unwrap();
+            let is_lost = device.block(block).owner.is_none();
+            if is_lost {
+                for block in device.folio_of(block) {
+                    device.block(block).has_pg_dirty = true;
+                }
+            }
+            is_lost
+        };
+        if is_lost {
+            let was_evicted = self.life.was_evicted.load(SeqCst);
+            assert!(was_evicted, "page {page} is pinned, and belongs to nobody");
+            return;
+        }
+        thread::yield_now();
+        self.dirty_folio(block, page);
     }
 
     /// Takes the entry for 2 MiB out, if it is one.
@@ -377,18 +409,29 @@ impl Machine {
     }
 
     fn dma_told(&self, map: usize, page: usize, early: bool) {
-        let at = loop {
+        if let Some(block) = self.pin(map, page) {
+            self.end_dma(block, page, early);
+        }
+    }
+
+    /// Pins a page that can be stored to: its block.
+    pub fn pin(&self, map: usize, page: usize) -> Option<u64> {
+        loop {
             {
                 let pmd = self.maps[map].lock().unwrap();
                 if let Some(block) = pmd.writable(page) {
                     self.device.lock().unwrap().block(block).pins += 1;
-                    break block;
+                    return Some(block);
                 }
             }
             if !self.fault(map, page, true) {
-                return;
+                return None;
             }
-        };
+        }
+    }
+
+    /// DMA into the block of `page` that is pinned, and its end.
+    pub fn end_dma(&self, at: u64, page: usize, early: bool) {
         thread::yield_now();
         let value = {
             let mut device = self.device.lock().unwrap();
@@ -401,10 +444,7 @@ impl Machine {
             block.cache
         };
         thread::yield_now();
-        // Whoever ends a pin passes over a page that is dirty already, as far as the flag says.
-        if !self.device.lock().unwrap().block(at).has_pg_dirty {
-            self.dirty_folio(at, page);
-        }
+        self.dirty_pinned(at, page);
         let mut device = self.device.lock().unwrap();
         let block = device.block(at);
         block.complete = block.complete.max(value);
@@ -426,9 +466,8 @@ impl Machine {
     /// Nobody is at the file any more, and knows it; if a page is dirty, so does the mount.
     pub fn assert_rest(&self) {
         assert_eq!(self.tracker.in_flight(), 0, "a sync is in flight for ever");
-        let is_noted = self.is_noted.load(SeqCst);
         assert!(
-            is_noted || !self.tracker.is_any_marked(),
+            self.is_noted() || !self.tracker.is_any_marked(),
             "no sync of the mount finds the file"
         );
     }

@@ -59,6 +59,8 @@ pub enum Mistake {
     JoinDropsTags,
     /// Tags do not outlive the folio.
     SplitDropsTags,
+    /// A pinned page is taken from its file while somebody dirties it.
+    DissociateUnlocked,
 }
 
 impl Mistake {

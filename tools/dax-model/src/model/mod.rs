@@ -18,6 +18,8 @@
 //! * after a hole was filled, nobody reads the zero page there;
 //! * 2 MiB that were stored to all over may become dirty as a whole again;
 //! * what is dirty is known to the mount;
+//! * what DMA stored to a page of a file that has left memory is durable after a sync of all, and no
+//!   page belongs to such a file;
 //! * while the file system is frozen, or read-only, nothing can be stored to.
 //!
 //! Each mistake must break one of them, or the model would be blind to it: `tests/mistakes.rs`.
@@ -25,6 +27,8 @@
 pub mod calls;
 pub mod huge_scenes;
 pub mod kernel;
+pub mod leaving;
+pub mod life;
 pub mod machine;
 pub mod memory;
 pub mod mistakes;

@@ -108,6 +108,8 @@ pub struct Tracker {
     is_made: AtomicBool,
     /// Held shared by who has a reference to the chunk.
     lifetime: RwLock<()>,
+    /// Reclaim may look at the chunk.
+    is_in_list: AtomicBool,
     tags: Mutex<TagState>,
     /// Notified when a sync has its fence behind it.
     fenced: Condvar,
@@ -134,6 +136,7 @@ impl Tracker {
             },
             is_made: AtomicBool::new(false),
             lifetime: RwLock::new(()),
+            is_in_list: AtomicBool::new(true),
             tags: Mutex::new(TagState {
                 tags: Tags::new(),
                 syncs: windows::Syncs::new(Windows::default()),
@@ -172,8 +175,27 @@ impl Tracker {
     /// Runs `reclaim` with the chunk, if nobody has a reference to it.
     pub fn reclaim(&self, reclaim: impl FnOnce(&Chunk)) {
         if let (Ok(_nobody), Some(chunk)) = (self.lifetime.try_write(), self.chunk(0)) {
-            reclaim(chunk);
+            if self.is_in_list.load(SeqCst) {
+                reclaim(chunk);
+            }
         }
+    }
+
+    /// Keeps reclaim away from the chunk, for good: the file leaves memory.
+    pub fn leave_list(&self) {
+        let _nobody = self.lifetime.write().unwrap();
+        self.is_in_list.store(false, SeqCst);
+    }
+
+    /// The file has left memory, and its tracker goes. Who reads it again makes a new one.
+    pub fn end(&self) {
+        assert_eq!(self.in_flight.load(SeqCst), 0, "a sync of what is gone");
+        let mut tags = self.tags.lock().unwrap();
+        tags.tags = Tags::new();
+        self.mark.store(false, SeqCst);
+        *self.chunk.state.lock().unwrap() = State::new();
+        self.is_made.store(false, SeqCst);
+        self.is_in_list.store(true, SeqCst);
     }
 
     fn note_begin(&self, me: ThreadId, writable: bool) {

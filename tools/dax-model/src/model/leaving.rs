@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Scenes of a file that leaves memory while its pages are pinned.
+
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::Arc;
+
+use super::machine::{File, Machine};
+use super::memory::NR;
+use super::mistakes::Mistake;
+use super::scenes::{join, run};
+
+fn machine(mistake: Mistake, file: File, users: u32) -> Arc<Machine> {
+    let m = Machine::new(mistake, file, [true, false]);
+    m.set_users(users);
+    m
+}
+
+/// DMA into `page` that outlives its mapping, and the file's stay in memory; then sync.
+fn dma_outlives(m: &Machine, map: usize, page: usize) {
+    let pinned = m.pin(map, page);
+    m.close(map);
+    if let Some(block) = pinned {
+        m.end_dma(block, page, false);
+    }
+    m.sync_all();
+}
+
+/// All is over: nothing is pinned, so all is durable, and nobody has a page.
+fn end(m: &Machine) {
+    m.sync_all();
+    m.unmount();
+    let mut device = m.device.lock().unwrap();
+    for block in m.extents.lock().unwrap().iter().flatten() {
+        let block = device.block(*block);
+        assert_eq!(block.owner, None, "a page belongs to a file that is gone");
+        assert_eq!(block.media, block.cache, "not durable after the end");
+    }
+}
+
+/// A file is closed while a page is pinned, and opened and synced by others.
+pub fn closed(mistake: Mistake) {
+    pinned_and_closed(mistake, File::Pages);
+}
+
+/// The same, with 2 MiB in one piece.
+pub fn huge_closed(mistake: Mistake) {
+    pinned_and_closed(mistake, File::Huge);
+}
+
+fn pinned_and_closed(mistake: Mistake, file: File) {
+    let m = machine(mistake, file, 2);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.close(1);
+            assert!(m.open());
+            m.sync_file();
+            m.close(1);
+        }),
+        run(&m, |m| {
+            m.sync_all();
+            m.flush();
+            m.sync_all();
+        }),
+    ]);
+    end(&m);
+}
+
+/// Two pages are pinned, and the file comes back and goes again: some of them are idle by then.
+pub fn closed_twice(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 2);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| dma_outlives(m, 1, 1)),
+        run(&m, |m| {
+            assert!(m.open());
+            m.close(0);
+            m.look();
+            assert!(m.open());
+            m.sync_file();
+            m.close(0);
+        }),
+    ]);
+    end(&m);
+}
+
+/// A freeze leaves all clean, pinned or not; then the file is closed, and the pin ends.
+pub fn closed_and_frozen(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 1);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| m.freeze()),
+        run(&m, |m| {
+            m.sync_all();
+            m.look();
+        }),
+    ]);
+    end(&m);
+}
+
+/// The file has no name: its blocks are freed when no pin is left, and not before.
+pub fn unlinked(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 2);
+    m.life.unlinked.store(true, SeqCst);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.sync_file();
+            m.close(1);
+            m.look();
+        }),
+        run(&m, |m| {
+            m.sync_all();
+            m.look();
+        }),
+    ]);
+    m.unmount();
+    assert_eq!(*m.extents.lock().unwrap(), [None; NR], "blocks are lost");
+}
+
+/// The device goes while the file is closed, and opened again.
+pub fn closed_and_removed(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 2);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.close(1);
+            if m.open() {
+                m.close(1);
+            }
+        }),
+        run(&m, |m| m.detach()),
+    ]);
+}
+
+/// Memory is short when the file comes back: what it has not got stays behind.
+pub fn not_read(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 2);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| dma_outlives(m, 1, 1)),
+        run(&m, |m| {
+            m.fails.store(true, SeqCst);
+            if m.open() {
+                m.close(0);
+            }
+        }),
+    ]);
+    m.fails.store(false, SeqCst);
+    end(&m);
+}
+
+/// Memory is short when the file is evicted: chunks are given back.
+pub fn closed_and_reclaimed(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 2);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| {
+            m.store(1, 1);
+            m.close(1);
+        }),
+        run(&m, |m| {
+            m.reclaim();
+            m.reclaim();
+        }),
+    ]);
+    end(&m);
+}
