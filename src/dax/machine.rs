@@ -96,7 +96,7 @@ impl Mount for SbInfo {
         self.pins.left.lock()
     }
 
-    fn settle_later(&self) {
+    fn release_later(&self) {
         self.pins.look_later();
     }
 

@@ -75,8 +75,8 @@ pub fn adopt(info: &InodeInfo) -> Result {
 
 /// Makes durable what was stored by way of pins to pages of files that left memory, and lets go of
 /// those that are idle by now. Fails with `EIO` if the device does. May sleep.
-pub fn settle(sb: &SbInfo) -> Result {
-    Ok(evict::settle(sb)?)
+pub fn release(sb: &SbInfo) -> Result {
+    Ok(evict::release(sb)?)
 }
 
 /// Frees the inodes without a name of which no page is pinned any more, if the volume may be
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn look(work: *mut work_struct) {
     let sb = unsafe { Pins::mount_of(work) };
     // A mount that is ending looks for itself. One that is read-only, or frozen, stays as it is.
     if let Some(mount) = MountLock::try_new(sb) {
-        if mount.may_change() && settle(sb).is_ok() {
+        if mount.may_change() && release(sb).is_ok() {
             free(sb);
         }
     }

@@ -7,7 +7,7 @@
 //! until
 //!
 //! * the file comes to memory again: [`adopt`] gives them back to it; or
-//! * the last pin of each is gone: then [`settle`] lets go of it. It writes back what DMA stored to
+//! * the last pin of each is gone: then [`release`] lets go of it. It writes back what DMA stored to
 //!   one, and the file of which it was the last one may be freed, if that has no name left.
 //!
 //! A file without a name that is evicted while the file system is frozen is left behind, too.
@@ -92,7 +92,7 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
     if pinned.is_empty() {
         return true;
     }
-    // Who settles waits until they are there: what DMA stores from here on tags no page.
+    // Who releases pages waits until these are there: what DMA stores from here on tags no page.
     let mut left = mount.left();
     pinned.retain(|page| !file.leave_behind(page.block));
     if pinned.is_empty() {
@@ -104,7 +104,7 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
         pinned.iter().for_each(|page| wait_for(mount, page));
         return true;
     }
-    mount.settle_later();
+    mount.release_later();
     false
 }
 
@@ -113,7 +113,7 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
 pub fn free_later<N: Mount>(mount: &N, ino: u64) {
     let added = mount.left().add(ino, true, Vec::new());
     if added.is_ok() {
-        mount.settle_later();
+        mount.release_later();
     }
 }
 
@@ -161,7 +161,7 @@ fn adopt_page<M: Machine>(file: &M, pinned: &Pinned) -> Result<(), M::Error> {
 
 /// Makes durable what was stored to the pages that were left behind by files with a name, and lets
 /// go of those that are idle. Fails if the device does. May sleep.
-pub fn settle<N: Mount>(mount: &N) -> Result<(), Failure> {
+pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
     let mut left = mount.left();
     let device = mount.device();
     if left.is_empty() {
@@ -199,7 +199,7 @@ pub fn settle<N: Mount>(mount: &N) -> Result<(), Failure> {
         // Reclaim must not evict files: they leave pages here.
         _ => mount.without_reclaim(|| device.fence()),
     };
-    left.remove_settled();
+    left.remove_released();
     mount.count_written_back(written);
     if result.is_err() {
         mount.stores_are_lost();
@@ -207,8 +207,8 @@ pub fn settle<N: Mount>(mount: &N) -> Result<(), Failure> {
     result
 }
 
-/// Makes durable what was stored to any file of the mount, by way of pins, too: settles, then runs
-/// `write_back` on the files in the list `dirty`. Returns the first error, after all had their turn.
+/// Makes durable what was stored to any file of the mount, by way of pins, too: of pages left
+/// behind first, then by `write_back` of the files in the list `dirty`. Returns the first error, after all had their turn.
 /// One at a time. May sleep, and evict files.
 pub fn sync_all<N: Mount, L: Environment>(
     mount: &N,
@@ -219,9 +219,9 @@ where
     L::Error: From<Failure>,
 {
     // First: what a file that comes back to memory takes from there is dirty in the file then.
-    let settled = settle(mount);
+    let released = release(mount);
     let synced = dirty_list::sync_all(dirty, write_back);
-    Ok(settled?).and(synced)
+    Ok(released?).and(synced)
 }
 
 /// Waits until every page that was left behind is idle, as the next user of the device must find it:
@@ -236,12 +236,12 @@ pub fn wait_for_all<N: Mount>(mount: &N) {
     }
 }
 
-/// Waits for every pin, and settles: all files have left memory, and the mount ends.
+/// Waits for every pin, and releases all pages: all files have left memory, and the mount ends.
 pub fn finish<N: Mount>(mount: &N) {
     let any_page = || mount.left().any_page();
     while let (Some(pinned), Some(_access)) = (any_page(), mount.device().access()) {
         mount.device().wait_idle(pinned.block);
         // It has said so if stores are lost.
-        let _ = settle(mount);
+        let _ = release(mount);
     }
 }

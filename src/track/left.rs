@@ -93,7 +93,7 @@ impl LeftBehind {
     }
 
     /// Takes out the entries of inodes that have a name and no page any more.
-    pub fn remove_settled(&mut self) {
+    pub fn remove_released(&mut self) {
         let mut i = 0;
         while let Some(left) = self.0.get(i) {
             if left.pages.is_empty() && !left.unlinked {

@@ -185,8 +185,8 @@ pub trait Mount {
     fn device(&self) -> &Self::Device;
     /// Waits for the lock. May sleep.
     fn left(&self) -> Self::Left<'_>;
-    /// Has somebody [settle](super::evict::settle) after a while.
-    fn settle_later(&self);
+    /// Has somebody [release](super::evict::release) them after a while.
+    fn release_later(&self);
     /// Counts pages that were written back.
     fn count_written_back(&self, nr: u64);
     /// Says that stores to pages that were left behind are lost.

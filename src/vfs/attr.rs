@@ -127,7 +127,7 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
         if size > info.i_size() {
             cached::zero_cached_tail(inode)?;
         } else {
-            cached::settle_to(info, size)?;
+            cached::flush_size_to(info, size)?;
         }
     }
     let mut faults_out = InvalidateLock::new(inode);

@@ -9,7 +9,7 @@
 //!   has to wait for it.
 //! * The size on the media follows write-back: it shows no byte that is not durable. Until then it
 //!   is behind that of the kernel's inode. What changes the layout or the size by other means
-//!   [settles](settle) that first, under `i_rwsem`; with nothing pending, and the cache of a range
+//!   [flushes](flush_size) that first, under `i_rwsem`; with nothing pending, and the cache of a range
 //!   dropped or zeroed, the code for DAX files does the rest.
 //! * On the media everything between the size and the end of its block is zero from the first
 //!   append on, and write-back stores nothing beyond the size, so that a size can move without
@@ -142,7 +142,7 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
         info.clean_tail(|| zero_cached_end(info))?;
     }
     if iocb.is_direct() {
-        settle(inode)?;
+        flush_size(inode)?;
         // SAFETY: the control block is the caller's, lent for the call.
         let gone = unsafe { bindings::kiocb_invalidate_pages(iocb.as_raw(), from.len()) };
         // A page that is dirtied again and again is written by way of the cache.
@@ -193,7 +193,7 @@ fn zero_tail(inode: Exclusive<'_>) -> Result {
 /// Settles, and zeroes what the cache has between the size and the end of its page: before the size
 /// is raised by other means than a write to the cache. Stores of a mapping may have got there.
 pub fn zero_cached_tail(inode: Exclusive<'_>) -> Result {
-    settle(inode)?;
+    flush_size(inode)?;
     zero_cached_end(inode.info())
 }
 
@@ -211,12 +211,12 @@ fn zero_cached_end(info: &InodeInfo) -> Result {
 }
 
 /// Brings the size on the media up to that of the kernel's inode, with the data below it.
-pub fn settle(inode: Exclusive<'_>) -> Result {
-    settle_to(inode.info(), inode.i_size())
+pub fn flush_size(inode: Exclusive<'_>) -> Result {
+    flush_size_to(inode.info(), inode.i_size())
 }
 
-/// As [`settle`], up to byte `end`. The caller holds `i_rwsem`, shared or exclusive.
-pub fn settle_to(info: &InodeInfo, end: u64) -> Result {
+/// As [`flush_size`], up to byte `end`. The caller holds `i_rwsem`, shared or exclusive.
+pub fn flush_size_to(info: &InodeInfo, end: u64) -> Result {
     let durable = info.meta().size();
     if durable >= end {
         return Ok(());
@@ -231,7 +231,7 @@ pub fn settle_to(info: &InodeInfo, end: u64) -> Result {
 /// Drops the pages of the bytes `start..end` from the cache, and zeroes its part of those at the
 /// edges, before the media is changed there. Faults are kept out as long as the result is held.
 pub fn drop_range<'a>(inode: Exclusive<'a>, start: u64, end: u64) -> Result<InvalidateLock<'a>> {
-    settle(inode)?;
+    flush_size(inode)?;
     let faults_out = InvalidateLock::new(inode);
     let (from, last) = (i64::try_from(start)?, i64::try_from(end - 1)?);
     // SAFETY: the inode is alive and locked, and the range not empty.
@@ -242,7 +242,7 @@ pub fn drop_range<'a>(inode: Exclusive<'a>, start: u64, end: u64) -> Result<Inva
 /// Writes back what is in the cache from byte `start` on, and drops it: it is going to be elsewhere
 /// in the file. Faults are kept out as long as the result is held.
 pub fn flush_and_drop<'a>(inode: Exclusive<'a>, start: u64) -> Result<InvalidateLock<'a>> {
-    settle(inode)?;
+    flush_size(inode)?;
     let faults_out = InvalidateLock::new(inode);
     let from = i64::try_from(start)?;
     // SAFETY: the inode is alive and locked. A page that was written back is written to again by a
@@ -261,7 +261,7 @@ pub fn flush_and_drop<'a>(inode: Exclusive<'a>, start: u64) -> Result<Invalidate
 impl CacheOperations for Cached {
     fn block(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
         let _size_stays = SharedInodeLock::new(info);
-        settle_to(info, info.i_size())?;
+        flush_size_to(info, info.i_size())?;
         io::block_of(info, index)
     }
 

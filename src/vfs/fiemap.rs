@@ -22,7 +22,7 @@ impl FiemapOperations for Fiemap {
         sb.check_alive()?;
         let _blocks_stay = SharedInodeLock::new(info);
         if !info.is_dax() {
-            cached::settle_to(info, info.i_size())?;
+            cached::flush_size_to(info, info.i_size())?;
         }
         let end = start.saturating_add(len).min(MAX_FILE).div_ceil(BLOCK);
         let last = (MAX_FILE + 1) / BLOCK;

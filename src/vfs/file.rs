@@ -72,7 +72,7 @@ impl FileOperations for Regular {
         let found = {
             let _blocks_stay = SharedInodeLock::new(info);
             if !info.is_dax() {
-                cached::settle_to(info, info.i_size())?;
+                cached::flush_size_to(info, info.i_size())?;
             }
             // Faults fill holes, with nothing of the file but this locked.
             let mut meta = info.meta();

@@ -189,7 +189,7 @@ pub fn make_read_only(info: &SbInfo) {
         return;
     }
     info.read_only.ask(true);
-    let _ = dax::pins::settle(info);
+    let _ = dax::pins::release(info);
     if let Err(error) = dax::end_stores(info) {
         pr_err!("{}: mapped stores are lost: {error:?}\n", info.name());
     }

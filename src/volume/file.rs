@@ -191,7 +191,7 @@ impl<P: Pmem> Volume<P> {
         now: Option<Time>,
     ) -> Result<Run> {
         end_of(file_block, len)?;
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let found = self.around(inode, file_block)?;
         let len = len.min(FILL_MAX);
         let (part, run) = match covering(&found, file_block) {
@@ -227,7 +227,7 @@ impl<P: Pmem> Volume<P> {
         now: Time,
     ) -> Result<u64> {
         let end = end_of(file_block, len)?;
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
             return self.preallocate_holes(inode, (file_block, end), now);
@@ -389,7 +389,7 @@ impl<P: Pmem> Volume<P> {
         now: Time,
     ) -> Result<()> {
         let end = end_of(file_block, blocks.blocks())?;
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
             return Err(Error::Exists);
@@ -416,7 +416,7 @@ impl<P: Pmem> Volume<P> {
         let first = stored.start / BLOCK;
         let len = stored.end.div_ceil(BLOCK).saturating_sub(first);
         end_of(first, len)?;
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let block = match self.map(inode, first, len)? {
             Map::Unwritten { block, len: own } if own == len => block,
             _ => return Err(Error::Exists),
@@ -435,7 +435,7 @@ impl<P: Pmem> Volume<P> {
     /// the cache or written back, is durable then.
     pub fn unwrite(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<bool> {
         let end = end_of(file_block, len)?;
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let mut first = file_block;
         loop {
             if first >= end {
@@ -569,7 +569,7 @@ impl<P: Pmem> Volume<P> {
         if new_size <= inode.size() {
             return Ok(());
         }
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let to = match stored_from < new_size {
             true => stored_from,
             // To the end of the last block: who maps it sees all of that.
@@ -598,7 +598,7 @@ impl<P: Pmem> Volume<P> {
     /// without a fence: a size that shows them is going to follow, with what is stored from `to` on.
     pub fn zero_gap(&self, inode: &mut Inode, from: u64, to: u64) -> Result<()> {
         check_file(inode)?;
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         self.zero_mapped(inode, from, to)
     }
 
@@ -629,7 +629,7 @@ impl<P: Pmem> Volume<P> {
         if new_size > inode.size() {
             return self.extend(inode, new_size, new_size, Some(now));
         }
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let (last, skip) = (new_size / BLOCK, new_size % BLOCK);
         let tail = match skip {
             0 => None,
@@ -659,7 +659,7 @@ impl<P: Pmem> Volume<P> {
         if file_block >= FILE_END || len == 0 {
             return Ok(());
         }
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let end = file_block.saturating_add(len).min(FILE_END);
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some_and(|m| m.key < file_block && m.end() > end) {

@@ -65,7 +65,7 @@ impl<P: Pmem> Volume<P> {
         if end * BLOCK >= inode.size() {
             return Err(Error::Invalid);
         }
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let old = extent::read_whole(&Media::of(self), inode)?;
         let (mut new, mut gone) = (Listed(Vec::new()), Listed(Vec::new()));
         for m in old.extents.iter() {
@@ -105,7 +105,7 @@ impl<P: Pmem> Volume<P> {
         if size > MAX_FILE {
             return Err(Error::TooBig);
         }
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         let old = extent::read_whole(&Media::of(self), inode)?;
         let mut new = Listed(Vec::new());
         for m in old.extents.iter() {

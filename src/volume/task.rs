@@ -207,15 +207,15 @@ impl<P: Pmem> Volume<P> {
 
     /// Does what is left to do to a file, before something else changes it. Fails as that does.
     #[inline]
-    pub(super) fn settle(&self, inode: &mut Inode) -> Result<()> {
+    pub(super) fn finish_rest(&self, inode: &mut Inode) -> Result<()> {
         match inode.rest {
-            Some(rest) => self.settle_rest(inode, rest),
+            Some(rest) => self.do_rest(inode, rest),
             None => Ok(()),
         }
     }
 
     #[inline(never)]
-    fn settle_rest(&self, inode: &mut Inode, rest: Rest) -> Result<()> {
+    fn do_rest(&self, inode: &mut Inode, rest: Rest) -> Result<()> {
         self.room_for(inode, &rest.task)?;
         self.go_on(inode, rest.task)?;
         inode.rest.map_or(Ok(()), |rest| Err(rest.why))
@@ -240,7 +240,7 @@ impl<P: Pmem> Volume<P> {
     /// Does what is left to do to `inode`, which has a name, and takes it out of the orphan file:
     /// what a mount does with an operation that a crash has interrupted.
     pub(super) fn finish(&self, inode: &mut Inode) -> Result<()> {
-        self.settle(inode)?;
+        self.finish_rest(inode)?;
         if inode.raw.orphan.get() == 0 {
             return Ok(());
         }

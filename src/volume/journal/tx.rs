@@ -336,7 +336,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         let logged = self.write_log(seq, prepared)?.fence()?;
         let applied = self.apply(logged)?.fence()?;
         let retired = self.retire(seq, applied)?.fence()?;
-        self.settle(seq, retired);
+        self.close(seq, retired);
         Ok(())
     }
 
@@ -381,7 +381,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
     }
 
     /// Gives up in memory what the transaction has made busy: it is retired.
-    fn settle(&mut self, seq: u64, _retired: Durable<Retired>) {
+    fn close(&mut self, seq: u64, _retired: Durable<Retired>) {
         let vol = self.vol;
         (self.lane.free_blocks, self.lane.used_inodes) = self.counters();
         self.lane.seq = seq;

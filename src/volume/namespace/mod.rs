@@ -419,7 +419,7 @@ impl<P: Pmem> Volume<P> {
         if is_dir(target) {
             return Err(Error::Invalid);
         }
-        self.settle(target)?;
+        self.finish_rest(target)?;
         let place = dir::prepare(self, dir, &name)?;
         let (dir_before, before) = (dir.before::<LINE>(), target.before());
         let result = self.link_at(dir, &place, target, (&dir_before, &before), now);

@@ -66,7 +66,7 @@ fn what_has_no_name_is_freed_without_its_pages() {
         })
     );
     left.iter_mut().for_each(|left| left.pages.clear());
-    left.remove_settled();
+    left.remove_released();
     assert!(left.any_page().is_none());
     assert_eq!((left.take_free(), left.take_free()), (Some(8), None));
     assert!(left.is_empty());

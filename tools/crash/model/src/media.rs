@@ -177,7 +177,7 @@ impl Media {
     }
 
     /// Everything that was stored is on the media: what the program sees.
-    pub fn settle(mut self) -> Vec<u8> {
+    pub fn drain(mut self) -> Vec<u8> {
         for line in self.open.values_mut() {
             line.due = line.stores.len();
         }

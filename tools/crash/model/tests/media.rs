@@ -161,6 +161,6 @@ proptest! {
         let sum = lines.map(|at| change(at, line(&zero, at), line(media.durable(), at)));
         prop_assert_eq!(sum.fold(0, u128::wrapping_add), media.sum());
         prop_assert_eq!(media.sum() == 0, media.durable() == zero);
-        prop_assert_eq!(media.settle(), seen);
+        prop_assert_eq!(media.drain(), seen);
     }
 }

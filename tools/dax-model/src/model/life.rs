@@ -161,7 +161,7 @@ impl Mount for Machine {
         self.life.left.lock().unwrap()
     }
 
-    fn settle_later(&self) {}
+    fn release_later(&self) {}
 
     fn count_written_back(&self, _nr: u64) {}
 
@@ -303,8 +303,8 @@ impl Machine {
 
     /// A thread of the kernel looks which pages are idle.
     pub fn look(&self) {
-        let settled = evict::settle(self);
-        assert!(settled.is_ok() || self.lost.load(SeqCst) > 0);
+        let released = evict::release(self);
+        assert!(released.is_ok() || self.lost.load(SeqCst) > 0);
         let free = self.left().take_free();
         if free.is_some() {
             self.free_all();
