@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How many blocks a store to a hole is given at once.
+//! How many blocks a store to a hole gets at once.
 //!
 //! A block for one page costs a whole transaction. A file that is written through its mapping from
-//! one end to the other, whichever that is, gets twice as many each time, up to 2 MiB, which may
-//! then be mapped in one piece; so do several such *streams* in one file, and one that passes over
-//! a few pages. Any other store gets the one block it needs: a sparse file stays sparse. Unwritten
-//! blocks are handled likewise.
+//! one end to the other, in either direction, gets twice as many each time, up to 2 MiB, which may
+//! then be mapped in one piece. The same holds for several such *streams* in one file, and for one
+//! that skips a few pages. Any other store gets the one block it needs: a sparse file stays sparse.
+//! Unwritten blocks are handled likewise.
 //!
-//! Only a hint: wrong guesses cost space that a hole would not take, and nothing else. So none are
-//! made when space is scarce, and a store whose page has no block yet comes before all of them.
+//! Only a hint: a wrong guess costs space that a hole would not take, and nothing else. So rdax
+//! does not guess when space is scarce, and a store whose page has no block yet has priority.
 //!
 //! Pure: no locks, no kernel.
 
@@ -17,7 +17,7 @@ use core::ops::Range;
 
 use super::page_set::{PAGES, PAGES_SHIFT};
 
-/// Pages that a stream may pass over, and more than it was given last it never does.
+/// Pages that a stream may skip, but never more than it was given last.
 const SLACK: u64 = 16;
 
 /// The blocks that a store to a hole asks for.
@@ -25,14 +25,14 @@ const SLACK: u64 = 16;
 pub struct Ask {
     /// The pages of the file that they are for: the one that is stored to, and others around it.
     pub pages: Range<u64>,
-    /// So many are asked for, as a power of two.
+    /// How many are asked for, as a power of two.
     order: u32,
     /// The stream that the store is part of.
     pub stream: Option<usize>,
 }
 
 impl Ask {
-    /// Of a store that is part of no stream.
+    /// For a store that is part of no stream.
     pub fn page(page: u64) -> Self {
         Ask {
             pages: page..page + 1,
@@ -41,7 +41,7 @@ impl Ask {
         }
     }
 
-    /// The same, but the stream goes on from there, in small steps again.
+    /// For `page` alone; the stream continues from there, in small steps again.
     #[must_use]
     pub fn alone(self, page: u64) -> Self {
         Ask {
@@ -61,9 +61,9 @@ impl Ask {
     }
 }
 
-/// Stores that follow each other: what the last one was given, in one word, so that it can be kept
-/// without a lock. From the low bits up: the order that was asked for (4 bits), the number of pages
-/// less one (9), the first page (51).
+/// Consecutive stores: what the last one was given, in one word, so that no lock is needed. From
+/// the low bits up: the order that was asked for (4 bits), the number of pages less one (9), the
+/// first page (51).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream(u64);
 
@@ -89,7 +89,8 @@ impl Stream {
         Stream((((first << PAGES_SHIFT) | len) << ORDER_BITS) | u64::from(ask.order))
     }
 
-    /// What a store to `page` asks for if it is the next one of the stream, number `nth`.
+    /// What a store to `page` asks for if it is the next one of this stream, which has number
+    /// `nth`.
     pub fn next(self, page: u64, nth: usize) -> Option<Ask> {
         if self == Stream::NONE {
             return None;

@@ -4,32 +4,32 @@
 //! (2 MiB) of a file.
 //!
 //! Pure: no locks, no kernel. The same file is compiled into the module and, on the host, into
-//! `tools/dax-model`, where a model checker runs it under every interleaving of fault, fsync,
-//! zap and truncate. What has to be done to page tables, folios and cache lines is returned to
-//! the caller (`fault.rs`, `sync.rs`, `layout.rs`), who does it before the lock is dropped.
+//! `tools/dax-model`, where a model checker runs it under every interleaving of fault, fsync, zap
+//! and truncate. The functions return what has to be done to page tables, folios and cache lines.
+//! The caller (`fault.rs`, `sync.rs`, `layout.rs`) does it before it drops the lock.
 //!
-//! Of each page it is known, under the chunk lock ([`State`]), whether it is
+//! The chunk lock ([`State`]) protects, for each page, whether it is
 //!
 //! * *absent*: no page table entry leads to it,
 //! * *zero*: a hole that was read; the shared zero page may be mapped there, or
 //! * *present*: a block of the file may be mapped there, and its folio belongs to the file;
 //!
-//! and, under the tag lock ([`Tags`]), whether a present page is *dirty*: its cache lines may
+//! and the tag lock ([`Tags`]) protects whether a present page is *dirty*: its cache lines may
 //! hold stores that were not written back.
 //!
-//! Guarantees, as long as the callers do what they are told:
+//! Guarantees, if the callers obey:
 //!
 //! * A page that some page table maps writable is dirty. ("Tag before insert", under the chunk
 //!   lock.)
-//! * A page stops being dirty only after all its mappings were write-protected and before its
-//!   lines are written back. The types say so: [`Tags::dirty_in`] gives a [`Snapshot`], which
-//!   turns into [`Protected`], which alone can be [taken](Tags::take) and gives [`Taken`], the
-//!   pages that must be written back now. Hot pages are [kept](Snapshot::keep): written back,
-//!   but still dirty.
+//! * A page stops being dirty only after all its mappings were write-protected and before its lines
+//!   are written back. The types enforce it: [`Tags::dirty_in`] returns a [`Snapshot`], which turns
+//!   into [`Protected`]. Only that can be [taken](Tags::take), which returns [`Taken`], the pages
+//!   that must be written back now. Hot pages are [kept](Snapshot::keep): written back, but still
+//!   dirty.
 //! * A *huge* chunk is one folio of 2 MiB, and may be mapped as that. Its pages become dirty all at
 //!   once, and are write-protected all at once, but are taken and written back one by one.
-//! * What a sync has taken but not yet made durable is in a [`Window`], for which every later
-//!   sync of an overlapping range waits.
+//! * Pages that a sync has taken but not yet made durable are in a [`Window`], for which every
+//!   later sync of an overlapping range waits.
 
 use core::ops::DerefMut;
 
@@ -40,7 +40,7 @@ use super::page_set::{PageSet, PAGES};
 /// What is known of a page under the chunk lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Nothing is mapped; what the file has there is not known here.
+    /// Nothing is mapped; what the file has there is unknown.
     Absent,
     /// A hole; the zero page may be mapped.
     Zero,
@@ -52,13 +52,13 @@ pub enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct MapBlock {
-    /// Take the zero page out of all page tables: a different page cannot be inserted over it.
+    /// Remove the zero page from all page tables: a different page cannot be inserted over it.
     pub unmap_zero: bool,
     /// Give the folio of the block to the file (mapping and index).
     pub associate: bool,
 }
 
-/// A run of pages of a chunk whose blocks follow each other on the device.
+/// A run of pages of a chunk whose blocks are contiguous on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// First page in the chunk.
@@ -69,8 +69,8 @@ pub struct Run {
     pub len: usize,
 }
 
-/// The blocks of the present pages. Most chunks lie in one piece: then the block of page 0 says
-/// all. Others take a table.
+/// The blocks of the present pages. Most chunks are contiguous: then the block of page 0 is enough.
+/// Others need a table.
 pub struct Blocks<T> {
     /// Where page 0 is, or would be; wraps below zero.
     origin: u64,
@@ -87,44 +87,45 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Blocks<T> {
     }
 }
 
-/// How many loads give way to a store.
+/// How many loads make way for a store.
 pub const WAY: u8 = 16;
 
-/// After a chunk was taken apart for a store, it becomes one again for loads when so many have
-/// faulted: a fault costs 1,500 instructions, and to join and split 512 pages 100,000.
+/// After a chunk was split for a store, it is joined again for loads when this many have faulted: a
+/// fault costs 1,500 instructions, and to join and split 512 pages 100,000.
 pub const READS: u16 = 64;
-/// Not more than so many, however often that was.
+/// The upper limit, however often the chunk was split.
 const READS_MAX: u16 = 1 << 14;
 
 /// What the chunk lock guards. `T` is a heap-allocated table of one block number a page.
 pub struct State<T> {
     present: PageSet,
     zero: PageSet,
-    /// Dirty, but write-protected since they were last stored to. Only where that sync had nothing
-    /// to write back.
+    /// Dirty, but write-protected since the last store to them. Only where that sync had nothing to
+    /// write back.
     settled: PageSet,
     blocks: Blocks<T>,
-    /// All pages are present, and their blocks one folio.
+    /// All pages are present, and their blocks are one folio.
     huge: bool,
-    /// Stores make small pages.
+    /// Stores need small pages.
     small: bool,
-    /// It is never mapped as one.
+    /// The chunk is never mapped as one.
     never_huge: bool,
     /// Zeros are mapped page by page.
     zeros_small: bool,
-    /// So many more loads map page by page, for a store that waits.
+    /// How many more loads map page by page, for a store that waits.
     way: u8,
-    /// How many loads had to map page by page after a store took it apart, and how many have still.
+    /// How many loads must map page by page after the last split for a store, and how many still
+    /// must.
     reads: u16,
     reads_left: u16,
-    /// Which pages are hot; none of a huge chunk, unless it is locked in memory.
+    /// Which pages are hot; in a huge chunk none, unless it is locked in memory.
     pub heat: Heat<T>,
-    /// Whether a huge chunk is stored to all over.
+    /// Whether all of a huge chunk is stored to.
     pub density: Density,
 }
 
 impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
-    /// A chunk of which nothing is mapped.
+    /// A chunk without mapped pages.
     pub fn new() -> Self {
         State {
             present: PageSet::EMPTY,
@@ -160,20 +161,20 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         may && !self.never_huge
     }
 
-    /// The folio was taken apart for a store: so many loads have to fault before it is one again for
-    /// loads as would have cost as much as that, [`READS`]; and each time twice as many.
+    /// The folio was split for a store. It becomes one again for loads after [`READS`] loads have
+    /// faulted, which cost as much as that; and after twice as many each following time.
     pub fn was_split(&mut self) {
         self.reads = (2 * self.reads).clamp(READS, READS_MAX);
         self.reads_left = self.reads;
     }
 
-    /// A load has a page mapped.
+    /// A load maps one page.
     pub fn read_page(&mut self) {
         self.reads_left = self.reads_left.saturating_sub(1);
     }
 
-    /// From now on, the chunk becomes dirty page by page: it was dirty as a whole, but not stored
-    /// to all over.
+    /// From now on, the chunk becomes dirty page by page: it was dirty as a whole, but only some
+    /// pages were stored to.
     pub fn store_small(&mut self) {
         self.small = true;
     }
@@ -189,20 +190,20 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         !self.zeros_small
     }
 
-    /// A store is about to fill a page of a hole: from now on, zeros are mapped page by page. Else
-    /// who reads could map them in one piece again and again before the store gets there.
+    /// A store is about to fill a page of a hole: from now on, zeros are mapped page by page.
+    /// Otherwise readers could map them in one piece again and again before the store gets there.
     pub fn zeros_small(&mut self) {
         self.zeros_small = true;
     }
 
-    /// A store has found the chunk mapped in one piece, where it needs a page: the next [`WAY`] loads
-    /// that would map it so are not to. One of them leaves a page table where the store is at, and
-    /// then nothing is in its way any more; those of other address spaces do not matter.
+    /// A store needs a page and found the chunk mapped in one piece: the next [`WAY`] loads must
+    /// not map it that way. One of them leaves a page table at the address of the store, and then
+    /// nothing is in its way any more; those of other address spaces do not matter.
     pub fn make_way(&mut self) {
         self.way = WAY;
     }
 
-    /// Whether a load that would map the chunk in one piece is to leave that, for a store.
+    /// Whether a load must not map the chunk in one piece, for the sake of a store.
     #[must_use]
     pub fn gives_way(&mut self) -> bool {
         let gives = self.way > 0;
@@ -215,8 +216,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.never_huge = true;
     }
 
-    /// The blocks from `block` on were made one folio, which is going to be mapped. Nothing but
-    /// zero pages may have been mapped; returns whether they have to be unmapped.
+    /// The blocks from `block` on were made one folio, which is going to be mapped. Only zero pages
+    /// may have been mapped; returns whether they have to be unmapped.
     #[must_use]
     pub fn map_huge(&mut self, block: u64) -> bool {
         debug_assert!(self.present.is_empty());
@@ -226,14 +227,13 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         !core::mem::replace(&mut self.zero, PageSet::EMPTY).is_empty()
     }
 
-    /// The dirty pages that were write-protected since they were last stored to, by a sync for
-    /// which they were durable as they were. They stay dirty, for the case that the next one must
-    /// write them back.
+    /// The dirty pages that were write-protected since the last store to them, by a sync for which
+    /// they were durable as they were. They stay dirty, in case the next sync must write them back.
     pub fn settled(&self) -> &PageSet {
         &self.settled
     }
 
-    /// The pages are [`settled`](State::settled).
+    /// The pages become [`settled`](State::settled).
     pub fn settle(&mut self, pages: &Protected) {
         self.settled.insert_all(&pages.0);
     }
@@ -249,15 +249,14 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     }
 
     /// The pages, which are mapped nowhere, are about to be one folio: forgets where they were.
-    /// Their
-    /// [`Tags`] stay.
+    /// Their [`Tags`] stay.
     pub fn join(&mut self) {
         self.present = PageSet::EMPTY;
         self.blocks.table = None;
         self.heat.cool(&PageSet::ALL);
     }
 
-    /// The folio, which is mapped nowhere, was taken apart; each page belongs to the file still.
+    /// The folio, which is mapped nowhere, was split; each page still belongs to the file.
     pub fn split(&mut self) {
         self.huge = false;
     }
@@ -278,7 +277,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         &self.present
     }
 
-    /// Whether [`State::map_block`] needs a table to remember that `page` is at `block`.
+    /// Whether [`State::map_block`] needs a table to record that `page` is at `block`.
     pub fn needs_table(&self, page: usize, block: u64) -> bool {
         self.blocks.table.is_none()
             && !self.present.is_empty()
@@ -332,8 +331,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
     }
 
     /// Forgets `pages`, which are mapped nowhere and whose folios are idle; returns those whose
-    /// folios have to be taken from the file. Their [`Tags`] go with [`Tags::forget`]. Of a huge
-    /// chunk, all have to go.
+    /// folios have to be taken from the file. [`Tags::forget`] forgets their [`Tags`]. In a huge
+    /// chunk, `pages` must be all.
     #[must_use]
     pub fn forget(&mut self, pages: &PageSet) -> PageSet {
         self.heat.cool(pages);
@@ -354,7 +353,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> State<T> {
         self.blocks.block(page)
     }
 
-    /// How hot the pages are, and where: the one changes by what is in the other.
+    /// The heat of the pages, and their blocks: the content of the blocks changes the heat.
     pub fn heat_and_blocks(&mut self) -> (&mut Heat<T>, &Blocks<T>) {
         (&mut self.heat, &self.blocks)
     }
@@ -438,7 +437,7 @@ impl Tags {
         }
     }
 
-    /// As [`Tags::set_page`], for one of `pages`, of which there is one at least.
+    /// As [`Tags::set_page`], for `pages`, of which there is at least one.
     pub fn set(&mut self, pages: &PageSet) -> Tagged {
         let set_mark = self.dirty.is_empty();
         let before = self.dirty.and(pages).count();
@@ -449,7 +448,8 @@ impl Tags {
         }
     }
 
-    /// How many pages in a row, right before `page` or right after it, are dirty.
+    /// How many consecutive pages right before `page`, or right after it, are dirty: the larger
+    /// number.
     #[inline]
     pub fn row_beside(&self, page: usize) -> usize {
         let before = self.dirty.run_before(page);
@@ -462,15 +462,15 @@ impl Tags {
         Snapshot(self.dirty.and(pages))
     }
 
-    /// Makes `protected` clean; the lines of what is returned are written back next. A page that
-    /// was tagged again by a zap or the end of a DMA since it was seen is included: its stores
-    /// precede the write-back. The flag says that no page is left dirty: clear the chunk's mark.
+    /// Makes `protected` clean; the caller then writes the returned pages back. This includes a
+    /// page that a zap or the end of a DMA has tagged again since it was seen: its stores precede
+    /// the write-back. The flag says that no page is left dirty: clear the chunk's mark.
     pub fn take(&mut self, protected: Protected) -> (Taken, bool) {
         self.dirty.remove_all(&protected.0);
         (Taken(protected.0), self.dirty.is_empty())
     }
 
-    /// The pages are being taken out of the file: their content does not matter any more. Returns
+    /// The pages are being taken from the file: their content does not matter any more. Returns
     /// whether the chunk's mark must be cleared.
     #[must_use]
     pub fn forget(&mut self, pages: &PageSet) -> bool {
@@ -486,12 +486,12 @@ impl Snapshot {
         &self.0
     }
 
-    /// Takes `pages` out: they stay as they are.
+    /// Removes `pages` from the set: they stay as they are.
     pub fn leave_out(&mut self, pages: &PageSet) {
         self.0.remove_all(pages);
     }
 
-    /// `page`, which is among them, stays writable, and is taken out.
+    /// `page`, which is in the set, stays writable, and is removed from it.
     #[inline]
     pub fn keep(&mut self, page: usize) -> Kept {
         self.0.remove(page);
@@ -533,25 +533,25 @@ impl Taken {
     }
 }
 
-/// A sync in flight: from before it takes its first page until its fence is through.
+/// A sync in flight: from before it takes its first page until its fence is done.
 ///
 /// Another sync that finds one of those pages clean must not return before that fence. Windows are
 /// kept per inode, under the tag lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Number in the order of begin, per inode.
+    /// Sequence number, per inode, in the order of opening.
     pub seq: u64,
     /// First page of the file that the sync may have taken.
     pub first: u64,
-    /// One past the last page that it may have taken so far: grows with each chunk, so that a
-    /// long sync does not hold up one of pages that it has not reached.
+    /// One past the last page that it may have taken so far. It grows with each chunk, so that a
+    /// long sync does not delay a sync of pages that it has not reached.
     pub end: u64,
 }
 
 impl Window {
-    /// Whether a sync of the pages `first..=last`, which has looked at all of them and then drew
-    /// the number `now`, must wait for this one. Later ones have taken nothing that it needs, so
-    /// the wait ends.
+    /// Whether a sync of the pages `first..=last`, which drew the number `now` after it had looked
+    /// at all of them, must wait for this one. Later ones have taken nothing that it needs, so the
+    /// wait ends.
     pub fn covers(&self, now: u64, first: u64, last: u64) -> bool {
         self.seq < now && self.first <= last && first < self.end
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether a chunk that became dirty as a whole, by a mapping of 2 MiB, was stored to all over.
+//! Whether all of a chunk that became dirty as a whole, by a mapping of 2 MiB, was stored to.
 //!
-//! Then it may become dirty as a whole again: one fault for 512 pages, and nothing is written back
-//! that was not stored to. If one page was stored to, that would cost 2 MiB for 4 KiB at each sync.
+//! Then it may become dirty as a whole again: one fault for 512 pages, and everything that is
+//! written back was stored to. If only one page was, that would cost 2 MiB for 4 KiB at each sync.
 //! A *sample* tells the two apart: the fingerprints of a few pages, others each time, from before
-//! the first store and from the sync. Of a chunk with one page in ten stored to, one in ten
-//! thousand passes for a dense one, once. (A guess: durability does not depend on it.)
+//! the first store and from the sync. If one page in ten of a chunk is stored to, it passes for a
+//! dense one once in ten thousand times. (A guess: durability does not depend on it.)
 //!
 //! Pure: no locks, no kernel. Part of what the chunk lock guards.
 
@@ -14,7 +14,7 @@ use super::page_set::PAGES;
 
 /// Pages in a sample.
 pub const SAMPLE: usize = 4;
-/// The pages of a chunk from which one is taken.
+/// The number of pages of a chunk from which one is chosen.
 const STRATUM: usize = PAGES / SAMPLE;
 
 /// The sample of one chunk.
@@ -35,12 +35,12 @@ impl Density {
 
     /// The pages of the sample, for the chunk number `chunk`.
     pub fn pages(&self, chunk: u64) -> [usize; SAMPLE] {
-        // Not those that a program with a regular stride hits, nor in every chunk the same.
+        // Neither the pages of a regular stride, nor the same ones in every chunk.
         let mixed = (chunk ^ (self.turn << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         core::array::from_fn(|i| i * STRATUM + (mixed >> (8 * i)) as usize % STRATUM)
     }
 
-    /// Whether [`Density::begin`] has been given a sample that no [`Density::end`] has used.
+    /// Whether [`Density::begin`] was given a sample that no [`Density::end`] has used.
     pub fn has_begun(&self) -> bool {
         self.before.is_some()
     }

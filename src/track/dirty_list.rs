@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The list of the inodes of a mount that have dirty pages, and who takes inodes out of it: a sync
+//! The list of the inodes of a mount that have dirty pages, and who removes inodes from it: a sync
 //! of all, the flusher, eviction.
 //!
 //! Pure: no unsafe code, no kernel. Locks and inodes are those of an [`Environment`]; the host has
 //! one in which a model checker runs every interleaving (`tools/dax-model/tests/dirty/`).
 //!
-//! The list itself holds no references: an unlinked file must go when its last user does. So an
-//! inode that is in it may be on its way out of memory. Whoever takes an inode out of it to write
-//! it back has a reference first ([`Environment::Held`]), which keeps eviction from beginning;
-//! where none can be had any more, eviction has begun, and is waited for: it writes the inode back,
-//! and takes it out of the list.
+//! The list itself holds no references: an unlinked file must be freed with its last user. So an
+//! inode in it may be in eviction. Whoever removes an inode from it to write it back first takes a
+//! reference ([`Environment::Held`]), which keeps eviction from beginning. If that fails, eviction
+//! has begun, and the caller waits for it: eviction writes the inode back, and removes it from the
+//! list.
 //!
 //! Guarantees:
 //!
-//! * An inode that is worked on, or in the list, is in memory.
-//! * When [`sync_all`] returns, what was stored before it began was written back, by itself or by
-//!   whoever else was at it.
+//! * An inode that is being written back, or in the list, is in memory.
+//! * When [`sync_all`] returns, everything stored before it began was written back, by itself or by
+//!   another task.
 
 use core::ops::DerefMut;
 
 /// What the list needs of the world around it.
 pub trait Environment {
-    /// Names an inode in the list. Good as long as that is in the list, or known to be in memory.
+    /// Names an inode in the list. Valid while the inode is in the list, or known to be in memory.
     type Entry: Copy + PartialEq;
-    /// A reference to an inode: it stays in memory until this is dropped. That may evict it, so no
-    /// lock is held then that eviction takes.
+    /// A reference to an inode, which stays in memory until this is dropped. The drop may evict it,
+    /// so the caller holds no lock then that eviction takes.
     type Held;
     /// What went wrong.
     type Error;
@@ -52,7 +52,7 @@ pub trait Environment {
     /// See [`Environment::is_listed`].
     fn set_listed(&self, entry: Self::Entry, listed: bool);
 
-    /// The links of an inode in the list, of which `list` is the lock.
+    /// The links of an inode in the list, whose lock is `list`.
     fn links(&self, list: &List<Self::Entry>, entry: Self::Entry) -> Links<Self::Entry>;
 
     /// See [`Environment::links`].
@@ -74,7 +74,7 @@ pub struct Links<E> {
 }
 
 impl<E> Links<E> {
-    /// Of an inode that is not in the list.
+    /// For an inode that is not in the list.
     pub const NONE: Self = Links {
         prev: None,
         next: None,
@@ -87,7 +87,7 @@ pub struct List<E> {
     head: Option<E>,
     tail: Option<E>,
     next_seq: u64,
-    /// How many [`sync_one`] are at work, by the turn in which they began.
+    /// How many [`sync_one`] are running, by the turn in which they began.
     at_work: [u32; 2],
     /// The turn of those that begin now.
     turn: usize,
@@ -151,7 +151,7 @@ impl<E: Copy> Default for List<E> {
     }
 }
 
-/// Puts an inode into the list, of which a page was tagged just now. Returns whether it was not
+/// Adds an inode, of which a page was tagged just now, to the list. Returns whether it was not
 /// there: then it has to be marked dirty for the flusher, which clears that mark before it comes
 /// here. Does not sleep. The inode is known to be in memory.
 pub fn note<W: Environment>(world: &W, entry: W::Entry) -> bool {
@@ -164,8 +164,8 @@ pub fn note<W: Environment>(world: &W, entry: W::Entry) -> bool {
 }
 
 /// Runs `write_back` on every inode that was in the list when this began, and waits for those that
-/// others had taken out of it by then. Returns the first error, after all had their turn. One at a
-/// time. May sleep.
+/// others had removed by then. Returns the first error, after all were processed. One at a time.
+/// May sleep.
 pub fn sync_all<W: Environment>(
     world: &W,
     write_back: impl Fn(&W::Held) -> Result<(), W::Error>,
@@ -174,12 +174,12 @@ pub fn sync_all<W: Environment>(
     let mut result = Ok(());
     while let Some(inode) = take_before(world, limit) {
         result = result.and(write_back(&inode));
-        // Its last user may be gone: then this evicts it.
+        // If its last user is gone, this evicts it.
         drop(inode);
     }
     let mut list = world.lock();
     let turn = list.turn;
-    // Those that begin from here on are not waited for, or this might never end.
+    // Does not wait for those that begin from here on, or it might never end.
     list.turn = 1 - turn;
     while list.at_work[turn] > 0 {
         world.wait(&mut list);
@@ -187,7 +187,7 @@ pub fn sync_all<W: Environment>(
     result
 }
 
-/// Takes the oldest inode listed before `limit` out of the list, with a reference; waits if it is
+/// Removes the oldest inode listed before `limit` from the list, with a reference; waits if it is
 /// being evicted.
 fn take_before<W: Environment>(world: &W, limit: u64) -> Option<W::Held> {
     let mut list = world.lock();
@@ -213,7 +213,7 @@ pub fn sync_one<W: Environment>(
     let turn = {
         let mut list = world.lock();
         if !world.is_listed(entry) {
-            // Nothing was tagged since it was taken out, or whoever took it out is at it.
+            // Nothing was tagged since it was removed, or whoever removed it is writing it back.
             return Ok(());
         }
         list.unlink(world, entry);
@@ -227,9 +227,9 @@ pub fn sync_one<W: Environment>(
     result
 }
 
-/// Runs `write_back` on an inode that is being evicted, of which nobody has a reference, and
-/// nothing tags a page any more. A [`sync_all`] that comes to it meanwhile waits. Afterwards it is
-/// not in the list.
+/// Runs `write_back` on an inode that is being evicted: nobody has a reference to it, and nothing
+/// tags a page any more. A [`sync_all`] that meets it meanwhile waits. Afterwards it is not in the
+/// list.
 pub fn leave<W: Environment, R>(world: &W, entry: W::Entry, write_back: impl FnOnce() -> R) -> R {
     let result = write_back();
     let mut list = world.lock();

@@ -7,8 +7,8 @@
 //! read-only: a store to a private mapping comes back through the memory manager, which copies the
 //! page.
 //!
-//! The blocks are looked up under the chunk lock, so that what is inserted is what the file has;
-//! and that is taken with the invalidate lock, so that they stay in the file.
+//! The blocks are looked up under the chunk lock, so that the inserted entry is what the file has.
+//! The chunk lock is taken with the invalidate lock held, so that the blocks stay in the file.
 
 use core::ops::Range;
 
@@ -26,19 +26,19 @@ use crate::mutate::mutated;
 use crate::volume::alloc::Run;
 use crate::volume::file::Map;
 
-/// So many pages stored to in a row, and the next ones are mapped ahead.
+/// After this many pages stored to in a row, the next ones are mapped ahead.
 const ROW: usize = 8;
-/// At most so many are.
+/// The most pages that are mapped ahead.
 const AHEAD: usize = 64;
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<R> {
-    /// An entry was inserted, or that failed.
+    /// An entry was inserted, or the insertion failed.
     Inserted(R),
-    /// The access is to be tried again: another thread was faster.
+    /// Retry the access: another thread was faster.
     Again,
-    /// The 2 MiB are to be mapped by pages.
+    /// Map the 2 MiB by pages.
     ByPages,
     /// The page is past the end of the file.
     PastEnd,
@@ -63,8 +63,8 @@ pub fn read<F: Fault>(fault: &F) -> Ends<F> {
     map(fault, false)
 }
 
-/// A store, of a shared mapping, to 2 MiB that are not mapped, or are mapped read-only in one
-/// piece: maps them in one piece if that can be.
+/// A store, through a shared mapping, to 2 MiB that are not mapped, or are mapped read-only in one
+/// piece: maps them in one piece if possible.
 pub fn write_huge<F: Fault>(fault: &F) -> Ends<F> {
     let file = fault.file();
     let _thawed = file.keep_thawed();
@@ -72,18 +72,19 @@ pub fn write_huge<F: Fault>(fault: &F) -> Ends<F> {
     map_huge(fault, true)
 }
 
-/// A load of 2 MiB that are not mapped: maps them in one piece if that can be.
+/// A load from 2 MiB that are not mapped: maps them in one piece if possible.
 pub fn read_huge<F: Fault>(fault: &F) -> Ends<F> {
     map_huge(fault, false)
 }
 
-/// What is done in a chunk: it ended, or a table is needed to go on.
+/// The result of work in a chunk: it ended, or needs a table to continue.
 enum Step<R> {
     Ends(Outcome<R>),
     NeedsTable,
 }
 
-/// Runs `f` with the chunk of the page and the invalidate lock, shared, if the page is in the file.
+/// Runs `f` with the chunk of the page, and the invalidate lock held shared, if the page is in the
+/// file.
 fn with_chunk<F: Fault>(
     fault: &F,
     write: bool,
@@ -95,8 +96,8 @@ fn with_chunk<F: Fault>(
     loop {
         {
             let _blocks_stay = file.keep_blocks();
-            // Asked under that lock, which whoever ends stores, or all use, takes from every file
-            // when it has said so.
+            // Checked under that lock: whoever ends stores, or all use, first changes what is
+            // checked here, and then takes this lock of every file.
             file.check_usable(write)?;
             if fault.page() >= file.pages() {
                 return Ok(Step::Ends(Outcome::PastEnd));
@@ -106,8 +107,8 @@ fn with_chunk<F: Fault>(
                 if !made {
                     file.use_chunk(chunk);
                 }
-                // Reclaim must not enter this file system: it evicts inodes, whose chunks and
-                // journal it locks.
+                // Reclaim must not enter this file system: it evicts inodes, and locks their chunks
+                // and the journal.
                 return file.without_reclaim(|| f(chunk));
             }
         }
@@ -126,13 +127,13 @@ fn map<F: Fault>(fault: &F, write: bool) -> Ends<F> {
         });
         match step? {
             Step::Ends(outcome) => return Ok(outcome),
-            // Made without a lock, as chunks are.
+            // Allocated without a lock, as chunks are.
             Step::NeedsTable => spare = Some(fault.file().table()?),
         }
     }
 }
 
-/// Maps the page of `chunk`; asks for a table if that needs one, and there is no `spare` one.
+/// Maps the page of `chunk`; asks for a table if it needs one and `spare` is empty.
 fn map_in_chunk<F: Fault>(
     fault: &F,
     chunk: &ChunkOf<F::File>,
@@ -143,8 +144,8 @@ fn map_in_chunk<F: Fault>(
     let (_, page) = split(fault.page());
     let mut state = file.tracker().lock(chunk);
     if fault.is_mapped_huge() {
-        // Another thread was faster. A store needs a page all the same: it comes again, and others
-        // are not to be faster for ever.
+        // Another thread was faster. A store still needs a page: it will retry, and others must not
+        // be faster for ever.
         if fault.is_write() {
             state.make_way();
         }
@@ -152,8 +153,8 @@ fn map_in_chunk<F: Fault>(
     }
     fault.prepare();
     if write && state.is_huge() {
-        // Of a huge folio, a zap of one page would make all of them dirty. That is right, too, and
-        // what happens as long as one is pinned.
+        // In a huge folio, a zap of one page would make all of them dirty. That would be correct,
+        // too, and happens while a page is pinned.
         if split_huge(file, chunk, &mut state) {
             state.was_split();
         }
@@ -195,15 +196,16 @@ fn map_in_chunk<F: Fault>(
     if dirty {
         let was_settled = state.unsettle_page(page);
         if !mutated!("tag") {
-            // Before the page can be stored to, and a store be followed by a sync.
+            // Before the page can be stored to, and before a sync can follow the store.
             let (newly, beside) = tag_page(file, chunk, page);
-            // What another mapping has stored to already is no row of this one.
+            // Pages that another mapping has stored to already are no row of this one.
             if newly > 0 || was_settled {
                 row = beside;
             }
         }
     }
-    // Under the chunk lock: or a sync in between would clean the page, and leave it writable.
+    // Under the chunk lock: otherwise a sync in between would clean the page, and leave it
+    // writable.
     let inserted = fault.insert(block, write);
     if write && fault.ahead(row) > 0 {
         map_ahead(fault, chunk, &mut state);
@@ -211,9 +213,9 @@ fn map_in_chunk<F: Fault>(
     Ok(Step::Ends(Outcome::Inserted(inserted)))
 }
 
-/// How many pages more are mapped for a store that comes next to `row` pages in a row that are
-/// mapped so: as many, at most [`AHEAD`]. To map one ahead, to write-protect it and to write it
-/// back costs a third of a fault; so where the row ends there, all of it has cost a third more.
+/// How many further pages to map for a store next to a row of `row` writable pages: as many, at
+/// most [`AHEAD`]. Mapping one ahead, write-protecting it and writing it back costs a third of a
+/// fault; so if the row ends there, all of it has cost a third more.
 pub fn ahead(row: usize) -> usize {
     match row < ROW {
         true => 0,
@@ -221,8 +223,8 @@ pub fn ahead(row: usize) -> usize {
     }
 }
 
-/// After the store that `fault` is for, which has its page mapped: maps those that are next in its
-/// row, up or down, to be stored to, too; but none that would need a block, or memory.
+/// After the store of `fault` has mapped its page: maps the next pages of the row writable, too, up
+/// or down, except those that would need a block, or memory.
 #[inline(never)]
 fn map_ahead<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, state: &mut StateOf<F::File>) {
     let file = fault.file();
@@ -231,7 +233,8 @@ fn map_ahead<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, state: &mut StateOf<
     writable.leave_out(state.settled());
     let writable = writable.pages();
     let range = next_in_row(fault, chunk, writable);
-    // As for 2 MiB: their stores will move no time, and a sync may just have been here.
+    // As for 2 MiB: stores to these pages will not update the timestamps, and a sync may just have
+    // been here.
     if state.is_huge() || range.is_empty() || fault.update_time().is_err() {
         return;
     }
@@ -260,7 +263,7 @@ fn map_ahead<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, state: &mut StateOf<
             continue;
         }
         if state.map_block(page, block, None).associate {
-            // It is going to be dirty, whether it is or not.
+            // It is going to be tagged in any case.
             let _ = file.associate(block, at);
         }
         pages.insert(page);
@@ -277,8 +280,8 @@ fn map_ahead<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, state: &mut StateOf<
     }
 }
 
-/// The pages of the file that come next in the row of `writable` pages of `chunk` that `fault` goes
-/// on with, as many as are to be mapped ahead.
+/// The pages of the file that come next in the row of `writable` pages of `chunk` that `fault`
+/// continues, as many as are to be mapped ahead.
 fn next_in_row<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, writable: &PageSet) -> Range<u64> {
     let file = fault.file();
     let place = file.tracker().place(chunk);
@@ -294,7 +297,7 @@ fn next_in_row<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, writable: &PageSet
     start..range.end.min(reach.end).min(place.end()).min(file.pages())
 }
 
-/// The block of `page` of `chunk`; `None` for a hole that need not be filled.
+/// The block of `page` of `chunk`; `None` for a hole if `write` is false.
 fn find_block<M: Machine>(
     file: &M,
     chunk: &ChunkOf<M>,
@@ -315,8 +318,8 @@ fn find_block<M: Machine>(
     }
 }
 
-/// Which blocks a store to page `at` of the file asks for, where it has `found`. A hole takes
-/// space.
+/// Which blocks a store to page `at` of the file asks for, if the file has `found` there. Filling a
+/// hole takes space.
 fn ask<M: Machine>(file: &M, at: u64, found: Map) -> Ask {
     match found {
         Map::Hole { .. } if file.is_space_scarce() => Ask::page(at),
@@ -325,8 +328,8 @@ fn ask<M: Machine>(file: &M, at: u64, found: Map) -> Ask {
 }
 
 /// Fills the hole, or makes data of the unwritten blocks, at page `at` of the file, which is in
-/// `chunk`, and around it what `ask` says, as far as the hole, the chunk and the file go. Returns
-/// the blocks from `at` on. They are zero, and durably so, before anyone can see them.
+/// `chunk`, and the pages around it that `ask` names, within the hole, the chunk and the file.
+/// Returns the blocks from `at` on. They are zero, durably, before anyone can see them.
 fn fill_hole<M: Machine>(
     file: &M,
     chunk: &ChunkOf<M>,
@@ -338,8 +341,8 @@ fn fill_hole<M: Machine>(
     let place = file.tracker().place(chunk);
     let mut end = ask.pages.end.min(file.pages()).min(place.end()).max(at + 1);
     let mut first = ask.pages.start.max(place.first_page()).min(at);
-    // Whether all from `first` to the page can be filled, and what follows. What is bad reads as
-    // zeros as long as it is unwritten: it is to become data for no other page's store.
+    // Whether everything from `first` to the page, and what follows, can be filled. A bad block
+    // reads as zeros while it is unwritten: a store to another page must not make it data.
     let mut can_be_filled = |first: u64| -> Result<bool, M::Error> {
         Ok(match blocks.find(first, end - first)? {
             Map::Hole { len } => at - first < len,
@@ -353,7 +356,7 @@ fn fill_hole<M: Machine>(
     if first == at && at + 1 < end && !can_be_filled(at)? {
         end = at + 1;
     }
-    // What comes before the page is filled with it, or not at all: it may be the last free block.
+    // The pages before this one are filled with it, or not at all: it may get the last free block.
     let run = match blocks.fill(first, at + 1 - first, end - first) {
         Err(_) if first < at => {
             first = at;
@@ -384,7 +387,7 @@ fn map_huge<F: Fault>(fault: &F, write: bool) -> Ends<F> {
     }
 }
 
-/// Maps `chunk` in one piece, if that can be.
+/// Maps `chunk` in one piece, if possible.
 fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends<F> {
     let file = fault.file();
     if file.tracker().place(chunk).last_page() >= file.pages() {
@@ -438,7 +441,7 @@ fn map_chunk<F: Fault>(fault: &F, chunk: &ChunkOf<F::File>, write: bool) -> Ends
     Ok(Outcome::Inserted(fault.insert_huge(state.block(0), write)))
 }
 
-/// What the file has from `page` on, up to `len` pages, where a run may be of several extents.
+/// What the file has from `page` on, up to `len` pages; a run may span several extents.
 fn find_all<B: Blocks>(blocks: &mut B, page: u64, len: u64) -> Result<Map, B::Error> {
     let mut all = blocks.find(page, len)?;
     while let Map::Run { block, len: found } = &mut all {
@@ -453,18 +456,18 @@ fn find_all<B: Blocks>(blocks: &mut B, page: u64, len: u64) -> Result<Map, B::Er
     Ok(all)
 }
 
-/// What a chunk that is not huge is for who wants to map it in one piece.
+/// What a fault that wants to map a chunk in one piece finds.
 enum Join {
-    /// It is huge now.
+    /// The chunk is huge now.
     Done,
-    /// It reads as zeros, and is not stored to.
+    /// The chunk reads as zeros, and the access is a load.
     Hole,
-    /// It is to be mapped by pages.
+    /// The chunk is to be mapped by pages.
     Pieces,
 }
 
-/// Makes a huge chunk of one that is not, if its pages are mapped nowhere, and its blocks in one
-/// aligned piece. A hole is filled only for a store to the page `stored`, of a file that is written
+/// Joins a chunk that is not huge, if its pages are mapped nowhere, and its blocks are contiguous
+/// and aligned. A hole is filled only for a store to the page `stored`, of a file that is written
 /// through its mapping from one end to the other; unwritten blocks become data for any store.
 fn join<M: Machine>(
     file: &M,
@@ -488,7 +491,7 @@ fn join<M: Machine>(
                 }
                 run.block
             }
-            // The file has the space; it only takes zeros.
+            // The file has the space; it only has to be zeroed.
             (Map::Unwritten { block, len: found }, Some(page))
                 if found == len
                     && file.device().is_aligned(block)
@@ -512,7 +515,7 @@ fn join<M: Machine>(
     if !examined.free {
         return Ok(Join::Pieces);
     }
-    // Stores to hot pages, up to now: nobody can store to them any more.
+    // Accounts for stores to hot pages up to now: nobody can store to them any more.
     let hot = *state.heat.hot();
     cool(file, state, &hot);
     state.join();

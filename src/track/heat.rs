@@ -2,18 +2,19 @@
 
 //! Which pages of a chunk are hot: stored to between most syncs.
 //!
-//! To write-protect such a page at a sync only buys a fault. So it stays dirty and writable, and
-//! every sync of it writes it back. Whether it was stored to, for the times of the file and for the
-//! question whether it is still hot, its *fingerprint* tells, a hash of its content: one that did
-//! not change over [`PATIENCE`] syncs cools down, and is write-protected like any other.
-//! (Durability does not depend on it: what is dirty is written back, whatever the fingerprint.)
+//! Write-protecting such a page at a sync only causes a fault. So it stays dirty and writable, and
+//! every sync of it writes it back. Its *fingerprint*, a hash of its content, tells whether it was
+//! stored to, for the timestamps of the file and for whether it is still hot. A page whose
+//! fingerprint did not change over [`PATIENCE`] syncs cools down, and is write-protected like any
+//! other. (Durability does not depend on it: dirty pages are written back, whatever the
+//! fingerprint.)
 //!
 //! A fault and its write-protection cost about as much as five syncs of a hot page that was left
 //! alone. So a page becomes hot only if three syncs out of [`EPOCH`] find it dirty, and may be left
-//! alone for [`PATIENCE`] - 1: pages that a program uses in turn, as a database with copies on
-//! write does, are hot; pages that it hits by chance are not. Where most of many are left alone at
-//! once, the program has gone on to something else, and none is waited for. Pages of a mapping that
-//! is locked in memory are made hot by the first sync, and kept so: their stores shall not fault.
+//! alone for [`PATIENCE`] - 1: pages that a program uses in turn, such as a copy-on-write database,
+//! are hot; pages that it hits by chance are not. If most of many are left alone at once, the
+//! program has moved on, and they cool down without waiting. Pages of a mapping that is locked in
+//! memory become hot at the first sync, and stay so: stores to them must not fault.
 //!
 //! Pure: no locks, no kernel. Part of what the chunk lock guards.
 
@@ -21,32 +22,32 @@ use core::ops::DerefMut;
 
 use super::page_set::{PageSet, PAGES};
 
-/// Syncs of a chunk after which what they found dirty is forgotten.
+/// After this many syncs of a chunk, what they found dirty is forgotten.
 pub const EPOCH: u8 = 16;
-/// How many syncs in a row find a hot page as it was, until it is cold.
+/// After this many syncs in a row that find a hot page unchanged, it is cold.
 pub const PATIENCE: u8 = 8;
 
 /// What a sync finds out about a hot page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// It was stored to since the last one.
+    /// It was stored to since the last sync.
     StoredTo,
-    /// It was not, but is hot still.
+    /// It was not, but is still hot.
     LeftAlone,
     /// It is not hot any more.
     Cold,
 }
 
-/// So many hot pages of a chunk need no table.
+/// This many hot pages of a chunk need no table.
 const FEW: usize = 4;
-/// So many that are left alone, with an eighth of them stored to at most, are not waited for.
+/// If this many are left alone, and at most an eighth as many stored to, they cool down at once.
 const MANY: usize = 32;
 /// No page.
 const NONE: u16 = u16::MAX;
 
 /// The fingerprints of the hot pages, as of the last sync that covered them.
 struct Fingerprints<T> {
-    /// As long as they are few, and there is no table: pages, each with its fingerprint.
+    /// While they are few, and there is no table: pages, each with its fingerprint.
     few: [(u16, u64); FEW],
     table: Option<T>,
 }
@@ -59,7 +60,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Fingerprints<T> {
         }
     }
 
-    /// That of `page`.
+    /// The fingerprint of `page`.
     fn get(&mut self, page: usize) -> Option<&mut u64> {
         match &mut self.table {
             Some(table) => table.get_mut(page),
@@ -71,14 +72,14 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Fingerprints<T> {
         }
     }
 
-    /// Adds that of `page`; returns whether there is a place for it.
+    /// Adds the fingerprint of `page`; returns whether there is room for it.
     fn insert(&mut self, page: usize, fingerprint: u64) -> bool {
         let slot = match &mut self.table {
             Some(table) => table.get_mut(page),
             None => {
                 let mut few = self.few.iter_mut();
                 few.find(|(of, _)| *of == NONE).map(|(of, slot)| {
-                    // CAST: of 512.
+                    // CAST: below 512.
                     *of = page as u16;
                     slot
                 })
@@ -87,7 +88,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Fingerprints<T> {
         slot.map(|slot| *slot = fingerprint).is_some()
     }
 
-    /// From now on they are in `table`.
+    /// From now on the fingerprints are in `table`.
     fn move_to(&mut self, mut table: T) {
         for (page, fingerprint) in &mut self.few {
             if let Some(slot) = table.get_mut(usize::from(*page)) {
@@ -98,7 +99,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Fingerprints<T> {
         self.table = Some(table);
     }
 
-    /// Forgets those of `pages`; `none_left`: all there are.
+    /// Forgets the fingerprints of `pages`; `none_left`: there are no others.
     fn forget(&mut self, pages: &PageSet, none_left: bool) {
         for (page, _) in &mut self.few {
             if *page != NONE && pages.contains(usize::from(*page)) {
@@ -113,14 +114,14 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Fingerprints<T> {
 
 /// How hot the pages of a chunk are. `T` is a heap-allocated table of one fingerprint a page.
 pub struct Heat<T> {
-    /// How many syncs of this epoch there were.
+    /// The number of syncs of this epoch.
     syncs: u8,
     /// A sync of this epoch made the page clean.
     once: PageSet,
-    /// And so did another.
+    /// Another sync of this epoch did, too.
     twice: PageSet,
     hot: PageSet,
-    /// How many syncs have left a hot page alone, in binary digits, the lowest first.
+    /// How many syncs in a row left a hot page alone, in binary digits, the lowest first.
     left_alone: [PageSet; PATIENCE.ilog2() as usize],
     fingerprints: Fingerprints<T>,
 }
@@ -143,7 +144,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         &self.hot
     }
 
-    /// The pages that become hot if a sync finds them dirty, for the third time. None is hot.
+    /// The pages that become hot if a sync finds them dirty, for the third time. None is hot yet.
     pub fn warm(&self) -> &PageSet {
         &self.twice
     }
@@ -159,10 +160,10 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
     }
 
     /// A sync found the `pages`, which are hot, dirty, and may leave them writable. Calls `keep`
-    /// with each that stays hot, and leaves in `pages` those that do not: they are to be
-    /// write-protected, and then [cooled](Heat::cool_down). Returns whether one was stored to since
-    /// the last sync: the times of the file have to move. `fingerprint` is that of a page, `None`
-    /// where the media cannot be read.
+    /// with each that stays hot, and leaves the others in `pages`: they are to be write-protected,
+    /// and then [cooled](Heat::cool_down). Returns whether one was stored to since the last sync:
+    /// then the timestamps of the file have to be updated. `fingerprint` returns that of a page,
+    /// `None` if the media cannot be read.
     #[inline]
     pub fn review(
         &mut self,
@@ -175,7 +176,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         // (An iterator costs 16 instructions a page more, of 500 for a hot one.)
         let mut next = pages.next(0);
         while let Some(page) = next {
-            // Where there is no telling, who needs to know finds out.
+            // Without a fingerprint the page is cold: a sync write-protects it, and a fault will
+            // tell.
             let found = match fingerprint(page) {
                 Some(now) => self.compare(page, now),
                 None => Found::Cold,
@@ -193,7 +195,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
             }
             next = pages.next(page + 1);
         }
-        // The program does something else now: to wait would cost more than the faults.
+        // The program does something else now: waiting would cost more than the faults.
         if alone < MANY || stored_to > alone / 8 {
             stays.insert_all(&left_alone);
         }
@@ -206,8 +208,8 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         stored_to > 0
     }
 
-    /// `pages`, none of which is hot, are hot from now on; returns them, but for those that have no
-    /// place in the table, or whose fingerprint cannot be taken.
+    /// Makes `pages`, none of which is hot, hot; returns them, except those that have no room in
+    /// the table, or whose fingerprint cannot be taken.
     pub fn heat_up(
         &mut self,
         pages: &PageSet,
@@ -220,7 +222,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
             }
         }
         self.hot.insert_all(&fresh);
-        // Else they would be warm still when they cool down, and hot again at once.
+        // Otherwise they would still be warm when they cool down, and become hot again at once.
         self.once.remove_all(&fresh);
         self.twice.remove_all(&fresh);
         fresh
@@ -239,7 +241,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
             }
             return Found::StoredTo;
         }
-        // Counts one more: carries over digits that are one.
+        // Adds one, with carry.
         for digit in &mut self.left_alone {
             if digit.insert(page) {
                 return Found::LeftAlone;
@@ -249,9 +251,9 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         Found::Cold
     }
 
-    /// Nobody can store to `pages`, which are hot, any more: they are cold. Returns whether one of
-    /// them was stored to since the last sync. (If that were asked before they are write-protected,
-    /// a store in between would not move the times.)
+    /// Nobody can store to `pages`, which are hot, any more: they become cold. Returns whether one
+    /// of them was stored to since the last sync. (If that were checked before they are
+    /// write-protected, a store in between would not update the timestamps.)
     pub fn cool_down(
         &mut self,
         pages: &PageSet,
@@ -267,7 +269,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         stored_to
     }
 
-    /// A sync write-protected `pages`, of which none is hot any more; perhaps no page at all.
+    /// A sync write-protected `pages`, none of which is hot any more; perhaps no page at all.
     pub fn synced(&mut self, pages: &PageSet) {
         self.syncs += 1;
         if self.syncs == EPOCH {
@@ -279,7 +281,7 @@ impl<T: DerefMut<Target = [u64; PAGES]>> Heat<T> {
         self.once.insert_all(pages);
     }
 
-    /// The pages are cold: they were left alone, left the file, or are mapped in another way.
+    /// Makes the pages cold: they were left alone, left the file, or are mapped in another way.
     pub fn cool(&mut self, pages: &PageSet) {
         self.once.remove_all(pages);
         self.twice.remove_all(pages);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking pages from a file: before truncation, hole punching and reclaim free what is under them.
+//! Taking pages from a file before truncation, hole punching and reclaim free their blocks or
+//! state.
 //!
 //! Guarantee: when [`break_layout`] succeeds, no page table leads to the pages of the range, nobody
 //! has one pinned, and none belongs to the file; so the blocks may be freed. Pins are those of
@@ -13,14 +14,15 @@ use super::place::split;
 use super::sync::{sync_held, sync_pages, Purpose};
 use super::windows;
 
-/// Takes the pages `first..=last` from the file. `lock` keeps faults out; while a pinned page is
-/// waited for, they are let in.
+/// Takes the pages `first..=last` from the file. `lock` keeps faults out; faults are let in while
+/// this waits for a pinned page.
 ///
-/// Fails if a signal comes while waiting, or if the device does. The file has all its pages then.
+/// Fails if a signal arrives during the wait, or if the device fails. The file keeps all its pages
+/// then.
 ///
-/// What was dirty is written back first. It would not have to be if the blocks were certain to go;
-/// but until the change of the file is durable a crash brings them back, and an fsync that ran
-/// meanwhile has promised what is in them.
+/// Dirty pages are written back first. This would be unnecessary if the blocks were certain to be
+/// freed; but until the change of the file is durable a crash brings them back, and an fsync
+/// meanwhile has promised their content.
 pub fn break_layout<M: Machine>(
     file: &M,
     lock: &mut impl FaultsOut,
@@ -28,7 +30,7 @@ pub fn break_layout<M: Machine>(
     last: u64,
 ) -> Result<(), M::Error> {
     if file.tracker().chunks(first, last, false).next().is_none() {
-        // No fault was ever here.
+        // No fault ever happened here.
         return Ok(());
     }
     let _access = file.device().access().ok_or(Failure::Device)?;
@@ -47,11 +49,11 @@ pub fn break_layout<M: Machine>(
     Ok(())
 }
 
-/// Gives `chunk` up, if that can be now: takes its pages from the file, and writes back what is
-/// dirty; then `remove` takes it out of the tree. Nobody else has a reference to a chunk. Returns
-/// whether it did.
+/// Gives `chunk` up, if possible now: writes back what is dirty, and takes its pages from the file;
+/// then `remove` removes it from the tree. Nobody else has a reference to the chunk. Returns
+/// whether it was given up.
 pub fn reclaim<M: Machine>(file: &M, chunk: &ChunkOf<M>, remove: impl FnOnce()) -> bool {
-    // Until it is out of the tree: or a fault finds it there, and maps a page.
+    // Until it is out of the tree: otherwise a fault finds it there, and maps a page.
     let Some(_faults_out) = file.try_keep_faults_out() else {
         return false;
     };
@@ -62,8 +64,8 @@ pub fn reclaim<M: Machine>(file: &M, chunk: &ChunkOf<M>, remove: impl FnOnce()) 
     given_up
 }
 
-/// Takes all pages of `chunk` from the file, of which faults are kept out, and writes back what is
-/// dirty; false if that cannot be now. Nobody else has a reference to a chunk.
+/// Writes back what is dirty, and takes all pages of `chunk` from the file, with faults kept out;
+/// false if that is not possible now. Nobody else has a reference to the chunk.
 fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     // With the device, its struct pages go.
     let Some(_access) = file.device().access() else {
@@ -71,7 +73,7 @@ fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     };
     let place = file.tracker().place(chunk);
     let (first, last) = (place.first_page(), place.last_page());
-    // An access to what is locked in memory is not to fault.
+    // An access to memory that is locked must not fault.
     if !file.locked(first, false).is_empty() {
         return false;
     }
@@ -82,7 +84,7 @@ fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
         return false;
     }
     file.unmap(first, last);
-    // What was pinned may have been stored to up to now.
+    // A pinned page may have been stored to up to now.
     if find_pinned(file, first, last).is_some() || is_dirty(file, chunk) {
         return false;
     }
@@ -90,9 +92,9 @@ fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     true
 }
 
-/// The media under `page` of the file is bad: unmaps it, and has its neighbours mapped one by one,
-/// so that only who touches the bad one gets a signal. Faults are kept out. What was stored to it
-/// since it was last written back is lost.
+/// The media under `page` of the file is bad: unmaps it, and makes its neighbours be mapped one by
+/// one, so that only accesses to the bad page get a signal. Faults are kept out. Stores to the page
+/// since it was last written back are lost.
 pub fn fail_page<M: Machine>(file: &M, page: u64) {
     let tracker = file.tracker();
     let (index, page) = split(page);
@@ -125,8 +127,8 @@ fn is_dirty<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
     !dirty.pages().is_empty()
 }
 
-/// Takes the entries for pages `first..=last` out of all page tables, and those of the huge folios
-/// that they are part of.
+/// Removes the entries for pages `first..=last` from all page tables, and those of the huge folios
+/// that the pages are part of.
 fn unmap_folios<M: Machine>(file: &M, first: u64, last: u64) {
     let tracker = file.tracker();
     let whole = |page: u64| {
@@ -141,14 +143,14 @@ fn unmap_folios<M: Machine>(file: &M, first: u64, last: u64) {
     file.unmap(first, last);
 }
 
-/// Takes the entries for a chunk out of all page tables.
+/// Removes the entries for a chunk from all page tables.
 pub(super) fn unmap_chunk<M: Machine>(file: &M, chunk: &ChunkOf<M>) {
     let place = file.tracker().place(chunk);
     file.unmap(place.first_page(), place.last_page());
 }
 
-/// Takes a huge chunk, which may be mapped, apart: its pages are mapped one by one from now on.
-/// Returns whether it did: not if one of them is pinned.
+/// Splits a huge chunk, which may be mapped: its pages are mapped one by one from now on. Returns
+/// whether it did; it does not if one of them is pinned.
 pub fn split_huge<M: Machine>(file: &M, chunk: &ChunkOf<M>, state: &mut StateOf<M>) -> bool {
     unmap_chunk(file, chunk);
     let block = state.block(0);
@@ -158,15 +160,15 @@ pub fn split_huge<M: Machine>(file: &M, chunk: &ChunkOf<M>, state: &mut StateOf<
     file.device().reset(block);
     let first = file.tracker().place(chunk).first_page();
     for i in 0..PAGES as u64 {
-        // None was dirtied behind the back of the file: it owned them.
+        // None was dirtied without the file's knowledge: it owned them.
         let _ = file.associate(block + i, first + i);
     }
     state.split();
     true
 }
 
-/// The pages of `pages` that belong to the file, and their blocks: of a huge folio, the first one
-/// of it.
+/// The pages among `pages` that belong to the file, and their blocks; for a huge folio, only its
+/// first page.
 pub fn pages_of<'a, M: Machine>(
     state: &'a StateOf<M>,
     pages: &PageSet,
@@ -197,9 +199,10 @@ fn forget<M: Machine>(file: &M, first: u64, last: u64, each: impl Fn(u64)) {
     }
 }
 
-/// Holes among the `nr` pages from `first` were filled by write(2) or fallocate: whoever has the
-/// zero page mapped there faults again, and finds the block. To be called after the blocks are
-/// in the file. May sleep; neither a chunk lock nor the meta lock of the inode is held.
+/// Holes among the `nr` pages from `first` were filled by write(2) or fallocate: an access through
+/// a mapping of the zero page there faults again, and finds the block. Call this after the blocks
+/// are in the file. May sleep; the caller holds neither a chunk lock nor the meta lock of the
+/// inode.
 pub fn hole_filled<M: Machine>(file: &M, first: u64, nr: u64) {
     let tracker = file.tracker();
     if nr == 0 || tracker.is_unused() {
@@ -213,7 +216,7 @@ pub fn hole_filled<M: Machine>(file: &M, first: u64, nr: u64) {
     }
 }
 
-/// Holes among `pages` of `chunk` were filled: takes the zero page out of all page tables there.
+/// Holes among `pages` of `chunk` were filled: removes the zero page from all page tables there.
 pub(super) fn unmap_zeroes<M: Machine>(
     file: &M,
     chunk: &ChunkOf<M>,
@@ -227,7 +230,7 @@ pub(super) fn unmap_zeroes<M: Machine>(
     }
 }
 
-/// The block of a page of `first..=last`, which are mapped nowhere, that is pinned.
+/// The block of a pinned page among `first..=last`, which are mapped nowhere.
 pub fn find_pinned<M: Machine>(file: &M, first: u64, last: u64) -> Option<u64> {
     let tracker = file.tracker();
     for chunk in tracker.chunks(first, last, false) {

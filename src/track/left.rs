@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What evicted inodes have left behind: their pages that are pinned, and themselves, where they
-//! have no name and could not be freed.
+//! What evicted inodes have left behind: their pinned pages, and inodes without a name that could
+//! not be freed.
 //!
 //! Pure: no locks, no kernel. [`evict`](super::evict) says what becomes of them.
 
@@ -25,7 +25,7 @@ pub struct Left {
     pub pages: Vec<Pinned>,
 }
 
-/// What the inodes of one mount have left behind. There is one entry for an inode.
+/// What the inodes of one mount have left behind, with one entry per inode.
 pub struct LeftBehind(Vec<Left>);
 
 impl LeftBehind {
@@ -44,13 +44,13 @@ impl LeftBehind {
         self.0.iter_mut()
     }
 
-    /// A page of any.
+    /// Any page.
     pub fn any_page(&self) -> Option<Pinned> {
         self.0.iter().find_map(|left| left.pages.first().copied())
     }
 
-    /// Adds what an inode leaves; gives `pages` back where there is no memory. Those that
-    /// [`LeftBehind::give_back`] took before it failed need none.
+    /// Adds what an inode leaves; returns `pages` if memory is short. Pages that
+    /// [`LeftBehind::give_back`] removed before it failed need no memory.
     pub fn add(&mut self, ino: u64, unlinked: bool, pages: Vec<Pinned>) -> Result<(), Vec<Pinned>> {
         if let Some(left) = self.0.iter_mut().find(|left| left.ino == ino) {
             if left.pages.extend_from_slice(&pages).is_err() {
@@ -72,8 +72,8 @@ impl LeftBehind {
         Ok(())
     }
 
-    /// Gives the pages of an inode back to it, one by one, by `adopt`. If that fails, those that it
-    /// has not got stay here.
+    /// Gives the pages of an inode back to it, one by one, by `adopt`. If that fails, the others
+    /// stay here.
     pub fn give_back<E>(
         &mut self,
         ino: u64,
@@ -104,7 +104,7 @@ impl LeftBehind {
         }
     }
 
-    /// Takes out an inode that has neither a name nor a page any more.
+    /// Removes an inode that has neither a name nor a page left.
     pub fn take_free(&mut self) -> Option<u64> {
         let idle = |left: &Left| left.unlinked && left.pages.is_empty();
         let at = self.0.iter().position(idle)?;
@@ -113,7 +113,7 @@ impl LeftBehind {
         ino
     }
 
-    /// Takes out any entry.
+    /// Removes any entry.
     pub fn pop(&mut self) -> Option<Left> {
         self.0.pop()
     }

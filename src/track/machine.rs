@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What dirty tracking needs of the world around it: locks and chunks ([`Tracking`]), page tables,
-//! pages, cache lines and blocks of a file ([`Machine`]), a page fault ([`Fault`]).
+//! The interface of dirty tracking to the rest of the world: locks and chunks ([`Tracking`]), page
+//! tables, pages, cache lines and blocks of a file ([`Machine`]), a page fault ([`Fault`]).
 //!
-//! The kernel's are in `dax`. On the host `tools/dax-model` has a machine whose every step a model
-//! checker interleaves with every other.
+//! The kernel's implementations are in `dax`. On the host `tools/dax-model` has a machine whose
+//! every step a model checker interleaves with every other.
 //!
 //! Locks, outermost first: freeze protection; the [invalidate lock](Machine::keep_blocks); what
-//! keeps
-//! [chunks](Tracking::stay); the chunk lock ([`Tracking::lock`]); the lock of the
+//! keeps [chunks](Tracking::stay); the chunk lock ([`Tracking::lock`]); the lock of the
 //! [blocks](Machine::blocks); the tag lock ([`Tracking::lock_tags`]), which spins. Page numbers are
 //! those of the file, block numbers those of the volume; both have 4 KiB.
 
@@ -30,11 +29,11 @@ pub type ChunkOf<M> = <<M as Machine>::Tracker as Tracking>::Chunk;
 /// What the lock of a chunk of `M` guards.
 pub type StateOf<M> = State<TableOf<M>>;
 
-/// The chunks of one file, and what is known of its syncs.
+/// The chunks of one file, and the state of its syncs.
 pub trait Tracking {
     /// A table of a block, or a fingerprint, for each page.
     type Table: DerefMut<Target = [u64; PAGES]>;
-    /// What is known of 512 pages.
+    /// The state of 512 pages.
     type Chunk;
     /// The lock of a chunk, held.
     type Guard<'a>: DerefMut<Target = State<Self::Table>>
@@ -54,7 +53,7 @@ pub trait Tracking {
     fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Self::Chunk>;
     /// Whether the file was never mapped: there is no chunk, and nobody is freeing one.
     fn is_unused(&self) -> bool;
-    /// Keeps the chunks there are from being freed. May sleep.
+    /// Keeps existing chunks from being freed. May sleep.
     fn stay(&self) -> impl Sized + '_;
     /// Where a chunk is in its file.
     fn place(&self, chunk: &Self::Chunk) -> Place;
@@ -69,27 +68,27 @@ pub trait Tracking {
     fn syncs<'a>(&self, locked: &'a mut Self::Locked<'_>) -> &'a mut Syncs<Self::Windows>;
     /// Sets or clears the mark of a chunk.
     fn set_mark(&self, locked: &mut Self::Locked<'_>, chunk: &Self::Chunk, marked: bool);
-    /// Whether a chunk is marked, without the tag lock. What is read after this is newer.
+    /// Whether a chunk is marked, without the tag lock. Later reads see newer values.
     fn is_any_marked(&self) -> bool;
 
     /// Runs `f` with a place for the window of a sync. `f` removes what it inserts.
     fn with_slot<R>(&self, f: impl FnOnce(&mut <Self::Windows as WindowList>::Slot) -> R) -> R;
     /// How many syncs are in flight, without the tag lock.
     fn in_flight(&self) -> u32;
-    /// One more is, or, if not `begins`, one fewer: by who holds the tag lock. Seen by all before
-    /// what the caller does next.
+    /// Counts one more, or, if not `begins`, one fewer. The caller holds the tag lock. All CPUs see
+    /// this before what the caller does next.
     fn count_in_flight(&self, begins: bool);
     /// How many syncs have failed, ever.
     fn failed(&self) -> u32;
-    /// One more has. Seen by all before what the caller does next.
+    /// Counts one more. All CPUs see this before what the caller does next.
     fn count_failed(&self);
-    /// Lets go of the tag lock, sleeps until [`Tracking::notify`], and takes the lock again.
+    /// Releases the tag lock, sleeps until [`Tracking::notify`], and takes the lock again.
     fn wait(&self, locked: &mut Self::Locked<'_>);
-    /// Wakes all who wait.
+    /// Wakes all waiters.
     fn notify(&self);
 }
 
-/// Why an operation on mapped pages cannot be.
+/// Why an operation on mapped pages failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The device is gone, or has lost stores.
@@ -98,7 +97,7 @@ pub enum Failure {
     UsedTwice,
 }
 
-/// What is counted, for who looks at how the file system does.
+/// What is counted, for observers of the file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A page was tagged that was clean.
@@ -111,7 +110,7 @@ pub enum Event {
     HoleRead,
 }
 
-/// What a look at the 512 pages of 2 MiB of the device has found.
+/// The result of examining the 512 pages of 2 MiB of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Examined {
     /// No page is mapped, pinned, bad, or belongs to another file.
@@ -120,9 +119,9 @@ pub struct Examined {
     pub dirty: bool,
 }
 
-/// Tells what the pages of a device hold: as long as it is there, nothing sleeps.
+/// Computes fingerprints of pages of the device. Nothing sleeps while it exists.
 pub trait Fingerprints {
-    /// The fingerprint of what `block` holds; `None` if it cannot be read.
+    /// The fingerprint of the content of `block`; `None` if it cannot be read.
     fn of(&mut self, block: u64) -> Option<u64>;
 }
 
@@ -133,9 +132,8 @@ pub trait Blocks {
     /// What the file has from `page` on, up to `len` pages.
     fn find(&mut self, page: u64, len: u64) -> Result<Map, Self::Error>;
     /// Fills a hole, or makes data of unwritten blocks, from `page` on, up to `len` pages: returns
-    /// the first block, and how many there are. They are zero, and durably so. Fails, and does
-    /// nothing, if there is no space for `least` pages that follow each other; the hole has as
-    /// many.
+    /// the first block, and the number of blocks. They are zero, durably. Fails, and does nothing,
+    /// if there is no space for `least` contiguous pages; the hole has at least as many.
     fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run, Self::Error>;
 }
 
@@ -214,21 +212,22 @@ pub trait Machine {
     fn device(&self) -> &Self::Device;
     /// Counts something that has happened `nr` times.
     fn count(&self, event: Event, nr: u64);
-    /// Lets others run where a mistake was made: what would be rare becomes certain.
+    /// Lets other tasks run at a seeded bug, so that a rare race becomes certain.
     fn linger(&self);
 
     // Page tables.
 
-    /// Whether the file may be mapped writable. A first mapping that appears later faults later.
+    /// Whether the file may be mapped writable. A first such mapping that appears later faults
+    /// later.
     fn is_writably_mapped(&self) -> bool;
-    /// Which of the 512 pages from `first` on are in a mapping that is locked in memory; only in one
-    /// that can be stored through, if `writable`.
+    /// Which of the 512 pages from `first` on are in a mapping that is locked in memory; if
+    /// `writable`, only in one that can be stored through.
     fn locked(&self, first: u64, writable: bool) -> PageSet;
     /// Write-protects all shared mappings of the `len` pages from `page` on, which have the blocks
-    /// from `block` on. What is mapped by 2 MiB is protected as a whole, if all of it is asked for.
+    /// from `block` on. A mapping of 2 MiB is protected as a whole, if all of it is given.
     fn write_protect(&self, page: u64, block: u64, len: usize);
-    /// Takes the entries for pages `first..=last` out of all page tables, and waits for who is at
-    /// them. Private copies stay.
+    /// Removes the entries for pages `first..=last` from all page tables, and waits for tasks that
+    /// are using them. Private copies stay.
     fn unmap(&self, first: u64, last: u64);
 
     // The struct pages of its blocks.
@@ -240,7 +239,7 @@ pub trait Machine {
     fn associate(&self, block: u64, page: u64) -> bool;
     /// Warns: a folio that should be idle is not.
     fn is_not_idle(&self);
-    /// Takes it, which is mapped nowhere, from the file; what is idle is an ordinary page
+    /// Takes it, which is mapped nowhere, from the file; if it is idle, it is an ordinary page
     /// afterwards.
     fn dissociate(&self, block: u64);
     /// The same, for what may be pinned: returns whether it was idle. Who ends a pin afterwards
@@ -261,9 +260,9 @@ pub trait Machine {
 
     /// Its size in pages.
     fn pages(&self) -> u64;
-    /// Moves its times: a page was stored to.
+    /// Updates its timestamps: a page was stored to.
     fn touch(&self);
-    /// What is behind its end in the last page may change.
+    /// The bytes past its end in the last page may change.
     fn tail_may_change(&self);
     /// Tells every open file that stores are lost.
     fn stores_are_lost(&self);
@@ -279,14 +278,14 @@ pub trait Machine {
     fn disown(&self);
     /// Its blocks.
     fn blocks(&self) -> Self::Blocks<'_>;
-    /// Whether so few blocks are free that none are to be given to pages that nobody stores to.
+    /// Whether so few blocks are free that pages get one only when they are stored to.
     fn is_space_scarce(&self) -> bool;
     /// Which blocks a store to a hole at `page` asks for.
     fn ask(&self, page: u64) -> Ask;
     /// `ask` was given `len` blocks from page `first` on.
     fn filled(&self, ask: &Ask, first: u64, len: u64);
 
-    // What may be done now.
+    // What is allowed now.
 
     /// Whether the file may be used, or stored to if `write`.
     fn check_usable(&self, write: bool) -> Result<(), Self::Error>;
@@ -297,20 +296,21 @@ pub trait Machine {
     /// The invalidate lock, shared: keeps blocks in the file while they are being mapped.
     fn keep_blocks(&self) -> impl Sized + '_;
 
-    /// The invalidate lock, exclusively, if that takes no waiting.
+    /// The invalidate lock, exclusively, if it can be had without waiting.
     fn try_keep_faults_out(&self) -> Option<impl Sized + '_>;
 
     // Memory.
 
-    /// Runs `f`, which does not enter a file system to reclaim memory.
+    /// Runs `f`, in which memory reclaim does not enter a file system.
     fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R;
-    /// Makes the chunk `index`, if it is not there. May sleep, and free chunks: of this file, too.
+    /// Makes the chunk `index`, if it does not exist. May sleep, and free chunks, also of this
+    /// file.
     fn make_chunk(&self, index: u64) -> Result<(), Self::Error>;
     /// Notes that a chunk is used again.
     fn use_chunk(&self, chunk: &ChunkOf<Self>);
-    /// A table. May sleep, and free chunks: of this file, too.
+    /// A table. May sleep, and free chunks, also of this file.
     fn table(&self) -> Result<TableOf<Self>, Self::Error>;
-    /// A table, if there is memory at once.
+    /// A table, if there is memory without waiting.
     fn table_at_once(&self) -> Option<TableOf<Self>>;
 }
 
@@ -318,37 +318,36 @@ pub trait Machine {
 pub trait Fault {
     /// The file.
     type File: Machine;
-    /// How an insertion went.
+    /// The result of an insertion.
     type Inserted;
 
     /// The file.
     fn file(&self) -> &Self::File;
     /// The page of the file.
     fn page(&self) -> u64;
-    /// Whether the access is a store, be it to a private mapping.
+    /// Whether the access is a store, also to a private mapping.
     fn is_write(&self) -> bool;
-    /// Moves the times of the file.
+    /// Updates the timestamps of the file.
     fn update_time(&self) -> Result<(), <Self::File as Machine>::Error>;
     /// Whether the 2 MiB around the address are mapped in one piece.
     fn is_mapped_huge(&self) -> bool;
     /// Whether nothing is mapped in the 2 MiB around the address.
     fn is_unmapped_huge(&self) -> bool;
-    /// Makes way for an entry of a page, be it one that the memory manager inserts when the handler
-    /// has returned: a page table, and no marker.
+    /// Prepares the page table for an entry of a page, also one that the memory manager inserts
+    /// after the handler has returned: installs a page table, and removes a marker.
     fn prepare(&self);
-    /// Maps a block at the address; writable if `write`. What is mapped there already has to be the
-    /// same.
+    /// Maps a block at the address; writable if `write`. If something is mapped there already, it
+    /// must be the same block.
     fn insert(&self, block: u64, write: bool) -> Self::Inserted;
-    /// How many pages more a store is to map that comes next to `row` pages in a row that are:
-    /// [`ahead`](super::fault::ahead) says, but none for a mapping that is watched or locked.
+    /// How many further pages to map for a store next to a row of `row` writable pages: the result
+    /// of [`ahead`](super::fault::ahead), but none for a mapping that is watched or locked.
     fn ahead(&self, row: usize) -> usize;
-    /// The pages of the file whose entries the mapping has, or may have, in the page table of the
-    /// address.
+    /// The pages of the file that the mapping has, or may have, in the page table of the address.
     fn neighbours(&self) -> Range<u64>;
-    /// Maps `len` blocks from `block` on to be stored to, at the addresses of `page`, one of the
-    /// [`neighbours`](Fault::neighbours), and after. Passes over what is mapped otherwise.
+    /// Maps `len` blocks from `block` on writable, at the addresses from `page` on, which is one of
+    /// the [`neighbours`](Fault::neighbours). Skips addresses where something else is mapped.
     fn insert_writable(&self, page: u64, block: u64, len: usize);
-    /// Maps the zero page there, read-only.
+    /// Maps the zero page at the address, read-only.
     fn insert_zero(&self) -> Self::Inserted;
     /// Maps the folio of 2 MiB from `block` on; writable if `write`.
     fn insert_huge(&self, block: u64, write: bool) -> Self::Inserted;
@@ -358,7 +357,7 @@ pub trait Fault {
 
 /// The invalidate lock, exclusively: keeps faults out.
 pub trait FaultsOut {
-    /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock may
-    /// be wrong afterwards.
+    /// Runs `f` with the lock released, and takes it again. Whatever the caller learnt under the
+    /// lock may be wrong afterwards.
     fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R;
 }

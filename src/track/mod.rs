@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Dirty tracking: which pages of a mapped file may hold stores that are not on the media, and the
-//! order of steps by which faults make them so, syncs make them durable, and truncation takes them
-//! from the file.
+//! order of steps by which faults make them dirty, syncs make them durable, and truncation takes
+//! them from the file.
 //!
 //! Pure: no `unsafe`, no kernel. The same files are compiled into the module and, on the host, into
-//! `tools/dax-model`, where a model checker runs them in a machine of its own, under every
-//! interleaving of faults, stores, syncs, zaps, pins, truncation and reclaim. `dax` is the kernel's
-//! machine.
+//! `tools/dax-model`. There a model checker runs them in its own machine, under every interleaving
+//! of faults, stores, syncs, zaps, pins, truncation and reclaim. `dax` is the kernel's machine.
 //!
-//! * [`machine`] says what is needed of the world: the traits.
+//! * [`machine`] defines the interface to the rest of the world: the traits.
 //! * [`fault`] maps a page: a shared write fault tags it before it becomes writable. [`sync`]
-//!   writes back and write-protects what is tagged. [`layout`] takes pages from the file.
+//!   writes back and write-protects tagged pages. [`layout`] takes pages from the file.
 //! * [`windows`] has the tags, the marks of chunks, and the syncs in flight, each with its window.
 //! * [`chunk`] is the state machine of 512 pages, [`page_set`] a set of them, [`place`] where they
 //!   are in their file; [`heat`] tells which are stored to again and again, [`density`] whether

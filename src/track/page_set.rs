@@ -2,10 +2,10 @@
 
 //! Sets of pages of one chunk (512 pages, 2 MiB of file), as bitmaps.
 //!
-//! Most sets are small: which words of the bitmap are not zero is kept beside it, so that nothing
-//! is spent on the others.
+//! Most sets are small: a second bitmap tells which words are not zero, so that operations skip the
+//! others.
 //!
-//! Pure: no locks, no kernel. Who may change a set is decided by whoever owns it.
+//! Pure: no locks, no kernel. The owner of a set decides who may change it.
 
 /// log2 of [`PAGES`].
 pub const PAGES_SHIFT: u32 = 9;
@@ -71,7 +71,7 @@ impl PageSet {
         set
     }
 
-    /// The pages whose bits are set, the first page's the lowest of the first word.
+    /// The pages whose bits are set; the first page has the lowest bit of the first word.
     pub fn from_words(words: [u64; WORDS]) -> Self {
         let mut set = Self::EMPTY;
         for (word, value) in words.into_iter().enumerate() {
@@ -210,14 +210,14 @@ impl PageSet {
         PAGES
     }
 
-    /// How many pages of the set come right before `page`, which is below [`PAGES`], without a gap.
+    /// How many consecutive pages right before `page`, which is below [`PAGES`], are in the set.
     #[inline]
     pub fn run_before(&self, page: usize) -> usize {
         let (mut word, mut bits) = (page / 64, page % 64);
         let mut run = 0;
         loop {
             if bits > 0 {
-                // Those of the word that come before are its highest.
+                // The bits before it are the highest of the shifted word.
                 let found = (self.word(word) << (64 - bits)).leading_ones() as usize;
                 run += found.min(bits);
                 if found < bits {
@@ -231,7 +231,7 @@ impl PageSet {
         }
     }
 
-    /// How many pages of the set come right after `page` without a gap.
+    /// How many consecutive pages right after `page` are in the set.
     #[inline]
     pub fn run_after(&self, page: usize) -> usize {
         self.next_gap(page + 1) - (page + 1)

@@ -6,7 +6,7 @@
 
 use super::page_set::{PageSet, PAGES, PAGES_SHIFT};
 
-/// Which chunk the page `page` of a file is in, and which page of that.
+/// The chunk of the page `page` of a file, and the number of the page in it.
 pub fn split(page: u64) -> (u64, usize) {
     (page >> PAGES_SHIFT, (page % PAGES as u64) as usize)
 }
@@ -16,7 +16,7 @@ pub fn split(page: u64) -> (u64, usize) {
 pub struct Place(u64);
 
 impl Place {
-    /// That of the chunk number `index`.
+    /// The place of the chunk number `index`.
     pub fn new(index: u64) -> Self {
         Place(index)
     }

@@ -2,15 +2,15 @@
 
 //! Making mapped stores durable: the order of steps of fsync and msync.
 //!
-//! Per chunk with dirty pages, under its lock: write-protect the shared mappings of each run of
-//! dirty pages that is contiguous in the file and on the device, so that the next store faults and
-//! tags again; make the pages clean; write their cache lines back. Hot pages, and those of a
-//! mapping that is locked in memory, stay writable and dirty, and are only written back; pages that
-//! are pinned stay dirty, too. After the last chunk one fence makes all of it durable.
+//! For each chunk with dirty pages, under its lock: write-protect the shared mappings of each run
+//! of dirty pages that is contiguous in the file and on the device, so that the next store faults
+//! and tags again; make the pages clean; write their cache lines back. Hot pages, and those of a
+//! mapping that is locked in memory, stay writable and dirty, and are only written back; pinned
+//! pages stay dirty, too. After the last chunk one fence makes all of it durable.
 //!
 //! Guarantee: when a sync returns without an error, every store to the range that was complete when
-//! it began is durable, whether its mapping still exists or not, and has moved the times of the
-//! file. Nothing outside the range is written back.
+//! it began is durable, whether its mapping still exists or not, and has updated the timestamps of
+//! the file. Nothing outside the range is written back.
 
 use super::chunk::{Kept, Snapshot};
 use super::density::SAMPLE;
@@ -24,15 +24,15 @@ use crate::mutate::mutated;
 /// What a sync is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// fsync and msync: what is stored is durable afterwards. Without a write cache, it stays dirty.
+    /// fsync and msync: stores are durable afterwards. Without a write cache, the pages stay dirty.
     File,
-    /// sync, syncfs and the flusher: whatever is not hot or pinned is clean afterwards.
+    /// sync, syncfs and the flusher: pages that are not hot or pinned are clean afterwards.
     All,
-    /// Stores end: nothing is dirty or writable afterwards.
+    /// The end of stores: nothing is dirty or writable afterwards.
     End,
 }
 
-/// How a sync goes about it.
+/// How a sync is done.
 #[derive(Clone, Copy)]
 struct How {
     purpose: Purpose,
@@ -40,17 +40,17 @@ struct How {
     flush: bool,
 }
 
-/// What a sync has done to a chunk.
+/// What a sync did to a chunk.
 #[derive(Default)]
 struct Done {
-    /// Pages of which the write-back was started: a fence has to follow.
+    /// Pages whose write-back was started: a fence has to follow.
     written_back: usize,
     /// Pages among them that stay writable.
     hot: usize,
 }
 
 /// Stores may reach `page` of `chunk` from now on, or have. Returns how many pages were clean, and
-/// how many in a row beside it are dirty. Does not sleep; a page table lock may be held.
+/// the length of the row of dirty pages beside it. Does not sleep; a page table lock may be held.
 #[inline]
 pub fn tag_page<M: Machine>(machine: &M, chunk: &ChunkOf<M>, page: usize) -> (usize, usize) {
     machine.tail_may_change();
@@ -59,7 +59,7 @@ pub fn tag_page<M: Machine>(machine: &M, chunk: &ChunkOf<M>, page: usize) -> (us
     (newly, row)
 }
 
-/// Stores may reach any of `pages` of `chunk`, of which there is one at least, from now on, or
+/// Stores may reach any of `pages` of `chunk`, of which there is at least one, from now on, or
 /// have. Returns how many were clean. Does not sleep; a page table lock may be held.
 #[inline]
 pub fn tag<M: Machine>(machine: &M, chunk: &ChunkOf<M>, pages: &PageSet) -> usize {
@@ -78,13 +78,13 @@ fn tagged<M: Machine>(machine: &M, newly: usize) {
     }
 }
 
-/// `page` of the file was stored to, or any page of its chunk if `huge`: by a mapping that is being
-/// zapped, or by a pin that ends. Returns whether one was clean. Does not sleep; a page table lock
-/// may be held.
+/// `page` of the file was stored to, or any page of its chunk if `huge`: through a mapping that is
+/// being zapped, or a pin that ends. Returns whether one was clean. Does not sleep; a page table
+/// lock may be held.
 pub fn dirty_page<M: Machine>(machine: &M, page: u64, huge: bool) -> bool {
     let (index, page) = split(page);
     let Some(chunk) = machine.tracker().chunk(index) else {
-        // Only pages that belong to the file get here, and a fault made them so.
+        // Only pages that belong to the file get here, and a fault gave them to it.
         return false;
     };
     let newly = match huge {
@@ -129,7 +129,7 @@ pub fn sync_pages<M: Machine>(
     purpose: Purpose,
 ) -> Result<(), M::Error> {
     let _chunks_stay = machine.tracker().stay();
-    // Reclaim must not evict an inode meanwhile: it waits for who is at its chunks.
+    // Reclaim must not evict an inode meanwhile: eviction waits for users of its chunks.
     machine.without_reclaim(|| sync_held(machine, first, last, purpose))
 }
 
@@ -140,8 +140,8 @@ pub fn sync_held<M: Machine>(
     last: u64,
     purpose: Purpose,
 ) -> Result<(), M::Error> {
-    // Without a write cache stores are durable as they are. All else is done as with one; and what
-    // is left alone stays dirty, for the case that the cache is declared volatile later.
+    // Without a write cache stores are durable as they are. All other steps are the same; pages
+    // that are not written back stay dirty, in case the cache is declared volatile later.
     let how = How {
         purpose,
         flush: purpose != Purpose::File || machine.device().has_write_cache(),
@@ -169,15 +169,15 @@ pub fn sync_held<M: Machine>(
         }
         let fenced = machine.device().fence();
         if fenced.is_err() {
-            // Before others that wait for this fence look.
+            // Before other syncs that wait for this fence look.
             machine.stores_are_lost();
         }
         Ok(fenced?)
     })
 }
 
-/// Writes back pages of a chunk that were seen dirty under the chunk lock, without the fence. From
-/// then to the write-back no fault makes a page of the chunk writable.
+/// Writes back pages of a chunk that were seen dirty under the chunk lock, without the fence. The
+/// lock is held until then, so no fault makes a page of the chunk writable in between.
 fn write_back<M: Machine>(
     machine: &M,
     taking: &mut Taking<'_, M::Tracker>,
@@ -194,10 +194,10 @@ fn write_back<M: Machine>(
     if cold.pages().is_empty() {
         return Done::default();
     }
-    // Asked under the chunk lock.
+    // Checked under the chunk lock.
     let writable = machine.is_writably_mapped();
     let whole = *cold.pages() == PageSet::ALL;
-    // The hot pages that do not stay so.
+    // The hot pages that are about to cool down.
     let mut cooling = state.heat.hot().and(cold.pages());
     let mut done = Done::default();
     if writable && how.purpose != Purpose::End {
@@ -207,7 +207,7 @@ fn write_back<M: Machine>(
         }
         done.written_back = done.hot;
         if how.purpose == Purpose::All && done.hot > 0 {
-            // The file was taken from the list of those with dirty pages, and it has some still.
+            // The file was removed from the list of those with dirty pages, but still has some.
             machine.note();
         }
     }
@@ -244,7 +244,8 @@ fn write_back<M: Machine>(
     } else if !cold.pages().is_empty() {
         let sample = whole.then(|| sample(machine, chunk, state)).flatten();
         if !state.density.end(sample) {
-            // The next store makes small pages of it: or one byte would cost 2 MiB at each sync.
+            // The next store splits it into small pages: otherwise one byte would cost 2 MiB at
+            // each sync.
             state.store_small();
         }
     }
@@ -263,10 +264,10 @@ fn start_write_back<M: Machine>(machine: &M, state: &StateOf<M>, pages: &PageSet
     }
 }
 
-/// Writes back those of the `dirty` pages of a chunk that are hot, or become so, and takes them out
-/// of it. Moves the times of the file if one of them was stored to. Returns how many stay writable.
-/// `hot` are the hot ones among `dirty`; afterwards, those of them that do not stay: they have to
-/// be [cooled](cool).
+/// Writes back those of the `dirty` pages of a chunk that are hot, or become so, and removes them
+/// from it. Updates the timestamps of the file if one of them was stored to. Returns how many stay
+/// writable. `hot` has the hot ones among `dirty`; afterwards, those of them that do not stay hot:
+/// they have to be [cooled](cool).
 fn keep_hot<M: Machine>(
     machine: &M,
     state: &mut StateOf<M>,
@@ -286,7 +287,7 @@ fn keep_hot<M: Machine>(
             )
         };
         if stored_to {
-            // Under the chunk lock: another sync that finds no more change may rely on it.
+            // Under the chunk lock: another sync that finds no further change may rely on it.
             machine.touch();
         }
     }
@@ -298,9 +299,8 @@ fn keep_hot<M: Machine>(
 }
 
 /// Does the same with those of the `dirty` pages that a locked mapping can store to: they stay hot,
-/// whether they are stored to or not, as long as it is locked. So that no program pays for that by
-/// a write-back of 2 MiB for each byte, such a mapping is mapped by pages, unless it was mapped
-/// before it was locked.
+/// whether they are stored to or not, as long as it is locked. To avoid a write-back of 2 MiB for
+/// each byte, such a mapping is mapped by pages, unless it was mapped before it was locked.
 fn keep_locked<M: Machine>(
     machine: &M,
     at: u64,
@@ -313,15 +313,15 @@ fn keep_locked<M: Machine>(
     if fresh.is_empty() {
         return 0;
     }
-    // Left alone for long; their fingerprints are those of just now.
+    // Left alone for long; their fingerprints were taken just now.
     let known = hot.and(&fresh);
     hot.remove_all(&known);
     fresh.remove_all(&known);
     keep_all(machine, state, dirty, &known, flush) + heat_up(machine, state, dirty, &fresh, flush)
 }
 
-/// Makes `pages`, which are among the `dirty` ones, hot, and writes them back; not those of which
-/// there is no fingerprint, and none where there is no memory for these. Returns how many are.
+/// Makes `pages`, which are among the `dirty` ones, hot, and writes them back; except pages without
+/// a fingerprint, and none if there is no memory for the fingerprints. Returns their number.
 fn heat_up<M: Machine>(
     machine: &M,
     state: &mut StateOf<M>,
@@ -330,7 +330,7 @@ fn heat_up<M: Machine>(
     flush: bool,
 ) -> usize {
     if state.heat.needs_table(pages) {
-        // No page needs to become hot.
+        // A page does not have to become hot.
         match machine.table_at_once() {
             Some(table) => state.heat.set_table(table),
             None => return 0,
@@ -344,7 +344,7 @@ fn heat_up<M: Machine>(
     keep_all(machine, state, dirty, &fresh, flush)
 }
 
-/// Writes back `pages`, which are hot, and takes them out of `dirty`. Returns how many they are.
+/// Writes back `pages`, which are hot, and removes them from `dirty`. Returns their number.
 fn keep_all<M: Machine>(
     machine: &M,
     state: &StateOf<M>,
@@ -358,8 +358,8 @@ fn keep_all<M: Machine>(
     kept.sum()
 }
 
-/// Writes back a page that stays writable, which has `block`, after its fingerprint was taken: a
-/// store in between is found by the next sync.
+/// Writes back a page that stays writable, which has `block`, after its fingerprint was taken: the
+/// next sync finds a store in between.
 #[inline]
 fn keep<M: Machine>(machine: &M, block: u64, kept: Kept, flush: bool) -> usize {
     if flush && !mutated!("hot-write-back") {
@@ -368,8 +368,8 @@ fn keep<M: Machine>(machine: &M, block: u64, kept: Kept, flush: bool) -> usize {
     kept.written_back()
 }
 
-/// Ends the heat of `pages`, which nobody can store to any more: a store up to then moves the times
-/// of the file.
+/// Cools `pages` down, which nobody can store to any more: if one was stored to before, updates the
+/// timestamps of the file.
 pub(super) fn cool<M: Machine>(machine: &M, state: &mut StateOf<M>, pages: &PageSet) {
     if pages.is_empty() {
         return;
@@ -384,7 +384,7 @@ pub(super) fn cool<M: Machine>(machine: &M, state: &mut StateOf<M>, pages: &Page
     }
 }
 
-/// The fingerprints of the pages that tell whether a huge chunk is stored to all over.
+/// The fingerprints of the pages that tell whether all of a huge chunk is stored to.
 pub(super) fn sample<M: Machine>(
     machine: &M,
     chunk: &ChunkOf<M>,
@@ -399,26 +399,26 @@ pub(super) fn sample<M: Machine>(
     Some(sample)
 }
 
-/// Sees to it that no CPU stores to a huge chunk, which is write-protected, by an entry that it
-/// still has in its TLB. Where 2 MiB are zapped, the memory manager flushes that after it has
-/// unlocked the page table; it holds a reference to the folio until then, as a pin does. Unmapping
-/// flushes it for whoever is at it.
+/// Makes sure that no CPU stores to a huge chunk, which is write-protected, through an entry still
+/// in its TLB. After a zap of 2 MiB, the memory manager flushes the TLB only after it has unlocked
+/// the page table; until then it holds a reference to the folio, as a pin does. Unmapping flushes
+/// the TLB for the other task as well.
 fn flush_zapped<M: Machine>(machine: &M, chunk: &ChunkOf<M>, state: &StateOf<M>) {
     if state.is_huge() && machine.device().is_held(state.block(0)) {
         unmap_chunk(machine, chunk);
     }
 }
 
-/// Takes PG_dirty from `pages`, which were taken and are not yet written back: who ends a pin of a
-/// page that has it does not tell the file system. KVM sets it, for a page that it has mapped, and
+/// Clears PG_dirty of `pages`, which were taken and are not yet written back: the end of a pin of a
+/// page with the flag does not notify the file system. KVM sets it, for a page that it has mapped,
 /// so not after the page was write-protected.
 ///
-/// Those that are pinned are tagged again, unless all are to be clean: DMA may reach them as long
-/// as that lasts. Its end tags as well, but who waits for an asynchronous read may be told of its
-/// end before the kernel dirties the page (`blkdev_bio_end_io_async()`), and call fsync in between.
-/// So are 2 MiB of a mapping that is going: a CPU may store to them by an entry in its TLB, and the
-/// mapping, which is not among those of the file any more, cannot be [flushed](flush_zapped).
-/// What is not held now is all there, and is about to be written back.
+/// Pinned pages are tagged again, unless all are to be clean: DMA may reach them until the pin
+/// ends. The end tags as well, but an asynchronous read may complete before the kernel dirties the
+/// page (`blkdev_bio_end_io_async()`), and its waiter may call fsync in between. 2 MiB of a mapping
+/// that is being removed are tagged again, too: a CPU may store to them through an entry in its
+/// TLB, and the mapping, which no longer belongs to the file, cannot be [flushed](flush_zapped). A
+/// page that is not held now has all its stores, and is about to be written back.
 fn forget_dirty<M: Machine>(
     machine: &M,
     chunk: &ChunkOf<M>,

@@ -6,23 +6,23 @@
 //! chunk's mark changes under the tag lock together with its tags, and a sync counts itself before
 //! it clears a mark.
 //!
-//! Guarantee: when [`sync`] returns, whatever it found clean was made durable by who made it clean,
-//! or the sync fails.
+//! Guarantee: when [`sync`] returns, whatever it found clean was made durable by the sync that made
+//! it clean, or [`sync`] fails.
 
 use super::chunk::{Protected, Snapshot, Taken, Window};
 use super::machine::{Failure, Tracking};
 use super::page_set::PageSet;
 use crate::mutate::mutated;
 
-/// The windows of syncs, each kept by its sync.
+/// The windows of syncs; each sync owns its window.
 pub trait WindowList {
     /// Where a sync keeps its window.
     type Slot;
     /// Adds `window`, which is kept in `slot` until it is removed.
     fn insert(&mut self, slot: &mut Self::Slot, window: Window);
-    /// Moves the end of one that was added.
+    /// Moves the end of one that is in the list.
     fn set_end(&mut self, slot: &mut Self::Slot, end: u64);
-    /// Removes one that was added.
+    /// Removes one that is in the list.
     fn remove(&mut self, slot: &mut Self::Slot);
     /// Whether `f` holds for one of them.
     fn any(&self, f: impl Fn(&Window) -> bool) -> bool;
@@ -46,17 +46,17 @@ impl<L> Syncs<L> {
     }
 }
 
-/// Whether nothing is dirty and no sync is in flight. What was tagged, or taken by a sync, before
-/// the call is not missed.
+/// Whether nothing is dirty and no sync is in flight. Sees everything that was tagged, or taken by
+/// a sync, before the call.
 #[inline]
 pub fn is_quiet<T: Tracking>(tracking: &T) -> bool {
     // A sync raises the count before it clears a mark, so the count is read after the mark.
     !tracking.is_any_marked() && tracking.in_flight() == 0
 }
 
-/// Notes that stores may reach `page` of `chunk` from now on, or have. Returns how many pages were
-/// clean, and how many in a row beside it are dirty. Does not sleep; may be called under a page
-/// table lock.
+/// Records that stores may reach `page` of `chunk` from now on, or have. Returns how many pages
+/// were clean, and the length of the row of dirty pages beside it. Does not sleep; may be called
+/// under a page table lock.
 #[inline]
 pub fn tag_page<T: Tracking>(tracking: &T, chunk: &T::Chunk, page: usize) -> (usize, usize) {
     let mut locked = tracking.lock_tags();
@@ -69,7 +69,7 @@ pub fn tag_page<T: Tracking>(tracking: &T, chunk: &T::Chunk, page: usize) -> (us
     (tagged.newly, row)
 }
 
-/// Notes that stores may reach any of `pages`, of which there is one at least. Returns how many
+/// Records that stores may reach any of `pages`, of which there is at least one. Returns how many
 /// were clean. Does not sleep; may be called under a page table lock.
 #[inline]
 pub fn tag<T: Tracking>(tracking: &T, chunk: &T::Chunk, pages: &PageSet) -> usize {
@@ -81,14 +81,14 @@ pub fn tag<T: Tracking>(tracking: &T, chunk: &T::Chunk, pages: &PageSet) -> usiz
     tagged.newly
 }
 
-/// The dirty pages among `pages`. The chunk lock is held until they were written back.
+/// The dirty pages among `pages`. The caller holds the chunk lock until they were written back.
 #[inline]
 pub fn dirty_in<T: Tracking>(tracking: &T, chunk: &T::Chunk, pages: &PageSet) -> Snapshot {
     let mut locked = tracking.lock_tags();
     tracking.tags(&mut locked, chunk).dirty_in(pages)
 }
 
-/// Forgets the tags of pages that are being taken out of the file.
+/// Forgets the tags of pages that are being taken from the file.
 pub fn forget<T: Tracking>(tracking: &T, chunk: &T::Chunk, pages: &PageSet) {
     let mut locked = tracking.lock_tags();
     if tracking.tags(&mut locked, chunk).forget(pages) {
@@ -110,7 +110,7 @@ impl<T: Tracking> Taking<'_, T> {
     #[inline]
     pub fn take(&mut self, chunk: &T::Chunk, pages: Protected) -> Taken {
         let mut locked = self.tracking.lock_tags();
-        // Before the pages become clean: who finds them clean finds the window.
+        // Before the pages become clean: whoever finds them clean must find the window.
         self.reach(&mut locked, self.tracking.place(chunk).end());
         let (taken, clear) = self.tracking.tags(&mut locked, chunk).take(pages);
         if clear {
@@ -119,7 +119,7 @@ impl<T: Tracking> Taking<'_, T> {
         taken
     }
 
-    /// Extends the window up to the page before `end`; the first time, opens it.
+    /// Extends the window up to the page before `end`; opens it the first time.
     #[inline]
     fn reach(&mut self, locked: &mut T::Locked<'_>, end: u64) {
         let syncs = self.tracking.syncs(locked);
@@ -135,7 +135,7 @@ impl<T: Tracking> Taking<'_, T> {
         syncs.next_seq += 1;
         syncs.windows.insert(self.slot, window);
         self.is_open = true;
-        // Pages are made clean, and marks cleared, after it.
+        // Pages become clean, and marks are cleared, only after this.
         self.tracking.count_in_flight(true);
     }
 
@@ -150,17 +150,17 @@ impl<T: Tracking> Taking<'_, T> {
     }
 }
 
-/// Runs a sync of the pages `first..=last`: `walk` takes pages, writes them back and fences. Then
-/// waits until every other sync that took pages of the range before now has its fence behind it,
-/// too. Fails if one of them did, for what it found clean may be what the other has lost. May
-/// sleep.
+/// Runs a sync of the pages `first..=last`: `walk` takes pages, writes them back and issues the
+/// fence. Then waits for the fence of every other sync that took pages of the range before now.
+/// Fails if one of them failed, because pages that `walk` found clean may be those that it has
+/// lost. May sleep.
 pub fn sync<T: Tracking, E: From<Failure>>(
     tracking: &T,
     first: u64,
     last: u64,
     walk: impl FnOnce(&mut Taking<'_, T>) -> Result<(), E>,
 ) -> Result<(), E> {
-    // Before it looks at a page: one that another takes meanwhile is missed by neither.
+    // Before it looks at a page: a page that another sync takes meanwhile is not missed.
     let failed = tracking.failed();
     let result = tracking.with_slot(|slot| {
         let mut taking = Taking {
@@ -171,7 +171,7 @@ pub fn sync<T: Tracking, E: From<Failure>>(
         };
         let result = walk(&mut taking);
         if result.is_err() {
-            // Before the window closes: who waits for it looks when it is closed.
+            // Before the window closes: a waiter looks when it is closed.
             tracking.count_failed();
         }
         if taking.is_open || (tracking.in_flight() != 0 && !mutated!("sync-wait")) {
