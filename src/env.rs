@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What `volume` needs of the world around it, as the kernel gives it: growable arrays, locks,
-//! counters, checksums. The host tools implement the same names with the standard library.
+//! The interface of `volume` to the kernel: growable arrays, locks, counters, checksums. The host
+//! tools implement the same names with the standard library.
 //!
 //! Memory is allocated without recursing into file systems: the volume allocates with its locks
-//! held, and reclaim may evict an inode of this very file system, which takes them. What grows is
-//! charged to the memory cgroup of the task, unless that has no memory left at this moment: what
-//! would give it some may need those locks, and the task must not be killed for that.
+//! held, and reclaim may evict an inode of this very file system, which takes them. Growing arrays
+//! are charged to the memory cgroup of the task, unless that has no memory left at the moment:
+//! reclaim in the cgroup may need those locks, and the task must not be killed for that.
 
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
@@ -52,7 +52,7 @@ pub fn nofs<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Runs `f`, an allocation with the flags that it is given; again, with others, if it fails.
+/// Runs `f`, an allocation with the given flags; if it fails, runs it again with other flags.
 fn charged<T>(mut f: impl FnMut(Flags) -> Result<T, AllocError>) -> Result<T, AllocError> {
     let at_once = GFP_NOWAIT | (GFP_KERNEL_ACCOUNT & !GFP_KERNEL);
     f(at_once).or_else(|_| nofs(|| f(GFP_KERNEL)))
@@ -65,7 +65,7 @@ pub struct Vec<T>(ManuallyDrop<KVVec<T>>);
 impl<T> Drop for Vec<T> {
     #[inline]
     fn drop(&mut self) {
-        // Many never get an element: of each inode, four.
+        // Many never get an element: four per inode.
         if self.0.capacity() > 0 {
             // SAFETY: not used after this.
             unsafe { ManuallyDrop::drop(&mut self.0) };
@@ -126,7 +126,7 @@ impl<T> Vec<T> {
         self.0.clear();
     }
 
-    /// Takes out element `i`, which must exist, and returns it; the last one moves to its place.
+    /// Removes element `i`, which must exist, and returns it; the last one moves to its place.
     pub fn swap_remove(&mut self, i: usize) -> Option<T> {
         let last = self.0.pop()?;
         Some(match self.0.get_mut(i) {
@@ -178,11 +178,12 @@ impl<T> DerefMut for Vec<T> {
 
 /// A sleeping lock around a `T`.
 ///
-/// Each has a lockdep class of its own: one static class for all would take a lane's lock and a
+/// Each has its own lockdep class: with one static class for all, lockdep would mistake a lane's
+/// lock and a group's for the same and report their nesting.
 /// group's for the same and report their nesting.
 pub struct Lock<T>(Pin<KBox<Inner<T>>>);
 
-/// The right to use what a [`Lock`] protects, until it is dropped.
+/// Access to what a [`Lock`] protects, until it is dropped.
 pub type Guard<'a, T> = MutexGuard<'a, T>;
 
 #[pin_data]
@@ -237,8 +238,8 @@ impl Counter {
         self.0.fetch_add(delta, Relaxed).wrapping_add(delta)
     }
 
-    /// Takes `most` from it in one step, or less, but not less than `least`, so that `kept` is
-    /// left. Returns how much it took.
+    /// Takes up to `most` from it in one step, but at least `least`, so that `kept` is left.
+    /// Returns how much it took.
     pub fn take(&self, least: i64, most: i64, kept: i64) -> Option<i64> {
         let mut value = self.get();
         loop {

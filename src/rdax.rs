@@ -2,7 +2,7 @@
 
 //! rdax: a DAX file system for persistent memory.
 
-// A module exports nothing: `pub` marks the interface between its rooms.
+// A module exports nothing: `pub` marks the interface between its parts.
 #![allow(unreachable_pub)]
 
 use kernel::prelude::*;
@@ -15,7 +15,7 @@ mod mutate;
 mod pmem;
 mod track;
 mod vfs;
-// The tools use what the module does not.
+// The host tools use items that the module does not.
 #[allow(dead_code, unused_imports)]
 mod volume;
 

@@ -2,11 +2,11 @@
 
 //! Memory failures and the removal of the device, as the DAX device reports them to its holder.
 //!
-//! A failing page of a file is taken out of all page tables: who touches it next gets SIGBUS with
-//! its address, from the fault, until write(2) overwrites all of it. If stores to it were not
+//! A failing page of a file is unmapped from all page tables: the next access gets SIGBUS with its
+//! address, from the fault, until write(2) overwrites all of the page. If stores to it were not
 //! durable yet, the next sync fails. A failure in the volume's own fixed structures counts as
 //! damage. Failures elsewhere are noticed when the block is used (`pmem`): free blocks are healed
-//! or passed over when they are allocated. A device that is about to go ends all access.
+//! or skipped when they are allocated. The removal of the device ends all access.
 
 use kernel::bindings::work_struct;
 use kernel::error::to_result;
@@ -32,11 +32,11 @@ const PAGE: u64 = 4096;
 impl User for SbInfo {
     fn removed(&self) {
         shut_down(self, "device is being removed");
-        // Its name is free for the next that comes.
+        // The name becomes free for the next device.
         self.hide_counters();
         let pmem = self.volume.pmem();
         pmem.set_gone();
-        // Who gave pages back to an inode that he read has done so, or sees the shutdown.
+        // Whoever was giving pages back to an inode that it reads is done, or sees the shutdown.
         pins::wait_for_adoption(self);
         // No mapping, no pin and no inode may lead to the device when it is gone.
         for_each_file(self, |info| {
@@ -88,28 +88,28 @@ fn owner_of(page: Page) -> Option<InodeRef> {
     unsafe { InodeInfo::from_vfs((*mapping).host) }.grab()
 }
 
-/// Ends everything: nothing is read or written any more, no page is mapped, and what was not
-/// durable is lost. Calls under way may still complete. `why` is for the log. May sleep; takes the
-/// invalidate lock of every file.
+/// Ends everything: nothing is read or written any more, no page is mapped, and stores that were
+/// not durable are lost. Calls in progress may still complete. `why` is for the log. May sleep;
+/// takes the invalidate lock of every file.
 pub fn shut_down(sb: &SbInfo, why: &str) {
     sb.close(why);
     unmap_all(sb);
 }
 
-/// Takes every page of the mount out of all page tables, and out of the page cache. None comes back
-/// if [`SbInfo::check_alive`] fails by now. Waits for faults that are under way, not for pins.
+/// Removes every page of the mount from all page tables, and from the page cache. None comes back
+/// if [`SbInfo::check_alive`] fails by now. Waits for faults in progress, not for pins.
 fn unmap_all(sb: &SbInfo) {
     for_each_file(sb, |info| {
         let _faults = FaultsOut::new(info);
         info.unmap(0, u64::MAX);
-        // SAFETY: the mapping is that of the inode. What is dirty in the cache is lost.
+        // SAFETY: the mapping is that of the inode. Dirty data in the cache is lost.
         unsafe { bindings::truncate_inode_pages(info.mapping(), 0) };
     });
 }
 
-/// Makes everything durable that was stored, and takes write access from every mapping of the
-/// mount. None comes back if [`SbInfo::check_writable`] fails by now. Returns the first error,
-/// after all files had their turn. Waits for faults that are under way.
+/// Makes all earlier stores durable, and removes write access from every mapping of the mount. It
+/// does not come back if [`SbInfo::check_writable`] fails by now. Returns the first error, after
+/// all files were processed. Waits for faults in progress.
 pub fn end_stores(sb: &SbInfo) -> Result {
     let mut result = Ok(());
     for_each_file(sb, |info| {
@@ -126,7 +126,7 @@ pub fn end_stores(sb: &SbInfo) -> Result {
     result
 }
 
-/// [`end_stores`], after an error: what [`ReadOnly::end_stores_soon`] has done.
+/// [`end_stores`], after an error: the work that [`ReadOnly::end_stores_soon`] queues.
 ///
 /// # Safety
 ///
@@ -137,10 +137,10 @@ pub unsafe extern "C" fn end_stores_work(work: *mut work_struct) {
     match MountLock::try_new(sb) {
         Some(mount) if !mount.is_frozen() => {
             mount.set_read_only();
-            // It has said so if stores are lost.
+            // It has reported lost stores itself.
             let _ = end_stores(sb);
         }
-        // Frozen, nothing is stored to; and unmounted, nothing is mapped.
+        // Nothing is stored to while it is frozen, and nothing is mapped after unmount.
         _ => sb.read_only.end_stores_later(),
     }
 }

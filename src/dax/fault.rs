@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Page faults, as the memory manager sees them: what it asks for, and what it is told. The steps
+//! Page faults, from the memory manager's point of view: its requests and the results. The steps
 //! between are those of [`track::fault`].
 //!
-//! A full device is a SIGBUS at the first store and not an error later.
+//! A full device causes SIGBUS at the first store and not an error later.
 //!
 //! Locks, outermost first: the mapping's (the memory manager holds it); freeze protection; the
 //! invalidate lock, shared, against truncation; the chunk lock.
 //!
-//! No fault is repeated for ever: an entry that is neither a page nor nothing is the memory
-//! manager's, which waits (migration, device-exclusive), or ends the access (poison, guard). But at
-//! a marker of userfaultfd it asks the file system, and there nothing can be inserted until
-//! [the marker is gone](Fault::clear_marker). And a store to a page that finds 2 MiB mapped in one
-//! piece makes loads [give way](crate::track::chunk::State::make_way).
+//! No fault is repeated for ever. The memory manager handles an entry that is neither a page nor
+//! empty: it waits (migration, device-exclusive), or ends the access (poison, guard). But at a
+//! marker of userfaultfd it calls the file system, and nothing can be inserted there until [the
+//! marker is gone](Fault::clear_marker). And a store to a page that finds 2 MiB mapped in one piece
+//! makes loads [give way](crate::track::chunk::State::make_way).
 
 use core::ops::Range;
 
@@ -41,15 +41,15 @@ pub fn read(fault: &Fault<'_>) -> FaultResult {
 }
 
 /// An access to 2 MiB that are not mapped, or a store to 2 MiB that are mapped read-only in one
-/// piece: maps them in one piece if that can be.
+/// piece: maps them in one piece if possible.
 pub fn huge(fault: &Fault<'_>) -> FaultResult {
     let write = fault.is_shared_write();
-    // A private copy is made of a page.
+    // The private copy is of one page.
     let is_copied = fault.is_write() && !write;
-    // Of what stays writable at a sync, all is written back.
+    // Each sync writes back all that stays writable.
     let stays_writable = fault.is_locked() && fault.is_unmapped_huge();
-    // Where a page table appears meanwhile, 2 MiB that may be stored to cannot be inserted: the
-    // memory manager would warn. (A load is told to try again.)
+    // If a page table appears meanwhile, 2 MiB cannot be inserted writable: the memory manager
+    // would warn. (A load is told to try again.)
     let may_appear = write && fault.is_watched();
     if !fault.fits_huge() || is_copied || stays_writable || may_appear {
         return VM_FAULT_FALLBACK;
@@ -58,7 +58,7 @@ pub fn huge(fault: &Fault<'_>) -> FaultResult {
         true => track::fault::write_huge(fault),
         false => track::fault::read_huge(fault),
     };
-    // What goes wrong goes wrong for a page, too, and is told there.
+    // An error also happens to the fault of the page, which reports it.
     let mapped = outcome.map_or(VM_FAULT_FALLBACK, result);
     if mapped & VM_FAULT_FALLBACK == 0 {
         fault.info().sb().counters.huge_faults.add(1);
@@ -66,7 +66,7 @@ pub fn huge(fault: &Fault<'_>) -> FaultResult {
     mapped
 }
 
-/// What the memory manager is told.
+/// The result for the memory manager.
 fn result(outcome: Outcome<FaultResult>) -> FaultResult {
     match outcome {
         Outcome::Inserted(result) => result,
@@ -77,7 +77,7 @@ fn result(outcome: Outcome<FaultResult>) -> FaultResult {
     }
 }
 
-/// What the memory manager is told about an error.
+/// The result for the memory manager in case of an error.
 pub fn code(error: Error) -> FaultResult {
     if error == ENOMEM {
         VM_FAULT_OOM
@@ -122,10 +122,10 @@ impl track::machine::Fault for Fault<'_> {
 
     #[inline]
     fn prepare(&self) {
-        // Also for a copy, which is mapped when the chunk is not locked any more: or a load could
+        // Also for a copy, which is mapped after the chunk lock is released: otherwise a load could
         // map 2 MiB in one piece before that.
         self.install_page_table();
-        // Of these the memory manager takes care then.
+        // The memory manager handles the markers of these.
         if !self.is_copied() {
             self.clear_marker();
         }
@@ -140,8 +140,8 @@ impl track::machine::Fault for Fault<'_> {
     fn ahead(&self, row: usize) -> usize {
         match track::fault::ahead(row) {
             0 => 0,
-            // All of a locked mapping that was ever dirty is written back at each sync; and
-            // userfaultfd wants to hear of each page.
+            // Each sync writes back every page of a locked mapping that was ever dirty; and
+            // userfaultfd must see each page.
             _ if self.is_locked() || self.is_watched() => 0,
             nr => nr,
         }

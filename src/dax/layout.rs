@@ -10,19 +10,19 @@ use crate::mount::lock::InvalidateLock;
 use crate::track::layout;
 
 /// Takes the pages `first..=last` from the file: see [`layout::break_layout`]. The caller holds
-/// `i_rwsem` exclusively, and `lock` proves that faults are kept out; while a pinned page is waited
-/// for, they are let in. Fails with `ERESTARTSYS` if a signal comes while waiting, and with `EIO`
-/// if the device does.
+/// `i_rwsem` exclusively, and `lock` proves that faults are kept out; faults are let in during the
+/// wait for a pinned page. Fails with `ERESTARTSYS` if a signal arrives during the wait, and with
+/// `EIO` if the device fails.
 pub fn break_layout(lock: &mut InvalidateLock<'_>, first: u64, last: u64) -> Result {
     layout::break_layout(lock.info(), lock, first, last)
 }
 
 /// Waits until the private copies of holes are mapped that the memory manager was making when
-/// faults were kept out, which `_faults_out` proves: so that whoever unmaps copies finds them. The
-/// handler has returned by then, and holds no lock any more. (Of a block, its page is held until
-/// then, which [`break_layout`] waits for.)
+/// faults were kept out, which `_faults_out` proves: so that a later unmapping of copies finds
+/// them. The fault handler has returned by then, and holds no lock any more. (For a block, its page
+/// is held until then, and [`break_layout`] waits for that.)
 pub fn wait_for_copies(_faults_out: &InvalidateLock<'_>) {
-    // SAFETY: no page is locked by this task, nor a spinning lock held. Who has the zero page locked
-    // waits for memory at most, and for none of the locks of this inode.
+    // SAFETY: this task has no page locked, and holds no spinning lock. Whoever has the zero page
+    // locked waits for memory at most, and for none of the locks of this inode.
     unsafe { bindings::rdax_wait_for_zero_copies() };
 }

@@ -33,7 +33,7 @@ use crate::volume::file::Map;
 
 /// Bytes in a page.
 const PAGE: u64 = 4096;
-/// With fewer free blocks than that, 16 MiB, there are none for stores that may never come.
+/// Below this many free blocks, 16 MiB, none are given for stores that may never happen.
 const SCARCE: u64 = 8 * PAGES as u64;
 
 impl From<Failure> for Error {
@@ -140,7 +140,7 @@ impl Machine for InodeInfo {
         }
     }
 
-    /// Not by sleeping: the interrupt of a timer ends with a fence.
+    /// Does not sleep: the interrupt of a timer ends with a fence.
     fn linger(&self) {
         // SAFETY: the task is running, and no spinning lock held.
         (0..100).for_each(|_| unsafe { kernel::bindings::yield_() });
@@ -184,7 +184,7 @@ impl Machine for InodeInfo {
     }
 
     fn unmap(&self, first: u64, last: u64) {
-        // A count that wraps to 0 means to the end, as it should.
+        // A count that wraps to 0 means "to the end", which is right.
         let nr = last.wrapping_sub(first).wrapping_add(1);
         // SAFETY: the mapping is that of an inode that is alive.
         unsafe {
@@ -197,7 +197,7 @@ impl Machine for InodeInfo {
         let owner = self.page_of(block).owner();
         let another = owner.is_some_and(|owner| owner != (self.mapping(), page));
         if another {
-            // Known by the message, and what is done about damage; the caller has an error of its own.
+            // This logs the damage and acts on it; the caller returns its own error.
             let _ = self.sb().check::<()>(Err(VolumeError::Corrupt {
                 what: Structure::SharedBlock,
                 at: block * PAGE,

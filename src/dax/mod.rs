@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! DAX: files mapped straight onto the media, and which of their pages may be dirty.
+//! DAX: files mapped directly from the media, and which of their pages may be dirty.
 //!
-//! User space stores to mapped pages without the kernel's knowledge, and the stores wait in the CPU
+//! User space stores to mapped pages without the kernel's knowledge, and the stores stay in the CPU
 //! cache. So the first store to a page faults; the fault tags the page as dirty and makes it
-//! writable. fsync and msync go over the tagged pages of their range, write-protect them, so that
-//! the next store faults again, and write their cache lines back.
+//! writable. fsync and msync visit the tagged pages of their range, write-protect them, so that the
+//! next store faults again, and write their cache lines back.
 //!
 //! Guarantees: a store that was complete when a sync of its range began is durable when the sync
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
@@ -17,7 +17,7 @@
 //!   lines. (What is known of mapped pages is kept by `mount`, with the inode.)
 //! * [`layout`], [`pins`] and [`failure`] are for what goes: inodes, memory, devices.
 //!
-//! Called by `vfs` alone. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
+//! Only `vfs` calls this. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.
 
 mod device;

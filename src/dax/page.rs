@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The struct pages of the device, as far as a file system that maps them has to do with them.
+//! The struct pages of the device, as a file system that maps them uses them.
 //!
 //! C headers: [`include/linux/memremap.h`](srctree/include/linux/memremap.h),
 //! [`include/linux/page-flags.h`](srctree/include/linux/page-flags.h)
@@ -10,7 +10,7 @@
 //! its mapping and index lead to the inode, for zaps, pins and memory failures.
 //!
 //! 512 pages may be one *huge* folio, to be mapped by one entry of 2 MiB. They belong to a file
-//! together, and references are counted for all of them in one.
+//! together, and have one common reference count.
 
 use kernel::bindings::{
     address_space, folio, page, pageflags_PG_dirty as PG_DIRTY,
@@ -63,24 +63,24 @@ impl Page {
         unsafe { bindings::rdax_folio_ref_count(self.folio()) == 0 }
     }
 
-    /// Whether somebody refers to it, or another page of its folio, besides page tables: by a pin;
-    /// or because an entry was taken out of a page table, and a CPU may still have it in its TLB.
-    /// Called under the chunk lock: no entry is made meanwhile.
+    /// Whether somebody refers to it, or another page of its folio, other than by page tables: by a
+    /// pin; or because an entry was removed from a page table, and a CPU may still have it in its
+    /// TLB. Called under the chunk lock: no entry is made meanwhile.
     pub fn is_held(self) -> bool {
         // SAFETY: by the invariant.
         unsafe { bindings::rdax_folio_is_held(self.folio()) }
     }
 
-    /// Waits until it is idle. If `interruptible`, fails with `ERESTARTSYS` when a signal comes,
-    /// and gives up after a moment: it may have been mapped again, and the caller has to unmap it
-    /// anew.
+    /// Waits until it is idle. If `interruptible`, fails with `ERESTARTSYS` when a signal arrives,
+    /// and returns after a moment in any case: it may have been mapped again, and the caller has to
+    /// unmap it anew.
     pub fn wait_idle(self, interruptible: bool) -> Result {
         // SAFETY: by the invariant; the last reference wakes the waiters.
         to_result(unsafe { bindings::rdax_folio_wait_idle(self.folio(), interruptible) })
     }
 
-    /// Which file it belongs to, and where in it. The answer is stable under the chunk lock of that
-    /// page of the file, or while a mapping or a pin is known to exist.
+    /// The file that it belongs to, and its index there. The answer is stable under the chunk lock
+    /// of that page of the file, or while a mapping or a pin is known to exist.
     pub fn owner(self) -> Option<(*mut address_space, u64)> {
         let folio = self.folio();
         // SAFETY: by the invariant; the fields are words that are read as they are. Both pointers
@@ -108,7 +108,7 @@ impl Page {
         }
     }
 
-    /// Looks at this and the 511 pages after it, which may belong to `mapping` or to nobody.
+    /// Examines this and the 511 pages after it, which may belong to `mapping` or to nobody.
     pub fn examine(self, mapping: *mut address_space) -> Examined {
         let mut examined = Examined {
             free: true,
@@ -148,19 +148,19 @@ impl Page {
     }
 
     /// Gives the huge folio, which lost its owner while it was pinned, to `mapping` again. The
-    /// caller takes it for stored to, whatever [`Page::associate`] would say.
+    /// caller treats it as stored to, whatever [`Page::associate`] would return.
     pub fn adopt_huge(self, mapping: *mut address_space, index: u64) {
         self.clear_dirty();
         // SAFETY: by the invariant. Nobody but the file system changes the owner.
         unsafe { set_owner(self.folio(), mapping, index) }
     }
 
-    /// Takes the page, which is mapped nowhere, from its file; of a huge folio, all pages. What is
-    /// idle is an ordinary page afterwards. Returns whether it was idle: if not, it has to be
-    /// [reset](Page::reset) when it is.
+    /// Takes the page, which is mapped nowhere, from its file; for a huge folio, all pages. If it
+    /// is idle, it is an ordinary page afterwards. Returns whether it was idle: if not, it has to
+    /// be [reset](Page::reset) once it is.
     ///
-    /// One that is pinned is locked meanwhile: who dirties a page by a pin looks at its mapping
-    /// under the page lock.
+    /// A pinned page is locked meanwhile: the end of a pin that dirties the page looks at its
+    /// mapping under the page lock.
     pub fn dissociate(self) -> bool {
         if self.is_idle() {
             self.reset();
@@ -177,13 +177,13 @@ impl Page {
         false
     }
 
-    /// Forgets that it was dirtied, by a pin while it belonged to nobody, or by KVM.
+    /// Clears the flag that it was dirtied, by a pin while it belonged to nobody, or by KVM.
     pub fn clear_dirty(self) {
         // SAFETY: by the invariant.
         unsafe { bindings::rdax_page_test_clear_dirty(self.folio().cast()) };
     }
 
-    /// Makes the page, which is idle, an ordinary one that belongs to nobody; of a huge folio, all
+    /// Makes the page, which is idle, an ordinary one that belongs to nobody; for a huge folio, all
     /// pages.
     pub fn reset(self) {
         // SAFETY: by the invariant. It is idle, so no mapping or pin needs the folio as it is.

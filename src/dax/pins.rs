@@ -79,8 +79,8 @@ pub fn release(sb: &SbInfo) -> Result {
     Ok(evict::release(sb)?)
 }
 
-/// Frees the inodes without a name of which no page is pinned any more, if the volume may be
-/// written: else the next mount frees them. The file system is not frozen. May sleep.
+/// Frees the inodes without a name that have no pinned page any more, if the volume may be written:
+/// otherwise the next mount frees them. The file system is not frozen. May sleep.
 fn free(sb: &SbInfo) {
     let Some(_write) = InternalWrite::try_new(sb) else {
         return;
@@ -101,7 +101,7 @@ fn free(sb: &SbInfo) {
     }
 }
 
-/// What [`Pins::look_later`] has done.
+/// The work that [`Pins::look_later`] queues.
 ///
 /// # Safety
 ///
@@ -109,7 +109,7 @@ fn free(sb: &SbInfo) {
 pub unsafe extern "C" fn look(work: *mut work_struct) {
     // SAFETY: the mount waits for this before it ends.
     let sb = unsafe { Pins::mount_of(work) };
-    // A mount that is ending looks for itself. One that is read-only, or frozen, stays as it is.
+    // Unmount checks itself. If the mount is read-only, or frozen, nothing changes.
     if let Some(mount) = MountLock::try_new(sb) {
         if mount.may_change() && release(sb).is_ok() {
             free(sb);
@@ -120,14 +120,14 @@ pub unsafe extern "C" fn look(work: *mut work_struct) {
     }
 }
 
-/// Waits for who is giving pages back to an inode. After a shutdown nobody begins to.
+/// Waits for tasks that are giving pages back to an inode. After a shutdown no new ones begin.
 pub fn wait_for_adoption(sb: &SbInfo) {
     drop(sb.pins.left.lock());
 }
 
 /// The end of a mount, when all inodes are gone: waits for every pin.
 pub fn finish(sb: &SbInfo) {
-    // It does not wait for what the caller holds.
+    // The work item does not wait for anything that the caller holds.
     sb.pins.stop_looking();
     evict::finish(sb);
     if !sb.super_block().is_read_only() {
@@ -137,7 +137,7 @@ pub fn finish(sb: &SbInfo) {
     check_owners(sb);
 }
 
-/// In test builds: warns if a page of the device says that it belongs to a file. No inode is left.
+/// In test builds: warns if a page of the device still belongs to a file. No inode is left.
 #[cfg(rdax_shadow)]
 fn check_owners(sb: &SbInfo) {
     let pmem = sb.volume.pmem();

@@ -17,8 +17,8 @@ use crate::track::{dirty_list, evict};
 const PAGE_SHIFT: u32 = 12;
 
 /// Makes the stores to the bytes `start..=end` of the file durable. Fails with `EIO` if the device
-/// does; every open file then learns of it at its next fsync, too. May sleep. No chunk lock of the
-/// inode is held.
+/// fails; every open file then gets the error at its next fsync, too. May sleep. The caller holds
+/// no chunk lock of the inode.
 #[inline]
 pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
     info.sb().counters.sync_calls.add(1);
@@ -38,10 +38,11 @@ pub fn sync_all(sb: &SbInfo) -> Result {
 }
 
 /// Writes back every dirty page of an inode, and write-protects its mappings, as [`sync_all`] does:
-/// for the flusher and whoever writes inodes. The caller keeps the inode in memory. May sleep.
+/// for the flusher and other callers that write inodes. The caller keeps the inode in memory. May
+/// sleep.
 pub fn sync_inode(info: &InodeInfo) -> Result {
-    // sync(2) wakes the flusher, too, and does the same in `sync_all`: leaving out one may show
-    // nothing.
+    // sync(2) wakes the flusher, too, and does the same in `sync_all`: leaving out one may have no
+    // visible effect.
     if mutated!("age") {
         return Ok(());
     }
@@ -56,7 +57,7 @@ pub fn sync_inode(info: &InodeInfo) -> Result {
     result
 }
 
-/// Writes back an inode that was taken out of the list.
+/// Writes back an inode that was removed from the list.
 fn write_back(info: &InodeInfo) -> Result {
     // Pairs with `note`.
     smp_mb(Full);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A page fault, as the memory manager hands it over.
+//! A page fault, as the memory manager describes it.
 //!
 //! C header: [`include/linux/mm.h`](srctree/include/linux/mm.h)
 
@@ -60,29 +60,29 @@ impl Fault<'_> {
         unsafe { (*self.vmf).__bindgen_anon_1.pgoff as u64 }
     }
 
-    /// Whether the access is a store that is to reach the file. (A private mapping, and a shared
-    /// one of a file that is open for reading only, have no `VM_SHARED`.)
+    /// Whether the access is a store that reaches the file. (A private mapping, and a shared one of
+    /// a file that is open for reading only, have no `VM_SHARED`.)
     pub fn is_shared_write(&self) -> bool {
         // SAFETY: the fault is under way, and the mapping locked.
         let (access, flags) = unsafe { ((*self.vmf).flags, (*self.vma).__bindgen_anon_2.vm_flags) };
         access & fault_flag_FAULT_FLAG_WRITE != 0 && flags & bindings::RDAX_VM_SHARED != 0
     }
 
-    /// Whether the mapping is to stay in memory as it is (`mlock`), and its stores reach the file:
-    /// they are not to fault for a sync.
+    /// Whether the mapping is locked in memory (`mlock`), and its stores reach the file: a sync
+    /// must not make them fault.
     pub fn is_locked(&self) -> bool {
         // SAFETY: the fault is under way, which keeps the mapping.
         unsafe { bindings::rdax_vma_is_locked(self.vma) }
     }
 
-    /// Whether userfaultfd watches the mapping: it may put a page table where nothing was mapped, or
-    /// 2 MiB in one piece, with no lock that keeps faults out.
+    /// Whether userfaultfd watches the mapping: it may put a page table where nothing was mapped,
+    /// or where 2 MiB were mapped in one piece, with no lock that keeps faults out.
     pub fn is_watched(&self) -> bool {
         // SAFETY: the fault is under way, which keeps the mapping.
         unsafe { bindings::rdax_vma_is_watched(self.vma) }
     }
 
-    /// Moves mtime and ctime of the file.
+    /// Updates mtime and ctime of the file.
     pub fn update_time(&self) -> Result {
         // SAFETY: the mapping holds its file.
         to_result(unsafe { bindings::file_update_time((*self.vma).vm_file) })
@@ -94,7 +94,7 @@ impl Fault<'_> {
         unsafe { (*self.vmf).flags & fault_flag_FAULT_FLAG_WRITE != 0 }
     }
 
-    /// The faulting address, down to that of its page, and where the mapping begins and ends.
+    /// The faulting address, rounded down to its page, and where the mapping begins and ends.
     fn addresses(&self) -> (u64, u64, u64) {
         // SAFETY: the fault is under way, and the mapping locked.
         unsafe {
@@ -125,30 +125,29 @@ impl Fault<'_> {
         unsafe { bindings::rdax_pmd_is_huge(self.vmf) }
     }
 
-    /// Whether the access is a store to a private mapping where nothing is mapped: a copy of the page
-    /// is going to be.
+    /// Whether the access is a store to a private mapping where nothing is mapped: it will get a
+    /// copy of the page.
     pub fn is_copied(&self) -> bool {
         // SAFETY: the fault is under way.
         unsafe { !(*self.vmf).cow_page.is_null() }
     }
 
-    /// Uses the page table that the memory manager has ready, if one is missing: so that nothing is
-    /// allocated when a page is inserted.
+    /// Uses the page table that the memory manager has ready, if one is missing, so that inserting
+    /// a page allocates nothing.
     pub fn install_page_table(&self) {
         // SAFETY: the fault is under way, and the mapping locked.
         unsafe { bindings::rdax_install_page_table(self.vmf) };
     }
 
-    /// Takes out what userfaultfd has left at the faulting address to remember that it
-    /// write-protects a page that is not mapped. The page counts as stored to, for who asks
-    /// userfaultfd.
+    /// Removes the marker that userfaultfd has left at the faulting address to record that it
+    /// write-protects a page that is not mapped. Userfaultfd then reports the page as stored to.
     pub fn clear_marker(&self) {
         // SAFETY: the fault is under way, and the mapping locked: its page table stays.
         unsafe { bindings::rdax_clear_pte_marker(self.vmf) };
     }
 
-    /// Maps the huge folio of `page` around the faulting address; writable if `write`. What is
-    /// mapped there already has to be the same folio.
+    /// Maps the huge folio of `page` around the faulting address; writable if `write`. If something
+    /// is mapped there already, it must be the same folio.
     pub fn insert_folio(&self, page: Page, write: bool) -> FaultResult {
         // SAFETY: as in `insert_page`; the page is the first of its folio.
         unsafe {
@@ -166,13 +165,13 @@ impl Fault<'_> {
         unsafe { bindings::vmf_insert_folio_pmd(self.vmf, zeros.as_raw(), false) }
     }
 
-    /// Maps `page` at the faulting address; writable if `write`. What is mapped there already has
-    /// to be the same page. For a store to a private mapping, has the memory manager map a copy of
-    /// it.
+    /// Maps `page` at the faulting address; writable if `write`. If something is mapped there
+    /// already, it must be the same page. For a store to a private mapping, makes the memory
+    /// manager map a copy of it.
     pub fn insert_page(&self, page: Page, write: bool) -> FaultResult {
         if self.is_copied() {
-            // As long as it is copied, it is like one that is pinned: it belongs to the file, and
-            // whoever takes it from there waits.
+            // While it is being copied, it behaves like a pinned one: it belongs to the file, and
+            // whoever would take it from the file waits.
             // SAFETY: the fault is under way. The reference is the memory manager's to drop.
             unsafe {
                 bindings::rdax_page_get(page.as_raw());
@@ -190,8 +189,8 @@ impl Fault<'_> {
         }
     }
 
-    /// The pages of the file whose entries the mapping has, or may have, in the page table of the
-    /// faulting address.
+    /// The pages of the file that the mapping has, or may have, in the page table of the faulting
+    /// address.
     pub fn neighbours(&self) -> Range<u64> {
         let (address, start, end) = self.addresses();
         let first = address & !(HUGE - 1);
@@ -202,9 +201,9 @@ impl Fault<'_> {
         self.page() - before..self.page() + after
     }
 
-    /// Maps the `len` pages from `first` on, at most 64, to be stored to, at the addresses of page
-    /// `page` of the file, one of the [`neighbours`](Fault::neighbours), and after. Passes over what
-    /// is mapped otherwise.
+    /// Maps the `len` pages from `first` on, at most 64, writable, at the addresses from page
+    /// `page` of the file on, which is one of the [`neighbours`](Fault::neighbours). Skips
+    /// addresses where something else is mapped.
     pub fn insert_writable(&self, page: u64, first: Page, len: usize) {
         let (address, ..) = self.addresses();
         let at = address.wrapping_add(page.wrapping_sub(self.page()).wrapping_mul(PAGE));
@@ -215,8 +214,8 @@ impl Fault<'_> {
         };
     }
 
-    /// Maps the zero page at the faulting address, read-only. For a store to a private mapping, has
-    /// the memory manager map a copy of it, or else leaves that to the next fault.
+    /// Maps the zero page at the faulting address, read-only. For a store to a private mapping,
+    /// makes the memory manager map a copy of it, or else leaves that to the next fault.
     pub fn insert_zero(&self) -> FaultResult {
         // SAFETY: the fault is under way.
         if self.is_copied() && unsafe { bindings::rdax_cow_zero(self.vmf) } {

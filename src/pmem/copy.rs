@@ -2,12 +2,12 @@
 
 //! File data between the media and memory that is not the media.
 //!
-//! The memory of a user may be anything: not there yet, on a slow device, or whatever another task
-//! of his makes of it with userfaultfd(2), for as long as he wants. The device must not wait for
-//! that when it is removed, and nothing may be stored after it. So user memory is copied with page
-//! faults disabled, without sleeping; where that ends early, the pages are faulted in with no
-//! pointer into the media held, and the device is looked at anew. Should they be taken away again
-//! before they are copied, some bytes go by way of a buffer.
+//! User memory may be anything: not present yet, on a slow device, or held back by another task of
+//! the user with userfaultfd(2) for as long as it likes. Removal of the device must not wait for
+//! that, and nothing may be stored after it. So user memory is copied with page faults disabled,
+//! without sleeping. Where that ends early, the pages are faulted in with no pointer into the media
+//! held, and the device is checked again. If they disappear again before they are copied, some
+//! bytes go through a buffer.
 
 use kernel::bindings as kernel_bindings;
 use kernel::iov::{IovIterDest, IovIterSource};
@@ -57,7 +57,7 @@ impl DirectMap {
         unsafe { bindings::rdax_copy_mc_to_iter(source.as_ptr().cast(), len, iter.as_raw().cast()) }
     }
 
-    /// As [`DirectMap::load`], for what is left when that has ended early. May sleep.
+    /// As [`DirectMap::load`], for the rest when that has ended early. May sleep.
     #[cold]
     fn load_slowly(&self, from: u64, len: usize, iter: &mut IovIterDest<'_>) -> usize {
         let mut done = 0;
@@ -80,14 +80,14 @@ impl DirectMap {
     }
 
     /// Copies some of `len` bytes at `from` to `iter`. Returns 0 if the media cannot be read, or
-    /// the user's memory not be written. May sleep.
+    /// user memory cannot be written. May sleep.
     fn load_by_buffer(&self, from: u64, len: usize, iter: &mut IovIterDest<'_>) -> usize {
         let mut buffer = [0; BUFFER];
         let len = len.min(BUFFER);
         let Some(part) = buffer.get_mut(..len) else {
             return 0;
         };
-        // What is before the first byte that cannot be read.
+        // The bytes before the first one that cannot be read.
         let read = match self.read(from, part) {
             Ok(()) => len,
             Err(volume::Error::Media { at }) => at.saturating_sub(from) as usize,
@@ -99,7 +99,7 @@ impl DirectMap {
 
     /// Copies `len` bytes from `iter` to `offset` bytes into `block` (and on into the blocks after
     /// it), past the cache: durable after [`Pmem::fence`]. Returns how many were copied: less if
-    /// user memory faults, or a bad block is not overwritten whole or cannot be healed.
+    /// user memory faults, or a bad block is only partly overwritten or cannot be healed.
     ///
     /// User memory may be a mapping of this very file: no lock that a fault takes may be held.
     pub fn copy_from_iter(
@@ -142,7 +142,7 @@ impl DirectMap {
         copied
     }
 
-    /// As [`DirectMap::store_from`], for what is left when that has ended early. May sleep.
+    /// As [`DirectMap::store_from`], for the rest when that has ended early. May sleep.
     #[cold]
     fn store_slowly(&self, to: u64, len: usize, iter: &mut IovIterSource<'_>) -> usize {
         let mut done = 0;
@@ -164,8 +164,8 @@ impl DirectMap {
         done
     }
 
-    /// Copies some of `len` bytes from `iter` to `to`. Returns 0 if the user's memory cannot be
-    /// read, or the media not be written. May sleep.
+    /// Copies some of `len` bytes from `iter` to `to`. Returns 0 if user memory cannot be read, or
+    /// the media cannot be written. May sleep.
     fn store_by_buffer(&self, to: u64, len: usize, iter: &mut IovIterSource<'_>) -> usize {
         let mut buffer = [0; BUFFER];
         // SAFETY: the buffer has as many bytes.

@@ -14,7 +14,7 @@ use super::removal::{self, Registration};
 use super::PAGE;
 use crate::bindings;
 
-/// Most pages that are asked for at a time: the driver counts their sectors in 32 bits.
+/// The most pages to ask for at a time: the driver counts their sectors in 32 bits.
 const STRETCH: u64 = 1 << 28;
 
 /// Why a device cannot be used.
@@ -24,7 +24,8 @@ pub enum OpenError {
     NoDax,
     /// Another file system holds its DAX device (`EBUSY`).
     InUse,
-    /// So does the one on another partition of the device (`EBUSY`): a DAX device has one holder.
+    /// A file system on another partition of the device holds it (`EBUSY`): a DAX device has one
+    /// holder.
     PartitionInUse,
     /// It, or a part of it, does not start and end at a page of the memory below (`EOPNOTSUPP`).
     Unaligned,
@@ -35,7 +36,7 @@ pub enum OpenError {
     },
     /// It is being removed (`ENODEV`).
     Removed,
-    /// There is no memory for what has to be remembered of it (`ENOMEM`).
+    /// There is no memory for its state (`ENOMEM`).
     NoMemory,
 }
 
@@ -86,7 +87,7 @@ impl From<OpenError> for Error {
 pub(super) struct Device {
     raw: *mut bindings::dax_device,
     registration: Registration,
-    /// Where the block device starts in the DAX device, in bytes: a partition does not at 0.
+    /// Where the block device starts in the DAX device, in bytes; not 0 for a partition.
     start: u64,
     bytes: u64,
 }
@@ -150,12 +151,12 @@ impl Device {
         self.raw
     }
 
-    /// Who is told what happens to it.
+    /// The object that is notified of events of the device.
     pub(super) fn registration(&self) -> &Registration {
         &self.registration
     }
 
-    /// Where the byte `at` of the DAX device is in this; 0 if it is before it.
+    /// The offset in this device of the byte `at` of the DAX device; 0 if the byte is before it.
     pub(super) fn inside(&self, at: u64) -> u64 {
         at.saturating_sub(self.start).min(self.bytes)
     }
@@ -169,8 +170,8 @@ impl Device {
             .map_err(|_| OpenError::NotLinear { page: 0 })
     }
 
-    /// Finds it in memory, each page of it. One call answers for a whole stretch, which ends where
-    /// a table of the device mapper says so, and at bad blocks.
+    /// Finds each page of it in memory. One call answers for a whole stretch, which ends at
+    /// boundaries in a table of the device mapper, and at bad blocks.
     pub(super) fn locate(&self) -> Result<Place, OpenError> {
         let pages = self.bytes / PAGE;
         // The mode that also answers for pages with bad blocks.
@@ -197,8 +198,8 @@ impl Device {
         first.ok_or(OpenError::NotLinear { page: 0 })
     }
 
-    /// How many pages from `page` on lie in one piece, at most `pages`, and where. In the mode
-    /// `DAX_ACCESS` it fails with `EHWPOISON` where one is bad.
+    /// How many pages from `page` on are contiguous, at most `pages`, and where they are. In the
+    /// mode `DAX_ACCESS` it fails with `EHWPOISON` if one is bad.
     pub(super) fn direct_access(
         &self,
         page: u64,
@@ -236,8 +237,8 @@ impl Device {
         to_result(unsafe { bindings::dax_zero_page_range(self.raw, page as usize, 1) })
     }
 
-    /// Whether it is not being removed. If it is, and was alive when it was opened, it may be that
-    /// nobody is told.
+    /// Whether it is not being removed. If it is, and was alive when it was opened, there may be no
+    /// notification.
     pub(super) fn is_alive(&self) -> bool {
         let _alive = Alive::new();
         // SAFETY: `raw` is held, and the lock taken.
@@ -245,7 +246,7 @@ impl Device {
     }
 }
 
-/// Why the DAX core does not give the device of `bdev` away.
+/// Why the DAX core refuses the device of `bdev`.
 ///
 /// # Safety
 ///

@@ -1,36 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A hash of a page, to see whether it changed: four chains of AES rounds, each of which takes in
-//! every fourth 16 bytes as its next round key; at the end they become one.
+//! A hash of a page, to detect changes: four chains of AES rounds, each of which uses every fourth
+//! 16 bytes as its next round key; at the end they are combined.
 //!
-//! A round is one instruction for 16 bytes, and what it has taken in goes through a round more for
-//! each 64 bytes that follow. Two contents of a page that were not made for it have the same
-//! fingerprint with a probability of 2^-64. (It is no cryptographic hash: the rounds have no
-//! secret.)
+//! A round is one instruction for 16 bytes, and data goes through one more round for each 64 bytes
+//! that follow. Two contents of a page that were not constructed for it have the same fingerprint
+//! with a probability of 2^-64. (It is no cryptographic hash: the rounds have no secret.)
 //!
-//! The instruction needs vector registers, and to take them from user space takes about as long as
-//! one page: so a sync takes them once for all its pages, see [`Fingerprints`].
+//! The instruction needs vector registers, and saving those of user space takes about as long as
+//! one page: so a sync acquires them once for all its pages, see [`Fingerprints`].
 
 use core::arch::asm;
 
 use super::{DirectMap, PAGE};
 use crate::bindings;
 
-/// Pages between two looks whether another task wants the processor: some 100 microseconds, with
+/// Pages between two checks whether another task needs the processor: some 100 microseconds, with
 /// the write-back of each.
 const BATCH: u32 = 32;
 
-/// Whether the CPU has the instruction (AES-NI: all that have NVDIMMs do).
+/// Whether the CPU has the instruction (AES-NI; all CPUs that support NVDIMMs do).
 pub(super) fn is_supported() -> bool {
     // SAFETY: reads what was found out at boot.
     unsafe { bindings::rdax_cpu_has_aes() }
 }
 
-/// Takes the fingerprints of pages. While it lives, the task has the vector registers: it must not
-/// sleep.
+/// Takes the fingerprints of pages. While it exists, the task owns the vector registers: it must
+/// not sleep.
 pub struct Fingerprints<'a> {
     map: &'a DirectMap,
-    /// How many were taken since the last look for others.
+    /// How many were taken since the last check for other tasks.
     taken: u32,
 }
 
@@ -56,7 +55,7 @@ impl<'a> Fingerprints<'a> {
     }
 
     fn begin() {
-        // Nothing is calculated in floating point, so no state of that needs to be set up.
+        // Nothing uses floating point arithmetic, so its state need not be set up.
         // SAFETY: called by tasks only, with interrupts on, and never while one of these lives.
         unsafe { bindings::kernel_fpu_begin_mask(0) };
     }
@@ -112,7 +111,7 @@ unsafe fn of_page(page: *const u8) -> Option<u64> {
             "add {page}, 512",
             "dec {left:e}",
             "jnz 2b",
-            // Each chain goes through two rounds at least after it was taken in.
+            // Each chain runs at least two rounds after its last data.
             "aesenc xmm0, xmm1",
             "aesenc xmm2, xmm3",
             "aesenc xmm0, xmm2",

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The memory of a device: who may touch it, and until when.
+//! The memory of a device: who may access it, and until when.
 //!
-//! A device can be removed at any time, and its memory be given to somebody else. Two things keep
-//! that from happening under an access:
+//! A device can be removed at any time, and its memory given to somebody else. Two rules keep that
+//! from happening during an access:
 //!
-//! * **The memory is there as long as its page map is referred to.** [`Memory`] holds a reference
-//!   from the time when it is found ([`Memory::new`]) until it is dropped, or removal has taken
-//!   everything from it ([`Memory::release`]). The driver waits for that in `memunmap_pages()`,
-//!   also where it has no way to tell: below a device mapper.
-//! * **Nothing is touched after [`Memory::set_gone`].** Each access is one of these, and that waits
-//!   for all of them:
+//! * **The memory exists as long as there is a reference to its page map.** [`Memory`] holds a
+//!   reference from the time when the memory is found ([`Memory::new`]) until it is dropped, or
+//!   removal has taken everything from it ([`Memory::release`]). The driver waits for that in
+//!   `memunmap_pages()`, also where it has no way to notify: below a device mapper.
+//! * **Nothing is accessed after [`Memory::set_gone`].** Each access is one of these, and that
+//!   waits for all of them:
 //!
-//!   * a [`Span`], the only way to a pointer into the memory. Whoever has one does not sleep until
-//!     it is dropped, and so removal waits for it with RCU-tasks, and it costs nothing. (A kernel
-//!     with `CONFIG_DEBUG_ATOMIC_SLEEP` reports who sleeps.) Copies from and to the memory of
-//!     users, which may sleep for as long as a user wants, are made in pieces that do not
+//!   * a [`Span`], the only way to a pointer into the memory. Its holder does not sleep until it
+//!     drops the span. So removal waits for it with RCU-tasks, and it costs nothing. (A kernel with
+//!     `CONFIG_DEBUG_ATOMIC_SLEEP` reports violations.) Copies from and to user memory, which may
+//!     sleep for as long as a user likes, are split into pieces that do not sleep
 //!     ([`super::copy`]);
-//!   * an [`Access`], an SRCU lock, for work that sleeps and uses struct pages, or asks the driver;
+//!   * an [`Access`], an SRCU lock, for work that sleeps and uses struct pages, or calls the
+//!     driver;
 //!   * the pages of an inode, which is an owner ([`Memory::add_owner`]) from its first fault until
-//!     it is evicted or removal takes them back; and what is mapped or pinned of them. Removal
-//!     takes them from each inode in memory, and waits for those that are being evicted, and for
-//!     pins.
+//!     it is evicted or removal takes them back; and their mappings and pins. Removal takes them
+//!     from each inode in memory, and waits for inodes that are being evicted, and for pins.
 //!
-//! `dax` runs the whole of it, in the order in which it is written here (`failure.rs`).
+//! `dax` runs all of this, in the order in which it is written here (`failure.rs`).
 
 use core::marker::PhantomData;
 
@@ -35,13 +35,13 @@ use super::PAGE;
 use crate::bindings;
 use crate::volume;
 
-/// What can be done with the memory; it only ever gets less.
+/// What can be done with the memory. It only ever decreases.
 enum Reach {
-    /// All.
+    /// Everything.
     Open,
-    /// Nothing is read from it or written to it any more; its struct pages are used.
+    /// It is no longer read or written; its struct pages are still used.
     Closed,
-    /// Nothing: it is being removed.
+    /// Nothing: the device is being removed.
     Gone,
 }
 
@@ -119,17 +119,17 @@ impl Memory {
         self.first_pfn + block
     }
 
-    /// Whether all can be done with it.
+    /// Whether everything can be done with it.
     #[inline(always)]
     pub(super) fn is_open(&self) -> bool {
-        // Not by `Atomic::load`, which is a call: every access asks this.
+        // Not by `Atomic::load`, which is a call: every access checks this.
         // SAFETY: an atomic, loaded whole like the kernel's READ_ONCE().
         unsafe { self.reach.as_ptr().read_volatile() == Reach::Open as i32 }
     }
 
     /// The `len` bytes at `at`. Fails if the memory is closed.
     pub(super) fn span(&self, at: u64, len: u64) -> volume::Result<Span<'_>> {
-        // Before the flag is looked at: who sees the memory open has begun to be waited for.
+        // Before the flag is checked: removal waits for whoever sees the memory open.
         let span = self.inside(at, len);
         if !self.is_open() {
             return Err(volume::Error::Media { at });
@@ -137,7 +137,7 @@ impl Memory {
         span.ok_or(volume::Error::Invalid)
     }
 
-    /// The `len` bytes at `at`, if they are inside. The caller sees to it that the memory is open.
+    /// The `len` bytes at `at`, if they are inside. The caller ensures that the memory is open.
     #[inline(always)]
     pub(super) fn inside(&self, at: u64, len: u64) -> Option<Span<'_>> {
         let end = at.checked_add(len)?;
@@ -145,14 +145,14 @@ impl Memory {
         (end <= self.bytes).then(|| Span::new(self.base.wrapping_add(at as usize)))
     }
 
-    /// Ends reading and writing: every access fails from now on. Those under way may complete.
+    /// Ends reading and writing: every access fails from now on. Those in progress may complete.
     pub(super) fn close(&self) {
         let (open, closed) = (Reach::Open as i32, Reach::Closed as i32);
         let _ = self.reach.cmpxchg(open, closed, Relaxed);
     }
 
-    /// Ends all use: when this returns, there is no [`Span`] and no [`Access`], and none comes any
-    /// more. May sleep.
+    /// Ends all use: when this returns, there is no [`Span`] and no [`Access`], and there will be
+    /// none. May sleep.
     pub(super) fn set_gone(&self) {
         self.reach.store(Reach::Gone as i32, Relaxed);
         // SAFETY: the first waits until each task has slept or left the kernel once, the second for
@@ -163,8 +163,8 @@ impl Memory {
         }
     }
 
-    /// Keeps the memory and its struct pages from going away, for work that may sleep. `None` if
-    /// they are gone.
+    /// Keeps the memory and its struct pages present, for work that may sleep. `None` if they are
+    /// gone.
     pub(super) fn access(&self) -> Option<Access> {
         // SAFETY: an SRCU read lock, dropped with the guard.
         let access = Access(unsafe { bindings::rdax_access_begin() });
@@ -190,7 +190,7 @@ impl Memory {
         unsafe { bindings::rdax_wait_for_zero(self.owners.as_ptr()) };
     }
 
-    /// Lets the device go: nobody uses the memory or its struct pages any more.
+    /// Releases the device: nobody uses the memory or its struct pages any more.
     pub(super) fn release(&self) {
         let pagemap = self.pagemap.xchg(core::ptr::null_mut(), Full);
         if !pagemap.is_null() {
@@ -206,8 +206,8 @@ impl Drop for Memory {
     }
 }
 
-/// Bytes of the memory. The task that has it must not sleep until it is dropped, and must not have
-/// slept since it found the memory open.
+/// Bytes of the memory. The task that holds it must not sleep until it is dropped, and must not
+/// have slept since it found the memory open.
 pub(super) struct Span<'a> {
     start: *mut u8,
     _memory: PhantomData<&'a Memory>,

@@ -6,30 +6,30 @@
 //! [`DirectMap`] implements the volume's [`Pmem`] over it, hands out physical page numbers to
 //! `dax` and moves file data for `vfs`.
 //!
-//! # How something becomes durable here
+//! # How stores become durable here
 //!
 //! Stores reach the CPU cache; [`DirectMap::write_back`] (`clwb`) or non-temporal stores start
-//! their way to the memory; [`DirectMap::fence`] completes it. On a device whose DAX is
+//! moving them to the memory; [`DirectMap::fence`] completes this. On a device whose DAX is
 //! *synchronous* (an NVDIMM), `sfence` is all that is needed: what left the cache is inside the
-//! persistence domain, and this is exactly the promise on which `MAP_SYNC` lets user space rely
-//! with its own `clwb` and `sfence`. A `blkdev_issue_flush` there would only write the region's
-//! flush hint, which matters when the platform fails to drain its write queues at power loss; it
-//! costs more than all the rest of a small fsync, and nobody who uses `MAP_SYNC` gets it. So it is
-//! not issued. On an *asynchronous* device (virtio-pmem) the guest's `clwb` reaches the host's page
-//! cache only; there each fence also is a `blkdev_issue_flush`.
+//! persistence domain. This is exactly the promise on which `MAP_SYNC` lets user space rely with
+//! its own `clwb` and `sfence`. A `blkdev_issue_flush` there would only write the region's flush
+//! hint, which matters if the platform fails to drain its write queues at power loss. It costs more
+//! than all the rest of a small fsync, and no user of `MAP_SYNC` gets it. So it is not issued. On
+//! an *asynchronous* device (virtio-pmem) the guest's `clwb` reaches only the host's page cache;
+//! there each fence is also a `blkdev_issue_flush`.
 //!
-//! A fence covers what other CPUs wrote back before if a lock was handed over in between, or the
+//! A fence covers earlier write-backs by other CPUs if a lock was handed over in between, or the
 //! task migrated: both contain a locked instruction, which orders `clwb` like `sfence` does.
 //!
 //! # Removal
 //!
-//! What of the device is used, and how removal waits for it or takes it away, is written in
-//! `memory`; who is told of it, in `removal`.
+//! `memory` describes the uses of the device, and how removal waits for each or revokes it;
+//! `removal` describes who is notified.
 //!
 //! # Memory errors
 //!
 //! Where a block is known to be bad (`poison`), loads fail with [`volume::Error::Media`] or end
-//! early, and so do stores that do not overwrite all of it; write-back leaves it out.
+//! early, and so do stores that do not overwrite all of it; write-back skips it.
 
 use core::ops::Range;
 
@@ -105,7 +105,7 @@ impl DirectMap {
         let shadow = shadow::Shadow::new(&memory).ok();
         #[cfg(rdax_shadow)]
         kernel::warn_on!(shadow.is_none());
-        // INVARIANT: the driver, which counts bad blocks, waits with going away for the memory.
+        // INVARIANT: the driver, which counts bad blocks, stays until the memory is released.
         Ok(DirectMap {
             // SAFETY: the device is held.
             synchronous: unsafe { bindings::dax_synchronous(device.as_raw()) },
@@ -122,8 +122,8 @@ impl DirectMap {
         })
     }
 
-    /// Fails if the device is not, or not all of it, where it was when it was opened: the device
-    /// mapper can give it another table.
+    /// Fails if all or part of the device is not where it was when it was opened: the device mapper
+    /// can load another table.
     pub fn check_place(&self) -> Result<(), OpenError> {
         let place = self.device.locate()?;
         match place == self.memory.place() {
@@ -132,8 +132,8 @@ impl DirectMap {
         }
     }
 
-    /// From now on `user` is told what happens to the device. Fails with `ENODEV` if it is being
-    /// removed already.
+    /// From now on `user` is notified of events of the device. Fails with `ENODEV` if it is already
+    /// being removed.
     ///
     /// # Safety
     ///
@@ -141,19 +141,19 @@ impl DirectMap {
     pub unsafe fn attach(&self, user: &dyn User) -> Result {
         // SAFETY: by the caller's promise.
         unsafe { self.device.registration().attach(user)? };
-        // If it is not, the DAX core may have looked for a holder before there was one.
+        // If it is not alive, the DAX core may have looked for a holder before there was one.
         match self.device.is_alive() {
             true => Ok(()),
             false => Err(ENODEV),
         }
     }
 
-    /// From now on nobody is told anything; waits until who is being told something has been.
+    /// From now on nobody is notified; waits for notifications in progress.
     pub fn detach(&self) {
         self.device.registration().detach();
     }
 
-    /// The block device is removed: tells the user, if the DAX core has not.
+    /// The block device is removed: notifies the user, if the DAX core has not.
     pub fn removed(&self) {
         self.device.registration().removed();
     }
@@ -163,9 +163,9 @@ impl DirectMap {
         self.device.as_raw()
     }
 
-    /// Whether stores are not durable until they are written back and fenced. Root can switch it
-    /// off in sysfs for a platform whose caches are inside the persistence domain; what an
-    /// asynchronous device has beside them is volatile all the same.
+    /// Whether stores are not durable until they are written back and fenced. Root can switch this
+    /// off in sysfs for a platform whose caches are inside the persistence domain. An asynchronous
+    /// device has a volatile cache in any case.
     pub fn has_write_cache(&self) -> bool {
         // SAFETY: the device is held.
         let enabled = unsafe { bindings::dax_write_cache_enabled(self.device.as_raw()) };
@@ -191,19 +191,19 @@ impl DirectMap {
         first / PAGE..end.div_ceil(PAGE)
     }
 
-    /// Whether a fence is an `sfence` and no more: it does not wait.
+    /// Whether a fence is only an `sfence`: it does not wait.
     pub fn is_synchronous(&self) -> bool {
         self.synchronous
     }
 
-    /// Keeps the device from going away, for work that may sleep or uses its struct pages. `None`
-    /// if it is gone.
+    /// Keeps the device present, for work that may sleep or uses its struct pages. `None` if it is
+    /// gone.
     pub fn access(&self) -> Option<Access> {
         self.memory.access()
     }
 
     /// Pages of the device belong to one more inode, in which [`User::removed`] looks for them. The
-    /// caller keeps it from that meanwhile.
+    /// caller keeps that from running meanwhile.
     pub fn add_owner(&self) {
         self.memory.add_owner();
     }
@@ -213,14 +213,14 @@ impl DirectMap {
         self.memory.remove_owner();
     }
 
-    /// Ends all use: every access fails from now on, and a fence that is under way may. Copies that
-    /// are under way may complete.
+    /// Ends all use: every access fails from now on, and a fence in progress may fail. Copies in
+    /// progress may complete.
     pub fn close(&self) {
         self.memory.close();
     }
 
-    /// The device is being removed, and this is closed: nothing touches its memory any more when
-    /// this returns, and nobody has an [`Access`]. May sleep.
+    /// The device is being removed, and this is closed: when this returns, nothing accesses its
+    /// memory any more, and nobody has an [`Access`]. May sleep.
     pub fn set_gone(&self) {
         self.memory.set_gone();
     }
@@ -230,7 +230,7 @@ impl DirectMap {
         self.memory.wait_for_owners();
     }
 
-    /// Lets the device go: nobody maps or pins a page of it, and none belongs to an inode.
+    /// Releases the device: nobody maps or pins a page of it, and none belongs to an inode.
     pub fn release(&self) {
         self.memory.release();
     }
@@ -245,13 +245,13 @@ impl DirectMap {
         self.write_back_good(block * PAGE, nr * PAGE);
     }
 
-    /// To see whether pages change. The caller must not sleep until it is dropped.
+    /// To detect whether pages change. The caller must not sleep until it is dropped.
     pub fn fingerprints(&self) -> Fingerprints<'_> {
         Fingerprints::new(self)
     }
 
-    /// Starts the write-back of the lines of `len` bytes at `at`, but of bad blocks: what was
-    /// stored there is lost, and has been reported.
+    /// Starts the write-back of the lines of `len` bytes at `at`, except in bad blocks: the stores
+    /// there are lost, and this has been reported.
     #[inline]
     fn write_back_good(&self, at: u64, len: u64) {
         match self.good_at(at, len) {
@@ -281,7 +281,7 @@ impl DirectMap {
         }
     }
 
-    /// In test builds, notes that the lines of a range are on their way to the media.
+    /// In test builds, records that the lines of a range are being written back.
     #[inline]
     fn becomes_durable(&self, _at: u64, _len: u64) {
         #[cfg(rdax_shadow)]
@@ -290,12 +290,12 @@ impl DirectMap {
         }
     }
 
-    /// Lines written back for metadata since the mount.
+    /// Metadata lines written back since mount.
     pub fn journal_lines(&self) -> u64 {
         self.journal_lines.load(Relaxed)
     }
 
-    /// Fences since the mount.
+    /// Fences since mount.
     pub fn fences(&self) -> u64 {
         self.fences.load(Relaxed)
     }
@@ -309,7 +309,7 @@ impl DirectMap {
         }
     }
 
-    /// As [`DirectMap::good_at`], where something may stand in the way.
+    /// As [`DirectMap::good_at`], if a quick check has failed.
     #[cold]
     fn good_at_closely(&self, at: u64, len: u64) -> volume::Result<Span<'_>> {
         self.check_good(at, len)?;
@@ -413,7 +413,7 @@ impl Pmem for DirectMap {
                 return Err(volume::Error::Media { at: 0 });
             }
         }
-        // What was stored or written back since the device was closed did not reach it.
+        // Stores and write-backs since the device was closed did not reach it.
         if self.is_closed() {
             return Err(volume::Error::Media { at: 0 });
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Zeroing past the cache. The kernel has no such function: `__memcpy_flushcache` wants a source.
+//! Zeroing past the cache. The kernel has no such function: `__memcpy_flushcache` needs a source.
 
 use core::arch::asm;
 

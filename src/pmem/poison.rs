@@ -2,15 +2,15 @@
 
 //! Memory errors: which blocks are known to be bad, and how they become good again.
 //!
-//! Two keep account of it: the struct page of the block, which is flagged when an error is reported
+//! Two places record them: the struct page of the block, which is flagged when an error is reported
 //! to the file system, and the driver's list of bad blocks, which a scrub of the device may extend
-//! at any time. As long as neither knows of an error anywhere, [`DirectMap::is_sound`] says so
-//! after three loads, and nothing more is asked.
+//! at any time. As long as neither has an error anywhere, [`DirectMap::is_sound`] says so after
+//! three loads, and no further check is needed.
 //!
-//! A bad block may be missing in the kernel's map, so that a store to it, or the write-back of its
-//! lines, would be an oops; only copies that expect machine checks may load from it. So whoever
-//! stores asks first. [`Pmem::heal`](volume::pmem::Pmem::heal) makes a block good whose content is
-//! not needed: the device clears the error, if it can, and the block reads as zeroes.
+//! A bad block may be missing in the kernel's map. Then a store to it, or the write-back of its
+//! lines, would oops; only copies that expect machine checks may load from it. So every store
+//! checks first. [`Pmem::heal`](volume::pmem::Pmem::heal) makes a block good whose content is not
+//! needed: the device clears the error, if it can, and the block reads as zeroes.
 
 use core::ops::Range;
 
@@ -22,7 +22,7 @@ use super::{nt, DirectMap, PAGE};
 use crate::bindings;
 use crate::volume;
 
-/// Not 0 if a struct page was ever flagged: flags outlive mounts.
+/// Not 0 if a struct page was ever flagged: the flags outlive mounts.
 static FLAGGED: Atomic<i32> = Atomic::new(0);
 
 /// The blocks that `len` bytes at `at` touch.
@@ -34,7 +34,7 @@ impl DirectMap {
     /// Whether the device is open, and no block of it known to be bad.
     #[inline(always)]
     pub(super) fn is_sound(&self) -> bool {
-        // Not by `Atomic::load`, which is a call: every access to the media asks this.
+        // Not by `Atomic::load`, which is a call: every access to the media checks this.
         self.memory.is_open()
             // SAFETY: an atomic, loaded whole like the kernel's READ_ONCE(). The driver's count is
             // there as long as the memory is, which is open when it is read.
@@ -96,8 +96,8 @@ impl DirectMap {
         }
     }
 
-    /// How many of the `len` bytes at `at`, which are about to be overwritten, can be. Heals bad
-    /// blocks that are overwritten whole.
+    /// How many of the `len` bytes at `at`, which are about to be overwritten, can be written.
+    /// Heals bad blocks that are overwritten whole.
     pub(super) fn writable(&self, at: u64, len: u64) -> u64 {
         let mut from = at;
         let end = at.saturating_add(len);
@@ -112,7 +112,7 @@ impl DirectMap {
     }
 
     /// Zeroes the `len` bytes at `at`, with a bad block among them. Bad blocks that are zeroed
-    /// whole are healed; of others, and of those that cannot be healed, nothing is stored.
+    /// whole are healed; nothing is stored to others, or to those that cannot be healed.
     pub(super) fn zero_around(&self, at: u64, len: u64) {
         for block in blocks(at, len) {
             let (first, last) = (block * PAGE, (block + 1) * PAGE);

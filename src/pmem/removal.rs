@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the DAX core tells the holder of a device: that it is being removed, and that memory is
-//! bad.
+//! Notifications from the DAX core to the holder of a device: the device is being removed, or
+//! memory is bad.
 //!
 //! C header: [`include/linux/dax.h`](srctree/include/linux/dax.h)
 //!
-//! The core takes no lock for it, and `fs_put_dax()` waits for nobody: the callback may come when
-//! the mount it is for has not begun, or has ended. So it is given nothing that it could follow. It
-//! looks the holder up in a list, and finds whom to tell, or that there is nobody yet or any more.
-//! [`Registration::detach`] waits for those who were found.
+//! The core takes no lock for them, and `fs_put_dax()` waits for nobody: the callback may run when
+//! its mount has not begun, or has ended. So the holder is no pointer that the callback could
+//! follow. It looks the holder up in a list, and finds the user to notify, or that there is none
+//! yet or any more. [`Registration::detach`] waits for users that were found.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
@@ -20,10 +20,10 @@ use kernel::sync::{Arc, Completion};
 
 use crate::bindings;
 
-/// Who uses a device, as far as he has to be told what happens to it.
+/// The user of a device, who is notified of its events.
 pub trait User: Sync {
-    /// The device is being removed. When this returns, nobody uses its memory any more. Called
-    /// once, if at all.
+    /// The device is being removed. When this returns, nobody uses its memory any more. Called at
+    /// most once.
     fn removed(&self);
 
     /// The `len` bytes at `at` of the DAX device are bad.
@@ -33,18 +33,18 @@ pub trait User: Sync {
 /// A holder, as the DAX core knows it: its address.
 #[pin_data]
 struct Holder {
-    /// Nobody is being told anything any more.
+    /// No notification is in progress any more.
     #[pin]
     quiet: Completion,
 }
 
-/// What is known of a holder.
+/// The state of a holder.
 struct Entry {
     holder: Arc<Holder>,
     user: Option<&'static dyn User>,
-    /// The device is removed, or being so.
+    /// The device is removed, or being removed.
     removed: bool,
-    /// How often the user is being told something just now.
+    /// How many notifications of the user are in progress.
     telling: u32,
 }
 
@@ -53,7 +53,7 @@ kernel::sync::global_lock! {
     unsafe(uninit) static ENTRIES: SpinLock<KVec<Entry>> = KVec::new();
 }
 
-/// Does `f` with the entry of the holder at `address`, if there is one.
+/// Runs `f` with the entry of the holder at `address`, if there is one.
 fn with<R>(address: *const Holder, f: impl FnOnce(&mut Entry) -> R) -> Option<R> {
     let mut entries = ENTRIES.lock();
     let mut all = entries.iter_mut();
@@ -61,11 +61,11 @@ fn with<R>(address: *const Holder, f: impl FnOnce(&mut Entry) -> R) -> Option<R>
     entry.map(f)
 }
 
-/// A holder of a device that may be told of it.
+/// A holder of a device that can be notified.
 pub(super) struct Registration(Arc<Holder>);
 
 impl Registration {
-    /// A new one, of a user that is yet to come.
+    /// A new one, for a user that comes later.
     pub(super) fn new() -> Result<Self> {
         let holder = Arc::pin_init(pin_init!(Holder { quiet <- Completion::new() }), GFP_KERNEL)?;
         let entry = Entry {
@@ -78,7 +78,7 @@ impl Registration {
         Ok(Registration(holder))
     }
 
-    /// What the DAX core shall have as the holder.
+    /// The holder that the DAX core gets.
     pub(super) fn as_holder(&self) -> *mut c_void {
         self.address().cast_mut().cast()
     }
@@ -87,8 +87,7 @@ impl Registration {
         &*self.0
     }
 
-    /// From now on `user` is told what happens. Fails with `ENODEV` if the device is removed
-    /// already.
+    /// From now on `user` is notified. Fails with `ENODEV` if the device is removed already.
     ///
     /// # Safety
     ///
@@ -106,7 +105,7 @@ impl Registration {
         }
     }
 
-    /// From now on nobody is told anything. Waits until who is being told something has been.
+    /// From now on nobody is notified. Waits for notifications in progress.
     pub(super) fn detach(&self) {
         let telling = with(self.address(), |entry| {
             entry.user = None;
@@ -117,7 +116,7 @@ impl Registration {
         }
     }
 
-    /// The device is removed. Tells the user so, if that is news.
+    /// The device is removed. Notifies the user, unless that has happened.
     pub(super) fn removed(&self) {
         if let Some(telling) = Telling::begin(self.address(), true) {
             telling.user.removed();
@@ -139,15 +138,15 @@ impl Drop for Registration {
     }
 }
 
-/// A user is being told something: its device waits with going away.
+/// A notification in progress: the device cannot disappear before it ends.
 struct Telling {
     holder: NonNull<Holder>,
     user: &'static dyn User,
 }
 
 impl Telling {
-    /// `None` if there is nobody to be told, or it is of a removal that is no news. That of a
-    /// removal is remembered for who comes later.
+    /// `None` if there is nobody to notify, or the removal was already notified. A removal is
+    /// recorded for users that attach later.
     fn begin(address: *const Holder, removal: bool) -> Option<Self> {
         let holder = NonNull::new(address.cast_mut())?;
         with(address, |entry| {
@@ -171,7 +170,7 @@ impl Drop for Telling {
     }
 }
 
-/// What the DAX core calls.
+/// The functions that the DAX core calls.
 pub(super) static OPERATIONS: bindings::dax_holder_operations = bindings::dax_holder_operations {
     notify_failure: Some(notify_failure),
 };
@@ -201,7 +200,7 @@ unsafe extern "C" fn notify_failure(
     0
 }
 
-/// Devices may be opened as long as it lives: while the module is loaded.
+/// Devices may be opened while this exists: while the module is loaded.
 pub struct Notifications(());
 
 impl Notifications {
@@ -215,8 +214,8 @@ impl Notifications {
 
 impl Drop for Notifications {
     fn drop(&mut self) {
-        // No device is held, so who is still called finds nobody to tell, and returns without
-        // having slept. SAFETY: waits until each task has slept or left the kernel once.
+        // No device is held, so callers that are still running find nobody to notify, and return
+        // without having slept. SAFETY: waits until each task has slept or left the kernel once.
         unsafe { bindings::rdax_synchronize_rcu_tasks() };
     }
 }

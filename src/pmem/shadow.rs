@@ -2,12 +2,12 @@
 
 //! A copy of what is durable, in test builds (`make module SHADOW=1`).
 //!
-//! Every write-back copies its lines here, before they are on their way, and every store past the
-//! cache what it stored. When the file system is unmounted, nothing may be left in the CPU cache
-//! alone: a line that differs between the device and the copy was stored to and never written back
-//! afterwards. Its page was cleaned too early, or its tag was lost.
+//! Every write-back copies its lines here, before it starts, and every store past the cache copies
+//! what it stored. At unmount, nothing may be left in the CPU cache alone: a line that differs
+//! between the device and the copy was stored to and never written back afterwards. Its page was
+//! cleaned too early, or its tag was lost.
 //!
-//! This sees at full speed, on several CPUs, what killing an emulator cannot: there a store
+//! This detects, at full speed and on several CPUs, what killing an emulator cannot: there a store
 //! survives whether it was written back or not.
 
 use core::ptr;
@@ -64,14 +64,14 @@ impl Shadow {
         }
     }
 
-    /// For a while nothing is written back, because the cache is said to be persistent: what
-    /// differs says nothing any more.
+    /// Nothing is written back for a while, because the cache is declared persistent: differences
+    /// mean nothing any more.
     pub(super) fn void(&self) {
         self.void.store(true, Relaxed);
     }
 
     /// Warns if `memory`, to which nobody stores, differs, with the first place and the number of
-    /// lines. What `is_bad` says of a block is that it holds nothing.
+    /// lines. Skips blocks for which `is_bad` is true: they hold nothing.
     pub(super) fn compare(&self, memory: &Memory, is_bad: impl Fn(u64) -> bool) {
         if self.void.load(Relaxed) {
             return;
