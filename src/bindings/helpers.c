@@ -227,7 +227,7 @@ int rdax_security_inode_init_security(struct inode *inode, struct inode *dir,
 	return security_inode_init_security(inode, dir, name, initxattrs, data);
 }
 
-/* vfs: what is given back when memory is short */
+/* vfs: objects that are freed when memory is short */
 
 void rdax_init_list_head(struct list_head *links)
 {
@@ -313,7 +313,7 @@ void rdax_cond_resched(void)
 
 /* vfs: the page cache */
 
-/* Locked, with a reference, made if it was not there; or an error. */
+/* Locked, with a reference, created if it did not exist; or an error. */
 struct folio *rdax_folio_to_write(struct address_space *mapping, unsigned long index)
 {
 	return __filemap_get_folio(mapping, index, FGP_WRITEBEGIN, mapping_gfp_mask(mapping));
@@ -341,7 +341,7 @@ void rdax_folio_put(struct folio *folio)
 
 /* vfs: super blocks */
 
-/* What FS_IOC_GETFSUUID and FS_IOC_GETFSSYSFSPATH tell. */
+/* The answers to FS_IOC_GETFSUUID and FS_IOC_GETFSSYSFSPATH. */
 void rdax_set_names(struct super_block *sb, const u8 uuid[16])
 {
 	super_set_uuid(sb, uuid, 16);
@@ -353,7 +353,7 @@ void rdax_report_damage(struct super_block *sb, int error)
 	fserror_report_metadata(sb, error, GFP_NOFS);
 }
 
-/* For who holds the context open (fsopen(2)); a caller of mount(2) has none to read. */
+/* For the holder of the context (fsopen(2)); a caller of mount(2) has none to read. */
 void rdax_fc_error(struct fs_context *fc, const char *message)
 {
 	if (fc->log.log)
@@ -378,8 +378,8 @@ bool rdax_bdev_has_dax(struct block_device *bdev)
 }
 
 /*
- * Where the driver counts the ranges of bad blocks that it knows of; it does so
- * until the device is removed.
+ * Where the driver counts the ranges of bad blocks that it knows of, until the
+ * device is removed.
  */
 const int *rdax_bdev_badblocks(struct block_device *bdev)
 {
@@ -394,7 +394,7 @@ bool rdax_bdev_read_only(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
-/* Where it starts on the disk that it is a partition of, in bytes. */
+/* Where a partition starts on its disk, in bytes. */
 u64 rdax_bdev_start(struct block_device *bdev)
 {
 	return get_start_sect(bdev) << SECTOR_SHIFT;
@@ -441,8 +441,8 @@ unsigned long rdax_read_mc(void *to, const void *from, unsigned long len)
 }
 
 /*
- * Copies that do not sleep: where a page of the user's is not there, or may not
- * be written, they end early.
+ * Copies that do not sleep: they end early at a user page that is not present, or
+ * may not be written.
  */
 size_t rdax_copy_mc_to_iter(const void *from, size_t len, struct iov_iter *iter)
 {
@@ -489,7 +489,7 @@ void rdax_synchronize_rcu_tasks(void)
 	synchronize_rcu_tasks();
 }
 
-/* Who may sleep, and uses the device: removal waits for them. */
+/* For users of the device that may sleep: removal waits for them. */
 DEFINE_STATIC_SRCU(rdax_access);
 
 int rdax_access_begin(void)
@@ -517,7 +517,7 @@ void rdax_non_block_end(void)
 	non_block_end();
 }
 
-/* The page map of all these pages, with a reference; NULL if they have not one. */
+/* The page map that has all these pages, with a reference; NULL if there is not one. */
 struct dev_pagemap *rdax_pagemap_get(unsigned long pfn, unsigned long nr)
 {
 	struct dev_pagemap *pgmap = get_dev_pagemap(pfn);
@@ -541,7 +541,7 @@ void rdax_pagemap_put(struct dev_pagemap *pgmap)
 	put_dev_pagemap(pgmap);
 }
 
-/* Until @count is 0: who makes it that wakes its address. */
+/* Until @count is 0: whoever sets it to 0 wakes its address. */
 void rdax_wait_for_zero(s64 *count)
 {
 	wait_var_event(count, READ_ONCE(*count) == 0);
@@ -589,15 +589,15 @@ bool rdax_mapping_writably_mapped(const struct address_space *mapping)
 	return mapping_writably_mapped(mapping);
 }
 
-/* What the kernel has for its own use only. */
+/* Private to the kernel's own code. */
 INTERVAL_TREE_DEFINE(struct vm_area_struct, shared.rb, unsigned long,
 		     shared.rb_subtree_last, vma_start_pgoff, vma_last_pgoff,
 		     static inline, rdax_vmas)
 
 /*
  * The memory manager clears VM_LOCKED in mappings of DAX files, which need not be
- * locked to stay in memory. Those that had it when they were made have an ->open, and
- * no others; and a process may have locked all that it maps in future.
+ * locked to stay in memory. Mappings that had it when they were made have an ->open, and
+ * no others have one; and a process may have locked all its future mappings.
  */
 static bool was_locked(const struct vm_area_struct *vma)
 {
@@ -617,15 +617,15 @@ bool rdax_vma_is_locked(const struct vm_area_struct *vma)
 	return is_stored_through(vma) && was_locked(vma);
 }
 
-/* Whether userfaultfd may take 2 MiB in one piece apart in the midst of a fault. */
+/* Whether userfaultfd may split 2 MiB in one piece during a fault. */
 bool rdax_vma_is_watched(const struct vm_area_struct *vma)
 {
 	return userfaultfd_armed((struct vm_area_struct *)vma);
 }
 
 /*
- * Sets the bits in @pages of those of the @nr pages from @first on that a locked
- * mapping has; if @writable, only one whose stores reach the file.
+ * Sets the bits in @pages of those of the @nr pages from @first on that are in a locked
+ * mapping; if @writable, only in one whose stores reach the file.
  */
 void rdax_mapping_locked(struct address_space *mapping, pgoff_t first, unsigned long nr,
 			 bool writable, unsigned long *pages)
@@ -658,7 +658,7 @@ bool rdax_desc_is_locked(const struct vm_area_desc *desc)
 	return vma_desc_test(desc, VMA_LOCKED_BIT);
 }
 
-/* Whether a sync of the whole file system asks for the write-back. */
+/* Whether the write-back is part of a sync of the whole file system. */
 bool rdax_wbc_is_of_sync(const struct writeback_control *wbc)
 {
 	return wbc->sync_mode == WB_SYNC_ALL || wbc->tagged_writepages;
@@ -716,7 +716,7 @@ void rdax_page_set_poisoned(struct page *page)
 	SetPageHWPoison(page);
 }
 
-/* The media under @page is good again: it comes back into the kernel's map. */
+/* The media under @page is good again: the kernel maps it again. */
 int rdax_page_clear_poisoned(struct page *page)
 {
 	return TestClearPageHWPoison(page) ? clear_mce_nospec(page_to_pfn(page)) : 0;
@@ -754,8 +754,8 @@ int rdax_folio_ref_count(const struct folio *folio)
 }
 
 /*
- * Whether somebody refers to the folio besides page tables. No entry is made meanwhile, so what is
- * counted first is not less than what there is when the other is counted.
+ * Whether somebody refers to the folio other than by page tables. No entry is added meanwhile, so
+ * the references, which are counted first, are not fewer than the entries counted afterwards.
  */
 bool rdax_folio_is_held(const struct folio *folio)
 {
@@ -776,8 +776,8 @@ void rdax_folio_unlock(struct folio *folio)
 }
 
 /*
- * Until nobody refers to @folio: free_zone_device_folio() wakes its waiters. If
- * @interruptible, until a signal comes, or for 20 ms: while it waits it may
+ * Waits until nobody refers to @folio: free_zone_device_folio() wakes its waiters. If
+ * @interruptible, waits until a signal arrives, or for 20 ms: during the wait it may
  * be mapped again, and would not become idle until that mapping is gone, too.
  */
 int rdax_folio_wait_idle(struct folio *folio, bool interruptible)
@@ -797,7 +797,7 @@ int rdax_folio_wait_idle(struct folio *folio, bool interruptible)
 
 /*
  * Makes one folio of 512 idle pages, without a reference. zone_device_page_init()
- * is the way that is exported; unlike those that it is meant for, pages of fsdax
+ * is the exported way; unlike the pages that it is meant for, pages of fsdax
  * hold no reference to their device.
  */
 void rdax_make_huge(struct page *page)
@@ -817,8 +817,8 @@ bool rdax_pmd_is_huge(const struct vm_fault *vmf)
 }
 
 /*
- * Gives the memory manager the zero page to be copied, locked: it unlocks it. Not if another CPU
- * has it locked for the same: nobody is to wait for that.
+ * Gives the memory manager the locked zero page to copy; the memory manager unlocks it. Fails if
+ * another CPU has it locked for the same purpose: nobody should wait for that.
  */
 bool rdax_cow_zero(struct vm_fault *vmf)
 {
@@ -832,8 +832,8 @@ bool rdax_cow_zero(struct vm_fault *vmf)
 }
 
 /*
- * Waits until the copies of the zero page that have begun are mapped: the memory manager has it
- * locked up to then.
+ * Waits until the copies of the zero page that have begun are mapped: the memory manager keeps it
+ * locked until then.
  */
 void rdax_wait_for_zero_copies(void)
 {
@@ -847,8 +847,8 @@ bool rdax_pmd_is_none(const struct vm_fault *vmf)
 }
 
 /*
- * Puts the page table in place that the memory manager has allocated for the fault, where no lock
- * of the file system was held: or the insertion of a page would allocate another one.
+ * Installs the page table that the memory manager has allocated for the fault while no lock
+ * of the file system was held: otherwise the insertion of a page would allocate another one.
  */
 void rdax_install_page_table(struct vm_fault *vmf)
 {
@@ -860,7 +860,7 @@ void rdax_install_page_table(struct vm_fault *vmf)
 	lock = pmd_lock(mm, vmf->pmd);
 	if (pmd_none(*vmf->pmd)) {
 		mm_inc_nr_ptes(mm);
-		/* What is in the table is seen before the table: see pmd_install(). */
+		/* The content of the table is visible before the table: see pmd_install(). */
 		smp_wmb();
 		pmd_populate(mm, vmf->pmd, vmf->prealloc_pte);
 		vmf->prealloc_pte = NULL;
@@ -882,7 +882,7 @@ static pte_t *lock_page_table(struct vm_fault *vmf, unsigned long address, spinl
 		goto none;
 	*lock = pte_lockptr(vmf->vma->vm_mm, &pmd);
 	spin_lock(*lock);
-	/* The table itself may have been taken out meanwhile; RCU keeps its memory. */
+	/* The table itself may have been removed meanwhile; RCU keeps its memory. */
 	if (pmd_same(pmd, pmdp_get_lockless(vmf->pmd)))
 		return pte_offset_kernel(&pmd, address);
 	spin_unlock(*lock);
@@ -910,7 +910,7 @@ static noinline void clear_pte_marker(struct vm_fault *vmf)
 }
 
 /*
- * Takes out the marker that the fault has found, a write-protection by userfaultfd of a page that
+ * Removes the marker that the fault has found, a write-protection by userfaultfd of a page that
  * is not mapped: nothing can be inserted over it.
  */
 void rdax_clear_pte_marker(struct vm_fault *vmf)
@@ -923,8 +923,8 @@ void rdax_clear_pte_marker(struct vm_fault *vmf)
 }
 
 /*
- * Lets the @nr entries at @address and after be stored through that map the pages from @page on and
- * may only be read through; sets the bits in @none of those that there are not.
+ * Makes those of the @nr entries from @address on writable that map the pages from @page on and
+ * are read-only; sets the bits in @none of missing entries.
  * (ptep_set_access_flags() is not exported.)
  */
 static void make_writable(struct vm_fault *vmf, unsigned long address, struct page *page,
@@ -952,8 +952,8 @@ static void make_writable(struct vm_fault *vmf, unsigned long address, struct pa
 }
 
 /*
- * Maps the @nr pages from @page on at @address and after, up to BITS_PER_LONG, in the page table
- * of the fault, to be stored to. What is mapped otherwise stays.
+ * Maps the @nr pages from @page on at @address and after, up to BITS_PER_LONG, writable, in the
+ * page table of the fault. Other entries stay.
  */
 void rdax_insert_writable(struct vm_fault *vmf, unsigned long address, struct page *page,
 			  unsigned int nr)
@@ -966,7 +966,7 @@ void rdax_insert_writable(struct vm_fault *vmf, unsigned long address, struct pa
 	for_each_set_bit(bit, &none, BITS_PER_LONG) {
 		struct vm_fault at = { .vma = vmf->vma, .address = address + (bit << PAGE_SHIFT) };
 
-		/* Read-only: to store through, what has come meanwhile would give a warning. */
+		/* Read-only: a writable insertion would warn if something else is mapped by now. */
 		rdax_page_get(page + bit);
 		vmf_insert_page_mkwrite(&at, page + bit, false);
 		rdax_page_put(page + bit);

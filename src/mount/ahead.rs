@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The streams of stores to the holes of a file: how much they are given ahead, see
+//! The streams of stores to the holes of a file: how many blocks ahead they get, see
 //! [`track::ahead`](crate::track::ahead).
 
 use kernel::sync::atomic::{Atomic, Relaxed};
 
 use crate::track::ahead::{Ask, Stream};
 
-/// How many streams of a file are told from each other.
+/// How many streams of a file are tracked.
 const STREAMS: usize = 4;
 
 /// The last stores to holes of a file.
 pub struct FillAhead {
     streams: [Atomic<u64>; STREAMS],
-    /// Counts the streams that have begun: the oldest makes room.
+    /// Counts the streams that have begun: a new one replaces the oldest.
     begun: Atomic<u32>,
 }
 

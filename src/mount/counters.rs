@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of a mount, readable by anyone in `/sys/fs/rdax/<device>/`, one number a file.
+//! Counters of a mount, readable by anyone in `/sys/fs/rdax/<device>/`, one number per file.
 
 use core::ptr::{null_mut, NonNull};
 
@@ -26,7 +26,7 @@ impl Counter {
         Counter(Atomic::new(0))
     }
 
-    /// Counts `n` more.
+    /// Adds `n`.
     #[inline]
     pub fn add(&self, n: u64) {
         self.0.add(n, Relaxed);
@@ -43,7 +43,7 @@ macro_rules! counters {
         counted { $($(#[$doc:meta])* $name:ident,)* }
         shown { $($shown:ident = $get:expr,)* }
     ) => {
-        /// What happened since the mount.
+        /// What happened since mount.
         pub struct Counters {
             $($(#[$doc])* pub $name: Counter,)*
         }
@@ -69,7 +69,7 @@ counters! {
         read_faults,
         /// Faults that stored, where nothing was mapped.
         write_faults,
-        /// Stores to what was mapped read-only.
+        /// Stores to pages that were mapped read-only.
         mkwrite_faults,
         /// Faults that mapped 2 MiB in one piece.
         huge_faults,
@@ -81,13 +81,13 @@ counters! {
         pages_write_protected,
         /// Pages that a sync wrote back.
         pages_written_back,
-        /// Those of them that stayed dirty and writable, because they are hot.
+        /// The pages among them that stayed dirty and writable, because they are hot.
         hot_pages,
         /// Pages of the page cache that were written back.
         cached_pages_written_back,
-        /// Chunks of 2 MiB of mapped files that were given back because memory was short.
+        /// Chunks of 2 MiB of mapped files that were freed because memory was short.
         chunks_reclaimed,
-        /// Files of which nothing beyond the inode is known any more because memory was short.
+        /// Files whose cached metadata was freed because memory was short.
         inodes_forgotten,
         /// Calls of fsync, fdatasync and msync.
         sync_calls,
@@ -130,7 +130,7 @@ struct Files<const N: usize>([File; N]);
 // SAFETY: names and functions are constant.
 unsafe impl<const N: usize> Sync for Files<N> {}
 
-/// `/sys/fs/rdax`, as long as the module is loaded.
+/// `/sys/fs/rdax`, while the module is loaded.
 pub struct Root(NonNull<bindings::kobject>);
 
 // SAFETY: kobjects are reference counted and used from any task.
@@ -190,7 +190,7 @@ impl CounterFiles {
             sb,
         };
         let directory = KBox::into_raw(KBox::new(directory, GFP_KERNEL)?);
-        // From here on the kobject owns the memory; dropping `files` gives it up.
+        // From here on the kobject owns the memory; dropping `files` releases it.
         // SAFETY: a box is not null.
         let files = CounterFiles(unsafe { NonNull::new_unchecked(directory) });
         // SAFETY: the kobject is zeroed, and stays where it is; the type is static. The name is a

@@ -2,14 +2,14 @@
 
 //! Which inodes of a mount have dirty pages, so that sync, freeze and unmount find them.
 //!
-//! The VFS's own lists do not serve: they hold an inode only until its next write-back, which finds
-//! no page cache here and forgets it. An inode enters this list when a page of it is tagged, which
-//! also happens under a page table lock; it leaves it when [`dax::sync_all`](crate::dax::sync_all)
-//! or [`dax::sync_inode`](crate::dax::sync_inode) has written it back, unless a page stays hot, or
-//! when it is evicted. Entering it also makes the inode dirty for the VFS, whose flusher calls back
-//! after a while (`dirty_expire_centisecs`): that is how stores reach the media without a sync
-//! call. What must hold between these is in [`dirty_list`], which is model-checked on the host;
-//! here is the kernel's side of it.
+//! The VFS's own lists are not enough: they hold an inode only until its next write-back, which
+//! finds no page cache here and forgets it. An inode enters this list when a page of it is tagged,
+//! which also happens under a page table lock. It leaves the list when
+//! [`dax::sync_all`](crate::dax::sync_all) or [`dax::sync_inode`](crate::dax::sync_inode) has
+//! written it back, unless a page stays hot, or when it is evicted. Entering the list also makes
+//! the inode dirty for the VFS, whose flusher calls back later (`dirty_expire_centisecs`): that is
+//! how stores reach the media without a sync call. The rules between these are in [`dirty_list`],
+//! which is model-checked on the host; here is the kernel's side of it.
 
 use core::cell::UnsafeCell;
 
@@ -26,7 +26,7 @@ use crate::track::dirty_list::{self, Environment, Links, List};
 
 /// The place of an inode in the list: part of its tracker.
 pub struct DirtyEntry {
-    /// Changes under the list's lock, read without.
+    /// Changes under the list's lock, read without it.
     listed: Atomic<bool>,
     /// Guarded by the list's lock.
     links: UnsafeCell<Links<Listed>>,
@@ -81,10 +81,10 @@ impl Listed {
 pub struct DirtyInodes {
     #[pin]
     list: SpinLock<List<Listed>>,
-    /// Notified when somebody who wrote an inode back, or evicted it, is done.
+    /// Notified when a task has finished writing an inode back, or evicting it.
     #[pin]
     changed: CondVar,
-    /// Notified when a sync of any inode has its fence behind it.
+    /// Notified when the fence of a sync of any inode is done.
     #[pin]
     pub(super) fenced: CondVar,
     /// One `sync_all` at a time.
@@ -106,7 +106,7 @@ impl DirtyInodes {
     /// A page of the inode was tagged, just now. Does not sleep.
     #[inline]
     pub fn note(&self, tracker: &Tracker) {
-        // The tag is visible before the flag is read, and `sync_all` takes the flag away before it
+        // The tag is visible before the flag is read, and `sync_all` clears the flag before it
         // looks for tags: one of the two sees the other.
         smp_mb(Full);
         if !tracker.entry.listed.load(Relaxed) {
@@ -114,7 +114,7 @@ impl DirtyInodes {
         }
     }
 
-    /// Has the flusher come to the inode after a while, if it is in the list.
+    /// Makes the flusher visit the inode later, if it is in the list.
     pub fn mark(&self, tracker: &Tracker) {
         if tracker.entry.listed.load(Relaxed) {
             InodeInfo::of(tracker).mark_dirty();

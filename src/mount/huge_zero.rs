@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! 2 MiB of zeros in memory: what is mapped, read-only and in one piece, where 2 MiB of a file are
-//! a hole or unwritten.
+//! 2 MiB of zeros in memory, mapped read-only and in one piece where 2 MiB of a file are a hole or
+//! unwritten.
 //!
-//! The kernel has such a folio of its own, but not for modules. This one is made when it is first
-//! wanted, and given back after unmount, when nobody uses it any more.
+//! The kernel has such a folio, but not for modules. This one is allocated on first use, and freed
+//! after unmount, when nobody uses it any more.
 
 use core::ptr::NonNull;
 
@@ -13,25 +13,25 @@ use kernel::sync::SetOnce;
 
 use crate::bindings;
 
-/// As many entries at a time lead to the zeros of a mount, half a TiB of holes; all others are of
-/// pages. Each takes a reference to the same folio, and the memory manager does not look whether
-/// that count wraps: anyone could have it do so, with a sparse file.
+/// The most entries that may map the zeros of a mount at a time, half a TiB of holes; beyond that,
+/// zeros are mapped by pages. Each takes a reference to the same folio, and the memory manager does
+/// not check that count for overflow: anyone could cause one, with a sparse file.
 const USERS_MAX: i32 = 1 << 18;
 
 /// The zeros of a mount.
 pub struct HugeZero(SetOnce<Zeros>);
 
 impl HugeZero {
-    /// None as yet.
+    /// Not allocated yet.
     pub const fn new() -> Self {
         HugeZero(SetOnce::new())
     }
 
-    /// The folio; `None` if there is no memory for it at once, or if it is mapped too often. Does not
-    /// sleep.
+    /// The folio; `None` if there is no memory for it at once, or if it is mapped too often. Does
+    /// not sleep.
     pub fn get(&self) -> Option<&Zeros> {
         if self.0.as_ref().is_none() {
-            // Another thread may have been faster: then this one's goes back.
+            // Another thread may have been faster: then this one is freed.
             self.0.populate(Zeros::new()?);
         }
         self.0.as_ref().filter(|zeros| zeros.users() < USERS_MAX)
@@ -53,7 +53,7 @@ impl Zeros {
         NonNull::new(unsafe { bindings::rdax_alloc_huge_zero() }).map(Zeros)
     }
 
-    /// How many references there are: this one's, and those of entries and pins.
+    /// How many references there are: the one of this object, and those of entries and pins.
     fn users(&self) -> i32 {
         // SAFETY: the folio has a reference.
         unsafe { bindings::rdax_folio_ref_count(self.as_raw()) }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes: the kernel's `struct inode` with what rdax keeps beside it.
+//! Inodes: the kernel's `struct inode` with rdax's own data beside it.
 //!
-//! The volume's inode, under [`MetaLock`], is what is on the media. The kernel's inode repeats of
-//! it what the VFS wants to read without asking (mode, owner, links, size, times); whoever changes
-//! the one through the volume brings the other up to date before it lets go of the locks.
+//! The volume's inode, under [`MetaLock`], is what is on the media. The kernel's inode repeats what
+//! the VFS reads without calling the file system (mode, owner, links, size, timestamps). Whoever
+//! changes the volume's inode updates the other before releasing the locks.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -27,7 +27,7 @@ use crate::bindings;
 use crate::volume::format::{Time, BLOCK};
 use crate::volume::inode::Inode;
 
-/// An inode of rdax: what every `struct inode` of one of its super blocks is embedded in.
+/// An inode of rdax: every `struct inode` of one of its super blocks is embedded in one.
 #[repr(C)]
 pub struct InodeInfo {
     /// The kernel's part; first, so that a pointer to it is a pointer to the whole.
@@ -36,14 +36,14 @@ pub struct InodeInfo {
     pub meta: MetaLock,
     /// Which pages of the file are mapped, and which of those may be dirty.
     pub tracker: Tracker,
-    /// When the file was made. Set before others see the inode, and then only read.
+    /// When the file was created. Set before others see the inode, and then only read.
     born: UnsafeCell<Time>,
     /// The file attributes, `FS_*_FL`, as the volume has them.
     attrs: Atomic<u32>,
-    /// What the last block holds beyond the end of the file is known to be zero.
+    /// The bytes of the last block beyond the end of the file are known to be zero.
     tail_is_zero: Atomic<bool>,
-    /// Of a symlink: where it points. Set before others see the inode, and then only read, also
-    /// under RCU alone.
+    /// The target of a symlink. Set before others see the inode, and then only read, also under RCU
+    /// alone.
     target: UnsafeCell<Option<Target>>,
 }
 
@@ -84,7 +84,7 @@ impl InodeInfo {
         Some(inode)
     }
 
-    /// Initialises what stays as it is from one use of the memory to the next.
+    /// Initialises what stays unchanged from one use of the memory to the next.
     ///
     /// # Safety
     ///
@@ -97,8 +97,7 @@ impl InodeInfo {
         }
     }
 
-    /// Gives the memory of an inode back, as `->free_inode`: an RCU grace period after the last
-    /// use.
+    /// Frees the memory of an inode, as `->free_inode`: an RCU grace period after the last use.
     ///
     /// # Safety
     ///
@@ -121,12 +120,12 @@ impl InodeInfo {
         unsafe { SuperBlock::from_raw((*self.as_vfs()).i_sb) }
     }
 
-    /// What rdax keeps beside the super block.
+    /// rdax's data beside the super block.
     pub fn sb(&self) -> &SbInfo {
         self.super_block().info()
     }
 
-    /// The mapping: page faults and the reverse map go by it.
+    /// The mapping: page faults and the reverse map use it.
     pub fn mapping(&self) -> *mut bindings::address_space {
         // SAFETY: `i_mapping` is set when the inode is made and not changed by rdax.
         unsafe { (*self.as_vfs()).i_mapping }
@@ -181,7 +180,7 @@ impl InodeInfo {
         unsafe { bindings::set_nlink(self.as_vfs(), nlink) };
     }
 
-    /// Joins one more name to the inode.
+    /// Gives the inode one more name.
     pub fn join(&self, dentry: &Dentry) {
         // SAFETY: the VFS gave a negative dentry with its directory locked; the reference taken
         // here passes to it.
@@ -196,7 +195,7 @@ impl InodeInfo {
         self.meta.get()
     }
 
-    /// Keeps when the file was made, and where a symlink points.
+    /// Stores when the file was created, and the target of a symlink.
     ///
     /// # Safety
     ///
@@ -211,7 +210,7 @@ impl InodeInfo {
         }
     }
 
-    /// When the file was made.
+    /// When the file was created.
     pub fn born(&self) -> Time {
         // SAFETY: not changed since others see the inode.
         unsafe { *self.born.get() }
@@ -222,7 +221,7 @@ impl InodeInfo {
         self.attrs.load(Relaxed)
     }
 
-    /// Brings the file attributes that [`InodeInfo::attrs`] returns up to date.
+    /// Updates the file attributes that [`InodeInfo::attrs`] returns.
     pub fn set_attrs(&self, meta: &Inode) {
         self.attrs.store(meta.attrs(), Relaxed);
     }
@@ -234,10 +233,10 @@ impl InodeInfo {
         }
     }
 
-    /// Runs `zero`, which zeroes what the last block holds beyond the end of the file, unless that
-    /// is known to be zero. The caller holds `i_rwsem` exclusively.
+    /// Runs `zero`, which zeroes the bytes of the last block beyond the end of the file, unless
+    /// they are known to be zero. The caller holds `i_rwsem` exclusively.
     pub fn clean_tail(&self, zero: impl FnOnce() -> Result) -> Result {
-        // First: a store that comes meanwhile takes it back.
+        // First: a store meanwhile clears it again.
         if self.tail_is_zero.xchg(true, Full) {
             return Ok(());
         }
@@ -250,7 +249,7 @@ impl InodeInfo {
         zeroed
     }
 
-    /// Brings the number of blocks that the VFS sees up to date.
+    /// Updates the number of blocks that the VFS sees.
     pub fn update_blocks(&self, meta: &Inode) {
         let sectors = meta.blocks().saturating_mul(BLOCK / 512);
         // SAFETY: the inode is alive; whoever changes `meta` holds its lock.
@@ -271,22 +270,21 @@ impl InodeInfo {
         Some(unsafe { InodeRef::from_raw(inode) })
     }
 
-    /// Has the flusher write the inode after a while. Does not sleep; a page table lock may be
-    /// held.
+    /// Makes the flusher write the inode later. Does not sleep; a page table lock may be held.
     pub fn mark_dirty(&self) {
         // SAFETY: the inode is alive.
         unsafe { bindings::__mark_inode_dirty(self.as_vfs(), bindings::RDAX_I_DIRTY_SYNC) };
     }
 
-    /// What is dirty when `->write_inode` has written the inode back is as if it had become so now:
-    /// the flusher comes back when that has the age, and not at once. Called by `->write_inode`.
+    /// Data that is still dirty when `->write_inode` has written the inode back counts as dirtied
+    /// now: the flusher comes back when it has the age, and not at once. Called by `->write_inode`.
     pub fn begin_age(&self) {
         // SAFETY: the inode is alive. Whoever calls `->write_inode` has it for itself (`I_SYNC`), and
         // puts it into the list of the dirty ones, by that age, when it returns.
         unsafe { bindings::rdax_inode_dirtied_now(self.as_vfs()) };
     }
 
-    /// Makes the times that moved only in memory durable.
+    /// Makes timestamps durable that were updated only in memory.
     pub fn write_times(&self) -> Result {
         let sb = self.sb();
         if sb.super_block().is_read_only() {
@@ -304,7 +302,7 @@ impl InodeInfo {
         }
         match sb.state() {
             State::Running => {}
-            // They end here.
+            // They are lost here.
             State::ReadOnly => return Ok(()),
             State::ShutDown => return Err(EIO),
         }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of files beyond their inodes, the nodes of their trees, their extended attributes
-//! and the places of the names of a directory, is given back when memory is short: who needs it
-//! reads it again. Each file of which something is known is in a list.
+//! Cached metadata of files beyond their inodes: the nodes of their trees, their extended
+//! attributes and the locations of the names of a directory. It is freed when memory is short, and
+//! read again when it is needed. Each file with such metadata is in a list.
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -24,16 +24,16 @@ pub struct Known {
     links: Links,
     /// Its lock. It is there while this is in the list.
     meta: NonNull<MetaLock>,
-    /// It was used since it was looked at last.
+    /// It was used since the shrinker looked at it last.
     used: Atomic<bool>,
-    /// What was taken from it, and the next one.
+    /// The metadata that was taken from it, and the next taken entry.
     taken: UnsafeCell<(Knowledge, Option<NonNull<Known>>)>,
 }
 
 static LIST: List<Known> = List::new();
 
 impl Known {
-    /// Puts the file of `meta`, which is locked, into the list, if there is memory for it.
+    /// Adds the file of `meta`, which is locked, to the list, if there is memory for it.
     pub fn note(meta: &MetaLock) -> Option<NonNull<Known>> {
         let memory = LIST.alloc().ok()?;
         let known = pin_init!(Known {
@@ -60,7 +60,7 @@ impl Known {
         unsafe { known.as_ref() }.used.store(true, Relaxed);
     }
 
-    /// Takes a file from the list.
+    /// Removes a file from the list.
     ///
     /// # Safety
     ///

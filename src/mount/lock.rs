@@ -3,7 +3,7 @@
 //! The locks of an inode that the VFS knows, as guards.
 //!
 //! `i_rwsem` orders reads, writes and changes of the layout; the invalidate lock (of the mapping)
-//! keeps page faults out while blocks go away. `Documentation/locking.rst` has the whole order.
+//! keeps page faults out while blocks are freed. `Documentation/locking.rst` has the whole order.
 
 use core::ops::Deref;
 
@@ -16,7 +16,7 @@ use crate::bindings;
 pub struct Exclusive<'a>(&'a InodeInfo);
 
 impl<'a> Exclusive<'a> {
-    /// Takes note that the VFS called with the lock held.
+    /// Records that the VFS called with the lock held.
     ///
     /// # Safety
     ///
@@ -50,13 +50,13 @@ impl<'a> InodeLock<'a> {
         InodeLock(info)
     }
 
-    /// Takes the lock if that takes no waiting.
+    /// Takes the lock if it can be had without waiting.
     pub fn try_new(info: &'a InodeInfo) -> Option<Self> {
         // SAFETY: as in `new`.
         unsafe { bindings::rdax_inode_trylock(info.as_vfs()) }.then(|| InodeLock(info))
     }
 
-    /// The proof, as long as the guard lives.
+    /// The proof, while the guard lives.
     pub fn exclusive(&self) -> Exclusive<'_> {
         Exclusive(self.0)
     }
@@ -80,7 +80,7 @@ impl<'a> SharedInodeLock<'a> {
         SharedInodeLock(info)
     }
 
-    /// Takes the lock if that takes no waiting.
+    /// Takes the lock if it can be had without waiting.
     pub fn try_new(info: &'a InodeInfo) -> Option<Self> {
         // SAFETY: as in `new`.
         unsafe { bindings::rdax_inode_trylock_shared(info.as_vfs()) }.then(|| SharedInodeLock(info))
@@ -94,8 +94,8 @@ impl Drop for SharedInodeLock<'_> {
     }
 }
 
-/// Holds the invalidate lock of an inode's mapping exclusively: no page fault is under way in it
-/// and none starts. Who takes blocks from the file has to hold `i_rwsem` too, and takes
+/// Holds the invalidate lock of an inode's mapping exclusively: no page fault is in progress in it
+/// and none starts. Code that takes blocks from the file must hold `i_rwsem` too, and uses
 /// [`InvalidateLock`].
 pub struct FaultsOut<'a>(&'a InodeInfo);
 
@@ -107,7 +107,7 @@ impl<'a> FaultsOut<'a> {
         lock
     }
 
-    /// Takes the lock if that takes no waiting.
+    /// Takes the lock if it can be had without waiting.
     pub fn try_new(info: &'a InodeInfo) -> Option<Self> {
         // SAFETY: the mapping is the inode's, which is alive; `release` matches.
         let taken = unsafe { bindings::rdax_filemap_invalidate_trylock(info.mapping()) };
@@ -150,8 +150,8 @@ impl<'a> InvalidateLock<'a> {
         self.0.info()
     }
 
-    /// Runs `f` with the lock released, and takes it again. Whatever was learnt under the lock
-    /// may be wrong afterwards.
+    /// Runs `f` with the lock released, and takes it again. Whatever the caller learnt under the
+    /// lock may be wrong afterwards.
     pub fn unlocked<R>(&mut self, f: impl FnOnce() -> R) -> R {
         self.0.release();
         let result = f();
@@ -208,7 +208,7 @@ impl InternalWrite {
         let sb = sb.as_raw();
         // SAFETY: the super block outlives what is kept beside it; `drop` matches.
         let started = unsafe { bindings::rdax_sb_start_intwrite_trylock(sb) };
-        // Made only now: dropping one ends what was started.
+        // Created only now: dropping one ends what was started.
         started.then(|| InternalWrite(sb))
     }
 }
@@ -225,7 +225,7 @@ impl Drop for InternalWrite {
 pub struct MountLock(*mut bindings::super_block);
 
 impl MountLock {
-    /// Takes the lock, unless somebody is at one of these, or about to be.
+    /// Takes the lock, unless one of these is in progress, or about to begin.
     pub fn try_new(sb: &SbInfo) -> Option<Self> {
         let sb = sb.as_raw();
         // SAFETY: the super block outlives what is kept beside it; `drop` matches.
@@ -247,7 +247,7 @@ impl MountLock {
         i64::from(frozen) != i64::from(bindings::SB_UNFROZEN)
     }
 
-    /// Has the VFS keep new writers out. The file system is not frozen.
+    /// Makes the VFS refuse new writers. The file system is not frozen.
     pub fn set_read_only(&self) {
         // SAFETY: as other file systems do it: who changes other flags holds the lock exclusively.
         unsafe {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the file system keeps in memory because it may be wanted again, in lists by memory cgroup,
-//! and the shrinker that gives it back when memory is short.
+//! Objects that the file system caches in memory, in lists by memory cgroup, and the shrinker that
+//! frees them when memory is short.
 //!
 //! C headers: [`include/linux/list_lru.h`](srctree/include/linux/list_lru.h),
 //! [`include/linux/shrinker.h`](srctree/include/linux/shrinker.h)
 //!
-//! An object comes from a slab cache of its list, is charged to the memory cgroup of the task that
-//! had it made, and is found by the shrinker when that one has no memory left. The lists of all
-//! mounts are one, so that they last as long as the module is loaded.
+//! An object is allocated from a slab cache of its list and charged to the memory cgroup of the
+//! task that needed it. The shrinker finds it when that cgroup has no memory left. All mounts share
+//! the lists, so that they exist as long as the module is loaded.
 
 use core::marker::PhantomData;
 use core::ptr::{null_mut, NonNull};
@@ -24,20 +24,20 @@ use kernel::types::Opaque;
 
 use crate::bindings;
 
-/// `SHRINK_STOP` of linux/shrinker.h: nothing can be given back now.
+/// `SHRINK_STOP` of linux/shrinker.h: nothing can be freed now.
 const SHRINK_STOP: usize = usize::MAX;
 
-/// What becomes of an object that is looked at.
+/// The shrinker's decision about an object.
 pub enum Verdict {
-    /// It was taken from the list.
+    /// It was removed from the list.
     Taken,
-    /// Somebody is at it.
+    /// Somebody is using it.
     Busy,
-    /// It was used since it was looked at last.
+    /// It was used since the shrinker looked at it last.
     Used,
 }
 
-/// What can be given back.
+/// What can be freed.
 pub trait Object: Sized + 'static {
     /// The name of the slab cache.
     const NAME: &'static CStr;
@@ -45,37 +45,36 @@ pub trait Object: Sized + 'static {
     /// Where its list is.
     fn list() -> &'static List<Self>;
 
-    /// What has been taken so far, while a list is walked.
+    /// What was taken so far, while a list is walked.
     type Taken: Default;
 
-    /// Decides about an object of the list, which stays in memory until this returns; takes it from
-    /// the list by [`Place::take`]. Called with the lock of the list held, which spins.
+    /// Decides about an object of the list, which stays in memory until this returns; removes it
+    /// from the list by [`Place::take`]. Called with the lock of the list held, which spins.
     ///
     /// # Safety
     ///
     /// `object` is in the list.
     unsafe fn take(object: NonNull<Self>, place: Place, taken: &mut Self::Taken) -> Verdict;
 
-    /// Gives back what was taken; returns how many objects that were. May sleep, and is called
-    /// where a file system may be entered to reclaim memory.
+    /// Frees what was taken; returns the number of objects. May sleep, and is called where a file
+    /// system may be entered to reclaim memory.
     fn give_back(taken: Self::Taken) -> usize;
 }
 
-/// What puts an object into its list: its first field, so that a pointer to it is one to the
-/// object.
+/// Links an object into its list: its first field, so that a pointer to it is one to the object.
 pub type Links = Opaque<list_head>;
 
-/// Links of what is in no list.
+/// Links of an object in no list.
 pub fn unlinked() -> impl PinInit<Links> {
     // SAFETY: initialises the links in their place, where they stay.
     Opaque::ffi_init(|slot| unsafe { bindings::rdax_init_list_head(slot) })
 }
 
-/// The place of an object that is being looked at.
+/// The place of the object that the shrinker is looking at.
 pub struct Place(*mut list_lru_one, *mut list_head);
 
 impl Place {
-    /// Takes the object from its list.
+    /// Removes the object from its list.
     pub fn take(self) -> Verdict {
         // SAFETY: both are what `isolate` was called with, under the lock of the list.
         unsafe { bindings::list_lru_isolate(self.0, self.1) };
@@ -83,8 +82,8 @@ impl Place {
     }
 }
 
-/// The list of all objects of a type, the cache they come from, and the shrinker. Static; it is
-/// there while a [`Lru`] is.
+/// The list of all objects of a type, their slab cache, and the shrinker. Static; usable while a
+/// [`Lru`] exists.
 pub struct List<T> {
     cache: Atomic<*mut kmem_cache>,
     list: Opaque<list_lru>,
@@ -95,7 +94,7 @@ pub struct List<T> {
 unsafe impl<T> Sync for List<T> {}
 
 impl<T: Object> List<T> {
-    /// Before there is a [`Lru`].
+    /// Before a [`Lru`] exists.
     pub const fn new() -> Self {
         List {
             cache: Atomic::new(null_mut()),
@@ -111,7 +110,7 @@ impl<T: Object> List<T> {
         NonNull::new(object.cast()).ok_or(ENOMEM)
     }
 
-    /// Gives the memory of an object back.
+    /// Frees the memory of an object.
     ///
     /// # Safety
     ///
@@ -131,8 +130,8 @@ impl<T: Object> List<T> {
         unsafe { bindings::list_lru_add_obj(self.list.get(), object.as_ptr().cast()) };
     }
 
-    /// Takes an object from the list, if it is in it. When this returns, the shrinker does not look
-    /// at it.
+    /// Removes an object from the list, if it is in it. When this returns, the shrinker is not
+    /// looking at it.
     ///
     /// # Safety
     ///
@@ -143,7 +142,7 @@ impl<T: Object> List<T> {
     }
 }
 
-/// Owns the list, the cache and the shrinker of a type. Dropped when there is no object left.
+/// Owns the list, the cache and the shrinker of a type. Dropped when no object is left.
 pub struct Lru<T: Object> {
     shrinker: *mut shrinker,
     object: PhantomData<fn(T)>,
@@ -155,7 +154,7 @@ unsafe impl<T: Object> Send for Lru<T> {}
 unsafe impl<T: Object> Sync for Lru<T> {}
 
 impl<T: Object> Lru<T> {
-    /// Makes all three. Called once, at load.
+    /// Creates all three. Called once, at load.
     pub fn new() -> Result<Self> {
         let mut args = bindings::kmem_cache_args {
             align: u32::try_from(align_of::<T>())?,
@@ -226,7 +225,7 @@ unsafe extern "C" fn count<T: Object>(_: *mut shrinker, sc: *mut shrink_control)
 ///
 /// As for [`count`].
 unsafe extern "C" fn scan<T: Object>(_: *mut shrinker, sc: *mut shrink_control) -> usize {
-    // Whoever allocates in a file system may hold its locks.
+    // An allocation inside a file system may hold its locks.
     // SAFETY: the control block is the caller's.
     if unsafe { (*sc).gfp_mask } & bindings::RDAX_GFP_FS == 0 {
         return SHRINK_STOP;

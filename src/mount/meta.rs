@@ -2,9 +2,9 @@
 
 //! The lock around the volume's view of an inode.
 //!
-//! It protects a [`volume::Inode`](crate::volume::inode::Inode): what the volume works on in place
+//! It protects a [`volume::Inode`](crate::volume::inode::Inode): what the volume works on instead
 //! of the kernel's `struct inode`. It nests below the chunk locks of the dirty tracking and above
-//! the journal; it is never held while user memory is copied, for that may fault on this very
+//! the journal. It is never held while user memory is copied, because that may fault on this very
 //! file. Several are taken in the order of their addresses, so no two tasks wait for each other.
 
 use core::cell::UnsafeCell;
@@ -21,16 +21,16 @@ use crate::bindings;
 use crate::env::nofs;
 use crate::volume::inode::{Inode, Knowledge};
 
-/// A mutex around the volume's inode; blank until the inode was read or made, and after it was
+/// A mutex around the volume's inode; blank until the inode was read or created, and after it was
 /// freed. It stays as it is, blank, from one use of an inode's memory to the next.
 pub struct MetaLock {
     mutex: Opaque<bindings::mutex>,
     inode: UnsafeCell<Inode>,
-    /// Its place in the list of files of which something is known. Guarded by the mutex.
+    /// Its place in the list of files with cached metadata. Guarded by the mutex.
     known: UnsafeCell<Option<NonNull<Known>>>,
 }
 
-/// The rank of the lock of an inode that is being made: beyond those of [`lock_all`].
+/// The rank of the lock of an inode that is being created: beyond those of [`lock_all`].
 const FRESH: u32 = 4;
 
 // SAFETY: `inode` is only reached through a guard, that is with the mutex held, or by `get_mut`.
@@ -62,18 +62,18 @@ impl MetaLock {
         self.inode.get_mut().reset();
     }
 
-    /// Forgets what is known of the file beyond its inode, if nobody is at it; returns that.
-    /// `place`, its place in the list, is the caller's then. Does not sleep.
+    /// Removes and returns the cached metadata of the file, if nobody is using it. The caller then
+    /// owns `place`, its place in the list. Does not sleep.
     pub fn try_forget(&self, place: NonNull<Known>) -> Option<Knowledge> {
         let mut guard = self.try_get()?;
         // SAFETY: the guard holds the mutex.
         let known = unsafe { &mut *self.known.get() };
-        // Else it is being taken from the list by `leave_list`.
+        // Otherwise `leave_list` is removing it from the list.
         known.take_if(|known| *known == place)?;
         Some(guard.take_knowledge())
     }
 
-    /// The inode is being evicted: takes it from the list. Nobody else has it, so this does not
+    /// The inode is being evicted: removes it from the list. Nobody else has it, so this does not
     /// wait for the lock long.
     pub fn leave_list(&self) {
         let mut guard = self.lock(0);
@@ -87,7 +87,7 @@ impl MetaLock {
         }
     }
 
-    /// Keeps a file in the list as long as something is known of it. The mutex is held.
+    /// Keeps a file in the list while it has cached metadata. The mutex is held.
     fn note_known(&self) {
         // SAFETY: the mutex is held.
         let (inode, known) = unsafe { (&*self.inode.get(), &mut *self.known.get()) };
@@ -109,25 +109,26 @@ impl MetaLock {
         MetaGuard(self)
     }
 
-    /// Takes the lock of an inode that nobody else knows yet. Others may be waited for then.
+    /// Takes the lock of an inode that nobody else knows yet. The task may wait for others with it
+    /// held.
     pub fn get_fresh(&self) -> MetaGuard<'_> {
         self.lock(FRESH)
     }
 
-    /// Takes the lock, alone, if that takes no waiting.
+    /// Takes the lock, alone, if it can be had without waiting.
     pub fn try_get(&self) -> Option<MetaGuard<'_>> {
         // SAFETY: initialised by `init_at`, the only way to make one; the guard unlocks.
         unsafe { bindings::rdax_mutex_trylock(self.mutex.get()) }.then(|| MetaGuard(self))
     }
 
     /// Waits for the lock, alone. The inode in it is not blank, since nobody else knows the inode
-    /// before it is read or made.
+    /// before it is read or created.
     pub fn get(&self) -> MetaGuard<'_> {
         self.lock(0)
     }
 }
 
-/// Waits for the locks of several distinct inodes, in the order that all tasks keep.
+/// Waits for the locks of several distinct inodes, in the same order in all tasks.
 pub fn lock_all<'a, const N: usize>(
     infos: [Option<&'a InodeInfo>; N],
 ) -> [Option<MetaGuard<'a>>; N] {
@@ -160,7 +161,7 @@ pub fn lock_two<'a>(a: &'a InodeInfo, b: &'a InodeInfo) -> (MetaGuard<'a>, MetaG
     (a, b)
 }
 
-/// The right to use the volume's view of an inode, until it is dropped.
+/// Access to the volume's view of an inode, until it is dropped.
 pub struct MetaGuard<'a>(&'a MetaLock);
 
 impl Deref for MetaGuard<'_> {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is kept in memory of a mounted volume and its inodes, and the guards for it: what the
-//! operations of the VFS (`vfs`) and the mapping of files (`dax`) both need.
+//! In-memory state of a mounted volume and its inodes, and the guards for it: what both the
+//! operations of the VFS (`vfs`) and the mapping of files (`dax`) need.
 //!
 //! * [`super_block`] and [`inode`] are rdax's own state beside the kernel's: [`volume`] on its
 //!   device, with its [`options`], [`state`], [`counters`], and whether it is [`read_only`].
-//! * [`tracker`] is what an inode knows of its mapped pages, [`dirty`] which inodes have dirty
-//!   ones, [`owner`] whether pages belong to it, [`pins`] what evicted ones have left, [`ahead`]
-//!   what stores to holes are given, [`huge_zero`] what loads of them see. [`reclaim`] gives back
-//!   what is known, as does [`known`] for the volume's; both by [`lru`].
-//! * [`object`], [`lock`], [`meta`], [`table`], [`work`] wrap what the kernel hands over, and its
-//!   locks.
+//! * [`tracker`] has the state of the mapped pages of an inode, [`dirty`] the inodes with dirty
+//!   pages, [`owner`] whether pages belong to an inode, [`pins`] what evicted inodes have left,
+//!   [`ahead`] the streams of stores to holes, [`huge_zero`] the zeros that loads of holes see.
+//!   [`reclaim`] frees such state when memory is short, as does [`known`] for the volume's; both by
+//!   [`lru`].
+//! * [`object`], [`lock`], [`meta`], [`table`], [`work`] wrap objects of the kernel, and its locks.
 //!
 //! `Documentation/locking.rst` has the order of the locks.
 //!

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The VFS objects that rdax is handed, wrapped as they are: references with safe methods for what
-//! rdax asks of them.
+//! The VFS objects that rdax gets, wrapped in place: references with safe methods for what rdax
+//! needs of them.
 
 use core::ffi::CStr;
 
@@ -30,7 +30,7 @@ impl SuperBlock {
         self.0.get()
     }
 
-    /// What rdax keeps beside it.
+    /// rdax's data beside it.
     pub fn info(&self) -> &SbInfo {
         // SAFETY: `fill_super` sets it before the first inode is made or operation called, and
         // `put_super` clears it after the last.
@@ -104,7 +104,7 @@ impl Dentry {
     }
 }
 
-/// How the users and groups of a mount are mapped; only passed on.
+/// The mapping of users and groups of a mount; only passed on.
 #[repr(transparent)]
 pub struct IdMap(Opaque<bindings::mnt_idmap>);
 
@@ -154,7 +154,7 @@ impl File {
         unsafe { Dentry::from_raw((*self.as_raw()).__bindgen_anon_1.f_path.dentry) }
     }
 
-    /// Moves the access time, as far as the mount wants that.
+    /// Updates the access time, if the mount options ask for it.
     pub fn accessed(&self) {
         // SAFETY: the file is open.
         unsafe { bindings::rdax_file_accessed(self.as_raw()) };

@@ -51,12 +51,12 @@ impl Dax {
 pub struct Options {
     /// `errors=`.
     pub on_error: OnError,
-    /// `dax=`. A change concerns inodes that are not in memory yet.
+    /// `dax=`. A change applies to inodes that are not in memory yet.
     pub dax: Dax,
 }
 
 impl Options {
-    /// Those of a mount that asks for nothing.
+    /// The options of a mount that specifies none.
     pub const DEFAULT: Options = Options {
         on_error: OnError::RemountReadOnly,
         dax: Dax::Inode,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which inodes pages of the device belong to: removal of the device waits until there is none.
+//! Which inodes own pages of the device: removal of the device waits until none does.
 
 use kernel::sync::atomic::{Atomic, Full, Relaxed};
 
@@ -21,8 +21,9 @@ impl Ownership {
     }
 }
 
-/// Pages may belong to the inode from now on. The caller has found the file system alive, and keeps
-/// removal of the device from the inode since then: by the invalidate lock, or that of the pins.
+/// Pages may belong to the inode from now on. The caller has found the file system alive, and has
+/// kept removal of the device from the inode since then: by the invalidate lock, or that of the
+/// pins.
 pub fn own(info: &InodeInfo) {
     let Ownership(held) = &info.tracker.ownership;
     if held.load(Relaxed) == 0 && held.cmpxchg(0, 1, Full).is_ok() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages that are pinned when their inode leaves memory: where they are remembered.
-//! [`dax::pins`](crate::dax::pins) says what becomes of them.
+//! Pages that are pinned when their inode is evicted: where they are recorded.
+//! [`dax::pins`](crate::dax::pins) says what happens to them.
 
 use kernel::bindings::work_struct;
 use kernel::container_of;
@@ -12,7 +12,7 @@ use super::super_block::SbInfo;
 use super::work::{DelayedWork, Function};
 use crate::track::left::LeftBehind;
 
-/// How often is looked, in milliseconds.
+/// The interval of the checks, in milliseconds.
 const INTERVAL: u32 = 1000;
 
 /// What the evicted inodes of one mount have left behind.
@@ -26,7 +26,7 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// None. `look` is called with the work, and finds its mount by [`Pins::mount_of`].
+    /// Empty. `look` is called with the work, and finds its mount by [`Pins::mount_of`].
     pub fn new(look: Function) -> impl PinInit<Self> {
         pin_init!(Pins {
             left <- new_mutex!(LeftBehind::new(), "rdax_pins"),
@@ -34,12 +34,12 @@ impl Pins {
         })
     }
 
-    /// Has a thread of the kernel look, after a while.
+    /// Schedules a check by a work item.
     pub fn look_later(&self) {
         self.work.queue(INTERVAL);
     }
 
-    /// Waits until nobody looks, and nobody will.
+    /// Waits until no check is running, and none will.
     pub fn stop_looking(&self) {
         self.work.cancel();
     }

@@ -3,14 +3,14 @@
 //! How a mount becomes read-only while it is in use: by an emergency remount (sysrq u), which asks
 //! nobody, or after an error (`errors=remount-ro`).
 //!
-//! First, whoever wants to change something is refused ([`SbInfo::check_writable`]). Then
-//! [`dax::end_stores`](crate::dax::end_stores) waits for faults under way, and takes write access
-//! from every mapping; what was stored before is durable then. A store after that faults, and ends
-//! in SIGBUS. Calls under way may complete what they are at.
+//! First, all changes are refused ([`SbInfo::check_writable`]). Then
+//! [`dax::end_stores`](crate::dax::end_stores) waits for faults in progress, and removes write
+//! access from every mapping; earlier stores are durable then. A later store faults, and gets
+//! SIGBUS. Calls in progress may complete.
 //!
-//! Where an error is found, locks are held; so a thread of the kernel does the rest. It says so in
-//! `s_flags` as well, but not while the file system is frozen: the VFS thaws in another way what is
-//! read-only, and would leave every writer waiting.
+//! Locks are held where an error is found, so a work item does the rest. It also sets `s_flags`,
+//! but not while the file system is frozen: the VFS thaws a read-only file system differently, and
+//! would leave every writer waiting.
 
 use kernel::bindings::work_struct;
 use kernel::container_of;
@@ -20,20 +20,20 @@ use kernel::sync::atomic::{Atomic, Full, Relaxed};
 use super::super_block::SbInfo;
 use super::work::{DelayedWork, Function};
 
-/// When it is tried again, in milliseconds.
+/// The time until the next try, in milliseconds.
 const INTERVAL: u32 = 1000;
 
 /// Whether a mount is read-only, or becoming so.
 #[pin_data]
 pub struct ReadOnly {
-    /// As the mount was asked to be.
+    /// Whether the mount was asked to be read-only.
     asked: Atomic<bool>,
     #[pin]
     work: DelayedWork,
 }
 
 impl ReadOnly {
-    /// Of a mount that is read-only from its beginning if `asked`. `end_stores` is called with the
+    /// For a mount that is read-only from its beginning if `asked`. `end_stores` is called with the
     /// work, and finds its mount by [`ReadOnly::mount_of`].
     pub fn new(asked: bool, end_stores: Function) -> impl PinInit<Self> {
         pin_init!(ReadOnly {
@@ -48,26 +48,26 @@ impl ReadOnly {
         self.asked.load(Relaxed)
     }
 
-    /// The mount is asked to be read-only, or writable. Faults that do not see it are waited for by
-    /// [`dax::end_stores`](crate::dax::end_stores).
+    /// The mount is asked to be read-only, or writable. [`dax::end_stores`](crate::dax::end_stores)
+    /// waits for faults that do not see this.
     pub fn ask(&self, read_only: bool) {
         self.asked.xchg(read_only, Full);
     }
 
-    /// After an error, all writing has ended: has a thread of the kernel take write access from the
-    /// mappings. Does not sleep.
+    /// All writing has ended after an error: schedules a work item that removes write access from
+    /// the mappings. Does not sleep.
     pub fn end_stores_soon(&self) {
         self.work.queue(0);
     }
 
-    /// Has it tried again, after a while.
+    /// Schedules another try.
     pub fn end_stores_later(&self) {
         self.work.queue(INTERVAL);
     }
 
-    /// The end of a mount, which finds no error any more.
+    /// The end of a mount, which will find no more errors.
     pub fn finish(&self) {
-        // It does not wait for what the caller holds.
+        // The work item does not wait for anything that the caller holds.
         self.work.cancel();
     }
 

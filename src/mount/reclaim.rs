@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known of mapped pages is given back when memory is short: all the chunks of all files
-//! are in one list, by memory cgroup, and the shrinker takes those that were not used for a while.
-//! What is dirty in one is written back; its pages are unmapped and taken from the file, and who
-//! touches one faults, and finds out anew.
+//! Frees chunks when memory is short: the chunks of all files are in one list, by memory cgroup,
+//! and the shrinker takes those that were not used for a while. It writes back what is dirty in
+//! one, unmaps its pages and takes them from the file. The next access faults, and looks everything
+//! up again.
 //!
-//! A chunk is given back under the lock of its inode that says that nobody else has a reference to
-//! a chunk ([`Tracker::try_freeing`]), with faults kept out, if nothing of it is pinned. Both locks
-//! are only tried for: the task that needs memory may hold them.
+//! A chunk is freed under the lock of its inode that proves that nobody else has a reference to a
+//! chunk ([`Tracker::try_freeing`]), with faults kept out, if none of its pages is pinned. Both
+//! locks are only tried for: the task that needs memory may hold them.
 
 use core::ptr::{null_mut, NonNull};
 
@@ -19,10 +19,10 @@ use super::lru::{List, Object, Place, Verdict};
 use super::tracker::{free, Chunk, Tracker};
 use crate::track::layout::reclaim;
 
-/// Most inodes whose chunks are taken at once: each has a lock.
+/// The most inodes whose chunks are taken at once: each has a lock.
 const INODES_MAX: u32 = 16;
 
-/// Of a tracker, under its lock: who has taken chunks of it, and how many.
+/// Part of a tracker, under its lock: who has taken chunks of it, and how many.
 pub struct Claim {
     by: Atomic<*mut Taken>,
     chunks: Atomic<u32>,
@@ -105,7 +105,7 @@ impl Object for Chunk {
     }
 }
 
-/// Is done with one of the chunks of `tracker` that were taken.
+/// Finishes with one of the chunks of `tracker` that were taken.
 fn leave(tracker: &Tracker) {
     let claim = &tracker.reclaim;
     let left = claim.chunks.load(Relaxed) - 1;

@@ -12,15 +12,14 @@ use super::inode::InodeInfo;
 use super::object::SuperBlock;
 use crate::bindings;
 
-/// The cache while the module is loaded: inodes are freed by RCU, when no super block leads to it
-/// any more.
+/// The cache while the module is loaded: RCU frees inodes when no super block leads to it any more.
 static CACHE: Atomic<*mut bindings::kmem_cache> = Atomic::new(null_mut());
 
 /// Owns the cache. Dropped when no super block is left.
 pub struct InodeCache;
 
 impl InodeCache {
-    /// Makes the cache. Called once, at load.
+    /// Creates the cache. Called once, at load.
     pub fn new() -> Result<Self> {
         let size = u32::try_from(size_of::<InodeInfo>())?;
         let mut args = bindings::kmem_cache_args {

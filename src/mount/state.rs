@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a mount still does.
+//! Which operations a mount still supports.
 
 use kernel::sync::atomic::{Atomic, Relaxed};
 
-/// What a mount still does.
+/// Which operations a mount still supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// All.
     Running,
-    /// It reads; an error ended all writing (`errors=remount-ro`).
+    /// Reading; an error ended all writing (`errors=remount-ro`).
     ReadOnly,
-    /// Nothing; it waits to be unmounted.
+    /// None; the mount waits to be unmounted.
     ShutDown,
 }
 
-/// The state of a mount: it only ever does less.
+/// The state of a mount. It only moves down this list.
 pub struct StateCell(Atomic<i32>);
 
 impl StateCell {
-    /// Of a mount that does all.
+    /// The state of a fully working mount.
     pub fn new() -> Self {
         StateCell(Atomic::new(State::Running as i32))
     }
@@ -34,7 +34,7 @@ impl StateCell {
         }
     }
 
-    /// Goes on to `state`. Returns false if it was there, or further, already.
+    /// Moves to `state`. Returns false if it was there, or further, already.
     pub fn lower(&self, state: State) -> bool {
         let mut now = self.0.load(Relaxed);
         while now < state as i32 {

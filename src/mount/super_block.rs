@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What rdax keeps beside a super block: the volume, its state while mounted, and what happens when
-//! it turns out to be damaged.
+//! rdax's data beside a super block: the volume, its state while mounted, and the reaction to
+//! damage.
 
 use core::ffi::CStr;
 
@@ -25,26 +25,27 @@ use crate::pmem::{DirectMap, OpenError};
 use crate::volume::error::Error as VolumeError;
 use crate::volume::{self, Volume};
 
-/// What rdax keeps beside a super block, from mount to the end of unmount.
+/// rdax's data beside a super block, from mount to the end of unmount.
 #[pin_data]
 pub struct SbInfo {
     sb: *mut bindings::super_block,
-    /// The files in /sys that show the counters, as long as the name of the device is this mount's.
+    /// The files in /sys that show the counters, while the name of the device belongs to this
+    /// mount.
     #[pin]
     files: Mutex<Option<CounterFiles>>,
     /// The volume on the device.
     pub volume: Volume<DirectMap>,
-    /// What happened since the mount.
+    /// What happened since mount.
     pub counters: Counters,
     /// The inodes with pages that may be dirty.
     #[pin]
     pub dirty: DirtyInodes,
-    /// The pages that were pinned when their inode left memory.
+    /// The pages that were pinned when their inode was evicted.
     #[pin]
     pub pins: Pins,
-    /// What is mapped where 2 MiB are a hole.
+    /// The zeros that are mapped where 2 MiB are a hole.
     pub huge_zero: HugeZero,
-    /// The orphans that the last mount left are recovered: those there are now are this one's.
+    /// The orphans of the previous mount are recovered: those that exist now are this mount's.
     pub orphans_recovered: Atomic<bool>,
     /// Whether it is read-only, or becoming so.
     #[pin]
@@ -59,7 +60,7 @@ unsafe impl Send for SbInfo {}
 // SAFETY: as above.
 unsafe impl Sync for SbInfo {}
 
-/// What a mount has threads of the kernel do.
+/// Functions of a mount that work items call.
 pub struct Works {
     /// See [`Pins::new`].
     pub look_for_pins: Function,
@@ -68,7 +69,7 @@ pub struct Works {
 }
 
 impl SbInfo {
-    /// Of the new super block `sb`, of the volume that was found on its device.
+    /// For the new super block `sb`, of the volume that was found on its device.
     pub fn new(
         sb: &SuperBlock,
         volume: Volume<DirectMap>,
@@ -130,13 +131,13 @@ impl SbInfo {
         self.dax.store(options.dax as i32, Relaxed);
     }
 
-    /// What the mount still does; only unmounting helps where it is not all.
+    /// Which operations the mount still supports; if not all, only unmounting helps.
     pub fn state(&self) -> State {
         self.state.get()
     }
 
-    /// Ends everything: nothing is read or written any more, and what was not durable is lost.
-    /// Calls under way may still complete, and mappings are still there. `why` is for the log.
+    /// Ends everything: nothing is read or written any more, and data that was not durable is lost.
+    /// Calls in progress may still complete, and mappings still exist. `why` is for the log.
     pub fn close(&self, why: &str) {
         if self.state.lower(State::ShutDown) {
             pr_err!("{}: {why}; shut down, unmount it\n", self.name());
@@ -144,8 +145,8 @@ impl SbInfo {
         self.volume.pmem().close();
     }
 
-    /// Shows the counters in /sys. Fails with `EIO` if the device is removed: its name is not this
-    /// mount's then.
+    /// Shows the counters in /sys. Fails with `EIO` if the device is removed: its name no longer
+    /// belongs to this mount then.
     pub fn show_counters(&self) -> Result {
         let mut files = self.files.lock();
         self.check_alive()?;
@@ -153,13 +154,13 @@ impl SbInfo {
         Ok(())
     }
 
-    /// Shows them no more: the device is removed, and another may have its name.
+    /// Hides them: the device is removed, and another may get its name.
     pub fn hide_counters(&self) {
         let files = self.files.lock().take();
         drop(files);
     }
 
-    /// Ends all writing. Calls under way may still complete.
+    /// Ends all writing. Calls in progress may still complete.
     fn become_read_only(&self) {
         if !self.state.lower(State::ReadOnly) {
             return;
@@ -168,8 +169,8 @@ impl SbInfo {
         self.read_only.end_stores_soon();
     }
 
-    /// Fails with EIO after a shutdown. To be asked by what does not touch the media, or could make
-    /// it seem that it had.
+    /// Fails with EIO after a shutdown. Call this in operations that do not touch the media, or
+    /// could look as if they had.
     #[inline]
     pub fn check_alive(&self) -> Result {
         match self.state() {
@@ -178,7 +179,7 @@ impl SbInfo {
         }
     }
 
-    /// Fails with EROFS if the mount is read-only, with EIO after a shutdown. To be asked before a
+    /// Fails with EROFS if the mount is read-only, with EIO after a shutdown. Call this before a
     /// change.
     #[inline]
     pub fn check_writable(&self) -> Result {
@@ -189,8 +190,8 @@ impl SbInfo {
         }
     }
 
-    /// Fails with EROFS if all writing has ended after an error, with EIO after a shutdown. To be
-    /// asked before what was changed is made durable.
+    /// Fails with EROFS if all writing has ended after an error, with EIO after a shutdown. Call
+    /// this before a change is made durable.
     #[inline]
     pub fn check_sound(&self) -> Result {
         match self.state() {
@@ -200,8 +201,8 @@ impl SbInfo {
         }
     }
 
-    /// The result of an operation on the volume as the VFS wants it. Damage is logged, and what
-    /// the option `errors` says is done.
+    /// Converts the result of a volume operation for the VFS. Logs damage, and acts on it as the
+    /// option `errors` says.
     pub fn check<T>(&self, result: volume::Result<T>) -> Result<T> {
         result.map_err(|error| {
             if self.state() == State::ShutDown {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tables of functions that C calls.
+//! Operation tables: functions that C calls.
 
 use core::cell::UnsafeCell;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The target of a symbolic link, as it is in memory with the inode.
+//! The target of a symbolic link, kept in memory with the inode.
 
 use core::ffi::CStr;
 
@@ -13,7 +13,7 @@ use crate::bindings;
 use crate::volume::error::{Error, Structure};
 use crate::volume::inode::Inode;
 
-/// Where a symlink points: bytes that end with a zero.
+/// The target of a symlink: bytes that end with a zero.
 pub struct Target(KVec<u8>);
 
 impl Target {

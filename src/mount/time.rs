@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Times: the kernel's and the volume's, and which of them are durable when.
+//! Timestamps: the kernel's and the volume's, and which of them are durable when.
 //!
-//! A system call that changes metadata writes the times it moves in its transaction. What moves
-//! with data, mtime and ctime of an overwrite or a mapped store and every atime, only moves in the
-//! kernel's inode; `fsync`, `sync`, and write-back after a while make it durable.
+//! A system call that changes metadata writes the timestamps it updates in its transaction. Those
+//! that change with data, mtime and ctime of an overwrite or a mapped store and every atime, only
+//! change in the kernel's inode; `fsync`, `sync`, and write-back by age make them durable.
 
 use super::inode::InodeInfo;
 use crate::bindings;
 use crate::volume::format::Time;
 
-/// The three times of an inode that can move.
+/// The three timestamps of an inode that can change.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// Last access.
@@ -41,9 +41,9 @@ impl From<Time> for bindings::timespec64 {
     }
 }
 
-/// Runs `change`, which concerns all of `infos`, with its time, for the transaction that makes it
-/// durable: not before the last change of any. The kernel's ctimes move to now; if `change` fails,
-/// they go back. The caller holds `i_rwsem` of each exclusively, or has it alone.
+/// Runs `change`, which concerns all of `infos`, with its timestamp, for the transaction that makes
+/// it durable: not before the last change of any. The kernel's ctimes become now; if `change`
+/// fails, they are restored. The caller holds `i_rwsem` of each exclusively, or is its only user.
 pub fn touching<T, E, const N: usize>(
     infos: [Option<&InodeInfo>; N],
     change: impl FnOnce(Time) -> Result<T, E>,
@@ -53,7 +53,7 @@ pub fn touching<T, E, const N: usize>(
     let result = change(now.unwrap_or_default());
     if result.is_err() {
         for (info, before, now) in touched.into_iter().flatten() {
-            // A store to a mapping may have moved it since.
+            // A store to a mapping may have changed it since.
             if info.times().ctime == now {
                 info.set_ctime(before);
             }
@@ -63,13 +63,13 @@ pub fn touching<T, E, const N: usize>(
 }
 
 impl InodeInfo {
-    /// Moves the kernel's ctime to now and returns it.
+    /// Sets the kernel's ctime to now and returns it.
     fn touch_ctime(&self) -> Time {
         // SAFETY: the inode is alive; concurrent setters of times are the kernel's normal case.
         unsafe { bindings::inode_set_ctime_current(self.as_vfs()) }.into()
     }
 
-    /// The content was changed: moves the kernel's mtime and ctime to now. Does not sleep.
+    /// The content was changed: sets the kernel's mtime and ctime to now. Does not sleep.
     pub fn touch_data(&self) {
         // SAFETY: the inode is alive. Nothing but memory is changed, so this does not fail.
         unsafe {
@@ -77,7 +77,7 @@ impl InodeInfo {
         }
     }
 
-    /// The kernel's times.
+    /// The kernel's timestamps.
     pub fn times(&self) -> Times {
         let inode = self.as_vfs();
         let mut ts = bindings::timespec64::default();
@@ -101,8 +101,8 @@ impl InodeInfo {
         unsafe { bindings::rdax_inode_set_mtime(self.as_vfs(), time.sec, time.nsec) };
     }
 
-    /// Sets the kernel's ctime. Where it is that already, the note of the kernel stays that
-    /// somebody has seen it, so that the next change gets another.
+    /// Sets the kernel's ctime. If it has this value already, the kernel's flag that somebody has
+    /// seen it stays, so that the next change gets another value.
     pub fn set_ctime(&self, time: Time) {
         if self.times().ctime == time {
             return;
@@ -111,7 +111,7 @@ impl InodeInfo {
         unsafe { bindings::rdax_inode_set_ctime(self.as_vfs(), time.sec, time.nsec) };
     }
 
-    /// Sets all three of the kernel's times.
+    /// Sets all three of the kernel's timestamps.
     pub fn set_times(&self, times: Times) {
         // SAFETY: the inode is alive.
         unsafe {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What an inode knows about its mapped pages: a tree of chunks, found by file offset, in which
+//! The state of the mapped pages of an inode: a tree of chunks, found by file offset, in which
 //! those with dirty pages are marked.
 //!
 //! C header: [`include/linux/xarray.h`](srctree/include/linux/xarray.h)
 //!
-//! A chunk is made by the first fault in its 2 MiB of file. It stays until the inode leaves memory,
-//! or memory is short (`reclaim.rs`). Whoever has a reference to one keeps that from happening: by
-//! the invalidate lock of the mapping (faults, and what takes pages from the file), by
-//! [`Tracker::stay`] (syncs, and what fills holes), or by a reference to a page of it (the end of a
-//! mapping or a pin). A chunk has two locks:
+//! A chunk is created by the first fault in its 2 MiB of file. It exists until the inode is
+//! evicted, or memory is short (`reclaim.rs`). A reference to a chunk comes with something that
+//! prevents this: the invalidate lock of the mapping (faults, and code that takes pages from the
+//! file), [`Tracker::stay`] (syncs, and code that fills holes), or a reference to a page of it (the
+//! end of a mapping or a pin). A chunk has two locks:
 //!
 //! * the *chunk lock*, which sleeps: faults, syncs and layout breaks hold it, for as long as page
 //!   tables, folios and cache lines have to agree with what it guards ([`State`]);
@@ -17,7 +17,7 @@
 //!   in the tree and the syncs in flight, and is also taken under a page table lock, when a dirty
 //!   entry is zapped.
 //!
-//! What is done under the tag lock is in [`windows`].
+//! The operations under the tag lock are in [`windows`].
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -47,7 +47,7 @@ use crate::track::page_set::PAGES;
 use crate::track::place::{split, Place};
 use crate::track::windows::{self, WindowList};
 
-/// The table of blocks of a chunk that does not lie in one piece.
+/// The table of blocks of a chunk that is not contiguous.
 pub type Table = KBox<[u64; PAGES]>;
 /// What the chunk lock guards.
 pub type State = chunk::State<Table>;
@@ -58,10 +58,10 @@ pub type StateGuard<'a> = Guard<'a, State, MutexBackend>;
 #[pin_data]
 #[repr(C)]
 pub struct Chunk {
-    /// In the list of those that the shrinker may give back.
+    /// Links it into the list of those that the shrinker may free.
     #[pin]
     links: Links,
-    /// The next one that it is about to give back.
+    /// The next one that the shrinker is about to free.
     pub(super) next: UnsafeCell<Option<NonNull<Chunk>>>,
     /// Whose it is.
     pub(super) tracker: NonNull<Tracker>,
@@ -87,14 +87,14 @@ impl Chunk {
         &CHUNKS
     }
 
-    /// Notes that it is used again.
+    /// Records that it is used again.
     pub fn touch(&self) {
         if !self.used.load(Relaxed) {
             self.used.store(true, Relaxed);
         }
     }
 
-    /// Whether it was used since this was asked last.
+    /// Whether it was used since the last call.
     pub(super) fn was_used(&self) -> bool {
         let used = self.used.load(Relaxed);
         self.used.store(false, Relaxed);
@@ -112,7 +112,7 @@ pub fn table() -> Result<Table> {
 /// # Invariants
 ///
 /// `newest` starts a list of nodes that are alive: each is on the stack of a task inside
-/// [`Tracker::with_slot`], which has it taken out before it returns.
+/// [`Tracker::with_slot`], which has it removed before it returns.
 pub struct Windows {
     /// Each points to the one that began before it.
     newest: *mut SyncNode,
@@ -171,7 +171,7 @@ impl WindowList for Windows {
     }
 }
 
-/// What the tag lock guards, but for the tags.
+/// What the tag lock guards, except for the tags.
 type Syncs = windows::Syncs<Windows>;
 
 /// The dirty tracking of one inode.
@@ -180,24 +180,24 @@ pub struct Tracker {
     /// The chunks by index (`*mut Chunk`). `MARK` is set for those with dirty pages.
     #[pin]
     chunks: Opaque<bindings::xarray>,
-    /// Held shared by who has references to chunks, exclusively by who frees some.
+    /// Held shared by users of references to chunks, exclusively to free chunks.
     #[pin]
     lifetime: Opaque<bindings::rw_semaphore>,
-    /// There may be chunks, or have been some.
+    /// There may be chunks, or may have been.
     was_used: Atomic<bool>,
-    /// What the shrinker keeps here while it holds `lifetime`.
+    /// The shrinker's data here while it holds `lifetime`.
     pub(super) reclaim: reclaim::Claim,
     #[pin]
     syncs: SpinLock<Syncs>,
-    /// How many syncs are in flight: changes under the tag lock, read without.
+    /// How many syncs are in flight: changes under the tag lock, read without it.
     in_flight: Atomic<u32>,
-    /// How many syncs have failed: counted before they end to be in flight.
+    /// How many syncs have failed: counted before they stop being in flight.
     failed: Atomic<u32>,
-    /// What the next store to a hole is given.
+    /// How many blocks the next store to a hole gets.
     pub ahead: FillAhead,
     /// Whether pages may belong to the inode.
     pub ownership: Ownership,
-    /// The inode in the super block's list of those with dirty pages.
+    /// Links the inode into the super block's list of those with dirty pages.
     #[pin]
     pub(super) entry: DirtyEntry,
 }
@@ -234,14 +234,14 @@ impl Tracker {
         })
     }
 
-    /// The right to free chunks, if nobody has a reference to one by [`Tracker::stay`]. The caller
-    /// unlocks it with [`Tracker::end_freeing`].
+    /// Gets the right to free chunks, if nobody has a reference to one by [`Tracker::stay`]. The
+    /// caller releases it with [`Tracker::end_freeing`].
     pub(super) fn try_freeing(&self) -> bool {
         // SAFETY: the lock is initialised.
         unsafe { bindings::down_write_trylock(self.lifetime.get()) != 0 }
     }
 
-    /// Gives up the right to free chunks. The tracker may be gone afterwards.
+    /// Releases the right to free chunks. The tracker may be freed afterwards.
     ///
     /// # Safety
     ///
@@ -252,8 +252,8 @@ impl Tracker {
         unsafe { bindings::up_write(self.lifetime.get()) };
     }
 
-    /// Takes all chunks from the list of the shrinker, for good, and waits until it is at none of
-    /// them: from now on, nobody frees a chunk but the caller, who is evicting the inode.
+    /// Removes all chunks from the list of the shrinker, for good, and waits until it uses none of
+    /// them: from now on, only the caller, who is evicting the inode, frees chunks.
     pub fn leave_list(&self) {
         // SAFETY: the lock is initialised.
         unsafe { bindings::down_write(self.lifetime.get()) };
@@ -265,9 +265,9 @@ impl Tracker {
         unsafe { bindings::up_write(self.lifetime.get()) };
     }
 
-    /// Makes the chunk `index`, if it is not there. May sleep, and free chunks of this and other
-    /// inodes to get memory; nothing is held that would keep it from that. Unless the caller
-    /// keeps chunks from being freed, the new one may be gone again at once.
+    /// Creates the chunk `index`, if it does not exist. May sleep, and free chunks of this and
+    /// other inodes to get memory; the caller holds nothing that would prevent that. Unless the
+    /// caller keeps chunks from being freed, the new one may disappear again at once.
     pub fn make_chunk(&self, index: u64) -> Result {
         self.was_used.store(true, Relaxed);
         let memory = CHUNKS.alloc()?;
@@ -314,7 +314,7 @@ impl Tracker {
         }
     }
 
-    /// Takes a chunk that knows of no page out of the tree: nobody finds it any more. The caller
+    /// Removes a chunk without any page state from the tree: nobody finds it any more. The caller
     /// frees it.
     pub(super) fn remove(&self, chunk: &Chunk) {
         // SAFETY: the tree is alive.
@@ -485,7 +485,7 @@ impl Tracking for Tracker {
     }
 }
 
-/// Gives back the memory of a chunk.
+/// Frees the memory of a chunk.
 ///
 /// # Safety
 ///

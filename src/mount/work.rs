@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Work of a mount that a thread of the kernel does, later.
+//! Work items of a mount, which a kernel thread runs later.
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
@@ -12,10 +12,10 @@ use kernel::types::Opaque;
 
 use crate::bindings;
 
-/// What a thread of the kernel calls, with the work.
+/// The function that a kernel thread calls, with the work.
 pub type Function = unsafe extern "C" fn(*mut work_struct);
 
-/// A work that can be queued. Whoever has it cancels it before it goes.
+/// A work item that can be queued. Its owner cancels it before it is freed.
 #[pin_data]
 #[repr(transparent)]
 pub struct DelayedWork {
@@ -24,7 +24,7 @@ pub struct DelayedWork {
 }
 
 impl DelayedWork {
-    /// One that is not queued, and calls `function`.
+    /// A work item that is not queued, and calls `function`.
     pub fn new(function: Function) -> impl PinInit<Self> {
         pin_init!(DelayedWork {
             // SAFETY: initialises the work in its place, where it stays.
@@ -34,7 +34,7 @@ impl DelayedWork {
         })
     }
 
-    /// Has it done in so many milliseconds, unless it is queued already. Does not sleep.
+    /// Queues it to run in this many milliseconds, unless it is queued already. Does not sleep.
     pub fn queue(&self, milliseconds: u32) {
         // SAFETY: the work is initialised, and cancelled before it goes away.
         unsafe {
@@ -47,7 +47,7 @@ impl DelayedWork {
         }
     }
 
-    /// Takes it from the queue, and waits until it is not being done. May sleep.
+    /// Removes it from the queue, and waits until it is not running. May sleep.
     pub fn cancel(&self) {
         // SAFETY: the work is initialised.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
