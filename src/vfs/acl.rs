@@ -2,8 +2,8 @@
 
 //! POSIX ACLs: two extended attributes, which the kernel understands and caches.
 //!
-//! They are kept as `getxattr` shows them, with the ids of the initial user namespace. Whatever
-//! changes an ACL and the mode changes both in one transaction.
+//! They are stored as `getxattr` shows them, with the ids of the initial user namespace. A change
+//! that affects an ACL and the mode changes both in one transaction.
 
 use core::mem::ManuallyDrop;
 use core::ptr::{null_mut, NonNull};
@@ -25,12 +25,12 @@ use crate::volume::inode::Inode;
 use crate::volume::namespace::SetAttr;
 use crate::volume::xattr::Must;
 
-/// Which of the two.
+/// Which of the two ACLs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Who may do what with the inode.
+    /// The permissions of the inode.
     Access,
-    /// Of a directory: what new inodes in it get.
+    /// In a directory: the permissions of new inodes in it.
     Default,
 }
 
@@ -66,7 +66,7 @@ impl Kind {
 pub struct Acl(NonNull<bindings::posix_acl>);
 
 impl Acl {
-    /// Takes over a reference; null is none.
+    /// Takes over a reference; null means none.
     ///
     /// # Safety
     ///
@@ -75,7 +75,7 @@ impl Acl {
         NonNull::new(acl).map(Acl)
     }
 
-    /// Gives the reference to C; none is null.
+    /// Gives the reference to C; none becomes null.
     pub fn into_raw(acl: Option<Self>) -> *mut bindings::posix_acl {
         acl.map_or(null_mut(), |acl| {
             let raw = acl.0.as_ptr();
@@ -123,7 +123,7 @@ impl AclOperations for Acls {
             Err(error) if error == ENODATA => Ok(0),
             len => len,
         };
-        // It may be changed in between.
+        // It may change in between.
         let bytes = loop {
             let len = read(None)?;
             let mut bytes = KVVec::from_elem(0, len, GFP_KERNEL)?;
@@ -158,7 +158,7 @@ impl AclOperations for Acls {
         }
         inode.sb().check_writable()?;
         if kind == Kind::Access && !acl.is_null() {
-            // An ACL that the mode can say becomes that.
+            // An ACL that the mode can express becomes the mode.
             // SAFETY: the inode is alive and locked; `acl` stays or becomes null.
             to_result(unsafe {
                 bindings::posix_acl_update_mode(idmap.as_raw(), vfs, &mut mode, &mut acl)
@@ -180,8 +180,8 @@ impl AclOperations for Acls {
     }
 }
 
-/// Makes `acl` the ACL of `inode`, whose volume's part is `meta`, and changes the inode as `set`
-/// says, in one transaction.
+/// Makes `acl` the ACL of `inode`, whose volume's part is `meta`, and changes the inode by `set`,
+/// in one transaction.
 pub fn store(
     inode: Exclusive<'_>,
     meta: &mut Inode,
@@ -205,7 +205,7 @@ pub fn store(
     Ok(())
 }
 
-/// What the ACL of `inode` becomes with the permissions of `mode`, if it has one.
+/// The ACL of `inode` after a change of the mode to `mode`, if it has an ACL.
 pub fn with_mode(inode: Exclusive<'_>, mode: u16) -> Result<Option<Acl>> {
     let kind = Kind::Access.as_raw();
     // SAFETY: the inode is alive; what is returned is null, an error, or a reference of ours.
@@ -224,8 +224,8 @@ pub fn with_mode(inode: Exclusive<'_>, mode: u16) -> Result<Option<Acl>> {
     }
 }
 
-/// Adds to `initial` the ACLs that a new inode, `vfs`, gets from its directory, and makes its mode
-/// what they, or the umask, leave of it.
+/// Adds to `initial` the ACLs that a new inode, `vfs`, inherits from its directory, and reduces its
+/// mode by them, or by the umask.
 pub fn inherit(vfs: *mut bindings::inode, dir: Exclusive<'_>, initial: &mut Initial) -> Result {
     let (mut default, mut access) = (null_mut(), null_mut());
     // SAFETY: the inode is new and the caller's alone, the directory is alive. Both ACLs are null

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fallocate(2): space ahead of its use, holes, and ranges of zeros.
+//! fallocate(2): preallocation, holes, and ranges of zeros.
 //!
-//! Blocks that are allocated are unwritten: the first store to one, or the first write, makes it
-//! data in a transaction of its own. Who wants to have that behind, asks for
-//! `FALLOC_FL_WRITE_ZEROES`.
+//! Allocated blocks are unwritten: the first store to one, or the first write, makes it data in a
+//! separate transaction. `FALLOC_FL_WRITE_ZEROES` avoids this later transaction.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -24,10 +23,10 @@ use crate::volume::pmem::Pmem;
 use crate::volume::{self, Volume};
 use crate::{bindings, dax};
 
-/// Most blocks that are made zero between two looks for signals.
+/// The most blocks to zero between two checks for signals.
 const PIECE: u64 = 4096;
 
-/// What fallocate is asked for.
+/// The kind of request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
     Allocate,
@@ -39,10 +38,10 @@ enum What {
 }
 
 impl What {
-    /// From `FALLOC_FL_*`, but for KEEP_SIZE.
+    /// From `FALLOC_FL_*`, ignoring KEEP_SIZE.
     fn of(mode: i32) -> Result<Self> {
         Ok(match mode {
-            // No blocks are shared, so that none are to be unshared.
+            // No blocks are shared, so there is nothing to unshare.
             0 | bindings::RDAX_FALLOC_FL_UNSHARE_RANGE => What::Allocate,
             bindings::RDAX_FALLOC_FL_PUNCH_HOLE => What::Punch,
             bindings::RDAX_FALLOC_FL_ZERO_RANGE => What::Zero,
@@ -85,8 +84,8 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
             cached::zero_cached_tail(lock.exclusive())?;
         }
     }
-    // Bytes from here on become zero where blocks are there already: all of them, or those that
-    // the size did not show.
+    // Bytes from here on become zero where blocks exist already: all of them, or those that were
+    // past the end.
     let (zero_from, blocks) = match what {
         What::Punch => {
             stored |= clear(
@@ -107,7 +106,7 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
         What::Allocate if grown.is_some() => (size.max(offset), Blocks::Unwritten),
         What::Allocate => (end, Blocks::Unwritten),
     };
-    // The cache, too.
+    // In the cache, too.
     let mut _faults_out = None;
     if !info.is_dax() && zero_from < end {
         _faults_out = Some(cached::drop_range(lock.exclusive(), zero_from, end)?);
@@ -127,7 +126,8 @@ pub fn fallocate(file: &File, mode: i32, offset: u64, len: u64) -> Result {
 }
 
 /// Fails with `ENOSPC` if the file has more holes among the blocks `first..last` than there are
-/// blocks for files: before any is filled, for that takes long and leaves nothing to others.
+/// free blocks for files. Checked before any is filled, which would take long and leave no space to
+/// others.
 fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
     let sb = info.sb();
     let free = sb.volume.available_blocks();
@@ -149,17 +149,17 @@ fn check_space(info: &InodeInfo, first: u64, last: u64) -> Result {
     Ok(())
 }
 
-/// What becomes of blocks that are not data.
+/// What blocks that are not data become.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
     /// Data, all zeros.
     Data,
-    /// They are allocated, and not written.
+    /// Allocated, and not written.
     Unwritten,
 }
 
-/// Sees to it that the bytes `start..end` have blocks, and that those from `zero_from` on are zero.
-/// Returns whether zeros were stored that no fence has followed.
+/// Allocates missing blocks of the bytes `start..end`, and makes the bytes from `zero_from` on
+/// zero. Returns whether zeros were stored without a fence.
 pub fn provide(
     info: &InodeInfo,
     start: u64,
@@ -173,7 +173,7 @@ pub fn provide(
     let mut block = start / BLOCK;
     let mut stored = false;
     check_space(info, block, last)?;
-    // Before it, what is data stays as it is.
+    // Before it, data stays as it is.
     let kept = if zero_from < end {
         zero_from / BLOCK
     } else {
@@ -230,9 +230,8 @@ fn complete(info: &InodeInfo, stored: bool) -> Result {
     sb.check(sb.volume.pmem().fence())
 }
 
-/// Makes zeros of the bytes `start..end`, of what is whole blocks by `change`, which makes a hole
-/// of them or unwritten blocks, and tells whether a fence was part of that. Returns whether zeros
-/// were stored that no fence has followed.
+/// Zeroes the bytes `start..end`. `change` makes the whole blocks among them a hole or unwritten,
+/// and tells whether that included a fence. Returns whether zeros were stored without a fence.
 fn clear(
     inode: Exclusive<'_>,
     start: u64,
@@ -262,7 +261,7 @@ fn clear(
         info.update_blocks(&meta);
         stored &= !result?;
     }
-    // Private copies of the pages go, too.
+    // Private copies of the pages are removed, too.
     dax::wait_for_copies(&faults_out);
     // SAFETY: the inode is alive and locked; the range is not empty.
     unsafe {
@@ -275,11 +274,11 @@ fn clear(
     Ok(stored)
 }
 
-/// Takes the `len` bytes at `start` out of the file, or makes room for as many there.
+/// Removes the `len` bytes at `start` from the file, or inserts as many there.
 fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
     let info = inode.info();
     let sb = info.sb();
-    // What the volume refuses, before anything is unmapped.
+    // Requests that the volume refuses, before anything is unmapped.
     let behind = if what == What::Collapse {
         start + len
     } else {
@@ -294,7 +293,7 @@ fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
         cached::flush_and_drop(inode, start)?
     };
     dax::break_layout(&mut faults_out, start / BLOCK, u64::MAX)?;
-    // Private copies of the pages that move go, too.
+    // Private copies of the pages that move are removed, too.
     dax::wait_for_copies(&faults_out);
     // SAFETY: the inode is alive and locked.
     unsafe { bindings::truncate_pagecache(info.as_vfs(), i64::try_from(start)?) };
@@ -315,8 +314,8 @@ fn shift(inode: Exclusive<'_>, start: u64, len: u64, what: What) -> Result {
     result
 }
 
-/// Zeroes what the last block of the file holds beyond its end, which a mapping may have stored to.
-/// Without a fence. Returns whether it did. What is bad, nobody sees.
+/// Zeroes the bytes of the last block of the file beyond its end, which a mapping may have stored
+/// to. Without a fence. Returns whether it did. Ignores a bad block: nobody sees these bytes.
 fn zero_tail(info: &InodeInfo) -> Result<bool> {
     let size = info.i_size();
     match zero_edge(info, size, size.next_multiple_of(BLOCK)) {
@@ -346,7 +345,7 @@ pub fn zero_edge(info: &InodeInfo, from: u64, to: u64) -> Result<bool> {
 }
 
 /// Zeroes the `len` bytes at byte `at` of the device, which are data of a file. Without a fence.
-/// Fails with EIO where they are in a block that is bad and stays so.
+/// Fails with EIO if they are in a block that is bad and stays bad.
 fn zero(info: &InodeInfo, at: u64, len: u64) -> Result {
     let sb = info.sb();
     let pmem = sb.volume.pmem();

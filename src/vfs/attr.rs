@@ -24,7 +24,7 @@ pub fn set_operations(info: &InodeInfo) {
     INODE.install(info);
 }
 
-/// What programs are told to align direct I/O to.
+/// The alignment for direct I/O that programs get.
 const SECTOR: u32 = 512;
 
 /// The attribute operations, of inodes of all types.
@@ -38,8 +38,8 @@ impl AttrOperations for Attributes {
         stat.btime = info.born().into();
         stat.result_mask |= bindings::STATX_BTIME;
         if mask & bindings::STATX_DIOALIGN != 0 && info.is(bindings::S_IFREG) {
-            // O_DIRECT copies, from and to anywhere. Programs expect a sector at least: they take
-            // it for the size of their blocks, or ask for memory that is so aligned.
+            // O_DIRECT copies, with any alignment. Programs expect a sector at least: they use it
+            // as their block size, or as the alignment of memory.
             stat.dio_mem_align = SECTOR;
             stat.dio_offset_align = SECTOR;
             stat.result_mask |= bindings::STATX_DIOALIGN;
@@ -74,7 +74,7 @@ impl AttrOperations for Attributes {
     }
 }
 
-/// Changes owner, mode and times, in memory and on the volume.
+/// Changes owner, mode and timestamps, in memory and on the volume.
 fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result {
     let vfs = inode.as_vfs();
     let sb = inode.sb();
@@ -104,7 +104,7 @@ fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result
         Some(_) => acl::store(inode, &mut meta, Kind::Access, acl.as_ref(), &new),
     };
     if result.is_err() {
-        // The kernel's inode goes back to what it was.
+        // The kernel's inode is restored.
         inode.set_times(before);
         // SAFETY: the inode is locked.
         unsafe {
@@ -116,7 +116,7 @@ fn change(idmap: &IdMap, inode: Exclusive<'_>, attr: &bindings::iattr) -> Result
     result
 }
 
-/// Makes the file `size` bytes long. The lock is that of truncation: no reads or writes run.
+/// Sets the size of the file to `size`. The lock is that of truncation: no reads or writes run.
 fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
     if !inode.is(bindings::S_IFREG) {
         return Err(EINVAL);
@@ -133,8 +133,8 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
     let mut faults_out = InvalidateLock::new(inode);
     if size < info.i_size() {
         dax::break_layout(&mut faults_out, size.div_ceil(BLOCK), u64::MAX)?;
-        // Pages of the cache go before their blocks do, and private copies of pages beyond the end
-        // go, too.
+        // Pages of the cache are dropped before their blocks are freed, and private copies of pages
+        // beyond the end, too.
         info.set_i_size(size);
         dax::wait_for_copies(&faults_out);
         // SAFETY: the inode is alive, and its size set.
@@ -143,7 +143,7 @@ fn truncate(inode: Exclusive<'_>, size: u64) -> Result {
     sb.check(touching([Some(info)], |now| {
         let mut meta = info.meta();
         let result = sb.volume.truncate(&mut meta, size, now);
-        // After an error it is what it was before.
+        // After an error the size is the old one.
         info.set_i_size(meta.size());
         info.update_blocks(&meta);
         result?;

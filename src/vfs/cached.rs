@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files that are not DAX: read, written and mapped through the page cache, by the kernel's own
-//! code, which this serves with pages.
+//! Files that are not DAX: read, written and mapped through the page cache. The kernel's own code
+//! does this, and this file provides the pages.
 //!
 //! * A page has its block, zeroed durably, before it can be dirty: lack of space is an error of the
 //!   write, or a SIGBUS at the store, and write-back only copies.
@@ -127,13 +127,13 @@ fn count(done: isize) -> Result<usize> {
 fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
     let info = inode.info();
     if iocb.is_nowait() {
-        // Of O_DIRECT alone: the VFS refuses it for all else. It would wait for write-back.
+        // Only O_DIRECT gets here: the VFS refuses all else. It would wait for write-back.
         return Err(EAGAIN);
     }
     let (start, end) = (iocb.pos(), iocb.pos().saturating_add(from.len() as u64));
     let size = info.i_size();
     if start > size {
-        // Pages may be there that were written back before a crash, and the size was not.
+        // There may be pages that were written back before a crash, without the size.
         let sb = info.sb();
         sb.check(sb.volume.zero_gap(&mut info.meta(), size, start))?;
     }
@@ -145,11 +145,11 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
         flush_size(inode)?;
         // SAFETY: the control block is the caller's, lent for the call.
         let gone = unsafe { bindings::kiocb_invalidate_pages(iocb.as_raw(), from.len()) };
-        // A page that is dirtied again and again is written by way of the cache.
+        // A page that is dirtied again and again is written through the cache.
         if gone != EBUSY.to_errno() {
             to_result(gone)?;
             let written = io::store(inode, start, from);
-            // Who read meanwhile may have got pages of before.
+            // A reader may have cached old pages meanwhile.
             // SAFETY: the mapping is that of the inode.
             unsafe {
                 bindings::invalidate_inode_pages2_range(
@@ -161,7 +161,7 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
             return written;
         }
     }
-    // What cannot be copied gets no blocks.
+    // Bytes that cannot be copied get no blocks.
     // SAFETY: the iterator is the caller's, lent for the call.
     let missing = unsafe { bindings::fault_in_iov_iter_readable(from.as_raw(), from.len()) };
     let len = from.len().saturating_sub(missing);
@@ -172,15 +172,16 @@ fn write_locked(inode: Exclusive<'_>, iocb: &Kiocb, from: &mut IovIterSource<'_>
     unsafe { bindings::rdax_iov_iter_truncate(from.as_raw(), len) };
     let end = start + len as u64;
     if end - start > BLOCK {
-        // All in few transactions. What cannot be had is found missing page by page, below.
+        // Everything in few transactions. Blocks that this cannot get are reported page by page,
+        // below.
         let _ = allocate::provide(info, start, end, end, Blocks::Data);
     }
     // SAFETY: both are the caller's, lent for the call; the inode is locked.
     count(unsafe { bindings::generic_perform_write(iocb.as_raw(), from.as_raw()) })
 }
 
-/// Zeroes what the media has between the size and the end of its block, before a size beyond it can
-/// follow write-back. Once that has begun, it has been done.
+/// Zeroes the media between the size and the end of its block, before a larger size can follow
+/// write-back. If the sizes differ, this has been done.
 fn zero_tail(inode: Exclusive<'_>) -> Result {
     let (size, durable) = (inode.i_size(), inode.meta().size());
     if size != durable {
@@ -190,14 +191,14 @@ fn zero_tail(inode: Exclusive<'_>) -> Result {
     Ok(())
 }
 
-/// Settles, and zeroes what the cache has between the size and the end of its page: before the size
-/// is raised by other means than a write to the cache. Stores of a mapping may have got there.
+/// Settles, and zeroes the cache between the size and the end of its page, before the size is
+/// raised by other means than a write to the cache. A mapping may have stored there.
 pub fn zero_cached_tail(inode: Exclusive<'_>) -> Result {
     flush_size(inode)?;
     zero_cached_end(inode.info())
 }
 
-/// Zeroes what the cache has between the size and the end of its page.
+/// Zeroes the cache between the size and the end of its page.
 fn zero_cached_end(info: &InodeInfo) -> Result {
     let size = info.i_size();
     let end = size.next_multiple_of(BLOCK);
@@ -224,12 +225,13 @@ pub fn flush_size_to(info: &InodeInfo, end: u64) -> Result {
     let (from, last) = (i64::try_from(durable)?, i64::try_from(end - 1)?);
     // SAFETY: the mapping is that of the inode.
     to_result(unsafe { bindings::filemap_write_and_wait_range(info.mapping(), from, last) })?;
-    // After an error that somebody else was told of, nobody else will do it.
+    // If an error was reported to another task, nobody else retries.
     Cached::written_back(info, end)
 }
 
-/// Drops the pages of the bytes `start..end` from the cache, and zeroes its part of those at the
-/// edges, before the media is changed there. Faults are kept out as long as the result is held.
+/// Drops the pages of the bytes `start..end` from the cache, and zeroes the bytes of the range in
+/// pages at its edges, before the media is changed there. Faults are kept out while the result is
+/// held.
 pub fn drop_range<'a>(inode: Exclusive<'a>, start: u64, end: u64) -> Result<InvalidateLock<'a>> {
     flush_size(inode)?;
     let faults_out = InvalidateLock::new(inode);
@@ -239,8 +241,8 @@ pub fn drop_range<'a>(inode: Exclusive<'a>, start: u64, end: u64) -> Result<Inva
     Ok(faults_out)
 }
 
-/// Writes back what is in the cache from byte `start` on, and drops it: it is going to be elsewhere
-/// in the file. Faults are kept out as long as the result is held.
+/// Writes back the cache from byte `start` on, and drops it: the data is going to move in the file.
+/// Faults are kept out while the result is held.
 pub fn flush_and_drop<'a>(inode: Exclusive<'a>, start: u64) -> Result<InvalidateLock<'a>> {
     flush_size(inode)?;
     let faults_out = InvalidateLock::new(inode);
@@ -278,7 +280,7 @@ impl CacheOperations for Cached {
         match map {
             Map::Hole { .. } | Map::Unwritten { .. } => head.fill(0),
             Map::Run { block, .. } => {
-                // What is bad is the file's, not the volume's.
+                // A bad block of the file is no error of the volume.
                 sb.volume
                     .pmem()
                     .read(block * BLOCK, head)
@@ -335,13 +337,13 @@ impl CacheOperations for Cached {
     fn written_back(info: &InodeInfo, end: u64) -> Result {
         let sb = info.sb();
         let mut meta = info.meta();
-        // Read under the meta lock: a truncation lowers the one before the other.
+        // Read under the meta lock: a truncation lowers the kernel's size before the other.
         let (size, durable) = (end.min(info.i_size()), meta.size());
         if size <= durable {
             drop(meta);
             return sb.check(sb.volume.pmem().fence());
         }
-        // Contains the fence. All from the old size on is what it should be.
+        // Contains the fence. All bytes from the old size on are as they should be.
         sb.check(sb.volume.extend(&mut meta, size, durable, None))
     }
 
@@ -354,7 +356,7 @@ impl CacheOperations for Cached {
         if fault.page() >= info.i_size().div_ceil(BLOCK) {
             return VM_FAULT_SIGBUS;
         }
-        // With faults that may be waited for under way: `prepare` asks again.
+        // The mount may have become read-only while this waited: `prepare` checks again.
         match ready.and_then(|()| Self::prepare(info, fault.page())) {
             Ok(()) => {
                 info.tail_may_change();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mount options, and what refuses a mount before the volume is looked at.
+//! Mount options, and checks that refuse a mount before the volume is read.
 
 use core::ffi::CStr;
 
@@ -24,7 +24,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// The options `else_as`, but for those that are asked for.
+    /// The options `else_as`, overridden by those that are asked for.
     fn or(&self, else_as: Options) -> Options {
         Options {
             on_error: self.on_error.unwrap_or(else_as.on_error),
@@ -108,7 +108,7 @@ impl ContextOperations for RdaxContext {
     }
 
     fn no_device(fc: &Context, error: Error) {
-        // What else goes wrong before the device is there, the VFS tells well.
+        // The VFS reports other errors before the device is opened well.
         if error == EBUSY {
             fc.refuse(
                 fc.source(),

@@ -2,8 +2,8 @@
 
 //! Open directories: readdir and its positions.
 //!
-//! The position after a name is the name's cookie, which never changes while the name lives and
-//! orders the names of the directory. So a position stays good however the directory changes.
+//! The position after a name is the name's cookie, which never changes while the name exists and
+//! orders the names of the directory. So a position stays valid however the directory changes.
 
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -35,7 +35,7 @@ struct OpenDirectory;
 
 impl DirFileOperations for OpenDirectory {
     fn llseek(file: &File, offset: i64, whence: i32) -> Result<i64> {
-        // Positions are cookies: all of 63 bits.
+        // Positions are cookies of 63 bits.
         // SAFETY: the file is open.
         let pos = unsafe {
             bindings::generic_file_llseek_size(file.as_raw(), offset, whence, i64::MAX, i64::MAX)
@@ -56,7 +56,7 @@ impl DirFileOperations for OpenDirectory {
             let listing = sb.check(sb.volume.readdir(&mut dir.meta(), from))?;
             let Some(listing) = listing else { break };
             // `emit` may fault in user memory, so no lock of ours is held. i_rwsem keeps the names
-            // as they are.
+            // unchanged.
             next = sb.check(listing.show(&sb.volume, &mut |entry| {
                 if !ctx.emit(entry.name, entry.ino, entry.file_type) {
                     return false;
@@ -70,7 +70,7 @@ impl DirFileOperations for OpenDirectory {
 
     fn fsync(file: &File, datasync: bool) -> Result {
         file.inode().sb().check_alive()?;
-        // Names are durable when the call that made them returns.
+        // Names are durable when the call that created them returns.
         if datasync {
             return Ok(());
         }

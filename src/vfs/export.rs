@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files by handle: inode number and generation, which a number gets anew with each user.
+//! Files by handle: inode number and generation, which is new for each user of a number.
 
 use kernel::error::code::*;
 use kernel::prelude::*;
@@ -28,8 +28,8 @@ impl ExportOperations for Export {
         info.check_alive()?;
         let found = match cached(info, handle.ino) {
             Some(inode) => inode,
-            // Asked before it comes to memory: an inode that is just being made, which an old
-            // handle of its number must not touch, has another generation.
+            // Checked before it is read: an inode that is just being created, which an old handle
+            // of its number must not touch, has another generation.
             None if info.check(info.volume.is_current(handle.ino, handle.generation))? => {
                 iget(info, handle.ino)?
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! FIEMAP: where a file lies on the device.
+//! FIEMAP: where the blocks of a file are on the device.
 
 use kernel::error::code::*;
 use kernel::prelude::*;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Regular files: seeking, mapping, syncing. `io` reads and writes them, `allocate` gives and takes
-//! space.
+//! Regular files: seeking, mapping, syncing. `io` reads and writes them, `allocate` allocates and
+//! frees space.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -26,7 +26,7 @@ static INODE: InodeTable = InodeTable::new(bindings::inode_operations {
 });
 
 static FILE: FileTable = FileTable::new(bindings::file_operations {
-    // Every allocation is durable before a page of it is mapped writable: what MAP_SYNC promises.
+    // Every allocation is durable before its page is mapped writable, as MAP_SYNC promises.
     fop_flags: bindings::RDAX_FOP_MMAP_SYNC | bindings::RDAX_FOP_BUFFER_WASYNC,
     get_unmapped_area: Some(bindings::thp_get_unmapped_area),
     splice_read: Some(bindings::copy_splice_read),
@@ -74,7 +74,7 @@ impl FileOperations for Regular {
             if !info.is_dax() {
                 cached::flush_size_to(info, info.i_size())?;
             }
-            // Faults fill holes, with nothing of the file but this locked.
+            // Faults fill holes, with only this lock of the file held.
             let mut meta = info.meta();
             let volume = &sb.volume;
             sb.check(if data {
@@ -114,11 +114,11 @@ impl FileOperations for Regular {
         let info = file.inode();
         info.sb().check_alive()?;
         let mut result = dax::sync_range(info, start, end);
-        // Size and blocks are durable since the call that changed them; times may not be.
+        // Size and blocks are durable since the call that changed them; timestamps may not be.
         if result.is_ok() && !datasync {
             result = info.write_times();
         }
-        // What went wrong in another task's sync is reported once to each open file.
+        // An error in another task's sync is reported once to each open file.
         // SAFETY: the file is open.
         let missed = to_result(unsafe { bindings::file_check_and_advance_wb_err(file.as_raw()) });
         result.and(missed)

@@ -3,10 +3,10 @@
 //! File attributes (chattr(1), `FS_IOC_SETFLAGS`, `FS_IOC_FSSETXATTR`), and which files are DAX.
 //!
 //! The attributes are on the media ([`Inode::attrs`]). The VFS enforces immutable, append and
-//! noatime by flags of the kernel's inode, which follow at once; nodump is for programs. The
-//! attribute DAX is a wish: `S_DAX`, which decides how a file is read, written and mapped, is set
-//! when the inode comes to memory and stays as it is until it leaves, so a change of the attribute
-//! asks for it to leave with its last user. (Documentation/filesystems/dax.rst in the kernel.)
+//! noatime by flags of the kernel's inode, which change at once; nodump is for programs. The
+//! attribute DAX is a preference: `S_DAX`, which decides how a file is read, written and mapped, is
+//! set when the inode is read and stays as it is until eviction. So a change of the attribute
+//! requests eviction with the last user. (Documentation/filesystems/dax.rst in the kernel.)
 
 use kernel::error::code::*;
 use kernel::prelude::*;
@@ -42,7 +42,7 @@ fn is(mode: u16, file_type: u32) -> bool {
     u32::from(mode) & bindings::S_IFMT == file_type
 }
 
-/// The flags of the kernel's inode for `meta`, which comes to memory: those above, and `S_DAX`.
+/// The flags of the kernel's inode for `meta`, which is being read: those above, and `S_DAX`.
 pub fn of_inode(meta: &Inode, dax: Dax) -> u32 {
     let direct = match dax {
         Dax::Always => true,
@@ -53,7 +53,7 @@ pub fn of_inode(meta: &Inode, dax: Dax) -> u32 {
     live(meta.attrs()) | if direct { bindings::RDAX_S_DAX } else { 0 }
 }
 
-/// The attributes that a file of mode `mode` has from its directory, whose own are `attrs`.
+/// The attributes that a file of mode `mode` inherits from its directory, which has `attrs`.
 pub fn inherited(attrs: u32, mode: u16) -> u32 {
     let all = if is(mode, bindings::S_IFREG) || is(mode, bindings::S_IFDIR) {
         ATTR_DAX | ATTR_NODUMP | ATTR_NOATIME

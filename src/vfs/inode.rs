@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How an inode comes to memory, by being read or made, and how it leaves.
+//! How an inode gets into memory, read or created, and how it is evicted.
 
 use core::ptr::NonNull;
 
@@ -30,7 +30,7 @@ fn fill_owner(info: &InodeInfo) {
     }
 }
 
-/// Makes the kernel's inode, which has its mode and owner, repeat the rest of the volume's,
+/// Copies the rest of the volume's inode to the kernel's inode, which has its mode and owner,
 /// before others see it.
 fn fill(info: &InodeInfo, target: Option<Target>) {
     let vfs = info.as_vfs();
@@ -85,7 +85,7 @@ pub fn iget(sb: &SbInfo, ino: u64) -> Result<InodeRef> {
     let read = {
         let mut meta = info.meta();
         sb.check(sb.volume.iget_into(ino, &mut meta))
-            // Out of memory and without a name: it waits for a pin to end.
+            // Evicted and without a name: it waits for a pin to end.
             .and_then(|()| {
                 if meta.nlink() > 0 {
                     Ok(())
@@ -124,7 +124,7 @@ pub fn cached(sb: &SbInfo, ino: u64) -> Option<InodeRef> {
     Some(unsafe { InodeRef::from_raw(inode) })
 }
 
-/// A kernel inode for a file that is being made: owned by the caller, unknown to all others.
+/// A kernel inode for a file that is being created: owned by the caller, unknown to all others.
 pub struct FreshInode(InodeRef);
 
 impl FreshInode {
@@ -137,7 +137,7 @@ impl FreshInode {
         Ok(FreshInode(unsafe { InodeRef::from_raw(inode) }))
     }
 
-    /// The inode so far: nothing but what the caller set.
+    /// The inode so far: only what the caller set.
     pub fn as_vfs(&self) -> *mut bindings::inode {
         self.0.as_vfs()
     }
@@ -147,26 +147,26 @@ impl FreshInode {
         &self.0
     }
 
-    /// Where the volume makes its part.
+    /// The volume's part, to be filled by the volume.
     pub fn meta(&self) -> MetaGuard<'_> {
         self.0.meta.get_fresh()
     }
 
-    /// Makes it the inode that the volume made, of the mode and the owner that it has, and known as
-    /// that.
+    /// Makes it the inode that the volume created, with its mode and owner, and adds it to the
+    /// inode hash.
     pub fn fill(self, target: Option<Target>) -> Result<NewInode> {
         fill(&self.0, target);
         // SAFETY: the inode is ours alone, and not hashed.
         let result = unsafe { bindings::insert_inode_locked(self.0.as_vfs()) };
         if result < 0 {
-            // A live inode has the number that the volume gave out as free.
+            // A live inode has the number that the volume returned as free.
             let sb = self.0.sb();
             pr_err!(
                 "{}: inode {} is in use twice; run fsck.rdax\n",
                 sb.name(),
                 self.0.ino()
             );
-            // Its number belongs to the other: eviction must not free it.
+            // Its number belongs to the other one: eviction must not free it.
             *self.0.meta() = Inode::blank();
             return Err(EIO);
         }
@@ -174,11 +174,11 @@ impl FreshInode {
     }
 }
 
-/// A kernel inode that is complete and known, but still locked as new: who looks it up waits.
+/// A kernel inode that is complete and hashed, but still locked as new: lookups wait.
 pub struct NewInode(InodeRef);
 
 impl NewInode {
-    /// Joins it to `dentry` and lets others have it.
+    /// Attaches it to `dentry` and makes it visible to others.
     pub fn instantiate(self, dentry: &Dentry) {
         let inode = self.0.into_raw();
         // SAFETY: the VFS gave a negative dentry with its directory locked; the inode is new, and
@@ -186,15 +186,15 @@ impl NewInode {
         unsafe { bindings::d_instantiate_new(dentry.as_raw(), inode) };
     }
 
-    /// Lets others have it, by its name in the volume.
+    /// Makes it visible to others, by its name in the volume.
     pub fn release(self) {
         // SAFETY: the inode is new and ours to unlock; the reference is dropped after that.
         unsafe { bindings::unlock_new_inode(self.0.as_vfs()) };
     }
 
-    /// Joins it, which has no name, to the dentry of `file`, which is being opened.
+    /// Attaches it, which has no name, to the dentry of `file`, which is being opened.
     pub fn open_unnamed(self, file: &File) {
-        // The VFS takes one link away, and has to find one.
+        // The VFS decrements the link count, so it must not be 0.
         self.0.set_nlink(1);
         let inode = self.0.into_raw();
         // SAFETY: the inode is new and ours to unlock; our reference to it passes to the dentry of
@@ -206,8 +206,8 @@ impl NewInode {
     }
 }
 
-/// The last use of the inode is over: what it still has in flight ends, and if no name is
-/// left, so do its blocks. (`->evict_inode`)
+/// Evicts the inode: ends its write-back, and frees its blocks if it has no name left.
+/// (`->evict_inode`)
 pub fn evict(info: &InodeInfo) {
     let idle = dax::evict(info);
     let vfs = info.as_vfs();
@@ -217,9 +217,8 @@ pub fn evict(info: &InodeInfo) {
         (*vfs).__bindgen_anon_1.__i_nlink == 0
     };
     let sb = info.sb();
-    // One that stays behind is in the orphan file: if somebody still has a page of it pinned,
-    // or the file system is frozen or read-only, until that is over; after an error, for the
-    // next mount.
+    // An inode that is not freed here is in the orphan file: if a page of it is pinned, or the file
+    // system is frozen or read-only, until that is over; after an error, for the next mount.
     if unlinked && idle && sb.check_sound().is_ok() {
         free_blocks(info);
     }
@@ -228,9 +227,9 @@ pub fn evict(info: &InodeInfo) {
     unsafe { bindings::clear_inode(vfs) };
 }
 
-/// Frees the inode, which has no name left, on the media; later where the file system is frozen
-/// or read-only now. Does not wait for the end of that: who evicts may be at freezing, or hold
-/// `s_umount`, for which the end of it waits.
+/// Frees the inode, which has no name left, on the media; later if the file system is frozen or
+/// read-only now. Does not wait for the end of that: the evicting task may be freezing, or hold
+/// `s_umount`, for which the end of the freeze waits.
 fn free_blocks(info: &InodeInfo) {
     let sb = info.sb();
     let may_write = sb.check_writable().is_ok();

@@ -3,18 +3,19 @@
 //! read(2) and write(2) of DAX files, and O_DIRECT of the others: copies between user memory and
 //! the media, with no cache between them.
 //!
-//! A write is durable when it returns, O_DIRECT or not: data goes past the CPU cache, and one fence
-//! completes it before the size that shows it, or before the call returns. What is lazy is only
-//! the time of an overwrite.
+//! A write is durable when it returns, O_DIRECT or not: data bypasses the CPU cache, and one fence
+//! completes it before the size that covers it changes, or before the call returns. Only the
+//! timestamp of an overwrite is written later.
 //!
-//! No lock but `i_rwsem` is held while user memory is copied: it may be a mapping of this very
-//! file, and fault. `i_rwsem` is enough: the blocks that a file has go away under it only. A hole
-//! may be filled by a fault at any time, though, so a write stores into reserved blocks first and
-//! then asks the volume to put them into the file, if the hole is still there. Unwritten blocks it
-//! stores into before they are data, and likewise asks whether a fault has made them that.
+//! Only `i_rwsem` is held while user memory is copied: it may be a mapping of this very file, and
+//! fault. `i_rwsem` is enough: blocks leave the file only under it. But a fault may fill a hole at
+//! any time. So a write stores into reserved blocks first and then asks the volume to add them to
+//! the file, if the hole still exists. It stores into unwritten blocks before they are data, and
+//! then also checks whether a fault has made them data.
 //!
-//! Bytes in a block that is known to be bad, or turns out to be, read as EIO. A write that covers
-//! the block heals it; one that does not is EIO, since the rest of the block cannot be kept.
+//! Reading bytes of a block that is known to be bad, or turns out to be, fails with EIO. A write
+//! that covers the block heals it; another one fails with EIO, since the rest of the block cannot
+//! be kept.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -34,10 +35,10 @@ use crate::volume::inode::Inode;
 use crate::volume::pmem::Pmem;
 use crate::{bindings, dax, volume};
 
-/// Most bytes that are copied between two looks at the file, and for signals.
+/// The most bytes to copy between two checks of the file, and for signals.
 const PIECE: u64 = 16 << 20;
 
-/// Whether the task is being killed. Lets others run, too.
+/// Whether the task is being killed. Lets other tasks run, too.
 pub fn interrupted() -> bool {
     // SAFETY: both only concern the current task, which holds no spinlock here.
     unsafe {
@@ -51,14 +52,14 @@ fn blocks(pos: u64, len: u64) -> u64 {
     (pos % BLOCK + len).div_ceil(BLOCK)
 }
 
-/// Why a copy to or from `iter`, with `left` bytes left, ended early, as `fault_in` finds out: it
-/// returns how many of some bytes of the user's memory cannot be had. If all can, it was the media.
+/// Why a copy to or from `iter`, with `left` bytes left, ended early. `fault_in` returns how many
+/// of some bytes of user memory are not accessible. If all are, it was the media.
 fn ended_early(
     iter: *const bindings::iov_iter,
     left: usize,
     fault_in: unsafe extern "C" fn(*const bindings::iov_iter, usize) -> usize,
 ) -> Error {
-    // A copy may end a few bytes before what it cannot access.
+    // A copy may end a few bytes before the memory that it cannot access.
     // SAFETY: the iterator is the caller's, lent for the call.
     match unsafe { fault_in(iter, left.min(size_of::<u64>())) } {
         0 => EIO,
@@ -66,7 +67,7 @@ fn ended_early(
     }
 }
 
-/// What a loop of copies returns: what was done, or why nothing was.
+/// The result of a loop of copies: the number of bytes, or the error if there are none.
 fn done(total: usize, result: Result) -> Result<usize> {
     match result {
         Err(error) if total == 0 => Err(error),
@@ -118,7 +119,7 @@ pub fn read(iocb: &mut Kiocb, to: &mut IovIterDest<'_>) -> Result<usize> {
     done(total, result)
 }
 
-/// Copies what `to` has room for, up to the end of the file.
+/// Copies as much as `to` has room for, up to the end of the file.
 fn read_locked(
     info: &InodeInfo,
     to: &mut IovIterDest<'_>,
@@ -174,8 +175,8 @@ pub fn write(iocb: &mut Kiocb, from: &mut IovIterSource<'_>) -> Result<usize> {
     })
 }
 
-/// `->write_iter`, with the bytes written by `body`: it is called with the inode locked and all
-/// checks behind it, and returns how many.
+/// `->write_iter`, with `body` to write the bytes: it is called with the inode locked, after all
+/// checks, and returns how many it wrote.
 pub fn write_with(
     iocb: &mut Kiocb,
     from: &mut IovIterSource<'_>,
@@ -196,7 +197,7 @@ pub fn write_with(
             to_result(count as i32)?;
             return Ok(0);
         }
-        // Clears setuid and setgid, and moves the times.
+        // Clears setuid and setgid, and updates the timestamps.
         // SAFETY: the control block is the caller's, and the inode is locked.
         to_result(unsafe { bindings::kiocb_modified(iocb.as_raw()) })?;
         (iocb.pos(), body(lock.exclusive(), iocb, from)?)
@@ -209,8 +210,8 @@ pub fn write_with(
     Ok(written)
 }
 
-/// Fails with `EAGAIN` unless a write of `len` bytes takes no waiting: it stores to blocks that are
-/// data of the file already, and nothing but an `sfence` completes it.
+/// Fails with `EAGAIN` if a write of `len` bytes has to wait. It need not if it stores to blocks
+/// that are data of the file already, and an `sfence` completes it.
 fn overwrites(info: &InodeInfo, iocb: &Kiocb, len: u64) -> Result {
     let sb = info.sb();
     let end = iocb.pos().checked_add(len).ok_or(EFBIG)?;
@@ -228,8 +229,8 @@ fn overwrites(info: &InodeInfo, iocb: &Kiocb, len: u64) -> Result {
     Ok(())
 }
 
-/// The block that holds block `index` of the file, for who asks where a file is (`FIBMAP`). `None`
-/// for what reads as zeros whatever is there.
+/// The block that holds block `index` of the file, for `FIBMAP`. `None` if it reads as zeros
+/// whatever is there.
 pub fn block_of(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
     let sb = info.sb();
     sb.check_alive()?;
@@ -243,7 +244,7 @@ pub fn block_of(info: &InodeInfo, index: u64) -> Result<Option<u64>> {
     }
 }
 
-/// As [`ended_early`], for what is written.
+/// As [`ended_early`], for the source of a write.
 fn source_ended(from: &mut IovIterSource<'_>) -> Error {
     ended_early(
         from.as_raw(),
@@ -252,11 +253,11 @@ fn source_ended(from: &mut IovIterSource<'_>) -> Error {
     )
 }
 
-/// Writes `from` at byte `pos` to the media. Returns how many bytes.
+/// Writes `from` at byte `pos` to the media. Returns the number of bytes.
 pub fn store(inode: Exclusive<'_>, pos: u64, from: &mut IovIterSource<'_>) -> Result<usize> {
     let mut writer = Writer::new(inode, pos);
     let result = writer.write(from);
-    // Without it nothing was written.
+    // Without the fence nothing was written.
     writer.fence()?;
     done(writer.total, result)
 }
@@ -271,14 +272,14 @@ enum Place {
     New(Want),
 }
 
-/// A write under way.
+/// A write in progress.
 struct Writer<'a> {
     inode: Exclusive<'a>,
     /// Where the next byte goes.
     pos: u64,
     /// Bytes written.
     total: usize,
-    /// Something was stored past the cache, and no fence has followed.
+    /// Something was stored past the cache without a fence.
     stored: bool,
     /// The time of the change.
     now: Time,
@@ -320,8 +321,8 @@ impl<'a> Writer<'a> {
                 match sb.check(sb.volume.map(&mut meta, first, nr))? {
                     Map::Run { block, len } => (len, Place::Data(block)),
                     Map::Unwritten { block, len } => {
-                        // Under the meta lock: nobody can have stored to it. Where it stays bad,
-                        // the copy ends early.
+                        // Under the meta lock: nobody can have stored to it. If it stays bad, the
+                        // copy ends early.
                         let _ = sb.volume.pmem().heal(block * BLOCK, len * BLOCK);
                         (len, Place::Unwritten(block))
                     }
@@ -359,7 +360,7 @@ impl<'a> Writer<'a> {
         if copied > 0 && end > size {
             let edge = size.next_multiple_of(BLOCK);
             if end < edge {
-                // What a mapping has stored beyond the end would be beyond the new one.
+                // Bytes that a mapping has stored beyond the end must not be beyond the new end.
                 let at = block * BLOCK + (end - start / BLOCK * BLOCK);
                 let zero = || sb.check(pmem.zero_nt(at, edge - end));
                 info.clean_tail(zero)?;
@@ -398,7 +399,7 @@ impl<'a> Writer<'a> {
         if copied == 0 {
             return Err(source_ended(from));
         }
-        // What the write does not cover of the first and the last block is zero.
+        // The parts of the first and the last block outside the write become zero.
         let end = head + copied as u64;
         let used = end.div_ceil(BLOCK);
         reserved.truncate(used);
@@ -418,8 +419,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes up to `want` bytes to the blocks from `block` on, which the file has, unwritten. If a
-    /// fault makes them data meanwhile, it is done again, to what they are then: nothing but the
-    /// bytes of this write was stored until that is known.
+    /// fault makes them data meanwhile, the write is repeated, for data: until then, only the bytes
+    /// of this write were stored.
     fn convert(&mut self, from: &mut IovIterSource<'_>, block: u64, want: u64) -> Result {
         let sb = self.inode.info().sb();
         let pmem = sb.volume.pmem();
@@ -436,8 +437,8 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// The `copied` bytes of `from`, of `room` that there was room for, are stored: `put` makes the
-    /// blocks that hold them data of the file.
+    /// `copied` bytes of `from`, of at most `room`, are stored: `put` makes their blocks data of
+    /// the file.
     fn becomes_data(
         &mut self,
         from: &mut IovIterSource<'_>,
@@ -450,7 +451,7 @@ impl<'a> Writer<'a> {
         let mut meta = info.meta();
         match put(&mut meta) {
             Err(VolumeError::Exists) => {
-                // A fault came first. New blocks were given back, and so is what was taken.
+                // A fault came first. New blocks were freed, and the bytes go back to the iterator.
                 // SAFETY: `copied` bytes were taken just now.
                 unsafe { from.revert(copied) };
                 return Ok(());

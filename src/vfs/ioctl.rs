@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! ioctl(2) on files and directories, as far as the VFS leaves it to the file system.
+//! ioctl(2) on files and directories: the commands that the VFS leaves to the file system.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -19,7 +19,7 @@ type Label = [u8; 256];
 const FS_IOC_SHUTDOWN: u32 = _IOR::<u32>(b'X' as u32, 125);
 const FS_IOC_GETFSLABEL: u32 = _IOR::<Label>(0x94, 49);
 const FS_IOC_SETFSLABEL: u32 = _IOW::<Label>(0x94, 50);
-/// `FS_IOC_GETVERSION` of linux/fs.h, and what programs of 32 bits call it. Both want an `int`.
+/// `FS_IOC_GETVERSION` of linux/fs.h, and its number for 32-bit programs. Both use an `int`.
 const FS_IOC_GETVERSION: u32 = _IOR::<u64>(b'v' as u32, 1);
 const FS_IOC32_GETVERSION: u32 = _IOR::<u32>(b'v' as u32, 1);
 /// `FITRIM` of linux/fs.h; the argument is three 64-bit numbers.
@@ -32,7 +32,7 @@ pub fn ioctl(file: &File, cmd: u32, arg: UserPtr) -> Result<isize> {
         FS_IOC_GETFSLABEL => get_label(file, arg)?,
         FS_IOC_SETFSLABEL => set_label(file, arg)?,
         FS_IOC_GETVERSION | FS_IOC32_GETVERSION => get_version(file, arg)?,
-        // Persistent memory has no use for it.
+        // Persistent memory does not need it.
         FITRIM => return Err(EOPNOTSUPP),
         _ => return Err(ENOTTY),
     }

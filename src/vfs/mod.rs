@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! rdax as a file system of the VFS: the operation tables, and what joins them to `mount`, `dax`,
-//! `volume` and `pmem`.
+//! rdax as a file system of the VFS: the operation tables, and the code between them and `mount`,
+//! `dax`, `volume` and `pmem`.
 //!
 //! * [`table`] has for each operation table a trait and the C functions that call it.
-//! * [`inode`] and [`super_block`] bring inodes and volumes to memory.
+//! * [`inode`] and [`super_block`] read inodes and volumes.
 //! * [`namei`], [`dir`], [`attr`], [`xattr`], [`acl`], [`symlink`], [`mod@file`], [`io`],
 //!   [`cached`], [`allocate`], [`vm`], [`flags`], [`ioctl`], [`mod@export`], [`fiemap`],
 //!   [`shutdown`] and [`context`] are the operations.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations on names. The volume does them; here its inodes are locked, the kernel's brought
-//! up to date, and new ones introduced.
+//! The operations on names. The volume does them; this file locks its inodes, updates the kernel's,
+//! and introduces new ones.
 //!
 //! The VFS has checked the permission and holds the `i_rwsem` of the directories, and of inodes
 //! that lose a name.
@@ -49,7 +49,7 @@ enum Named {
     No,
 }
 
-/// Makes an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the
+/// Creates an inode owned as `mode` and the process say: a kernel inode, and, by `make`, the
 /// volume's.
 fn make_inode(
     idmap: &IdMap,
@@ -61,7 +61,7 @@ fn make_inode(
 ) -> Result<NewInode> {
     let sb = dir.sb();
     sb.check_writable()?;
-    // First what can fail without a trace.
+    // First the steps that can fail without a trace.
     let fresh = FreshInode::new(sb)?;
     let vfs = fresh.as_vfs();
     let mut initial = Initial::default();
@@ -70,7 +70,7 @@ fn make_inode(
     acl::inherit(vfs, dir, &mut initial)?;
     initial.add_security(vfs, dir, name)?;
     let xattrs = initial.as_xattrs()?;
-    // A file without a name changes nothing of the directory.
+    // A file without a name changes nothing in the directory.
     let changed = match named {
         Named::Yes => dir.info(),
         Named::No => fresh.info(),
@@ -105,7 +105,7 @@ impl DirOperations for Directory {
             return Ok(None);
         };
         match iget(sb, entry.ino) {
-            // What has a name is in use. ESTALE would have the VFS look again.
+            // An inode with a name must be in use. ESTALE would make the VFS retry.
             Err(error) if error == ESTALE => sb.check(Err(entry.corrupt())),
             inode => inode.map(Some),
         }
@@ -215,7 +215,7 @@ impl DirOperations for Directory {
         }
         let sb = old_dir.sb();
         sb.check_writable()?;
-        // That the new name is free where RENAME_NOREPLACE asks for it, the VFS has checked.
+        // The VFS has checked that the new name is free if RENAME_NOREPLACE asks for it.
         let exchange = flags & bindings::RENAME_EXCHANGE != 0;
         if flags & bindings::RENAME_WHITEOUT == 0 {
             return sb.check(rename((old_dir, old), (new_dir, new), |r| {
@@ -284,7 +284,7 @@ fn rename(
     })
 }
 
-/// Takes the name of `inode` out of `dir`, by `remove`.
+/// Removes the name of `inode` from `dir`, by `remove`.
 fn remove(
     dir: Exclusive<'_>,
     inode: Exclusive<'_>,

@@ -3,9 +3,8 @@
 //! `FS_IOC_SHUTDOWN`, which ends a mount on demand.
 //!
 //! After a shutdown nothing reaches the media: [`DirectMap`](crate::pmem::DirectMap) is closed, so
-//! that also a transaction that was under way stops where it is, as in a crash. The next mount
-//! recovers from it. Every operation fails with EIO, every page is unmapped, and faults end in
-//! SIGBUS.
+//! that a transaction in progress also stops where it is, as in a crash. The next mount recovers
+//! from it. Every operation fails with EIO, every page is unmapped, and faults raise SIGBUS.
 
 use kernel::error::code::*;
 use kernel::error::to_result;
@@ -25,7 +24,7 @@ pub fn ioctl(sb: &SbInfo, arg: UserPtr) -> Result {
     let mode = UserSlice::new(arg, size_of::<u32>()).reader().read()?;
     match mode {
         bindings::FS_SHUTDOWN_FLAGS_DEFAULT if sb.check_alive().is_ok() => {
-            // Freezing makes everything durable, and keeps it so until the end.
+            // Freezing makes everything durable, and nothing changes until the end.
             // SAFETY: the super block holds its device; each freeze is thawed.
             unsafe {
                 let device = (*sb.as_raw()).s_bdev;
@@ -35,8 +34,8 @@ pub fn ioctl(sb: &SbInfo, arg: UserPtr) -> Result {
                 let _ = bindings::bdev_thaw(device);
             }
         }
-        // The journal has nothing that is not durable: the other two are the same. And so is what
-        // comes a second time.
+        // All of the journal is durable, so the other two modes are the same. A repeated call does
+        // the same, too.
         bindings::FS_SHUTDOWN_FLAGS_DEFAULT
         | bindings::FS_SHUTDOWN_FLAGS_LOGFLUSH
         | bindings::FS_SHUTDOWN_FLAGS_NOLOGFLUSH => {

@@ -32,7 +32,7 @@ use crate::{bindings, dax};
 
 static OPERATIONS: Table<bindings::super_operations> = SuperTable::<RdaxSuper>::table();
 
-/// Why a device holds nothing that can be mounted, and what would help.
+/// Why a device cannot be mounted, and what would help.
 fn refuse(fc: &Context, name: &CStr, error: VolumeError) -> Error {
     let mend = match error {
         VolumeError::NotRdax => "make one with mkfs.rdax",
@@ -97,8 +97,8 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
         (*raw).s_op = OPERATIONS.as_ptr();
         (*raw).s_xattr = xattr::handlers();
         (*raw).s_export_op = export::operations().cast();
-        // ACLs, and the umask applied where they are; nothing asked at a write of a file without
-        // attributes that it would take away.
+        // ACLs, and the umask applied with them. A write to a file without attributes that it would
+        // remove skips the check for them.
         (*raw).s_flags |= bindings::RDAX_SB_POSIXACL | bindings::RDAX_SB_NOSEC;
         (*raw).s_magic = STATFS_MAGIC as usize;
         (*raw).s_maxbytes = MAX_FILE as i64;
@@ -128,7 +128,7 @@ pub fn fill(fc: &Context, options: Options, sb: &SuperBlock) -> Result {
     result
 }
 
-/// Tells what is worth telling about a mount.
+/// Logs remarkable facts about a mount.
 fn log_notes(name: &CStr, notes: &Notes) {
     if let Some(error) = notes.copy_served {
         pr_warn!("{name}: first superblock: {error}; its copy serves; run fsck.rdax\n");
@@ -147,7 +147,7 @@ fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
     let info = sb.info();
     if !fc.is_read_only() {
         match recover_orphans(info) {
-            // Said, and `errors=` followed: what cannot be freed is no reason to serve nothing.
+            // Logged, and `errors=` followed: orphans that cannot be freed are no reason to refuse.
             Err(e) if e == EUCLEAN || e == EIO => info.orphans_recovered.store(true, Relaxed),
             result => result?,
         }
@@ -170,7 +170,7 @@ fn open_root(fc: &Context, sb: &SuperBlock) -> Result {
     Ok(())
 }
 
-/// Frees what files without a name left behind, before the first change after a mount.
+/// Frees the orphans of the previous mount, before the first change after a mount.
 fn recover_orphans(info: &SbInfo) -> Result {
     if info.orphans_recovered.load(Relaxed) {
         return Ok(());
@@ -183,7 +183,7 @@ fn recover_orphans(info: &SbInfo) -> Result {
     Ok(())
 }
 
-/// An emergency: the mount becomes read-only at once, whoever uses it. Nobody looks at an error.
+/// An emergency: the mount becomes read-only at once, although it is in use. Errors are ignored.
 pub fn make_read_only(info: &SbInfo) {
     if info.check_alive().is_err() {
         return;
@@ -195,10 +195,10 @@ pub fn make_read_only(info: &SbInfo) {
     }
 }
 
-/// A read-only mount shall become writable.
+/// A read-only mount is to become writable.
 pub fn make_writable(fc: &Context, info: &SbInfo) -> Result {
     let name = info.name();
-    // The VFS thaws one that is read-only without asking.
+    // The VFS thaws a read-only mount without asking.
     info.volume.pmem().check_place().map_err(|error| {
         fc.refuse(name, fmt!("{error}"));
         Error::from(error)
@@ -279,7 +279,7 @@ impl SuperOperations for RdaxSuper {
     }
 
     unsafe fn put(sb: &SuperBlock) {
-        // Before anything is taken down: who is told of the device uses all of it.
+        // Before anything is taken down: notifications of the device use all of it.
         sb.info().volume.pmem().detach();
         sb.info().hide_counters();
         dax::pins::finish(sb.info());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Symbolic links. The target is read with the inode and stays in memory with it, so that path
-//! walks follow it without a lock and without sleeping.
+//! Symbolic links. The target is read with the inode and kept in memory, so that path walks follow
+//! it without a lock and without sleeping.
 
 use super::attr::Attributes;
 use super::table::inode::{AttrTable, InodeTable};

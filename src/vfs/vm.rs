@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations tables of mapped files: page faults, and what the memory manager tells the file
-//! system about pages.
+//! The operation tables of mapped files: page faults, and notifications of the memory manager about
+//! pages.
 //!
 //! C headers: [`include/linux/mm.h`](srctree/include/linux/mm.h),
 //! [`include/linux/fs.h`](srctree/include/linux/fs.h)
 //!
-//! `->pfn_mkwrite` takes part in every first store to a page that was mapped for reading. There is
-//! no `->page_mkwrite`: for pages of a DAX device it is never called. `->map_pages` maps nothing,
-//! but has to be there: without it the memory manager takes every fault under the lock of the
-//! whole address space instead of that of the mapping.
+//! `->pfn_mkwrite` is called for every first store to a page that was mapped for reading. There is
+//! no `->page_mkwrite`: it is never called for pages of a DAX device. `->map_pages` maps nothing,
+//! but has to exist: without it the memory manager takes every fault under the lock of the whole
+//! address space instead of that of the mapping.
 
 use kernel::bindings::{
     address_space, address_space_operations, folio, vm_area_struct, vm_fault,
@@ -23,8 +23,8 @@ use crate::dax::{self, fault};
 use crate::mount::inode::InodeInfo;
 use crate::mount::table::Table;
 
-/// The operations of mappings of files: for `vm_area_desc.vm_ops`. Those that are `locked` in
-/// memory have an `->open`: the memory manager does not remember it for DAX files.
+/// The operations of mappings of files: for `vm_area_desc.vm_ops`. Mappings that are `locked` in
+/// memory have an `->open`: the memory manager does not record this for DAX files.
 pub fn vm_operations(locked: bool) -> *const vm_operations_struct {
     match locked {
         true => LOCKED_OPERATIONS.as_ptr(),
@@ -89,7 +89,7 @@ unsafe extern "C" fn vm_fault(vmf: *mut vm_fault) -> vm_fault_t {
 }
 
 /// `vm_operations_struct.huge_fault`: nothing is mapped in a piece of 2 MiB, or more, around the
-/// address; or it is mapped read-only in one piece, and stored to. Where this says
+/// address; or it is mapped read-only in one piece, and stored to. If this returns
 /// `VM_FAULT_FALLBACK`, it is mapped by pages.
 ///
 /// # Safety
@@ -125,8 +125,8 @@ unsafe extern "C" fn vm_map_pages(_: *mut vm_fault, _start: usize, _end: usize) 
     0
 }
 
-/// `address_space_operations.bmap`, for `FIBMAP`, which takes 0 for a hole. (swapon(2) is not
-/// misled by it: it wants files that go through the page cache.)
+/// `address_space_operations.bmap`, for `FIBMAP`, which uses 0 for a hole. (This does not mislead
+/// swapon(2), which requires files that go through the page cache.)
 ///
 /// # Safety
 ///

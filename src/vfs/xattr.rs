@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes, and those that a new inode begins with.
+//! Extended attributes, and the initial ones of a new inode.
 //!
-//! The volume keeps them; the VFS decides who may. An inode without any says so by itself, so that
-//! nothing is read to learn it: `has_xattrs()`, and for ACLs the kernel's cache.
+//! The volume stores them; the VFS checks permissions. An inode without attributes is known without
+//! reading anything: `has_xattrs()`, and for ACLs the kernel's cache.
 
 use kernel::prelude::*;
 
@@ -68,7 +68,7 @@ impl XattrOperations for Xattrs {
     }
 }
 
-/// The attributes that a new inode begins with.
+/// The initial attributes of a new inode.
 #[derive(Default)]
 pub struct Initial(Vec<(Vec<u8>, Vec<u8>)>);
 

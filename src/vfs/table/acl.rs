@@ -41,7 +41,7 @@ impl<T: AclOperations> AclTable<T> {
         kind: c_int,
         rcu: bool,
     ) -> *mut bindings::posix_acl {
-        // What is not in the cache has to be read, which sleeps.
+        // An ACL that is not in the cache has to be read, which sleeps.
         if rcu {
             return ECHILD.to_ptr();
         }

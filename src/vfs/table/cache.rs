@@ -24,7 +24,7 @@ use crate::mount::object::File;
 use crate::mount::table::Table;
 use crate::volume::format::BLOCK;
 
-/// Most pages that are written back before they are fenced together.
+/// The most pages that are written back before one fence.
 const BATCH: usize = 64;
 
 /// A page of the cache that the current task has locked.
@@ -65,7 +65,7 @@ impl LockedPage {
         unsafe { bindings::rdax_folio_test_uptodate(self.as_raw()) }
     }
 
-    /// Has `fill` provide the content, unless that is there.
+    /// Makes `fill` provide the content, unless it is up to date.
     fn provide(&mut self, fill: impl FnOnce(u64, &mut [u8]) -> Result) -> Result {
         if self.is_uptodate() {
             return Ok(());
@@ -80,16 +80,16 @@ impl LockedPage {
     }
 }
 
-/// What a file that goes through the page cache does for its pages.
+/// The operations on pages of a file that goes through the page cache.
 pub trait CacheOperations {
-    /// The block of page `index`, once what is in the cache is on the media; `None` if it has none.
+    /// The block of page `index`, once the cache is on the media; `None` if it has none.
     fn block(info: &InodeInfo, index: u64) -> Result<Option<u64>>;
 
     /// Reads page `index` into `bytes`: zeroes where the file has nothing.
     fn read(info: &InodeInfo, index: u64, bytes: &mut [u8]) -> Result;
 
-    /// Sees to it that page `index`, which is going to be dirty, can be written back: it fails now,
-    /// or not for lack of space. The page, or the invalidate lock, keeps its block in the file.
+    /// Ensures that page `index`, which is going to be dirty, can be written back: lack of space is
+    /// an error here, and not later. The page, or the invalidate lock, keeps its block in the file.
     fn prepare(info: &InodeInfo, index: u64) -> Result;
 
     /// The bytes up to `end` were written to the cache; their last page is locked, and so is the
@@ -99,7 +99,7 @@ pub trait CacheOperations {
     /// Writes a page that was dirty to the media, without a fence.
     fn write_back(info: &InodeInfo, page: &LockedPage) -> Result;
 
-    /// Makes durable what was written back, and then a size that shows it: up to byte `end`.
+    /// Makes written-back pages durable, and then a size that covers them: up to byte `end`.
     fn written_back(info: &InodeInfo, end: u64) -> Result;
 
     /// A page of a shared mapping is going to be stored to: calls `dirty` with the invalidate lock
@@ -148,8 +148,8 @@ impl<T: CacheOperations> CacheTable<T> {
 
     /// # Safety
     ///
-    /// `->swap_activate`, called by swapon(2), which would use the blocks behind the back of the
-    /// file system otherwise.
+    /// `->swap_activate`, called by swapon(2), which would otherwise use the blocks without the
+    /// file system's knowledge.
     unsafe extern "C" fn swap_activate(
         _: *mut swap_info_struct,
         file: *mut bindings::file,
@@ -210,7 +210,7 @@ impl<T: CacheOperations> CacheTable<T> {
                 )
             };
             let prepared = T::prepare(info, page.index()).and_then(|()| {
-                // One that is overwritten whole is not read.
+                // A page that is overwritten whole is not read.
                 if u64::from(len) == BLOCK {
                     return Ok(());
                 }
@@ -252,7 +252,7 @@ impl<T: CacheOperations> CacheTable<T> {
         let mut taken = copied;
         if !page.is_uptodate() {
             if copied < len {
-                // What was not copied was not read either: the caller tries again.
+                // The part that was not copied was not read either: the caller tries again.
                 taken = 0;
             } else {
                 // SAFETY: all of it was written.
@@ -355,8 +355,8 @@ unsafe fn release(folio: NonNull<folio>) {
     }
 }
 
-/// Notes that a page of `info` could not be written back: every open file learns of it at its next
-/// fsync. Returns the errno, negative.
+/// Records that a page of `info` could not be written back: every open file gets the error at its
+/// next fsync. Returns the errno, negative.
 fn failed(info: &InodeInfo, error: Error) -> c_int {
     // SAFETY: the mapping is that of the inode.
     unsafe { bindings::rdax_mapping_set_error(info.mapping(), error.to_errno()) };
@@ -384,7 +384,7 @@ impl<'a, T: CacheOperations> Batch<'a, T> {
         }
     }
 
-    /// Adds a page; it stays in the cache as long as it is being written back.
+    /// Adds a page; it stays in the cache while it is being written back.
     fn push(&mut self, folio: NonNull<folio>) {
         // SAFETY: it does not move in the file meanwhile.
         let index = unsafe { LockedPage::from_raw(folio) }.index();

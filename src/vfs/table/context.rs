@@ -35,18 +35,19 @@ impl Context {
         self.0.get()
     }
 
-    /// The `SB_*` flags that the mount shall have.
+    /// The `SB_*` flags requested for the mount.
     pub fn flags(&self) -> usize {
         // SAFETY: the context is the caller's alone.
         unsafe { (*self.as_raw()).sb_flags as usize }
     }
 
-    /// Whether the mount shall be read-only.
+    /// Whether the mount is to be read-only.
     pub fn is_read_only(&self) -> bool {
         self.flags() & bindings::RDAX_SB_RDONLY != 0
     }
 
-    /// Whether `sb`, which this changes, shall be read-only afterwards. (Not said means as it is.)
+    /// Whether `sb`, which this changes, will be read-only afterwards. (Without the option it
+    /// stays.)
     pub fn leaves_read_only(&self, sb: &SuperBlock) -> bool {
         // SAFETY: the context is the caller's alone.
         let asked = unsafe { (*self.as_raw()).sb_flags_mask as usize } & bindings::RDAX_SB_RDONLY;
@@ -56,12 +57,12 @@ impl Context {
         }
     }
 
-    /// Whether the mount shall change whoever uses it: an emergency remount, to read-only.
+    /// Whether the mount is to change although it is in use: an emergency remount, to read-only.
     pub fn is_forced(&self) -> bool {
         self.flags() & bindings::RDAX_SB_FORCE != 0
     }
 
-    /// What the user named as the device.
+    /// The name that the user gave for the device.
     pub fn source(&self) -> &CStr {
         // SAFETY: the context is the caller's alone; a string that stays as long as it.
         unsafe {
@@ -74,7 +75,7 @@ impl Context {
         }
     }
 
-    /// Refuses the mount: `reason` goes to the kernel's log, and to who set the context up.
+    /// Refuses the mount: `reason` goes to the kernel's log, and to the creator of the context.
     pub fn refuse(&self, name: &CStr, reason: kernel::fmt::Arguments<'_>) {
         pr_err!("{}: {reason}\n", name);
         let Ok(message) = CString::try_from_fmt(reason) else {
@@ -97,10 +98,10 @@ pub enum Value<'a> {
 
 /// The operations of a mount being set up.
 pub trait ContextOperations {
-    /// What is collected from the options; the default is none.
+    /// The collected options; the default is none.
     type Options: Default;
 
-    /// Takes one option. `None` if the VFS shall take it.
+    /// Parses one option. `None` leaves it to the VFS.
     fn parse(
         fc: &Context,
         options: &mut Self::Options,
@@ -111,10 +112,10 @@ pub trait ContextOperations {
     /// Fills in the super block of a device that is not mounted.
     fn fill_super(fc: &Context, options: &Self::Options, sb: &SuperBlock) -> Result;
 
-    /// Says whether `sb`, which is mounted, can be mounted in one more place.
+    /// Checks whether `sb`, which is mounted, can be mounted in one more place.
     fn share(fc: &Context, options: &Self::Options, sb: &SuperBlock) -> Result;
 
-    /// Says why the device itself could not be had. `error` is what the VFS returned.
+    /// Logs why the device itself could not be opened. `error` is what the VFS returned.
     fn no_device(fc: &Context, error: Error);
 
     /// Changes a mounted super block.
@@ -124,7 +125,7 @@ pub trait ContextOperations {
 /// What a context carries.
 struct Held<O> {
     options: O,
-    /// The VFS got hold of the device, for this mount.
+    /// The VFS opened the device, for this mount.
     device_found: bool,
 }
 
@@ -143,7 +144,7 @@ impl<T: ContextOperations> ContextTable<T> {
         })
     }
 
-    /// Gives `fc` its operations and its options. To be called from `->init_fs_context`.
+    /// Gives `fc` its operations and its options. Call this from `->init_fs_context`.
     pub fn init(
         fc: *mut bindings::fs_context,
         table: &'static Table<bindings::fs_context_operations>,
@@ -228,7 +229,8 @@ impl<T: ContextOperations> ContextTable<T> {
             T::no_device(context, Error::from_errno(result));
             return result;
         }
-        // The device is mounted. Its options stay, and are not silently other than those asked for.
+        // The device is mounted. Its options stay, and must not silently differ from those
+        // requested.
         // SAFETY: `get_tree_bdev` succeeded: the root is set, and its super block locked and alive.
         let (root, sb) = unsafe { ((*fc).root, (*(*fc).root).d_sb) };
         // SAFETY: as above.

@@ -12,12 +12,12 @@ use crate::mount::inode::{InodeInfo, InodeRef};
 use crate::mount::object::SuperBlock;
 use crate::mount::table::Table;
 
-/// What a handle says of an inode: its number and its generation.
+/// A handle's identification of an inode: its number and its generation.
 #[derive(Clone, Copy)]
 pub struct Handle {
     /// Inode number.
     pub ino: u64,
-    /// Its generation: another user of the number has another.
+    /// Its generation: each user of the number has another.
     pub generation: u32,
 }
 
@@ -29,10 +29,10 @@ const WITH_PARENT: u32 = bindings::fid_type_FILEID_INO64_GEN_PARENT;
 
 /// Finding inodes by what identifies them.
 pub trait ExportOperations {
-    /// The inode of a handle. Fails with ESTALE if there is none any more.
+    /// The inode of a handle. Fails with ESTALE if it no longer exists.
     fn find(sb: &SuperBlock, handle: Handle) -> Result<InodeRef>;
 
-    /// The directory that has `dir`, a directory.
+    /// The parent directory of `dir`, a directory.
     fn parent(dir: &InodeInfo) -> Result<InodeRef>;
 }
 
@@ -101,7 +101,7 @@ impl<T: ExportOperations> ExportTable<T> {
         kind as c_int
     }
 
-    /// The inode that the handle at word `at` of `fid`, which has `len`, is of.
+    /// The inode of the handle at word `at` of `fid`, which has `len` words.
     ///
     /// # Safety
     ///

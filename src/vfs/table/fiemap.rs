@@ -12,13 +12,13 @@ use crate::bindings;
 use crate::mount::inode::InodeInfo;
 use crate::volume::format::BLOCK;
 
-/// What the caller of FIEMAP asks for, and gets.
+/// A FIEMAP request and its result.
 pub struct Request(*mut bindings::fiemap_extent_info);
 
 impl Request {
-    /// Tells of the extent of `len` blocks from `block` of the device on that is at `file_block`;
-    /// it is the last of the file if `last`. Copies to user memory. Returns whether the caller has
-    /// no room for more.
+    /// Reports the extent of `len` blocks from `block` of the device on that is at `file_block`; it
+    /// is the last of the file if `last`. Copies to user memory. Returns whether the caller has no
+    /// room for more.
     pub fn show(&self, extent: &Extent, last: bool) -> Result<bool> {
         let mut flags = 0;
         if last {
@@ -42,15 +42,15 @@ impl Request {
     }
 }
 
-/// What is shown.
+/// A reported extent.
 pub struct Extent {
     /// The first of its file blocks.
     pub file_block: u64,
     /// The first of its blocks on the device.
     pub block: u64,
-    /// How many.
+    /// The number of blocks.
     pub len: u64,
-    /// They are allocated, and not written.
+    /// Allocated, and not written.
     pub unwritten: bool,
 }
 
@@ -69,7 +69,7 @@ impl<T: FiemapOperations> FiemapTable<T> {
     /// `->fiemap`, called by the VFS.
     pub unsafe extern "C" fn fiemap(
         inode: *mut bindings::inode,
-        // Opaque there; ours has the fields.
+        // Opaque in `kernel`; our binding has the fields.
         request: *mut kernel::bindings::fiemap_extent_info,
         start: u64,
         mut len: u64,

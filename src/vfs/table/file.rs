@@ -31,7 +31,7 @@ impl FileTable {
     }
 }
 
-/// A read or write under way: the file, its position and flags.
+/// A read or write in progress: the file, its position and flags.
 #[repr(transparent)]
 pub struct Kiocb(kernel::types::Opaque<bindings::kiocb>);
 
@@ -65,13 +65,13 @@ impl Kiocb {
         unsafe { (*self.as_raw()).ki_flags & bindings::RDAX_IOCB_NOWAIT != 0 }
     }
 
-    /// Whether what is written has to be synced before the call returns.
+    /// Whether the written data has to be synced before the call returns.
     pub fn is_sync(&self) -> bool {
         // SAFETY: the control block is ours for the call.
         unsafe { (*self.as_raw()).ki_flags & bindings::RDAX_IOCB_DSYNC != 0 }
     }
 
-    /// Moves the position to byte `pos`.
+    /// Sets the position to byte `pos`.
     pub fn set_pos(&mut self, pos: u64) {
         let pos = i64::try_from(pos).unwrap_or(i64::MAX);
         // SAFETY: the control block is ours for the call.
@@ -236,13 +236,13 @@ impl DirContext {
         u64::try_from(unsafe { (*self.0.get()).pos }).unwrap_or(0)
     }
 
-    /// Moves the position.
+    /// Sets the position.
     pub fn set_pos(&mut self, pos: u64) {
         // SAFETY: the context is ours for the call.
         unsafe { (*self.0.get()).pos = i64::try_from(pos).unwrap_or(i64::MAX) };
     }
 
-    /// Hands an entry to the caller; false if it has no room for it. May fault in user memory.
+    /// Passes an entry to the caller; false if there is no room for it. May fault in user memory.
     pub fn emit(&mut self, name: &[u8], ino: u64, file_type: u8) -> bool {
         let Ok(len) = i32::try_from(name.len()) else {
             return false;
@@ -254,8 +254,7 @@ impl DirContext {
         }
     }
 
-    /// Hands out `.` and `..` of `file` where the position is before them; false if there was no
-    /// room.
+    /// Emits `.` and `..` of `file` if the position is before them; false if there was no room.
     pub fn emit_dots(&mut self, file: &File) -> bool {
         // SAFETY: the context is ours for the call, and the directory open.
         unsafe { bindings::rdax_dir_emit_dots(file.as_raw(), self.0.get()) }

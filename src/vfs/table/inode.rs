@@ -122,7 +122,7 @@ impl<T: AttrOperations> AttrTable<T> {
     /// `->fileattr_get`, called by the VFS.
     unsafe extern "C" fn fileattr_get(
         dentry: *mut bindings::dentry,
-        // Opaque there; ours has the fields.
+        // Opaque in `kernel`; our binding has the fields.
         attr: *mut kernel::bindings::file_kattr,
     ) -> c_int {
         // SAFETY: the caller holds the dentry, which has an inode.
@@ -154,7 +154,7 @@ impl<T: AttrOperations> AttrTable<T> {
             )
         };
         from_result(|| {
-            // What has no attribute: sizes of extents, projects.
+            // Attributes that rdax lacks: sizes of extents, projects.
             if more {
                 return Err(EOPNOTSUPP);
             }
@@ -164,31 +164,31 @@ impl<T: AttrOperations> AttrTable<T> {
 }
 
 /// The operations of a directory. Each is called with the `i_rwsem` of the directory held,
-/// exclusively but for `lookup`; of an inode that loses or gains a name, too.
+/// exclusively except for `lookup`; also that of an inode that loses or gains a name.
 pub trait DirOperations {
     /// `->lookup`: the inode that `dentry` names, if there is one.
     fn lookup(dir: &InodeInfo, dentry: &Dentry) -> Result<Option<InodeRef>>;
 
-    /// `->create`, `->mkdir`, `->mknod`: makes a file of the type in `mode`.
+    /// `->create`, `->mkdir`, `->mknod`: creates a file of the type in `mode`.
     fn make(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, mode: u16, rdev: u32) -> Result;
 
     /// `->symlink`.
     fn symlink(idmap: &IdMap, dir: Exclusive<'_>, dentry: &Dentry, target: &CStr) -> Result;
 
-    /// `->tmpfile`: makes a file without a name.
+    /// `->tmpfile`: creates a file without a name.
     fn tmpfile(idmap: &IdMap, dir: Exclusive<'_>, file: &File, mode: u16) -> Result;
 
     /// `->link`: gives `inode` one more name.
     fn link(inode: Exclusive<'_>, dir: Exclusive<'_>, dentry: &Dentry) -> Result;
 
-    /// `->unlink`: takes the name away.
+    /// `->unlink`: removes the name.
     fn unlink(dir: Exclusive<'_>, dentry: &Dentry, inode: Exclusive<'_>) -> Result;
 
-    /// `->rmdir`: takes the name of an empty directory away.
+    /// `->rmdir`: removes the name of an empty directory.
     fn rmdir(dir: Exclusive<'_>, dentry: &Dentry, inode: Exclusive<'_>) -> Result;
 
-    /// `->rename`: `old` in `old_dir` becomes `new` in `new_dir`, which may be the same, in place
-    /// of what has that name. `flags` are `RENAME_*`.
+    /// `->rename`: `old` in `old_dir` becomes `new` in `new_dir`, which may be the same, and
+    /// replaces what has that name. `flags` are `RENAME_*`.
     fn rename(
         idmap: &IdMap,
         old_dir: Exclusive<'_>,
@@ -285,7 +285,7 @@ impl<T: DirOperations + AttrOperations> DirTable<T> {
         };
         // CAST: the bits of a type are within 16.
         match T::make(idmap, dir, dentry, mode | bindings::S_IFDIR as u16, 0) {
-            // Null says that the dentry handed in is the one to use.
+            // Null means that the given dentry is the one to use.
             Ok(()) => null_mut(),
             Err(error) => error.to_ptr(),
         }

@@ -2,10 +2,10 @@
 
 //! The operation tables of the VFS: one trait for each, and the C functions that call it.
 //!
-//! What is unsafe about being called by C is here and nowhere else: a callback turns pointers into
-//! references, calls the trait, and turns the result into what C expects. It relies on the rules
-//! of Documentation/filesystems/locking.rst in the kernel: the objects handed over are valid and
-//! referenced for the duration of the call, and locked as written there.
+//! Everything unsafe about being called by C is here and nowhere else: a callback turns pointers
+//! into references, calls the trait, and turns the result into what C expects. It relies on the
+//! rules of Documentation/filesystems/locking.rst in the kernel: the objects passed in are valid
+//! and referenced for the duration of the call, and locked as written there.
 
 pub mod acl;
 pub mod cache;
@@ -19,6 +19,6 @@ pub mod xattr;
 
 use crate::bindings;
 
-/// The module, for `owner`: what the VFS has of it in use keeps it loaded.
+/// The module, for `owner`: objects in use by the VFS keep it loaded.
 pub const THIS_MODULE: *mut bindings::module =
     kernel::module::this_module::<crate::RdaxModule>().as_ptr();

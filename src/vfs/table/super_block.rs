@@ -21,14 +21,14 @@ pub trait SuperOperations {
     /// `->statfs`.
     fn statfs(sb: &SuperBlock, stat: &mut bindings::kstatfs) -> Result;
 
-    /// `->sync_fs`, where it waits, and `->freeze_fs`: all that was written is durable after it. A
+    /// `->sync_fs`, if it waits, and `->freeze_fs`: everything written is durable after it. A
     /// freeze calls both.
     fn sync(sb: &SuperBlock) -> Result;
 
-    /// `->show_options`, as they stand in /proc/mounts.
+    /// `->show_options`, as they appear in /proc/mounts.
     fn show_options(sb: &SuperBlock, seq: &SeqFile) -> Result;
 
-    /// `->shutdown`: the block device is gone, or going.
+    /// `->shutdown`: the block device is removed, or being removed.
     fn device_removed(sb: &SuperBlock);
 
     /// `->unfreeze_fs`: the device mapper may have changed the device meanwhile.
@@ -164,7 +164,7 @@ impl<T: SuperOperations> SuperTable<T> {
     /// `->statfs`, called by the VFS.
     unsafe extern "C" fn statfs(
         dentry: *mut bindings::dentry,
-        // Opaque there; ours has the fields.
+        // Opaque in `kernel`; our binding has the fields.
         stat: *mut kernel::bindings::kstatfs,
     ) -> c_int {
         // SAFETY: the dentry holds its super block; `stat` is the caller's to fill.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes: `struct xattr_handler`, `->listxattr`, and what a security module gives a
-//! new inode.
+//! Extended attributes: `struct xattr_handler`, `->listxattr`, and the initial attributes that
+//! security modules give a new inode.
 
 use core::ffi::CStr;
 use core::marker::PhantomData;
@@ -20,17 +20,17 @@ use crate::volume::xattr::Must;
 
 /// Operations on extended attributes by their whole names, with prefix.
 pub trait XattrOperations {
-    /// How many bytes the value has; copied to where `room`, which is told how many, wants it.
+    /// The size of the value, which is copied to the buffer that `room` returns for that size.
     fn get<'b>(
         info: &InodeInfo,
         name: &[u8],
         room: impl FnOnce(usize) -> Option<&'b mut [u8]>,
     ) -> Result<usize>;
 
-    /// Gives the attribute a value, or removes it. The VFS has checked the permission.
+    /// Sets or removes the attribute. The VFS has checked the permission.
     fn set(inode: Exclusive<'_>, name: &[u8], value: Option<&[u8]>, must: Must) -> Result;
 
-    /// Calls `each` with the name of every attribute that the caller may know of.
+    /// Calls `each` with the name of every attribute that the caller may see.
     fn list(info: &InodeInfo, each: &mut dyn FnMut(&[u8])) -> Result;
 }
 
@@ -60,7 +60,7 @@ impl<T: XattrOperations> XattrTable<T> {
         }
     }
 
-    /// Those of the names that file systems keep. POSIX ACLs are no matter of handlers.
+    /// The handlers of the names that file systems store. POSIX ACLs do not use handlers.
     pub const fn handlers() -> Handlers<4> {
         Handlers([
             &const { Self::handler(c"user.") },
@@ -97,7 +97,7 @@ impl<T: XattrOperations> XattrTable<T> {
         };
         from_result(|| {
             let len = T::get(info, name.to_bytes(), room)?;
-            // Without a buffer, the length is asked for.
+            // Without a buffer, only the length is requested.
             if size != 0 && len > size {
                 return Err(ERANGE);
             }
@@ -139,7 +139,7 @@ impl<T: XattrOperations> XattrTable<T> {
                 bindings::XATTR_CREATE => Must::BeNew,
                 bindings::XATTR_REPLACE => Must::Exist,
                 _ => {
-                    // None is there and new.
+                    // No attribute both exists and is new.
                     T::get(inode.info(), name.to_bytes(), |_| None)?;
                     return Err(EEXIST);
                 }
@@ -181,8 +181,8 @@ impl<T: XattrOperations> XattrTable<T> {
     }
 }
 
-/// Calls `each` with the attributes that the security modules want `inode`, a new one that is to be
-/// in `dir`, to begin with: names without their prefix "security.", and values.
+/// Calls `each` with the attributes that security modules want for `inode`, a new one that is to be
+/// in `dir`: names without their prefix "security.", and values.
 pub fn initial_security(
     inode: *mut bindings::inode,
     dir: Exclusive<'_>,
