@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can go wrong on a volume, in terms a caller can act on.
+//! Errors of a volume, in terms that a caller can act on.
 //!
 //! The kernel maps each value to one errno ([`Error::errno`]); the tools print it.
 
@@ -9,7 +9,7 @@ use core::fmt;
 use super::format::VERSION;
 use crate::env::NoMemory;
 
-/// Which structure a check failed on. Printed in front of its byte address.
+/// The structure whose check failed. Printed in front of its byte address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Structure {
     /// The superblock or its copy.
@@ -18,7 +18,7 @@ pub enum Structure {
     Lane,
     /// The summary entry or the bitmap of a chunk of blocks.
     Bitmap,
-    /// The header of a chunk of the inode table.
+    /// The header of an inode chunk.
     InodeChunk,
     /// An inode.
     Inode,
@@ -30,7 +30,7 @@ pub enum Structure {
     Orphan,
     /// The extended attributes of an inode.
     Xattr,
-    /// A block that two pages of files have.
+    /// A block that two pages of files share.
     SharedBlock,
 }
 

@@ -2,7 +2,7 @@
 
 //! Chunk bitmaps and their summaries, on the media.
 //!
-//! Whoever changes a chunk's holds the lock of its allocation group; recovery is alone.
+//! Changing a chunk's bitmap requires the lock of its allocation group; recovery runs alone.
 
 use core::ops::Range;
 
@@ -20,7 +20,7 @@ use crate::volume::super_block::Geometry;
 
 /// Words of a chunk's bitmap.
 const WORDS: usize = to_usize(CHUNK_BLOCKS / 64);
-/// Chunks whose summaries share a cache line: what a scan reads at a time.
+/// Chunks whose summaries share a cache line: a scan reads them together.
 pub(super) const BATCH: u64 = 8;
 
 /// The blocks of a chunk that cannot be allocated: bit set.
@@ -77,27 +77,28 @@ impl Mask {
         CHUNK_BLOCKS
     }
 
-    /// Clear bits from `from` on, up to the first set one.
+    /// The number of clear bits from `from` on, up to the first set one.
     pub(super) fn clear_from(&self, from: u64) -> u64 {
         self.next_set(from) - from
     }
 
-    /// The bits that are set, and so are those `by` bits, fewer than 512, after them.
+    /// The bits that are set together with the `by` bits, fewer than 512, after them.
     fn and_after(&self, by: u64) -> Mask {
         let (words, bits) = (to_usize(by / 64), by % 64);
         let word = |i: usize| self.0.get(i).copied().unwrap_or(0);
         Mask(core::array::from_fn(|i| {
-            // Two shifts: one by 64 is none.
+            // Two shifts: a single shift by 64 would do nothing.
             let high = word(i + words + 1) << (63 - bits) << 1;
             word(i) & ((word(i + words) >> bits) | high)
         }))
     }
 
-    /// The first run of at least `good` clear bits, 1 to 512, as first bit and length, and else the
-    /// first of the longest ones. A length of 0 if no bit is clear.
+    /// The first run of at least `good` clear bits, 1 to 512, as first bit and length; if there is
+    /// none, the first of the longest runs. A length of 0 if no bit is clear.
     pub(super) fn find(&self, good: u64) -> (u64, u64) {
         // Where `len` clear bits begin. Some runs may be longer, by less than `range`: that is
-        // searched for by halves, but by steps that leave no gap between the bits that were seen.
+        // found by halving the range, but in steps that leave no gap between the bits that were
+        // checked.
         let mut starts = Mask(self.0.map(|word| !word));
         let (mut len, mut range) = (1, good);
         while range > 1 {
@@ -119,7 +120,7 @@ impl Mask {
 type Words = [U64; WORDS];
 
 fn free_in(words: &Words) -> u16 {
-    // (Without an instruction for it, to count takes a while, and most words are one of the two.)
+    // (Counting is slow without an instruction for it, and most words are one of these two.)
     let free = |word: &U64| match word.get() {
         0 => u64::BITS,
         u64::MAX => 0,
@@ -128,7 +129,7 @@ fn free_in(words: &Words) -> u16 {
     u16::try_from(words.iter().map(free).sum::<u32>()).unwrap_or(u16::MAX)
 }
 
-/// Makes `summary` that of `chunk` with the bitmap `words`.
+/// Computes `summary` for `chunk` with the bitmap `words`.
 fn summarise(summary: &mut Summary, seed: u32, words: &Words, chunk: u64) {
     summary.free = U16::new(free_in(words));
     summary.crc = U32::new(checksum(seed, words, summary, chunk));
@@ -142,8 +143,8 @@ fn checksum(seed: u32, words: &Words, summary: &Summary, chunk: u64) -> u32 {
     crc32c(crc32c(seed, words.as_bytes()), &rest)
 }
 
-/// The free blocks of the chunks `first..` that share a line of the summary with `first`, as far as
-/// `limit`: how many chunks that are, and their numbers of free blocks. Not verified: a hint.
+/// The free blocks of the chunks `first..` that share a line of the summary with `first`, up to
+/// `limit`: the number of these chunks, and their numbers of free blocks. Not verified: a hint.
 pub(super) fn read_free<P: Pmem>(
     pmem: &P,
     geo: &Geometry,
@@ -159,7 +160,7 @@ pub(super) fn read_free<P: Pmem>(
     Ok((n, line.map(|s| s.free.get())))
 }
 
-/// The bitmap of `chunk` that is `words`, if that is sound.
+/// The bitmap of `chunk` in `words`, if it is sound.
 fn verified(geo: &Geometry, chunk: u64, words: &Words, summary: &Summary) -> Result<Mask> {
     if summary.crc.get() != checksum(geo.seed, words, summary, chunk)
         || summary.free.get() != free_in(words)
@@ -179,12 +180,12 @@ pub(super) fn read<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> Result<Mask
     verified(geo, chunk, &words, &summary)
 }
 
-/// Whether the bitmap of `chunk` is there.
+/// Whether the bitmap of `chunk` is valid.
 pub(in crate::volume) fn is_sound<P: Pmem>(pmem: &P, geo: &Geometry, chunk: u64) -> bool {
     read(pmem, geo, chunk).is_ok()
 }
 
-/// Bitmaps of chunks that follow each other, with their summaries, which share a cache line.
+/// Bitmaps of consecutive chunks, with their summaries, which share a cache line.
 struct Chunks<const N: usize> {
     first: u64,
     count: usize,
@@ -193,7 +194,7 @@ struct Chunks<const N: usize> {
 }
 
 impl<const N: usize> Chunks<N> {
-    /// None: to be read where it lies, since it is large.
+    /// Empty: `read` fills it in place, since it is large.
     #[inline(always)]
     fn none() -> Self {
         Chunks {
@@ -259,7 +260,7 @@ fn check_used_by<P: Pmem, const N: usize>(pmem: &P, geo: &Geometry, run: Run) ->
 }
 
 /// Marks the blocks of `run`, which are data blocks, in use or free, and recomputes the summaries.
-/// Doing it again changes nothing.
+/// Idempotent.
 pub(in crate::volume) fn apply<P: Pmem, S>(
     dirty: &mut Dirty<'_, P, S>,
     pmem: &P,
@@ -286,7 +287,7 @@ fn apply_by<P: Pmem, S, const N: usize>(
     let mut some = Chunks::<N>::none();
     while !chunks.is_empty() {
         some.read(pmem, geo, &chunks)?;
-        // The words that change lie next to each other, but for those that are as they shall be.
+        // The words that change are adjacent, except for those that already have the right value.
         let (mut first, mut end) = (usize::MAX, 0);
         let both = some.words.iter_mut().zip(&mut some.summaries);
         for (i, (words, summary)) in both.take(some.count).enumerate() {

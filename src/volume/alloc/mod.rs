@@ -2,15 +2,15 @@
 
 //! Space allocation.
 //!
-//! What is allocated lies on the media: a bitmap of 64 bytes for each chunk of 512 blocks (2 MiB)
-//! and a summary of 8. Both are read in place; nothing is loaded at mount. In memory the chunks are
+//! Allocation state is on the media: a bitmap of 64 bytes for each chunk of 512 blocks (2 MiB) and
+//! a summary of 8. Both are read in place; nothing is loaded at mount. In memory the chunks are
 //! split into a few *groups*, each with a lock, so that threads on different CPUs allocate from
 //! different places and lines.
 //!
-//! A group also remembers the blocks that are *busy*: reserved, or being allocated or freed by a
-//! transaction that is not retired. Nobody else gets them. So the logical entries of any two
-//! transactions that recovery might replay concern different blocks, and a block is never given
-//! away before it is durably free.
+//! A group also records *busy* blocks: reserved, or being allocated or freed by a transaction that
+//! is not retired. Nobody else gets them. So the logical entries of any two transactions that
+//! recovery might replay concern different blocks, and a block is never allocated again before it
+//! is durably free.
 //!
 //! The life of a block: [`Volume::reserve`] (in memory only; dropping the [`Reservation`] gives it
 //! back) → [`Tx::take`](super::journal::Tx::take) → commit: in use.
@@ -56,10 +56,10 @@ impl Run {
     }
 }
 
-/// What the last free blocks are kept for.
+/// The use for which an allocation may take reserved blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// Nothing that may have them.
+    /// None.
     No,
     /// Nodes of extent trees: [`Geometry::reserve`].
     Nodes,
@@ -72,17 +72,17 @@ pub enum Kept {
 pub struct Want {
     /// Blocks, at least 1. The run found may be shorter.
     pub len: u64,
-    /// Fewest blocks that are of use, 1 to `len` and to the 512 of a chunk. Runs over the edge of a
+    /// The fewest useful blocks, 1 to `len` and to the 512 of a chunk. Runs across the edge of a
     /// chunk may be missed if this is not 1.
     pub min: u64,
-    /// Where it would continue what is there already.
+    /// The block at which the run would continue existing blocks.
     pub goal: Option<u64>,
-    /// The file block it is for, if the run is to be placed so that file blocks and blocks lie
-    /// alike in their chunks, which a 2 MiB mapping needs.
+    /// The file block it is for, if the run should have the same offset in its chunk as the file
+    /// blocks in theirs, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
-    /// Which of the last free blocks it may have.
+    /// Which of the last free blocks it may use.
     pub kept: Kept,
-    /// It is for a file that grows, and may want the blocks after it next.
+    /// It is for a growing file, which may need the blocks after it next.
     pub grows: bool,
 }
 
@@ -99,14 +99,14 @@ impl Want {
         }
     }
 
-    /// Also from the last ones. For a node of a tree: freeing a part of a file can take one.
+    /// Also from the reserved blocks. For a node of a tree: freeing a part of a file can need one.
     #[must_use]
     pub fn use_reserve(mut self) -> Self {
         self.kept = Kept::Nodes;
         self
     }
 
-    /// Also from those that are kept so that names can be removed. For the orphan file.
+    /// Also from the blocks reserved for removing names. For the orphan file.
     #[must_use]
     pub fn for_removal(mut self) -> Self {
         self.kept = Kept::Removal;
@@ -127,14 +127,14 @@ impl Want {
         self
     }
 
-    /// For a file that grows: others get the blocks after it only when there are no others.
+    /// For a growing file: others get the blocks after it only when no others are left.
     #[must_use]
     pub fn growing(mut self) -> Self {
         self.grows = true;
         self
     }
 
-    /// Not fewer than `min` blocks.
+    /// At least `min` blocks.
     #[must_use]
     pub fn at_least(mut self, min: u64) -> Self {
         self.min = min;
@@ -142,7 +142,7 @@ impl Want {
     }
 }
 
-/// Blocks that nobody else can allocate. Dropped, it gives them back; nothing is on the media.
+/// Blocks that nobody else can allocate. Dropping it releases them; nothing is on the media.
 #[must_use = "dropping a reservation gives its blocks back"]
 pub struct Reservation<'v, P: Pmem> {
     vol: &'v Volume<P>,
@@ -155,7 +155,7 @@ impl<P: Pmem> Reservation<'_, P> {
         self.run
     }
 
-    /// Gives the blocks after the first `len` back; `len` is 1 to the number it has.
+    /// Releases the blocks after the first `len`; `len` is 1 to the current number.
     pub fn truncate(&mut self, len: u64) {
         if (1..self.run.len).contains(&len) {
             let kept = Run { len, ..self.run };
@@ -165,7 +165,7 @@ impl<P: Pmem> Reservation<'_, P> {
         }
     }
 
-    /// Makes the blocks the caller's to release.
+    /// Transfers the blocks to the caller, who releases them.
     pub(super) fn into_run(self) -> Run {
         let run = self.run;
         core::mem::forget(self);
@@ -180,14 +180,14 @@ impl<P: Pmem> Drop for Reservation<'_, P> {
     }
 }
 
-/// Most runs of [`Several`].
+/// The most runs of [`Several`].
 pub const RUNS_MAX: usize = 8;
 
-/// Blocks for file blocks that follow each other: one run, or some where free space is in pieces.
+/// Blocks for consecutive file blocks: one run, or several if free space is fragmented.
 #[must_use = "dropping a reservation gives its blocks back"]
 pub struct Several<'v, P: Pmem> {
     first: Reservation<'v, P>,
-    /// Nearly always none. (Not an array: it is moved about in every write.)
+    /// Nearly always empty. (Not an array: it is moved often in every write.)
     more: Vec<Reservation<'v, P>>,
 }
 
@@ -222,7 +222,7 @@ impl<'v, P: Pmem> Several<'v, P> {
         self.runs().map(|run| run.len).sum()
     }
 
-    /// Gives the blocks after the first `len` back; `len` is 1 to the number there is.
+    /// Releases the blocks after the first `len`; `len` is 1 to the current number.
     pub fn truncate(&mut self, len: u64) {
         self.first.truncate(len);
         let mut left = len.saturating_sub(self.first.run().len);
@@ -248,25 +248,25 @@ impl<'v, P: Pmem> Several<'v, P> {
     }
 }
 
-/// Most groups.
+/// The most groups.
 const GROUPS_MAX: u64 = 16;
-/// Fewest chunks that make a group of their own worth it.
+/// The fewest chunks that are worth a group.
 const GROUP_CHUNKS_MIN: u64 = 64;
 
 /// The count of free blocks, as an allocation sees it.
 struct Count<'v> {
     free: &'v Counter,
-    /// So many must be left.
+    /// How many must be left.
     kept: u64,
-    /// Fewer are of no use.
+    /// Fewer are useless.
     min: u64,
 }
 
 impl Count<'_> {
     /// Takes `run`, or as many of its first blocks as others have left meanwhile.
     ///
-    /// Called under the lock of its group, where it becomes busy: who finds it busy finds it
-    /// counted, and nobody's count lacks blocks that are not taken after all.
+    /// Called under the lock of its group, where it becomes busy: whoever finds it busy finds it
+    /// counted, and no count lacks blocks that are not taken after all.
     fn take(&self, run: Run) -> Option<Run> {
         let (min, len) = (to_i64(self.min), to_i64(run.len));
         let len = self.free.take(min, len, to_i64(self.kept))?;
@@ -280,7 +280,7 @@ impl Count<'_> {
 /// The allocation groups of a volume.
 pub(super) struct Groups {
     groups: Vec<Group>,
-    /// Chunks of each group but the last; a multiple of [`bits::BATCH`], so that no two groups
+    /// Chunks of each group except the last; a multiple of [`bits::BATCH`], so that no two groups
     /// share a line of the summary or a bitmap.
     chunks: NonZero<u64>,
 }
@@ -291,12 +291,12 @@ struct Group {
     state: Lock<State>,
 }
 
-/// What a group's lock protects, beside the bitmaps and summaries of its chunks.
+/// What a group's lock protects, in addition to the bitmaps and summaries of its chunks.
 struct State {
     /// Chunk where the next search starts.
     cursor: u64,
-    /// The free chunk that was last begun for small runs. It stays in use for them even while all
-    /// of it is free, so that it need not be found again.
+    /// The last free chunk from which small runs were taken. It counts as partly used even while
+    /// all of it is free, so that it need not be searched again.
     opened: Option<u64>,
     /// Chunk where the next search for a free chunk starts.
     whole_cursor: u64,
@@ -306,7 +306,7 @@ struct State {
     no_whole: bool,
     /// Blocks that are reserved or belong to unretired transactions.
     busy: Vec<Run>,
-    /// Where files go on.
+    /// The windows of growing files.
     windows: Windows,
 }
 
@@ -349,7 +349,7 @@ impl Groups {
         })
     }
 
-    /// The part of `run` that lies in the group of its first block.
+    /// The part of `run` in the group of its first block.
     pub(super) fn part(&self, run: Run) -> Run {
         let group_blocks = self.chunks.get() * CHUNK_BLOCKS;
         let left = group_blocks - run.block % group_blocks;
@@ -378,7 +378,7 @@ impl Groups {
         }
         bits::check_used(pmem, geo, run)?;
         state.busy.push(run)?;
-        // What ends there does not go on.
+        // A file that ended there does not continue.
         state.windows.end(run.end());
         Ok(())
     }
@@ -389,7 +389,7 @@ impl Groups {
         f()
     }
 
-    /// Ends what made `run` busy; `free` if it is free now.
+    /// Ends the busy state of `run`; `free` if it is free now.
     pub(super) fn release(&self, run: Run, free: bool) {
         let Ok(group) = self.of(run.block) else {
             return;
@@ -421,23 +421,22 @@ impl Groups {
 impl<P: Pmem> Volume<P> {
     /// Reserves a run of free blocks.
     ///
-    /// Blocks where the media is bad are healed, or passed over. The run continues at `want.goal`
-    /// if that is free; with `want.align_key`, only if it is aligned with the file there, and is
-    /// else in wholly free chunks and aligned, if there are any. Any other run comes from chunks
-    /// that are partly in use, so that free chunks stay whole, and not from where another file may
-    /// go on, as long as there are others.
+    /// Bad blocks are healed, or skipped. The run continues at `want.goal` if that is free; with
+    /// `want.align_key`, only if it is aligned with the file there. Otherwise an aligned run comes
+    /// from wholly free chunks, if there are any. Any other run comes from chunks that are partly
+    /// in use, so that free chunks stay whole, and not from the windows of other files, while there
+    /// are other blocks.
     ///
-    /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, or none beside the
-    /// last blocks, which are kept for those who ask for them; with
-    /// [`Error::Invalid`] if that is out of its range, and with [`Error::Corrupt`] where a bitmap
-    /// is damaged.
+    /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, or only in the
+    /// reserved blocks, which need permission; with [`Error::Invalid`] if `want.min` is out of
+    /// range, and with [`Error::Corrupt`] if a bitmap is damaged.
     pub fn reserve(&self, want: Want) -> Result<Reservation<'_, P>> {
         if !(1..=CHUNK_BLOCKS.min(want.len)).contains(&want.min) {
             return Err(Error::Invalid);
         }
         let kept = self.kept_from(want.kept);
         let left = self.free_blocks().saturating_sub(kept);
-        // A common case without a search: nothing is left.
+        // A common case without a search: no block is left.
         if left < want.min {
             return Err(Error::NoSpace);
         }
@@ -458,7 +457,7 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// The free blocks that an allocation must leave.
+    /// The number of free blocks that an allocation must leave.
     fn kept_from(&self, kept: Kept) -> u64 {
         match kept {
             Kept::No => self.geo.reserve() + self.kept_for_removal(),
@@ -467,9 +466,8 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// The reservation of a run that was found, with its media healed. If that cannot be, the bad
-    /// block stays busy until the volume is unmounted, so that nobody gets it, and the others are
-    /// given back.
+    /// The reservation of a run that was found, with its media healed. If that fails, the bad block
+    /// stays busy until unmount, so that nobody gets it, and the others are released.
     fn healed(&self, run: Run) -> Option<Reservation<'_, P>> {
         match self.pmem.heal(run.block * BLOCK, run.len * BLOCK) {
             Err(Error::Media { at }) => {
@@ -485,7 +483,7 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// As [`Volume::reserve`]; where the run found is short, with others from the same chunk, up to
+    /// As [`Volume::reserve`]; if the run is short, adds others from the same chunk, up to
     /// [`RUNS_MAX`] together.
     pub fn reserve_several(&self, want: Want) -> Result<Several<'_, P>> {
         let mut several = Several::one(self.reserve(want)?);
@@ -512,12 +510,12 @@ impl<P: Pmem> Volume<P> {
         Ok(several)
     }
 
-    /// Free blocks, those reserved not counted. Exact while nobody allocates or frees.
+    /// Free blocks, without reserved ones. Exact while nobody allocates or frees.
     pub fn free_blocks(&self) -> u64 {
         to_u64(self.free.get())
     }
 
-    /// Those of them that are kept neither for the nodes of trees nor for the orphan file.
+    /// Those that are reserved neither for the nodes of trees nor for the orphan file.
     pub fn available_blocks(&self) -> u64 {
         self.free_blocks().saturating_sub(self.kept_from(Kept::No))
     }

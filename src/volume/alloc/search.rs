@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a run of free blocks is taken from.
+//! How a run of free blocks is chosen.
 
 use super::bits::{self, Mask};
 use super::windows::Next;
@@ -12,13 +12,13 @@ use crate::volume::num::to_usize;
 use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 
-/// A run of so many blocks is taken where it is found, even if more were asked for.
+/// A run of this many blocks is taken where it is found, even if more were asked for.
 pub(super) const GOOD: u64 = 64;
-/// Partly used chunks without a good run that are looked into before a free chunk is used.
+/// How many partly used chunks without a good run are searched before a free chunk is used.
 const TRIES: u32 = 8;
-/// Chunks whose summaries are looked at before a free chunk is used.
+/// How many chunks' summaries are checked before a free chunk is used.
 const SCAN: u64 = 512;
-/// Most chunks that are left free before the first blocks of a file, for what it has before them.
+/// The most chunks that are left free before the first blocks of a file, for its earlier blocks.
 const ROOM: u64 = 64;
 
 /// A group with its lock held.
@@ -27,15 +27,15 @@ struct Locked<'a, P> {
     geo: &'a Geometry,
     group: &'a Group,
     state: &'a mut State,
-    /// What is left to others.
+    /// Whether windows are left to their files.
     manners: Manners,
 }
 
-/// Whether a search passes over the windows of files that grow.
+/// Whether a search skips the windows of growing files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manners {
     Polite,
-    /// There is nothing else.
+    /// There are no other blocks.
     Needy,
 }
 
@@ -53,11 +53,10 @@ impl Groups {
             Some(goal) => self.index(goal),
             None => cpu(),
         };
-        // How long the next window of the file is.
+        // The length of the next window of the file.
         let mut ahead = None;
         if let Some(goal) = goal {
-            // Continuing a misaligned run for long would keep the rest of the file from 2 MiB
-            // mappings.
+            // A long misaligned run would prevent 2 MiB mappings in the rest of the file.
             let aligned = match want.align_key {
                 Some(key) => goal % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
                 None => true,
@@ -86,8 +85,8 @@ impl Groups {
             .ok_or(Error::NoSpace)
     }
 
-    /// The first run that `find` finds, politely if that can be, in the groups from number `first`
-    /// on; the file's next window is after it.
+    /// The first run that `find` finds, outside windows if possible, in the groups from number
+    /// `first` on; the file's next window is after it.
     fn anywhere<P: Pmem>(
         &self,
         pmem: &P,
@@ -152,7 +151,7 @@ impl Groups {
         })
     }
 
-    /// All groups, from number `first` on and around.
+    /// All groups, from number `first` on, wrapping around.
     fn from(&self, first: usize) -> impl Iterator<Item = &Group> {
         let first = first % self.groups.len().max(1);
         let (before, after) = self.groups.split_at(first);
@@ -213,7 +212,7 @@ impl<P: Pmem> Locked<'_, P> {
         Ok(mask)
     }
 
-    /// The chunk that follows `chunk`, from the last to the first.
+    /// The chunk after `chunk`; after the last one the first.
     fn after(&self, chunk: u64) -> u64 {
         if chunk + 1 < self.group.chunks.end {
             chunk + 1
@@ -222,7 +221,7 @@ impl<P: Pmem> Locked<'_, P> {
         }
     }
 
-    /// The free run from `block` on, over chunks if need be, up to `len` blocks.
+    /// The free run from `block` on, across chunks if needed, up to `len` blocks.
     fn extent(&self, block: u64, len: u64) -> Result<Run> {
         let mut run = Run { block, len: 0 };
         while run.len < len && run.end() < self.group.chunks.end * CHUNK_BLOCKS {
@@ -243,8 +242,8 @@ impl<P: Pmem> Locked<'_, P> {
         Ok((run.len >= want.min).then_some(run))
     }
 
-    /// A file that grows goes on at `goal`, with `run`, or elsewhere if that is none. Returns how
-    /// long its next window is, where that is still to be found.
+    /// A growing file continues at `goal`, with `run`, or elsewhere if that is `None`. Returns the
+    /// length of its next window, if that is still to be found.
     fn go_on(&mut self, goal: u64, run: Option<Run>) -> Option<Next> {
         if run.is_some_and(|run| self.state.windows.advance(run)) {
             return None;
@@ -257,20 +256,20 @@ impl<P: Pmem> Locked<'_, P> {
         Some(next)
     }
 
-    /// Begins the window `next`, of as many blocks of it as are free, after `run`.
+    /// Begins the window `next` after `run`, with as many blocks as are free there.
     fn begin_window(&mut self, run: Option<Run>, next: Option<Next>) {
         let (Some(run), Some(next)) = (run, next) else {
             return;
         };
         self.manners = Manners::Polite;
-        // What is damaged there is no matter of who has got `run`.
+        // Damage there does not concern the owner of `run`.
         if let Ok(left) = self.extent(run.end(), next.size) {
             self.state.windows.begin(left, next);
         }
     }
 
     /// A run in a wholly free chunk, where file block `key` would be in a chunk of the file. If
-    /// that is another one than the first, preferably as many chunks after another free one.
+    /// that is not the file's first chunk, preferably at the same distance after another free one.
     fn whole(&mut self, key: u64, want: &Want) -> Result<Option<Run>> {
         let (before, offset) = ((key / CHUNK_BLOCKS).min(ROOM), key % CHUNK_BLOCKS);
         if self.state.no_whole {
@@ -310,7 +309,7 @@ impl<P: Pmem> Locked<'_, P> {
         Ok(self.mask(chunk)?.clear_from(0) == CHUNK_BLOCKS)
     }
 
-    /// The run that serves best, from partly used chunks first.
+    /// The best run, from partly used chunks first.
     fn any(&mut self, want: &Want) -> Result<Option<Run>> {
         let polite = self.manners == Manners::Polite;
         if self.state.full || polite && self.state.windows.only {
@@ -335,7 +334,7 @@ impl<P: Pmem> Locked<'_, P> {
                     if self.is_whole(chunk)? {
                         whole = Some(chunk);
                     } else {
-                        // Free on the media, but somebody has reserved a part: as good as used.
+                        // Free on the media, but a part is reserved: as good as used.
                         best = self.better(best, chunk, good)?;
                     }
                 } else if used && free > 0 {

@@ -1,55 +1,56 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Blocks after the ends of files that grow, for these files to go on there.
+//! Blocks after the ends of growing files, where these files can continue.
 //!
-//! Files that grow in turn would else get every other's next block, and become extents of a block
-//! each. A *window* is where searches for other files take nothing as long as there is anything
-//! elsewhere. It is no more than that: it is not on the media, has no owner, and need not be given
-//! back. The file finds it by the block at which it continues, and each time that a window is used
-//! up, the next one is twice as long. It ends with the file, or with the part of it that the window
-//! follows; what nobody comes back to is forgotten when others need the place.
+//! Otherwise files that grow in turn would interleave, and become extents of one block each. A
+//! *window* is where searches for other files take nothing as long as there are blocks elsewhere.
+//! It is only a hint: it is not on the media, has no owner, and need not be released. The file
+//! finds it by the block at which it continues. Each time a window is used up, the next one is
+//! twice as long. It ends with the file, or with the part of the file that it follows; a window
+//! that is not used is forgotten when others need its slot.
 //!
-//! As the reservation windows of ext3 (`fs/ext3/balloc.c` of Linux 2.6.10 to 4.2), which belong to
-//! inodes and are held against others.
+//! Similar to the reservation windows of ext3 (`fs/ext3/balloc.c` of Linux 2.6.10 to 4.2), which
+//! belong to inodes and are held against others.
 
 use super::bits::Mask;
 use super::Run;
 use crate::env::Vec;
 use crate::volume::format::CHUNK_BLOCKS;
 
-/// Most windows of a group.
+/// The most windows of a group.
 const WINDOWS: usize = 64;
 /// Blocks of a file's first window.
 const FIRST: u64 = 8;
-/// Most blocks of a window.
+/// The most blocks of a window.
 const MOST: u64 = CHUNK_BLOCKS / 2;
 
 /// Free blocks, or none, that follow the last block of a file.
 struct Window {
-    /// Where the file goes on, and what is left. (Its length may be 0, unlike that of other runs.)
+    /// Where the file continues, and what is left. (Its length may be 0, unlike that of other
+    /// runs.)
     left: Run,
-    /// So many blocks were asked for.
+    /// How many blocks were asked for.
     size: u64,
 }
 
-/// How long the next window of a file is.
+/// The length of the next window of a file.
 #[derive(Clone, Copy)]
 pub(super) struct Next {
     /// Blocks to ask for.
     pub(super) size: u64,
-    /// It had one before.
+    /// The file had one before.
     had_one: bool,
 }
 
 /// The windows of a group. No two begin at the same block.
 pub(super) struct Windows {
     all: Vec<Window>,
-    /// Bit `n % 64` is set if there are blocks of windows in chunk `n`; it may be where there were.
+    /// Bit `n % 64` is set if there are, or have been, blocks of windows in chunk `n`.
     chunks: u64,
-    /// The one that makes room for another, in turn.
+    /// The one that is replaced next, in turn.
     victim: usize,
-    /// The last search that passed over them found nothing else in the group: until a window ends
-    /// or blocks become free, none needs to.
+    /// The last search that skipped them found nothing else in the group: until a window ends or
+    /// blocks become free, no such search is needed.
     pub(super) only: bool,
 }
 
@@ -73,13 +74,13 @@ impl Windows {
         self.all.iter().position(|w| w.left.block == block)
     }
 
-    /// Finds out in which chunks the windows are.
+    /// Recomputes in which chunks the windows are.
     fn update_chunks(&mut self) {
         let chunks = self.all.iter().flat_map(|w| w.left.chunks());
         self.chunks = chunks.fold(0, |bits, chunk| bits | bit(chunk));
     }
 
-    /// Adds the blocks of all windows that lie in `chunk` to those of `mask`.
+    /// Adds the blocks of all windows in `chunk` to `mask`.
     pub(super) fn hide(&self, mask: &mut Mask, chunk: u64) {
         if self.chunks & bit(chunk) == 0 {
             return;
@@ -92,7 +93,7 @@ impl Windows {
         }
     }
 
-    /// A file that grows has got `run`, where it went on. Returns whether its window goes on after
+    /// A growing file has got `run`, where it continued. Returns whether its window continues after
     /// that.
     pub(super) fn advance(&mut self, run: Run) -> bool {
         let Some(window) = self.position(run.block).and_then(|i| self.all.get_mut(i)) else {
@@ -108,7 +109,7 @@ impl Windows {
         goes_on
     }
 
-    /// Ends the window of a file that would go on at `block`, if there is one.
+    /// Ends the window of a file that would continue at `block`, if there is one.
     pub(super) fn end(&mut self, block: u64) -> Next {
         let ended = self.position(block).and_then(|i| self.all.swap_remove(i));
         match ended {
@@ -127,9 +128,9 @@ impl Windows {
         }
     }
 
-    /// Begins a window of `left`, which may be no block.
+    /// Begins a window of `left`, which may have no block.
     pub(super) fn begin(&mut self, left: Run, next: Next) {
-        // Where all is in pieces, windows are of no use.
+        // In fragmented space windows are useless.
         if left.len == 0 && !next.had_one {
             return;
         }
@@ -146,7 +147,7 @@ impl Windows {
                     self.victim = (self.victim + 1) % WINDOWS;
                 }
             }
-            // Without memory for it the file goes on without.
+            // Without memory for it the file has no window.
             None => drop(self.all.push(window)),
         }
         self.update_chunks();

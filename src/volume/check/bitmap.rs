@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Block bitmaps and their summaries: first read and checked by themselves, in the end compared
-//! with the blocks that were found in use.
+//! Block bitmaps and their summaries: first read and checked by themselves, finally compared with
+//! the blocks that were found in use.
 
 use super::super::error::{Result, Structure};
 use super::super::format::{Summary, BLOCK, CHUNK_BLOCKS};
@@ -94,8 +94,8 @@ impl Checker<'_> {
         self.problem(Structure::Bitmap, at, None, kind);
     }
 
-    /// Takes blocks for `ino`: they must be in the data area and not be used by anything else. `at`
-    /// is the structure that names them. False if nothing of them may be looked at.
+    /// Claims blocks for `ino`: they must be in the data area and not be used by anything else.
+    /// `at` is the structure that names them. False if they must not be read.
     pub(super) fn claim(
         &mut self,
         what: Structure,
@@ -127,7 +127,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Compares what the bitmaps say with what was found.
+    /// Compares the bitmaps with the blocks that were found in use.
     pub(super) fn compare_bitmaps(&mut self) -> Result<()> {
         let (used, marked) = (&self.used, &self.marked);
         let bitmap_at = self.sb.bitmap_block.get() * BLOCK;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Directory leaves: their headers, the chain of records, each entry and what it names.
+//! Directory leaves: their headers, the chain of records, each entry and the inode it names.
 
 use super::super::error::{Result, Structure};
 use super::super::format::{
@@ -16,10 +16,10 @@ use zerocopy::IntoBytes;
 
 const HEAD: usize = size_of::<Dirent>();
 
-/// An entry of the leaf in hand.
+/// An entry of the current leaf.
 struct Seen {
     cookie: u64,
-    /// Where its name lies in the leaf.
+    /// The range of its name in the leaf.
     name: core::ops::Range<usize>,
 }
 
@@ -78,7 +78,7 @@ impl Checker<'_> {
         }
         let mut offset = size_of::<LeafHeader>();
         while offset < bytes.len() {
-            // What remains is a multiple of 8, as all lengths are; it may be less than a head.
+            // The rest is a multiple of 8, as all lengths are; it may be less than a head.
             let Some(head) = bytes.get(offset..offset + HEAD) else {
                 let len = (bytes.len() - offset) as u64;
                 self.leaf_problem(leaf, offset, None, Kind::RecordLength { len });
@@ -94,7 +94,7 @@ impl Checker<'_> {
             }
             let seed = record_seed(self.seed, leaf.dir, leaf.block);
             if crc(seed, &bytes[offset..name.end]) != head.crc.get() {
-                // Its length held so far, so the chain can still be followed.
+                // Its length was valid so far, so the chain can still be followed.
                 self.leaf_problem(leaf, offset, None, Kind::Checksum);
             } else if head.ino.get() != 0 {
                 self.entry(leaf, bytes, offset, &head, name.clone(), seen)?;
@@ -149,7 +149,7 @@ impl Checker<'_> {
         let root = self.sb.root_ino.get();
         let known = self.all_inodes;
         let Some(slot) = self.slot(target).filter(|slot| slot.state != State::Free) else {
-            // Past the end of a table that was not read whole, nothing is known.
+            // Past the end of a table that was not completely read, nothing is known.
             if known || self.slot(target).is_some() {
                 self.leaf_problem(leaf, offset, Some(name), Kind::NoInode { target });
             }
@@ -161,7 +161,7 @@ impl Checker<'_> {
             slot.found_in = leaf.dir;
         }
         let (state, file_type) = (slot.state, slot.file_type);
-        // Of an inode that cannot be believed, the entry is all that is known.
+        // If the inode cannot be trusted, only the entry counts.
         let believed = if state == State::Used {
             file_type
         } else {

@@ -13,13 +13,13 @@ use super::{Checker, Kind};
 use crate::env::Vec;
 use core::mem::size_of;
 
-/// Most levels of nodes: more than the largest file with the emptiest nodes needs.
+/// The most levels of nodes: more than the largest file with the emptiest nodes needs.
 const DEPTH_MAX: u8 = 7;
 
 /// The bits of an entry's key that are its key.
 const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
 
-/// A tree to walk: where its root is and what belongs into it.
+/// A tree to walk: where its root is and what is allowed in it.
 pub(super) struct Tree<'t> {
     pub(super) ino: u64,
     pub(super) generation: u32,
@@ -28,11 +28,11 @@ pub(super) struct Tree<'t> {
     pub(super) at: u64,
     /// The entries in use of the root.
     pub(super) root: &'t [Extent],
-    /// Of a directory: extents are leaves, each of one block.
+    /// For a directory: extents are leaves, each of one block.
     pub(super) directory: bool,
-    /// Of a regular file: extents may be unwritten.
+    /// For a regular file: extents may be unwritten.
     pub(super) file: bool,
-    /// Of a file of which something is still to be cut: that may lie beyond the largest offset.
+    /// For a file with unfinished work: the range to cut may lie beyond the largest offset.
     pub(super) in_work: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Tree<'t> {
 pub(super) struct Walked {
     /// Blocks of the extents and the nodes.
     pub(super) blocks: u64,
-    /// Nothing was wrong and nothing was left out.
+    /// Nothing was wrong and nothing was skipped.
     pub(super) whole: bool,
 }
 
@@ -57,8 +57,8 @@ struct Level {
 }
 
 impl Checker<'_> {
-    /// Walks a tree in the order of its keys, takes its blocks, and calls `each` with the key, the
-    /// first block and the length of every extent that can be used.
+    /// Walks a tree in the order of its keys, claims its blocks, and calls `each` with the key, the
+    /// first block and the length of every usable extent.
     pub(super) fn walk(
         &mut self,
         tree: &Tree<'_>,
@@ -213,8 +213,8 @@ impl Checker<'_> {
     }
 }
 
-/// An extent without blocks, past the largest file offset, of several blocks in a directory, or
-/// unwritten in what is no file.
+/// Why an extent is impossible: without blocks, past the largest file offset, of several blocks in
+/// a directory, or unwritten outside a file.
 fn impossible(tree: &Tree<'_>, run: &Mapping) -> Option<Kind> {
     let Mapping { key, len, .. } = *run;
     if run.unwritten && !tree.file {

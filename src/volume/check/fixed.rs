@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What lies at fixed places: the journal lanes, and the counters they carry.
+//! Structures at fixed places: the journal lanes, and their counters.
 
 use super::super::error::{Result, Structure};
 use super::super::format::{LaneHeader, BLOCK, LANE_BODY, LANE_BYTES};
@@ -35,8 +35,8 @@ pub(super) fn is_header(seed: u32, header: &LaneHeader) -> bool {
 }
 
 impl Checker<'_> {
-    /// Checks the headers of all lanes: one must be valid, and nothing may be left to replay. If
-    /// one does not say whether its transaction is retired, no counters are known.
+    /// Checks the headers of all lanes: one must be valid, and nothing may be left to replay. If a
+    /// lane does not say whether its transaction is retired, no counters are known.
     pub(super) fn check_lanes(&mut self) -> Result<LaneTotals> {
         let mut totals = LaneTotals {
             free_blocks: 0,
@@ -57,8 +57,8 @@ impl Checker<'_> {
         Ok(totals)
     }
 
-    /// Counters of the lane at `at`: those of its last committed transaction. `None` if nothing
-    /// tells what they are, which has been reported.
+    /// The counters of the lane at `at`: those of its last committed transaction. `None` if they
+    /// are unknown, which has been reported.
     fn lane(&mut self, at: u64, lane: u32) -> Result<Option<(i64, i64)>> {
         if !self.lane_readable(at)? {
             return Ok(None);
@@ -106,7 +106,7 @@ impl Checker<'_> {
                 );
             } else {
                 // Never committed: the transaction before it is the last, and is in place, or the
-                // body would not have been written over.
+                // body would not have been overwritten.
                 let before = older.filter(|older| {
                     is_retired(older) && older.seq.get().checked_add(1) == Some(newer.seq.get())
                 });
@@ -121,8 +121,8 @@ impl Checker<'_> {
         Ok(Some((newer.free_blocks.get(), newer.used_inodes.get())))
     }
 
-    /// Whether all of the lane at `at` can be read; reports the blocks that cannot. Those of no
-    /// transaction count as well: the next one is written there.
+    /// Whether all of the lane at `at` can be read; reports the blocks that cannot. Blocks outside
+    /// any transaction count as well: the next one is written there.
     fn lane_readable(&mut self, at: u64) -> Result<bool> {
         let mut bytes = Vec::<u8>::zeroed(to_usize(BLOCK))?;
         let mut whole = true;
@@ -142,8 +142,8 @@ impl Checker<'_> {
             && crc32c(self.seed, &body) == header.body_crc.get())
     }
 
-    /// Compares the counters with what was counted. Says nothing where either could not be read
-    /// whole: that was reported, and the sums are then no statement.
+    /// Compares the counters with the numbers found. Does nothing if either could not be completely
+    /// read: that was reported, and the sums are meaningless.
     pub(super) fn check_counters(&mut self, lanes: &LaneTotals) {
         if !lanes.complete {
             return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes: the two system inodes, the chunks of the inode table, every inode in use.
+//! Inodes: the two system inodes, the inode chunks, every inode in use.
 
 use super::super::error::{Error, Result, Structure};
 use super::super::format::{
@@ -60,7 +60,7 @@ impl Checker<'_> {
         let (raw, wrong) = match (first, copy) {
             (Ok(first), Ok(copy)) if first == copy => (first, None),
             (Ok(first), Ok(_)) => (first, Some((copy_at, Kind::CopiesDiffer))),
-            // A block that cannot be read is to be made good first.
+            // A block that cannot be read must be repaired first.
             (Ok(one), Err(Kind::Unreadable)) => (one, Some((copy_at, Kind::Unreadable))),
             (Err(Kind::Unreadable), Ok(one)) => (one, Some((at, Kind::Unreadable))),
             (Ok(one), Err(_)) => (one, Some((copy_at, Kind::OneOfTwo))),
@@ -100,11 +100,11 @@ impl Checker<'_> {
         Ok(walked.whole)
     }
 
-    /// Reads all chunks of the inode table, fills `slots`, and checks every inode in use.
+    /// Reads all inode chunks, fills `slots`, and checks every inode in use.
     pub(super) fn check_inodes(&mut self) -> Result<()> {
         let end = self.table.last().map_or(0, |run| run.file_block + run.len);
-        // A table with wild extents may seem larger than the device; then what lies beyond is not
-        // looked at, and the extents were reported.
+        // A table with wild extents may seem larger than the device; then the part beyond is not
+        // checked, and the extents were reported.
         let chunks = end.min(self.sb.blocks.get());
         let count = usize::try_from(chunks * INODES_PER_CHUNK).map_err(|_| Error::NoMemory)?;
         self.slots = Vec::with_capacity(count)?;
@@ -127,7 +127,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Byte address of inode `ino`, or of the header of its chunk; None where the table has a hole.
+    /// Byte address of inode `ino`, or of the header of its inode chunk; None in a hole of the
+    /// table.
     pub(super) fn inode_at(&self, ino: u64) -> Option<u64> {
         let per_block = BLOCK / INODE_BYTES;
         let file_block = ino / per_block;
@@ -215,7 +216,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Checks one inode in use; its slot becomes [`State::Used`] if it can be believed.
+    /// Checks one inode in use; its slot becomes [`State::Used`] if it can be trusted.
     fn inode(&mut self, ino: u64) -> Result<()> {
         let Some(at) = self.inode_at(ino) else {
             return Ok(());
@@ -362,7 +363,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Walks a directory's tree and notes its leaves, to be read once all inodes are known.
+    /// Walks a directory's tree and records its leaves, to be read once all inodes are known.
     fn directory(&mut self, at: u64, ino: u64, raw: &RawInode) -> Result<()> {
         self.summary.directories += 1;
         let before = self.leaves.len();
@@ -405,7 +406,7 @@ impl Checker<'_> {
         }
         let len = to_usize(size);
         if len <= INLINE_MAX {
-            // The target is where the root of the tree would be: there must be no tree.
+            // The target replaces the root of the tree: there must be no tree.
             let tree = raw.root_count.get() != 0 || raw.depth != 0;
             if tree || raw.root.as_bytes()[..len].contains(&0) {
                 self.problem(Structure::Inode, at, Some(ino), Kind::SymlinkTarget);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What joins the structures: orphan slots, link counts, parents, reachability from the root.
+//! The links between structures: orphan slots, link counts, parents, reachability from the root.
 
 use super::super::error::{Result, Structure};
 use super::super::format::{OrphanSlot, BLOCK, KEY_BITS, WORK_CUT, WORK_NONE, WORK_UNWRITE};
@@ -12,11 +12,11 @@ use crate::env::{crc32c, Vec};
 use core::mem::{offset_of, size_of};
 use zerocopy::IntoBytes;
 
-/// Where what is to be done begins in a slot.
+/// The offset of the work in a slot.
 const WORK_AT: usize = offset_of!(OrphanSlot, work);
 
 impl Checker<'_> {
-    /// Checks every slot of the orphan file and that it and the inode name each other.
+    /// Checks every slot of the orphan file, and that the slot and the inode refer to each other.
     pub(super) fn check_orphans(&mut self, blocks: &[u64]) -> Result<()> {
         let size = size_of::<OrphanSlot>() as u64;
         let per_block = BLOCK / size;
@@ -25,7 +25,7 @@ impl Checker<'_> {
                 self.orphan_slot(index * per_block + offset, block * BLOCK + offset * size)?;
             }
         }
-        // The other way round: inodes that name a slot which does not name them.
+        // The other direction: inodes that name a slot which does not name them.
         let slots = blocks.len() as u64 * per_block;
         for ino in 1..self.slots.len() as u64 {
             let Some(&mut slot) = self.slot(ino) else {
@@ -100,8 +100,8 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Compares link counts and parents with what the directories say, and finds what none of them
-    /// leads to.
+    /// Compares link counts and parents with the directory entries, and finds inodes that none of
+    /// them leads to.
     pub(super) fn check_links(&mut self) -> Result<()> {
         let root = self.sb.root_ino.get();
         let known = self.all_inodes;
@@ -133,7 +133,7 @@ impl Checker<'_> {
                 }
             }
             let counted = match (directory, root || slot.links > 0) {
-                // Further names of a directory were reported where they are.
+                // Extra names of a directory were reported where they are.
                 (true, true) => 2 + slot.subdirs,
                 (true, false) => 0,
                 (false, _) => slot.links,
@@ -153,9 +153,9 @@ impl Checker<'_> {
         self.find_loops()
     }
 
-    /// Finds directories that are their own ancestors, and so apart from the root. Each chain of
-    /// `found_in` is followed until a directory that was seen before: in this chain, and it is a
-    /// loop, or in an earlier one, and all beyond is known.
+    /// Finds directories that are their own ancestors, and so not reachable from the root. Follows
+    /// each chain of `found_in` until a directory that was seen before. If it was seen in this
+    /// chain, the chain is a loop; if in an earlier one, the rest is known.
     fn find_loops(&mut self) -> Result<()> {
         let mut chain = Vec::with_capacity(self.slots.len())?;
         for _ in 0..self.slots.len() {
@@ -180,7 +180,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// The directory that names directory `ino`; 0 for none and for what is no directory.
+    /// The directory that names directory `ino`; 0 for none, and if `ino` is no directory.
     fn next_up(&mut self, ino: u64) -> u64 {
         self.slot(ino)
             .filter(|slot| slot.state == State::Used && slot.file_type == DT_DIR)

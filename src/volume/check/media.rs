@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading structures, and the sets of bits the checker counts with.
+//! Reading structures, and the bit sets that the checker counts with.
 
 use super::super::error::{Error, Result};
 use super::super::pmem::Pmem;
 use crate::env::{crc32c, Vec};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// Reads `buf.len()` bytes at `at`. False where the media cannot be read or the device ends.
+/// Reads `buf.len()` bytes at `at`. False if the media cannot be read or the device ends.
 pub(super) fn read(pmem: &dyn Pmem, at: u64, buf: &mut [u8]) -> Result<bool> {
     match at.checked_add(buf.len() as u64) {
         Some(end) if end <= pmem.len() => {}
@@ -20,13 +20,13 @@ pub(super) fn read(pmem: &dyn Pmem, at: u64, buf: &mut [u8]) -> Result<bool> {
     }
 }
 
-/// Reads one structure. None where [`read`] gives false.
+/// Reads one structure. None if [`read`] returns false.
 pub(super) fn get<T: FromBytes + IntoBytes>(pmem: &dyn Pmem, at: u64) -> Result<Option<T>> {
     let mut t = T::new_zeroed();
     Ok(read(pmem, at, t.as_mut_bytes())?.then_some(t))
 }
 
-/// The structure that `bytes` begins with. `bytes` must be long enough: it is a buffer of this
+/// The structure at the start of `bytes`. `bytes` must be long enough: it is a buffer of this
 /// module's callers, never a length from the media.
 pub(super) fn view<T: FromBytes + Immutable>(bytes: &[u8]) -> T {
     match T::read_from_prefix(bytes) {
@@ -35,7 +35,7 @@ pub(super) fn view<T: FromBytes + Immutable>(bytes: &[u8]) -> T {
     }
 }
 
-/// CRC32C, from `seed` on, of a structure whose first four bytes are its checksum: of the rest.
+/// CRC32C, from `seed` on, of a structure that begins with its checksum: of the bytes after it.
 pub fn crc(seed: u32, bytes: &[u8]) -> u32 {
     crc32c(seed, bytes.get(4..).unwrap_or(&[]))
 }
@@ -68,7 +68,7 @@ impl Bits {
     }
 
     /// Adds `start..start + len`, cut at the end of the set. Returns the first and the last of them
-    /// that were members already.
+    /// that were already in the set.
     pub(super) fn add(&mut self, start: u64, len: u64) -> Option<(u64, u64)> {
         let end = start.saturating_add(len).min(self.len);
         let mut twice: Option<(u64, u64)> = None;
@@ -106,7 +106,7 @@ impl Bits {
             if base + 64 > self.len {
                 bits &= u64::MAX >> (base + 64 - self.len);
             }
-            // A word without a change of run, as most are.
+            // A word in which no run begins or ends, as in most.
             if (bits == 0 && run.is_none()) || (bits == u64::MAX && run.is_some()) {
                 continue;
             }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The checker: reads every structure of a volume and says what is wrong.
+//! The checker: reads every structure of a volume and reports what is wrong.
 //!
-//! It knows the format and nothing of the code that writes it: it shares the structures of
-//! [`super::format`] and the checksum, no operation, so that a mistake made there is not made here
-//! as well. It never writes, takes no structure at its word, and ends on any content: each block is
-//! walked into once, each count is bounded by what was found on the device.
+//! It knows the format, but not the code that writes it: it shares the structures of
+//! [`super::format`] and the checksum, but no operation, so that a bug there is not repeated here.
+//! It never writes, trusts no structure, and ends on any content: it walks into each block once,
+//! and each count is bounded by what was found on the device.
 //!
-//! It expects a volume that nobody changes and whose journal was replayed (an unreplayed lane is
-//! reported, and what it would mend as well). Memory: two bits a block, 56 bytes an inode slot, 32
-//! bytes a directory leaf. Host only: `fsck.rdax` and the tests.
+//! It expects a volume that nobody changes and whose journal was replayed (it reports an unreplayed
+//! lane, and the problems that the replay would fix as well). Memory: two bits a block, 56 bytes an
+//! inode slot, 32 bytes a directory leaf. Host only: `fsck.rdax` and the tests.
 
 mod bitmap;
 mod dir;
@@ -31,7 +31,7 @@ use super::pmem::Pmem;
 use crate::env::Vec;
 use media::Bits;
 
-/// What a volume holds, as counted by [`check`].
+/// The contents of a volume, as counted by [`check`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Blocks of the volume.
@@ -43,7 +43,7 @@ pub struct Summary {
     /// Of these, directories.
     pub directories: u64,
     /// Inodes in the orphan file: removed and still in use, or being truncated, when the volume was
-    /// last written. The next mount for writing works them off; they are no problem.
+    /// last written. The next mount for writing processes them; they are no problem.
     pub orphans: u64,
     /// Problems reported.
     pub problems: u64,
@@ -52,9 +52,9 @@ pub struct Summary {
 /// Checks the volume on `pmem` and calls `report` with each problem found.
 ///
 /// Fails with [`super::Error::NotRdax`], [`super::Error::Unsupported`] or
-/// [`super::Error::TooSmall`] where no volume of this format is found, with
-/// [`super::Error::Corrupt`] where both superblocks are damaged, and with
-/// [`super::Error::NoMemory`]. Damage of anything else is reported, not returned.
+/// [`super::Error::TooSmall`] if no volume of this format is found, with [`super::Error::Corrupt`]
+/// if both superblocks are damaged, and with [`super::Error::NoMemory`]. Other damage is reported,
+/// not returned.
 pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary> {
     let mut problems = 0;
     let mut count = |problem| {
@@ -88,34 +88,33 @@ pub fn check(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<Summary
     })
 }
 
-/// Checks only the superblocks, and returns the one that the volume goes by. Fails as [`check`]
-/// does.
+/// Checks only the superblocks, and returns the one that counts. Fails as [`check`] does.
 pub fn super_block(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
     super_block::super_blocks(pmem, report)
 }
 
-/// How many of the three things that `sb` names and that are looked for, a system inode, a lane and
-/// the bitmap of the first chunk, are where it says, whatever its own checksum is.
+/// How many witnesses `sb` has, out of three: a system inode, a lane and the bitmap of the first
+/// chunk, where it says; whatever its own checksum is.
 pub fn super_block_bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     super_block::bearing(pmem, sb)
 }
 
 pub use super_block::WITNESSES;
 
-/// What is known of a slot of the inode table.
+/// The state of a slot of the inode table.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Its chunk cannot be read.
+    /// Its inode chunk cannot be read.
     Unknown,
     /// Not in use.
     Free,
-    /// In use, but the inode cannot be believed.
+    /// In use, but the inode cannot be trusted.
     Damaged,
     /// In use.
     Used,
 }
 
-/// A slot of the inode table: what the inode says, and what the directories say of it.
+/// A slot of the inode table: what the inode says, and what the directories say about it.
 #[derive(Clone, Copy)]
 struct Slot {
     state: State,
@@ -129,7 +128,7 @@ struct Slot {
     parent: u64,
     /// Entries found with its number.
     links: u64,
-    /// Of a directory: entries found in it.
+    /// For a directory: entries found in it.
     entries: u64,
     /// Of these, for directories.
     subdirs: u64,
@@ -158,7 +157,7 @@ struct Checker<'a> {
     pmem: &'a dyn Pmem,
     report: &'a mut dyn FnMut(Problem),
     sb: SuperBlock,
-    /// What the checksums of the volume begin with.
+    /// The seed of the checksums of the volume.
     seed: u32,
     /// Blocks that something uses.
     used: Bits,
@@ -167,7 +166,7 @@ struct Checker<'a> {
     slots: Vec<Slot>,
     table: Vec<TableRun>,
     leaves: Vec<Leaf>,
-    /// The inode table, and all its chunks, could be read.
+    /// The inode table, and all inode chunks, could be read.
     all_inodes: bool,
     /// All bitmaps could be read.
     all_bitmaps: bool,
@@ -198,7 +197,7 @@ impl Checker<'_> {
         });
     }
 
-    /// Slot of inode `ino`; None beyond the table and for numbers that no inode has.
+    /// Slot of inode `ino`; None beyond the table and for impossible numbers.
     fn slot(&mut self, ino: u64) -> Option<&mut Slot> {
         if ino % super::format::INODES_PER_CHUNK == 0 {
             return None;

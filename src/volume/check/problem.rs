@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the checker found: one value a problem, one line of text each.
+//! The checker's findings: one value per problem, one line of text each.
 
 use super::super::error::Structure;
 use super::super::format::{NAME_MAX, ORPHAN_INO, TABLE_INO};
@@ -10,19 +10,19 @@ use core::fmt;
 /// One thing that is wrong on a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The structure that is wrong, or that says something wrong.
+    /// The structure that is wrong, or that contains something wrong.
     pub what: Structure,
     /// Its byte address on the device.
     pub at: u64,
     /// The inode it belongs to, if it belongs to one.
     pub ino: Option<u64>,
-    /// The name of the directory entry or of the attribute, if it is about one.
+    /// The name of the directory entry or of the attribute, if the problem concerns one.
     pub name: Option<Name>,
     /// What is wrong.
     pub kind: Kind,
 }
 
-/// A name out of a directory entry, as it stands there: any bytes.
+/// A name from a directory entry, as it is there: any bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Name {
     bytes: [u8; NAME_MAX],
@@ -85,16 +85,16 @@ pub enum Kind {
     /// A field that must be zero is not.
     Reserved(&'static str),
 
-    /// A system inode is damaged, and its copy is not, or the other way round.
+    /// A system inode is damaged and its copy is not, or the other way round.
     OneOfTwo,
     /// A superblock, or a system inode, and its copy are both valid and differ.
     CopiesDiffer,
     /// The superblock's geometry contradicts itself or the device.
     Geometry(&'static str),
 
-    /// The lane has no header that tells what its last transaction was.
+    /// The lane has no header that identifies its last transaction.
     NoHeader,
-    /// The lane holds a committed transaction that is not known to be in place.
+    /// The lane holds a committed transaction that may not be in place.
     NotReplayed {
         /// Its sequence number.
         seq: u64,
@@ -105,7 +105,7 @@ pub enum Kind {
         seq: u64,
     },
 
-    /// A count of free things in a chunk is not the number of clear bits beside it.
+    /// A free count of a chunk does not match the number of clear bits beside it.
     FreeCount {
         /// What the media says.
         stored: u64,
@@ -114,43 +114,43 @@ pub enum Kind {
     },
     /// Blocks past the end of the volume are marked free.
     FreePastEnd,
-    /// Blocks are marked in use, and nothing uses them.
+    /// Blocks are marked in use, but nothing uses them.
     Leaked {
         /// First block.
         block: u64,
         /// Number of blocks.
         len: u64,
     },
-    /// Blocks are in use, and marked free.
+    /// Blocks are in use, but marked free.
     MarkedFree {
         /// First block.
         block: u64,
         /// Number of blocks.
         len: u64,
     },
-    /// Blocks are in use by something else as well.
+    /// Blocks are also in use by something else.
     UsedTwice {
         /// First of them.
         block: u64,
         /// Number of blocks from the first such block to the last.
         len: u64,
     },
-    /// Superblock and lanes together give a wrong number of free blocks.
+    /// The number of free blocks from superblock and lanes together is wrong.
     FreeBlocks {
-        /// What they give.
+        /// Their number.
         stored: i128,
         /// Clear bits in the bitmaps.
         counted: u64,
     },
-    /// Superblock and lanes together give a wrong number of inodes in use.
+    /// The number of inodes in use from superblock and lanes together is wrong.
     UsedInodes {
-        /// What they give.
+        /// Their number.
         stored: i128,
         /// Set bits in the inode chunks.
         counted: u64,
     },
 
-    /// A structure names another place or owner than it is found at.
+    /// A structure names another place or owner than where it was found.
     Misplaced {
         /// Which field.
         field: &'static str,
@@ -169,11 +169,11 @@ pub enum Kind {
 
     /// No such file type, or one that does not fit the place.
     Mode(u16),
-    /// A size that cannot be.
+    /// An impossible size.
     Size(u64),
-    /// Nanoseconds of a second and more.
+    /// Nanoseconds of a second or more.
     Nanoseconds {
-        /// Which time.
+        /// Which timestamp.
         time: &'static str,
         /// Its nanoseconds.
         nsec: u32,
@@ -185,14 +185,14 @@ pub enum Kind {
         /// Found in its tree and for its extended attributes.
         counted: u64,
     },
-    /// A directory's size is not that of its leaves.
+    /// A directory's size does not match its leaves.
     DirSize {
         /// What the inode says.
         stored: u64,
-        /// What its leaves give.
+        /// The size of its leaves.
         counted: u64,
     },
-    /// More links than an inode can count, or links on an inode that has none.
+    /// A wrong link count, or links to an inode that has none.
     Links {
         /// What the inode says.
         stored: u64,
@@ -210,7 +210,7 @@ pub enum Kind {
     },
     /// No directory names this inode, and it is not in the orphan file.
     Unreachable,
-    /// A directory that is among its own ancestors.
+    /// A directory that is its own ancestor.
     Loop,
     /// A directory that a second entry names.
     SecondName,
@@ -231,7 +231,7 @@ pub enum Kind {
         /// The entry's key.
         key: u64,
     },
-    /// An entry with bits beyond its key, or one of unwritten blocks where there are none.
+    /// An entry with bits beyond its key, or one of unwritten blocks where these are not allowed.
     ExtentFlags {
         /// The entry's key, with the bits beyond it.
         key: u64,
@@ -260,24 +260,24 @@ pub enum Kind {
     },
     /// A name that is empty, "." or "..", or has a '/' or a NUL in it.
     BadName,
-    /// An entry whose hash belongs into another leaf.
+    /// An entry whose hash belongs in another leaf.
     WrongLeaf {
         /// The hash of the name.
         hash: u64,
     },
-    /// A cookie that is not made of the name's hash.
+    /// A cookie that does not match the name's hash.
     Cookie {
         /// The cookie.
         cookie: u64,
         /// The hash of the name.
         hash: u64,
     },
-    /// Two entries with one cookie.
+    /// Two entries with the same cookie.
     CookieTwice {
         /// The cookie.
         cookie: u64,
     },
-    /// Two entries with one name.
+    /// Two entries with the same name.
     NameTwice,
     /// An entry's file type is not that of its inode.
     EntryType {
@@ -286,20 +286,20 @@ pub enum Kind {
         /// `DT_*` of the inode.
         inode: u8,
     },
-    /// An entry for an inode that is not in use or cannot be.
+    /// An entry for an inode that is not in use or cannot exist.
     NoInode {
         /// The inode number.
         target: u64,
     },
 
-    /// An orphan slot for an inode that is not in use, or that knows of no slot or another one.
+    /// An orphan slot for an inode that is not in use, or that names no slot or another one.
     OrphanInode {
         /// The inode number in the slot.
         target: u64,
     },
     /// The inode is in the orphan file, has names, and is no file that can be cut.
     OrphanNamed,
-    /// An orphan slot that says that something is to be done which cannot be.
+    /// An orphan slot with impossible work.
     Work {
         /// What the slot says.
         work: u32,
@@ -446,7 +446,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A run of blocks, for people.
+/// A run of blocks, for display.
 struct Blocks(u64, u64);
 
 impl fmt::Display for Blocks {

@@ -15,20 +15,20 @@ use crate::env::crc32c;
 use core::mem::offset_of;
 use zerocopy::IntoBytes;
 
-/// Most lanes a volume may have.
+/// The most lanes of a volume.
 const LANES_MAX: u32 = 256;
 
-/// What lies where a superblock may be.
+/// What is found where a superblock may be.
 enum Found {
-    /// One to go by.
+    /// A usable one.
     Sound(SuperBlock),
-    /// One that this code, or this device, is not for.
+    /// One that this code, or this device, cannot use.
     Refused(SuperBlock, Error),
     /// What is wrong with it; [`Kind::Magic`] where there is none.
     Wrong(Kind),
 }
 
-/// What the checksums of the other structures begin with.
+/// The seed of the checksums of the other structures.
 pub(super) fn seed(sb: &SuperBlock) -> u32 {
     crc32c(crc32c(0, &sb.uuid), &sb.hash_key)
 }
@@ -85,11 +85,11 @@ fn look(pmem: &dyn Pmem, at: u64) -> Result<Found> {
     Ok(Found::Sound(sb))
 }
 
-/// All that a superblock names and that is looked for: how many [`witnesses`] there are.
+/// The number of [`witnesses`] that are searched.
 pub const WITNESSES: u32 = 3;
 
-/// How many of the things that a superblock, whose geometry is possible, names are where it says:
-/// the inode of the inode table, a journal lane, the bitmap of the first chunk.
+/// How many of the things that a superblock with possible geometry names are where it says: the
+/// inode of the inode table, a journal lane, the bitmap of the first chunk.
 fn witnesses(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     let seed = seed(sb);
     let mut count = 0;
@@ -123,16 +123,16 @@ fn witnesses(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     Ok(count + lanes)
 }
 
-/// How much speaks for a superblock against one that says something else.
+/// The evidence for a superblock against a different one.
 fn weight(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<(u32, u64, bool)> {
     let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
     Ok((witnesses(pmem, sb)?, sb.generation.get(), plain))
 }
 
-/// How the two are different.
+/// How the two differ.
 enum Differ {
     No,
-    /// A new label reaches one after the other: a crash may have come between.
+    /// By a new label, which is written to one after the other: a crash may have come between.
     ByALabel,
     Yes,
 }
@@ -151,8 +151,8 @@ fn differ(first: &SuperBlock, copy: &SuperBlock) -> Differ {
     Differ::Yes
 }
 
-/// The superblock `sb` at `at`, the only one, if anything that it names is there. Else it says what
-/// is not true, or all is lost.
+/// Accepts the superblock `sb` at `at`, the only one, if it has a witness. Otherwise it is wrong,
+/// or everything is lost.
 fn borne_out(
     pmem: &dyn Pmem,
     sb: SuperBlock,
@@ -167,7 +167,7 @@ fn borne_out(
     Err(Error::Corrupt { what, at: 0 })
 }
 
-/// How many [`witnesses`] `sb` has, whatever its checksum is; none if it is not one of this format.
+/// How many [`witnesses`] `sb` has, whatever its checksum is; 0 if it is not of this format.
 pub(super) fn bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     let is_one = sb.magic == MAGIC
         && sb.version.get() == VERSION
@@ -180,9 +180,9 @@ pub(super) fn bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     }
 }
 
-/// Finds the superblock to go by. Of two that differ, that one of which more can be found on the
-/// device; if these are as many, the one of the greater generation, then the one without features
-/// that are not known, and else the first.
+/// Finds the superblock that counts. If two differ, the one with more witnesses; if these are as
+/// many, the one with the greater generation, then the one without unknown features, otherwise the
+/// first.
 pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
     let have = pmem.len();
     if have < MIN_BYTES {
@@ -218,7 +218,7 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
             kind,
         })
     };
-    // Why a superblock that says another version, or other features, than a good copy is damaged.
+    // Why a superblock with another version, or other features, than a good copy is damaged.
     const REFUSED: Kind = Kind::Geometry("version, features or size are not those of its copy");
     let sb = match (first, copy) {
         (Found::Sound(first), Found::Sound(copy)) => match differ(&first, &copy) {
@@ -247,7 +247,7 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
         }
         (Found::Refused(first, why), Found::Sound(copy)) => {
             let newer = first.generation.get() > copy.generation.get();
-            // Another volume, made since, would have stored over some of them.
+            // Another volume made since would have overwritten some of them.
             let other = first.uuid != copy.uuid && witnesses(pmem, &copy)? < WITNESSES;
             if other || newer {
                 return Err(why);
@@ -265,7 +265,8 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
             });
         }
     };
-    // A feature that only forbids writing to old code is still no structure this code can judge.
+    // A feature that only forbids old code to write still has structures that this code cannot
+    // judge.
     let bits = sb.ro_compat.get() & !RO_COMPAT_KNOWN;
     if bits != 0 {
         return Err(Error::Unsupported { bits, ro: false });
@@ -310,7 +311,7 @@ fn geometry(sb: &SuperBlock) -> Result<(), &'static str> {
         if start > end {
             return Err("there is a gap between areas of metadata");
         }
-        // Far from the end: of the least volume the most lanes take the half.
+        // Far from the end: on the smallest volume the most lanes take half of it.
         end = start + len;
     }
     if sb.root_ino.get() != ROOT_INO {

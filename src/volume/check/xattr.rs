@@ -24,7 +24,7 @@ struct Block {
 }
 
 impl Checker<'_> {
-    /// Checks the extended attributes of inode `ino` and takes their blocks.
+    /// Checks the extended attributes of inode `ino` and claims their blocks.
     pub(super) fn xattrs(&mut self, inode_at: u64, ino: u64, raw: &RawInode) -> Result<Walked> {
         let mut walked = Walked {
             blocks: 0,
@@ -121,7 +121,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Checks a value that has the blocks `runs`, and takes them.
+    /// Checks a value that has the blocks `runs`, and claims them.
     fn xattr_value(
         &mut self,
         block: &Block,
@@ -148,7 +148,7 @@ impl Checker<'_> {
             let mut bytes = Vec::<u8>::zeroed(part)?;
             if !read(self.pmem, first * BLOCK, &mut bytes)? {
                 self.bad_xattr(block, name, Kind::Unreadable);
-                // Nothing more is to be said of the value.
+                // No further problem of this value is reported.
                 (sum, left) = (head.value_crc.get(), 0);
                 continue;
             }
@@ -164,7 +164,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Reports a block of names that cannot be used; what it names is not known then.
+    /// Reports an unusable block of names; its names are unknown then.
     fn bad_xattrs(&mut self, ino: u64, at: u64, kind: Kind) -> bool {
         self.problem(Structure::Xattr, at, Some(ino), kind);
         false

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a directory's inode in memory remembers of the leaves that were read.
+//! What a directory's inode in memory caches of the leaves that were read.
 //!
-//! A leaf is read and verified whole once; from then on where its names and its free space lie is
-//! known, and an operation reads the records it needs and no others. It is kept up to date by the
-//! operations that commit a change of names, and goes with the inode. 24 bytes or so a name:
-//! nothing beside the inodes and dentries of the names that are in use.
+//! A leaf is completely read and verified once. From then on the locations of its names and of its
+//! free space are known, and an operation reads only the records it needs. The operations that
+//! commit a change of names update the cache; it is freed with the inode. About 24 bytes a name:
+//! little compared with the inodes and dentries of the names that are in use.
 
 use super::leaf::{needed, Leaf, Record};
 use super::Slot;
@@ -17,11 +17,11 @@ use crate::volume::index::Index;
 use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
 
-/// The known leaves of a directory, by their blocks.
+/// The cached leaves of a directory, by their blocks.
 #[derive(Debug, Default)]
 pub struct Leaves(Index<Known>);
 
-/// Where a record with a name lies in its leaf. (Bytes; both are below the size of a block.)
+/// Where a record with a name is in its leaf. (Bytes; both are below the size of a block.)
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
     pub offset: u16,
@@ -37,13 +37,13 @@ pub struct Gap {
     pub len: usize,
 }
 
-/// What is known of one leaf.
+/// What is cached of one leaf.
 #[derive(Debug)]
 pub struct Known {
     /// The names, by their hashes.
     pub names: Index<Place>,
-    /// The positions of all names in `names`, in the order of their cookies, once that was asked
-    /// for. None after a change.
+    /// The positions of all names in `names`, in the order of their cookies, once that was needed.
+    /// None after a change.
     order: Vec<u16>,
     /// The free records.
     gaps: Vec<Gap>,
@@ -62,7 +62,7 @@ impl Known {
         Ok(known)
     }
 
-    /// What is known of a leaf without a record.
+    /// The cache of a leaf without a record.
     pub fn new() -> Self {
         Known {
             names: Index::default(),
@@ -72,7 +72,7 @@ impl Known {
         }
     }
 
-    /// Adds `record`, which lies after all others so far.
+    /// Adds `record`, which is after all others so far.
     pub fn note(&mut self, record: &Record) -> Result<(), NoMemory> {
         self.spare += record.spare();
         self.order.clear();
@@ -182,7 +182,7 @@ impl Known {
     }
 }
 
-/// Where `record` lies.
+/// Where `record` is.
 fn place(record: &Record) -> Place {
     Place {
         offset: to_u16(record.offset),
@@ -197,12 +197,12 @@ fn number_of(cookie: u64) -> u16 {
 }
 
 impl Leaves {
-    /// Whether no leaf is known.
+    /// Whether no leaf is cached.
     pub fn is_unknown(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What is known of `leaf`, which is read if that is nothing.
+    /// What is cached of `leaf`, which is read if it is not cached.
     pub fn get<P: Pmem>(&mut self, media: &Media<'_, P>, leaf: &Leaf) -> Result<&Known> {
         if self.0.get(leaf.block).is_none() {
             self.0.insert(leaf.block, Known::read(media, leaf)?)?;
@@ -224,8 +224,8 @@ impl Leaves {
         Ok(known.list(from, places)?)
     }
 
-    /// Whether `leaf` holds no name. It is not remembered: a directory without names may be about
-    /// to go.
+    /// Whether `leaf` holds no name. Caches nothing: a directory without names may be about to be
+    /// removed.
     pub fn is_empty<P: Pmem>(&mut self, media: &Media<'_, P>, leaf: &Leaf) -> Result<bool> {
         if self.0.get(leaf.block).is_none() && leaf.only_record(media)?.is_some() {
             return Ok(true);
@@ -233,10 +233,10 @@ impl Leaves {
         Ok(self.get(media, leaf)?.names.is_empty())
     }
 
-    /// Remembers `known` of the leaf in `block`, of which nothing was known, if there is memory for
+    /// Caches `known` for the leaf in `block`, of which nothing was cached, if there is memory for
     /// it.
     pub fn set(&mut self, block: u64, known: Known) {
-        // Else it is read when it is wanted.
+        // Otherwise it is read when it is needed.
         let _ = self.0.insert(block, known);
     }
 
@@ -255,7 +255,7 @@ impl Leaves {
         self.update(leaf, |known| known.remove(record));
     }
 
-    /// Changes what is known of `leaf`, or, without memory for that, forgets it.
+    /// Changes the cache of `leaf`, or, without memory for that, forgets it.
     fn update(&mut self, leaf: &Leaf, f: impl FnOnce(&mut Known) -> Result<(), NoMemory>) {
         if let Some(known) = self.0.get_mut(leaf.block) {
             if f(known).is_err() {

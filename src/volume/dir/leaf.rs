@@ -3,7 +3,7 @@
 //! One directory leaf: a header, and records that fill the block.
 //!
 //! Each record is verified by its own checksum, so that one can be read without the others. A name
-//! may use any run of adjacent free records; what it leaves becomes one free record.
+//! may use any run of adjacent free records; the rest of the run becomes one free record.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
@@ -30,10 +30,10 @@ pub const ROOM: usize = LEAF - HEADER;
 pub const RECORD_MAX: usize = HEAD + NAME_MAX;
 /// Bytes of a name that are read with its head.
 const SHORT: usize = 64;
-/// Most records in a leaf.
+/// The most records in a leaf.
 pub const RECORDS_MAX: usize = ROOM / HEAD;
 
-/// Where a leaf is, whose, and which hashes it holds.
+/// Where a leaf is, whose it is, and which hashes it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// Its block.
@@ -42,7 +42,7 @@ pub struct Leaf {
     pub owner: u64,
     /// The first hash, its key in the directory's tree, and the first hash of the next leaf.
     pub keys: (u64, u64),
-    /// What the checksums of the volume begin with.
+    /// The seed of the checksums of the volume.
     pub seed: u32,
 }
 
@@ -109,7 +109,7 @@ impl Record {
 
 impl Leaf {
     /// The leaf of the directory `dir`, in a volume of this `seed`, where the names of a hash
-    /// belong: `found` is what its tree says of that.
+    /// belong: `found` is the lookup in its tree.
     pub fn found(found: &Found, dir: &Inode, seed: u32) -> Result<Leaf> {
         match found.floor {
             Some(Mapping {
@@ -136,7 +136,7 @@ impl Leaf {
         self.block * BLOCK
     }
 
-    /// The error for what lies `offset` bytes into the leaf.
+    /// The error for the structure `offset` bytes into the leaf.
     pub fn corrupt(&self, offset: usize) -> Error {
         Error::Corrupt {
             what: Structure::DirLeaf,
@@ -157,7 +157,7 @@ impl Leaf {
         header
     }
 
-    /// What the checksums of its records begin with.
+    /// The seed of the checksums of its records.
     #[inline]
     fn record_seed(&self) -> u32 {
         record_seed(self.seed, self.owner, self.block)
@@ -191,7 +191,7 @@ impl Leaf {
         self.new_head(len, &[], 0, 0, 0)
     }
 
-    /// The first bytes of this leaf when it is empty; what follows them does not matter.
+    /// The first bytes of this leaf when it is empty; the bytes after them do not matter.
     pub fn empty(&self) -> [u8; HEADER + HEAD] {
         let mut bytes = [0; HEADER + HEAD];
         bytes[..HEADER].copy_from_slice(self.header().as_bytes());
@@ -230,15 +230,15 @@ impl Leaf {
         self.verify(head, record, crc).map(Some)
     }
 
-    /// The record at `offset` has another name of the same hash, if it is a name.
+    /// If the record at `offset` is a name, it is another name of the same hash.
     #[inline(never)]
     fn other<P: Pmem>(&self, media: &Media<'_, P>, offset: usize) -> Result<Option<Record>> {
         self.record(media, offset, &mut [0; RECORD_MAX])?;
         Ok(None)
     }
 
-    /// Reads and verifies the record at `offset`. Its head and its name come to lie in `bytes`, and
-    /// need not fill it.
+    /// Reads and verifies the record at `offset`. Stores its head and its name in `bytes`, and need
+    /// not fill it.
     pub fn record<P: Pmem>(
         &self,
         media: &Media<'_, P>,
@@ -295,8 +295,7 @@ impl Leaf {
         }
     }
 
-    /// The record of an empty leaf, as it is in a new directory, verified. `None` if there are
-    /// more.
+    /// The record of an empty leaf, as in a new directory, verified. `None` if there are more.
     pub fn only_record<P: Pmem>(&self, media: &Media<'_, P>) -> Result<Option<Record>> {
         let mut bytes = [0; HEADER + HEAD];
         if !media.geo.is_data(self.block, 1) {
@@ -331,8 +330,8 @@ impl Leaf {
         Ok(bytes)
     }
 
-    /// Verifies each record in `bytes`, those of the leaf, and shows it to `visit`, in the order in
-    /// which they lie there.
+    /// Verifies each record in `bytes`, those of the leaf, and shows it to `visit`, in the order of
+    /// their offsets.
     pub fn scan(&self, bytes: &[u8], visit: &mut impl FnMut(&Record) -> Result<()>) -> Result<()> {
         let mut offset = HEADER;
         while offset < LEAF {
@@ -344,7 +343,7 @@ impl Leaf {
     }
 }
 
-/// The bytes of a leaf in DRAM, being put together.
+/// The bytes of a leaf in DRAM, being assembled.
 pub struct Image {
     leaf: Leaf,
     buf: env::Vec<u8>,
@@ -372,7 +371,7 @@ impl Image {
         LEAF - self.end
     }
 
-    /// Appends the name of `record`, which lies in `old`; it must fit. Returns where it is now.
+    /// Appends the name of `record`, which is in `old`; it must fit. Returns its new record.
     pub fn add(&mut self, old: &[u8], record: &Record) -> Record {
         let len = needed(record.name_len);
         let name = record.name(old);
@@ -395,8 +394,8 @@ impl Image {
         self.end += len;
     }
 
-    /// Fills what is left with a free record, or, where it is too small for one, with the last
-    /// record. Returns that record if it is a free one, and the bytes of the leaf in use.
+    /// Fills the rest with a free record, or, if it is too small for one, extends the last record
+    /// over it. Returns that record if it is a free one, and the bytes of the leaf in use.
     pub fn finish(&mut self) -> (Option<Record>, &[u8]) {
         let rest = self.room();
         let (offset, end) = (self.end, self.end + HEAD);
@@ -414,7 +413,7 @@ impl Image {
         let at = self.last;
         let len = self.end - at + more;
         let name_len = usize::from(self.buf[at + 6]);
-        // rec_len lies at byte 4, after the checksum.
+        // rec_len is at byte 4, after the checksum.
         self.buf[at + 4..at + 6].copy_from_slice(&to_u16(len).to_le_bytes());
         let record = &self.buf[at..at + HEAD + name_len];
         let crc = crc_of(self.leaf.record_seed(), record);

@@ -2,16 +2,16 @@
 
 //! Directories: names in leaves, found by hash, listed by cookie.
 //!
-//! The leaves hang in the directory's extent tree by their smallest hash; a name lies in the leaf
+//! The directory's extent tree refers to the leaves by their smallest hash; a name is in the leaf
 //! with the greatest key not above its hash. The leaf with key 0 always exists; any other holds at
-//! least one name, and goes in the transaction that takes its last.
+//! least one name, and is freed in the transaction that removes its last one.
 //!
-//! A name costs a transaction its own record and the head of what is left of the free space it
-//! took. What would cost more, a split or a compaction, is done before in a transaction of its own
-//! that changes no name ([`prepare`]).
+//! To insert a name, a transaction logs only its record and the head of the rest of the free space
+//! it took. Anything more expensive, a split or a compaction, is done before in a separate
+//! transaction that changes no name ([`prepare`]).
 //!
-//! Callers are the operations of `namespace.rs`, which hold the directory: shared for what takes
-//! `&Inode`, exclusive for what logs, until the transaction is committed.
+//! Callers are the operations of `namespace.rs`, which hold the directory: shared for functions
+//! with `&Inode`, exclusive for those that log, until the transaction is committed.
 
 mod known;
 pub mod leaf;
@@ -33,7 +33,7 @@ use leaf::{needed, Leaf, Record, HEAD, RECORD_MAX};
 pub use known::Leaves;
 pub use split::prepare;
 
-/// A name being looked for, with its hash.
+/// A name to look up, with its hash.
 #[derive(Clone, Copy)]
 pub struct Name<'a> {
     /// The bytes.
@@ -66,7 +66,7 @@ pub fn hash(key: &[u8; 16], name: &[u8]) -> u64 {
     (env::siphash24(key, name) >> (u64::BITS - KEY_BITS)).max(1)
 }
 
-/// What a directory says of a name.
+/// What a directory says about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The inode.
@@ -130,12 +130,12 @@ pub fn find<P: Pmem>(
 /// Whether the directory holds no name.
 pub fn is_empty<P: Pmem>(media: &Media<'_, P>, dir: &mut Inode) -> Result<bool> {
     let leaf = leaf_of(media, dir, 0)?;
-    // A leaf beside the first holds a name.
+    // A leaf other than the first holds a name.
     Ok(leaf.keys.1 == KEY_END && dir.leaves.is_empty(media, &leaf)?)
 }
 
-/// Sorts what one leaf holds, by insertion: a few dozen records, nearly in order as often as not.
-/// (The kernel's objtool does not follow the panics in the sorts of `core`.)
+/// Sorts the contents of one leaf, by insertion: a few dozen records, often nearly in order. (The
+/// kernel's objtool does not follow the panics in the sorts of `core`.)
 fn sort_by_key<T>(items: &mut [T], key: impl Fn(&T) -> u64) {
     for i in 1..items.len() {
         for j in (1..=i).rev() {
@@ -147,11 +147,11 @@ fn sort_by_key<T>(items: &mut [T], key: impl Fn(&T) -> u64) {
     }
 }
 
-/// Names that are listed at a time.
+/// How many names are listed at a time.
 const LISTED: usize = 32;
 
-/// The next names of a directory, in the order of their cookies: where they lie. Good as long as no
-/// name is made or removed.
+/// The next names of a directory, in the order of their cookies: where they are. Valid while no
+/// name is added or removed.
 pub struct Listing {
     leaf: Leaf,
     /// Their cookies are not below this.
@@ -220,8 +220,8 @@ impl Listing {
 
 const _: () = assert!(leaf::ROOM / (HEAD + 8) < u128::BITS as usize);
 
-/// The place of a name that is to be inserted: what [`prepare`] hands out. It is good while nothing
-/// else is inserted into the directory.
+/// The place for a name that is to be inserted: the result of [`prepare`]. Valid while nothing else
+/// is inserted into the directory.
 pub struct Slot<'a> {
     name: Name<'a>,
     leaf: Leaf,
@@ -230,7 +230,7 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// Bytes of the record, and of the free record that it leaves of its gap.
+    /// Bytes of the record, and of the free record that is left of its gap.
     fn record(&self) -> (usize, usize) {
         let need = needed(self.name.bytes.len());
         match self.gap.len - need {
@@ -240,8 +240,8 @@ impl Slot<'_> {
     }
 }
 
-/// Logs the name of `slot` for inode `ino` of type `file_type`. Once it is committed,
-/// [`inserted`] is told.
+/// Logs the name of `slot` for inode `ino` of type `file_type`. After the commit, call
+/// [`inserted`].
 pub fn insert<P: Pmem>(tx: &mut Tx<'_, P>, slot: &Slot<'_>, ino: u64, file_type: u8) -> Result<()> {
     let name = slot.name.bytes;
     let (len, rest) = slot.record();
@@ -272,8 +272,8 @@ pub fn replace<P: Pmem>(
     log_head(tx, media, entry, &new)
 }
 
-/// Whether the leaf of `entry` goes with it: it is empty then, and not the first. `keep_leaf_of` is
-/// a name that the same transaction inserts, if any.
+/// Whether the leaf of `entry` is removed with it: it is empty then, and not the first.
+/// `keep_leaf_of` is a name that the same transaction inserts, if any.
 pub fn takes_leaf(entry: &Entry, keep_leaf_of: Option<&Name<'_>>) -> bool {
     let (key, end) = entry.leaf.keys;
     let kept = keep_leaf_of.is_some_and(|name| (key..end).contains(&name.hash));
@@ -281,7 +281,7 @@ pub fn takes_leaf(entry: &Entry, keep_leaf_of: Option<&Name<'_>>) -> bool {
 }
 
 /// Logs the removal of `entry` from the directory `dir`, with its leaf if [`takes_leaf`]: that
-/// changes the root of its tree. Once it is committed, [`removed`] is told.
+/// changes the root of its tree. After the commit, call [`removed`].
 pub fn remove<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
@@ -323,7 +323,7 @@ fn log_head<P: Pmem>(
 }
 
 /// The first leaf of a new directory `ino` in `block` of a volume of this `seed`: its extent, and
-/// the bytes with which it begins; the rest does not matter.
+/// its first bytes; the rest does not matter.
 pub(super) fn first_leaf(
     seed: u32,
     ino: u64,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making room for a name: compaction and split of a leaf, each a transaction of its own that
-//! changes no name and no cookie.
+//! Making room for a name: compaction and split of a leaf, each a separate transaction that changes
+//! no name and no cookie.
 
 use zerocopy::IntoBytes;
 
@@ -18,11 +18,11 @@ use crate::volume::journal::Tx;
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
 
-/// A leaf with this much to gain is compacted, one with less is split: a leaf that is nearly full
-/// would be compacted again and again.
+/// A leaf that gains this much is compacted, otherwise it is split: a nearly full leaf would be
+/// compacted again and again.
 const COMPACT: usize = LEAF / 4;
-/// A split leaves half a leaf free at least if it can, and then one compaction makes room for any
-/// name; names of one hash, which cannot be parted, may take some more rounds.
+/// A split leaves at least half a leaf free if it can, and then one compaction makes room for any
+/// name. Names of one hash cannot be separated, and may need more rounds.
 const ROUNDS: usize = 8;
 
 /// Finds the place for `name` in the directory, making room if there is none.
@@ -45,7 +45,7 @@ pub fn prepare<'a, P: Pmem>(vol: &Volume<P>, dir: &mut Inode, name: &Name<'a>) -
                 cookie,
             });
         }
-        // A name that is there must not cost a split.
+        // A name that exists must not cost a split.
         cookie(&media, &leaf, known, name)?;
         let fits = known.spare >= need;
         if fits && known.spare >= COMPACT {
@@ -183,7 +183,7 @@ struct Run {
 }
 
 impl Run {
-    /// Makes the run one free record, unless it is none, and forgets it.
+    /// Makes the run one free record, unless it is empty, and forgets it.
     fn log<P: Pmem>(&mut self, tx: &mut Tx<'_, P>, leaf: &Leaf, known: &mut Known) -> Result<()> {
         let run = core::mem::take(self);
         if run.len == 0 {
@@ -197,8 +197,8 @@ impl Run {
     }
 }
 
-/// The hash at which to split `leaf`, of which `known` is known: that in the middle of its keys if
-/// it parts the names well, as hashes do, and else [`median`].
+/// The hash at which to split `leaf`, of which `known` is cached: the middle of its keys if that
+/// divides the names well, as it does for evenly spread hashes, otherwise [`median`].
 fn middle(known: &Known, leaf: &Leaf) -> Result<u64> {
     let middle = leaf.keys.0 + (leaf.keys.1 - leaf.keys.0) / 2;
     let (mut below, mut total) = (0, 0);
@@ -218,7 +218,7 @@ fn middle(known: &Known, leaf: &Leaf) -> Result<u64> {
     median(&mut names)
 }
 
-/// The hash that parts the names most evenly by their bytes. Sorts `names`, hashes and bytes.
+/// The hash that divides the names most evenly by their bytes. Sorts `names`, hashes and bytes.
 ///
 /// Fails with [`Error::NoSpace`] if all have the same hash.
 fn median(names: &mut [(u64, usize)]) -> Result<u64> {

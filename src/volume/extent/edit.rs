@@ -27,18 +27,19 @@ pub(super) struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// How many entries a node of `count` has afterwards; `None` if the change is not one of it.
+    /// How many entries a node of `count` has afterwards; `None` if the change does not apply to
+    /// it.
     fn count(&self, count: usize) -> Option<usize> {
         let kept = count.checked_sub(self.remove)?;
         (self.at <= kept).then_some(kept + self.add.len())
     }
 }
 
-/// Most entries that a change adds: a mapping of each run, and those of an extent that is cut in
-/// three.
+/// The most entries that a change adds: a mapping of each run, and those of an extent that is cut
+/// into three.
 const ADD_MAX: usize = RUNS_MAX;
 
-/// A change being put together, of at most [`ADD_MAX`] new entries.
+/// A change being assembled, of at most [`ADD_MAX`] new entries.
 pub(super) struct Small {
     pub(super) at: usize,
     pub(super) remove: usize,
@@ -47,7 +48,7 @@ pub(super) struct Small {
 }
 
 impl Small {
-    /// One that begins at entry `at` and takes `remove` out.
+    /// A change that begins at entry `at` and removes `remove` entries.
     pub(super) fn new(at: usize, remove: usize) -> Self {
         Small {
             at,
@@ -101,7 +102,7 @@ impl Edited {
     /// No leaf was changed.
     pub(super) const NONE: Edited = Edited(None);
 
-    /// It is known from now on.
+    /// From now on it is cached.
     pub fn keep_in(self, nodes: &mut Nodes) {
         if let Some(node) = self.0 {
             nodes.keep(node);
@@ -109,8 +110,8 @@ impl Edited {
     }
 }
 
-/// Replaces entries of the leaf that `path` leads to, and carries its first key, or that it is
-/// gone, up the path. A node is touched at most once.
+/// Replaces entries of the leaf that `path` leads to, and propagates its new first key, or its
+/// removal, up the path. A node is touched at most once.
 ///
 /// Fails with [`Error::Invalid`] if the leaf has no room: [`make_room`] was not called.
 pub(super) fn splice<P: Pmem>(
@@ -174,7 +175,7 @@ pub fn sub_blocks(raw: &mut RawInode, n: u64) {
     raw.blocks = U64::new(raw.blocks.get().saturating_sub(n));
 }
 
-/// Whether `b` continues `a`, on the media too, and one entry can hold both.
+/// Whether `b` continues `a`, also on the media, and one entry can hold both.
 pub fn joins(a: &Mapping, b: &Mapping) -> bool {
     a.end() == b.key
         && a.block + a.len == b.block
@@ -182,8 +183,8 @@ pub fn joins(a: &Mapping, b: &Mapping) -> bool {
         && a.len + b.len <= EXTENT_MAX
 }
 
-/// Makes one extent of `new`, which `change` is about to add, and its neighbours where they
-/// continue each other: they go, and `new` has their blocks as well.
+/// Merges `new`, which `change` is about to add, with its neighbours if they continue each other:
+/// their entries are removed, and `new` gets their blocks as well.
 fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: Option<Mapping>) {
     if let Some(before) = before.filter(|b| joins(b, new)) {
         *new = Mapping {
@@ -199,19 +200,19 @@ fn merge(change: &mut Small, new: &mut Mapping, before: Option<Mapping>, after: 
     }
 }
 
-/// Whether `m` can be an extent.
+/// Whether `m` is a valid extent.
 pub(super) fn is_possible(m: &Mapping, geo: &Geometry) -> bool {
     m.key < KEY_END
         && (1..=EXTENT_MAX.min(KEY_END - m.key)).contains(&m.len)
         && geo.is_data(m.block, m.len)
 }
 
-/// Inserts `first` and `others`, at most [`RUNS_MAX`] extents, whose keys follow each other, into
-/// the tree of `inode`, and counts their blocks. With `join`, they become one with each other and
-/// with neighbours in the same node where they continue each other.
+/// Inserts `first` and `others`, at most [`RUNS_MAX`] extents with consecutive keys, into the tree
+/// of `inode`, and counts their blocks. With `join`, merges them with each other and with
+/// neighbours in the same node if they continue each other.
 ///
-/// Fails with [`Error::Exists`] if a key of them is mapped, [`Error::Invalid`] if one is no
-/// possible extent or there is no room because [`make_room`] was not called for the first key. On
+/// Fails with [`Error::Exists`] if one of their keys is mapped, [`Error::Invalid`] if one is no
+/// valid extent or there is no room because [`make_room`] was not called for the first key. After
 /// an error the transaction must be dropped, and `inode` restored.
 pub fn insert<P: Pmem>(
     tx: &mut Tx<'_, P>,
@@ -254,12 +255,12 @@ pub fn insert<P: Pmem>(
     Ok(edited)
 }
 
-/// Makes data of the keys `from..to`, which are unwritten and lie in one extent of the tree of
-/// `inode`. They become one extent with neighbours in the same node where they continue each other.
+/// Makes the keys `from..to`, which are unwritten and in one extent of the tree of `inode`, data.
+/// Merges them with neighbours in the same node if they continue each other.
 ///
 /// The part before and the part after may need two more entries: [`make_room`] must have been
 /// called for `from`. Fails with [`Error::Exists`] if the keys are not in one extent, or are data
-/// already. On an error the transaction must be dropped, and `inode` restored.
+/// already. After an error the transaction must be dropped, and `inode` restored.
 pub fn mark<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
@@ -293,9 +294,9 @@ pub fn mark<P: Pmem>(
     splice(tx, media, inode, &path, &change.change())
 }
 
-/// Splits nodes, each in a transaction of its own, until the leaf where `key` belongs has room for
-/// `need` more entries, at most half of a node. No mapping changes. Returns the first key that the
-/// leaf does not reach.
+/// Splits nodes, each in a separate transaction, until the leaf where `key` belongs has room for
+/// `need` more entries, at most half of a node. No mapping changes. Returns the first key beyond
+/// the leaf.
 ///
 /// Fails with [`Error::NoSpace`] if there is no block for a node; what was split until then stays.
 pub fn make_room<P: Pmem>(
@@ -309,7 +310,7 @@ pub fn make_room<P: Pmem>(
         return Ok(KEY_END);
     }
     let media = Media::of(vol);
-    // Each round but the last splits or grows one level.
+    // Each round but the last splits or adds one level.
     for _ in 0..2 * MAX_DEPTH + 2 {
         let path = Path::to(&media, inode, key)?;
         if path.leaf().count() + need <= capacity(path.leaf) {
@@ -383,8 +384,8 @@ fn grow<P: Pmem>(vol: &Volume<P>, media: &Media<'_, P>, inode: &mut Inode) -> Re
 
 /// Splits the node `level` steps below the root of `path`, whose parent has room.
 ///
-/// Where the path's key would come last, only the last entry moves: a file that grows at its end
-/// fills its nodes.
+/// If the path's key would come last, only the last entry moves: a file that grows at its end fills
+/// its nodes.
 #[inline(never)]
 fn split<P: Pmem>(
     vol: &Volume<P>,

@@ -11,13 +11,13 @@
 //! split when they are full and freed when they are empty; they are not merged, and a tree is as
 //! deep as it once had to be until it is empty.
 //!
-//! A change of the tree touches each node at most once, so that it can be built from what is on the
-//! media: one leaf, the keys above it where its first key changes, and the nodes above it that
-//! become empty. What would need more, splits, is done before in transactions of their own that
-//! change no mapping ([`make_room`]).
+//! A change of the tree touches each node at most once, so that it can be built from the media: one
+//! leaf, the keys above it if its first key changes, and the nodes above it that become empty.
+//! Splits, which need more, are done before in separate transactions that change no mapping
+//! ([`make_room`]).
 //!
-//! Callers are the other modules of the volume. Whoever reads a tree holds at least shared access
-//! to its inode, whoever changes it exclusive access until the transaction is committed.
+//! Callers are the other modules of the volume. Reading a tree requires at least shared access to
+//! its inode, changing it exclusive access until the transaction is committed.
 
 mod edit;
 mod node;
@@ -35,7 +35,7 @@ pub use node::{pack, scan, scan_root, unpack, Expect, Media, Nodes, Owner, KEY_E
 pub use range::{cut, fill, holes, unwrite, verify};
 pub use rebuild::{read_whole, replace, Whole};
 
-/// Most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more
+/// The most levels of nodes below a root. A root of eight and nodes of 252 entries would hold more
 /// extents than the largest device has blocks at a depth of five.
 pub const MAX_DEPTH: usize = 7;
 
@@ -48,7 +48,7 @@ pub struct Mapping {
     pub block: u64,
     /// Blocks, 1 to [`super::format::EXTENT_MAX`].
     pub len: u64,
-    /// The blocks are the file's, but hold nothing of it yet: they read as zeros. Only in the trees
+    /// The blocks belong to the file, but hold no data yet: they read as zeros. Only in the trees
     /// of regular files.
     pub unwritten: bool,
 }
@@ -80,14 +80,14 @@ impl Mapping {
     }
 }
 
-/// What surrounds a key.
+/// The mappings around a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The extent with the greatest key not above the one looked for. It need not reach it.
+    /// The extent with the greatest key not above the given one. It may end before that key.
     pub floor: Option<Mapping>,
     /// The key of the extent after that.
     pub next: Option<u64>,
-    /// That extent, where there is no floor, and nobody looked for more holes than one.
+    /// That extent, if there is no floor; not set by a search for several holes.
     pub first: Option<Mapping>,
 }
 
@@ -157,7 +157,7 @@ impl Path {
         }
     }
 
-    /// Where in its leaf an extent with the path's key would go.
+    /// The position in its leaf of an extent with the path's key.
     fn position(&self) -> usize {
         if self.before {
             0
@@ -167,7 +167,7 @@ impl Path {
     }
 }
 
-/// Collects from a node's entries those around `key`.
+/// Collects the entries around `key` from a node.
 pub struct Around {
     key: u64,
     /// Index and entry of the floor, or of the first entry.
@@ -192,7 +192,8 @@ impl Around {
     }
 
     fn visit(&mut self, i: usize, e: &Extent) {
-        // The first one shown need not be the first of the node, but then it is not above the key.
+        // The first one shown may not be the first of the node, but then its key is not above
+        // `key`.
         if i == 0 || e.key.get() <= self.key {
             self.at = (to_u16(i), *e);
             self.before = e.key.get() > self.key;
@@ -224,8 +225,7 @@ fn owner(raw: &RawInode) -> Owner {
 }
 
 impl Path {
-    /// A path that leads nowhere yet: to be filled in by [`Path::descend`] where it lies, since it
-    /// is large.
+    /// An empty path: [`Path::descend`] fills it in place, since it is large.
     #[inline]
     fn new(raw: &RawInode) -> Path {
         Path {
@@ -255,7 +255,7 @@ impl Path {
     }
 
     /// Walks from the root in `raw`, an inode at byte address `at`, to the leaf where `key`
-    /// belongs. With `nodes`, what was read of this tree before is not read again.
+    /// belongs. With `nodes`, does not read the parts of this tree again that were read before.
     fn descend<P: Pmem>(
         &mut self,
         media: &Media<'_, P>,
@@ -333,8 +333,8 @@ fn search<P: Pmem>(
     }
 }
 
-/// The extents around `key` in the tree of `raw`, an inode at byte address `at`. With `nodes`, what
-/// was read of this tree before is not read again.
+/// The extents around `key` in the tree of `raw`, an inode at byte address `at`. With `nodes`, does
+/// not read the parts of this tree again that were read before.
 ///
 /// Fails with [`Error::Corrupt`] if a node on the path does, and with [`Error::Invalid`] if `key`
 /// is no key.

@@ -2,9 +2,9 @@
 
 //! One node of an extent tree: the entries of a root or of a block, read and verified.
 //!
-//! Nothing of a node is believed before its checksum holds, it names this tree and this place in
-//! it, and its entries are in order, inside the keys that its parent promised, and point into the
-//! blocks that files may own.
+//! A node is not trusted before its checksum is valid, it names this tree and this place in it, and
+//! its entries are in order, inside the keys that its parent promised, and point into the blocks
+//! that files may own.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
@@ -43,12 +43,12 @@ const BATCH: usize = 32;
 pub struct Media<'a, P> {
     /// The device.
     pub pmem: &'a P,
-    /// Where its parts lie.
+    /// The layout of the device.
     pub geo: &'a Geometry,
 }
 
 impl<'a, P: Pmem> Media<'a, P> {
-    /// What reading the metadata of `vol` needs.
+    /// The media of `vol`.
     pub fn of(vol: &'a Volume<P>) -> Self {
         Media {
             pmem: vol.pmem(),
@@ -65,7 +65,7 @@ impl<P> Clone for Media<'_, P> {
 
 impl<P> Copy for Media<'_, P> {}
 
-/// The inode a tree belongs to, as its nodes name it.
+/// The inode that a tree belongs to, as recorded in its nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// The inode number.
@@ -244,11 +244,11 @@ fn stored_crc(header: &[u8; HEADER]) -> u32 {
     u32::from_le_bytes([header[0], header[1], header[2], header[3]])
 }
 
-/// The nodes of one tree that were read, in DRAM: each is verified once. What is not known is read;
-/// what there is no memory for is read each time.
+/// The nodes of one tree that were read, in DRAM: each is verified once. A node that is not cached
+/// is read; without memory for it, it is read each time.
 ///
-/// A change of the tree takes out the nodes that it touches before it logs how they change; what it
-/// has made of them comes back when that is committed. In between, nothing of the tree is read.
+/// A change of the tree removes the nodes that it touches before it logs how they change, and puts
+/// the changed nodes back after the commit. In between, nothing of the tree is read.
 #[derive(Debug, Default)]
 pub struct Nodes {
     nodes: Index<Node>,
@@ -257,7 +257,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Whether no node is known.
+    /// Whether no node is cached.
     pub fn is_unknown(&self) -> bool {
         self.nodes.is_empty()
     }
@@ -320,7 +320,7 @@ impl Nodes {
         Ok(node.count)
     }
 
-    /// The node that `expect` describes, if it is known.
+    /// The node that `expect` describes, if it is cached.
     fn known(&self, expect: &Expect) -> Result<Option<&Node>> {
         match self.nodes.get(expect.block) {
             Some(node) if node.get(0).key.get() != expect.keys.0 => Err(expect.corrupt()),
@@ -328,7 +328,7 @@ impl Nodes {
         }
     }
 
-    /// Takes the node that `expect` describes, to change it.
+    /// Removes the node that `expect` describes, to change it.
     pub fn take<P: Pmem>(&mut self, media: &Media<'_, P>, expect: &Expect) -> Result<Node> {
         match self.forget(expect.block) {
             Some(node) => Ok(node),
@@ -350,11 +350,11 @@ impl Nodes {
 }
 
 /// A node in DRAM that is being changed. It is written with [`Node::changes`], or whole with
-/// [`Node::bytes`] where nothing points to its block yet.
+/// [`Node::bytes`] if nothing points to its block yet.
 #[derive(Debug)]
 pub struct Node {
     block: u64,
-    /// What its checksum begins with.
+    /// The seed of its checksum.
     seed: u32,
     buf: env::Vec<u8>,
     count: usize,
@@ -396,7 +396,7 @@ impl Node {
             let at = HEADER + i * ENTRY;
             buf[at..at + ENTRY].copy_from_slice(e.as_bytes());
         })?;
-        // With what is reserved in it.
+        // Including its reserved bytes.
         media.pmem.read(expect.block * BLOCK, &mut buf[..HEADER])?;
         Ok(node)
     }
@@ -431,8 +431,8 @@ impl Node {
         }
     }
 
-    /// Removes `remove` entries from entry `at` on and puts `add` in their place. The caller has
-    /// made sure that they are there and that there is room.
+    /// Removes `remove` entries from entry `at` on and inserts `add` there. The caller has made
+    /// sure that they exist and that there is room.
     pub fn splice(&mut self, at: usize, remove: usize, add: &[Extent]) {
         let tail = HEADER + (at + remove) * ENTRY..HEADER + self.count * ENTRY;
         let count = self.count - remove + add.len();
@@ -462,14 +462,14 @@ impl Node {
         left.changed.1 = left.changed.1.min(keep);
     }
 
-    /// All bytes in use, sealed: for a block that nothing points to yet.
+    /// All bytes in use, with the checksum: for a block that nothing points to yet.
     pub fn bytes(&mut self) -> &[u8] {
         self.seal();
         &self.buf[..HEADER + self.count * ENTRY]
     }
 
-    /// Seals the node and hands what differs from the media to `write`, as byte addresses and
-    /// bytes.
+    /// Sets the checksum and passes the differences from the media to `write`, as byte addresses
+    /// and bytes.
     pub fn changes(&mut self, write: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         self.seal();
         let at = self.block * BLOCK;

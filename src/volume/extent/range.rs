@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is done to a range of keys, however many extents have them: one leaf in a transaction, from
+//! Operations on a range of keys, however many extents have them: one leaf per transaction, from
 //! the end of the range to its start.
 
 use super::edit::{add_blocks, is_possible, joins, splice, sub_blocks, Change, Edited, Small};
@@ -13,17 +13,17 @@ use crate::volume::inode::Inode;
 use crate::volume::journal::Tx;
 use crate::volume::pmem::Pmem;
 
-/// Most extents that one [`cut`] frees, so that its log fits a lane beside what else the
-/// transaction does: each takes an entry of 16 bytes, and the leaf itself takes up to a block.
+/// The most extents that one [`cut`] frees, so that its log fits a lane together with the rest of
+/// the transaction: each takes an entry of 16 bytes, and the leaf itself takes up to a block.
 pub const CUT_MAX: usize = NODE_EXTENTS;
 
 /// Removes the keys `from..to` from the last leaf of the tree of `inode` that maps any of them, and
 /// frees their blocks: at most [`CUT_MAX`] extents. Returns the new `to` if keys before it may be
-/// left, and the leaf: the caller commits and goes on in a new transaction, since this one is built
-/// from what the nodes were.
+/// left, and the leaf: the caller commits and continues in a new transaction, since this one is
+/// built from the old nodes.
 ///
 /// A cut inside one extent leaves two, so [`make_room`](super::edit::make_room) must have been
-/// called for `from`; any other needs no room. On an error the transaction must be dropped, and
+/// called for `from`; any other needs no room. After an error the transaction must be dropped, and
 /// `inode` restored.
 pub fn cut<P: Pmem>(
     tx: &mut Tx<'_, P>,
@@ -46,8 +46,8 @@ pub fn cut<P: Pmem>(
     let mut result = Ok(());
     let mut visit = |i: usize, e: &Extent| {
         let m = unpack(e);
-        // The path has verified this node, so its sums do not overflow. Until the scan has done so
-        // again, saturate.
+        // The path has verified this node, so its sums do not overflow. Until the scan has verified
+        // it again, saturate.
         let end = m.key.saturating_add(m.len);
         if i < lowest || i > last || end <= from {
             return;
@@ -85,13 +85,13 @@ pub fn cut<P: Pmem>(
     Ok((left, edited))
 }
 
-/// Makes unwritten what is data of the keys `from..to` in the last leaf of the tree of `inode` that
-/// maps any of them. Neighbours in the leaf become one extent where they continue each other.
-/// Returns the new `to` if keys before it may be left, and the leaf, as [`cut`].
+/// Makes data of the keys `from..to` unwritten in the last leaf of the tree of `inode` that maps
+/// any of them. Merges neighbours in the leaf if they continue each other. Returns the new `to` if
+/// keys before it may be left, and the leaf, as [`cut`].
 ///
 /// The ends of the range may be inside extents, which become two:
 /// [`make_room`](super::edit::make_room) must have been called for `from` with 2, and for the last
-/// key with 1. On an error the transaction must be dropped, and `inode` restored.
+/// key with 1. After an error the transaction must be dropped, and `inode` restored.
 pub fn unwrite<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
@@ -113,7 +113,8 @@ pub fn unwrite<P: Pmem>(
 }
 
 /// The holes among the keys `from..to` in the leaf where `from` belongs, up to `most` of them: the
-/// first key that is not mapped, and what surrounds it. Returns also up to where these are all.
+/// first key that is not mapped, and the mappings around it. Also returns the key up to which the
+/// list is complete.
 pub fn holes<P: Pmem>(
     media: &Media<'_, P>,
     inode: &mut Inode,
@@ -152,13 +153,12 @@ pub fn holes<P: Pmem>(
 }
 
 /// Maps `new`, unwritten extents in the order of their keys, in holes of one leaf of the tree of
-/// `inode`, and counts their blocks. Neighbours in the leaf become one extent where they continue
-/// each other.
+/// `inode`, and counts their blocks. Merges neighbours in the leaf if they continue each other.
 ///
 /// [`make_room`](super::edit::make_room) must have been called for the first key, with the number
-/// of those that do not continue what is before them. Fails with [`Error::Exists`] if a key is
-/// mapped, and with [`Error::Invalid`] if one is not of that leaf. On an error the transaction must
-/// be dropped, and `inode` restored.
+/// of those that do not continue the mapping before them. Fails with [`Error::Exists`] if a key is
+/// mapped, and with [`Error::Invalid`] if one is not of that leaf. After an error the transaction
+/// must be dropped, and `inode` restored.
 pub fn fill<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
@@ -170,7 +170,7 @@ pub fn fill<P: Pmem>(
     rewrite(tx, media, inode, &path, (first.key, first.key), new)
 }
 
-/// Extents put together in the order of their keys. Those that continue each other are one.
+/// Extents collected in the order of their keys. Those that continue each other are merged.
 struct Joined(Vec<Mapping>);
 
 impl Joined {
@@ -185,7 +185,7 @@ impl Joined {
     }
 }
 
-/// Makes unwritten what is data of the keys `from..to` in the leaf of `path`, and maps `new` there.
+/// Makes data of the keys `from..to` unwritten in the leaf of `path`, and maps `new` there.
 fn rewrite<P: Pmem>(
     tx: &mut Tx<'_, P>,
     media: &Media<'_, P>,
@@ -255,7 +255,7 @@ fn rewrite<P: Pmem>(
     Ok(edited)
 }
 
-/// Reads and verifies what is below the root of the leaves that map any of the keys `from..to`.
+/// Reads and verifies the subtree of all leaves that map any of the keys `from..to`.
 pub fn verify<P: Pmem>(
     media: &Media<'_, P>,
     raw: &RawInode,

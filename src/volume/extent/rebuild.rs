@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A whole tree at once: all that one holds, and a new one in its place.
+//! A whole tree at once: reading all of it, and replacing it.
 
 use zerocopy::little_endian::{U16, U64};
 
@@ -16,7 +16,7 @@ use crate::volume::journal::Tx;
 use crate::volume::num::{to_u16, to_usize};
 use crate::volume::pmem::Pmem;
 
-/// Most bytes of the log that the change of an inode takes.
+/// The most bytes of the log that the change of an inode takes.
 const INODE_LOG: usize = 2 * size_of::<RawInode>();
 
 /// A tree, read.
@@ -52,19 +52,18 @@ pub fn read_whole<P: Pmem>(media: &Media<'_, P>, inode: &Inode) -> Result<Whole>
     Ok(Whole { extents, nodes })
 }
 
-/// Puts a tree of `extents`, in the order of their keys, in the place of `old`, the tree of
-/// `inode`: its nodes are written now, and those of `old` freed. The blocks of the extents are not
-/// counted.
+/// Replaces `old`, the tree of `inode`, by a tree of `extents`, in the order of their keys: writes
+/// its nodes now, and frees those of `old`. The blocks of the extents are not counted.
 ///
-/// Fails with [`Error::TooBig`] if there are more nodes than a transaction can do with.
+/// Fails with [`Error::TooBig`] if there are more nodes than a transaction can hold.
 pub fn replace<P: Pmem>(
     tx: &mut Tx<'_, P>,
     inode: &mut Inode,
     old: &Whole,
     extents: &[Mapping],
 ) -> Result<()> {
-    // A node that is freed takes 16 bytes of the log, and so does one that is allocated, at most.
-    // Those of all levels are fewer than twice the leaves.
+    // Freeing a node takes 16 bytes of the log, and so does allocating one, at most. All levels
+    // together have fewer nodes than twice the leaves.
     let new = 2 * extents.len().div_ceil(NODE_EXTENTS);
     if (old.nodes.len() + new) * 16 + INODE_LOG > tx.room() {
         return Err(Error::TooBig);
