@@ -2,14 +2,14 @@
 
 //! The content of files: which blocks hold it, and how it grows, shrinks and gets holes.
 //!
-//! Data is stored by the caller, straight into the blocks; what is here decides when a block can be
-//! reached and how far the file goes. A block is mapped only when its content is durable, in the
-//! transaction that maps it, so nobody ever reads what was on the media before. Blocks may be
-//! allocated ahead of that, as *unwritten*: the file's, but read as zeros whatever they hold, until
-//! a transaction says that they are data.
+//! The caller stores data directly into the blocks; this module decides when a block becomes
+//! reachable and how large the file is. A block is mapped only when its content is durable, in the
+//! transaction that maps it, so nobody ever reads stale data from the media. Blocks may be
+//! allocated before that, as *unwritten*: they belong to the file, but read as zeros whatever they
+//! hold, until a transaction makes them data.
 //!
-//! Blocks beyond the size may be mapped, too (preallocated). Whatever exposes bytes that were
-//! beyond the size, and that the caller has not just stored, makes them zero first.
+//! Blocks beyond the size may be mapped, too (preallocated). Code that exposes bytes that were
+//! beyond the size, and that the caller has not just stored, zeroes them first.
 
 use core::ops::Range;
 
@@ -28,19 +28,19 @@ use crate::mutate::mutated;
 
 /// The first file block that no file reaches.
 pub(super) const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
-/// A run of so many blocks, half a chunk, is aligned with its file. Smaller ones that follow each
-/// other continue at their goal in the same chunk.
+/// A run of this many blocks, half a chunk, is aligned with its file. Smaller consecutive ones
+/// continue at their goal in the same chunk.
 const LARGE: u64 = CHUNK_BLOCKS / 2;
-/// Most blocks that one [`Volume::fill`] zeroes: 16 MiB, a few milliseconds.
+/// The most blocks that one [`Volume::fill`] zeroes: 16 MiB, a few milliseconds.
 const FILL_MAX: u64 = 4096;
-/// Most holes to which one [`Volume::preallocate`] maps blocks: half of a node that is split has
-/// room for as many.
+/// The most holes to which one [`Volume::preallocate`] maps blocks: half of a split node has room
+/// for as many.
 const HOLES_MAX: usize = 64;
-/// The bits of a mode that say the file type, and those of a regular file.
+/// The bits of a mode that hold the file type, and those of a regular file.
 const S_IFMT: u16 = 0o170000;
 const S_IFREG: u16 = 0o100000;
 
-/// What holds a part of a file.
+/// The content of a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Map {
     /// Nothing: it reads as zeros.
@@ -50,28 +50,28 @@ pub enum Map {
     },
     /// Contiguous blocks of the device.
     Run {
-        /// The first.
+        /// The first block.
         block: u64,
-        /// How many, at least 1.
+        /// Their number, at least 1.
         len: u64,
     },
     /// Contiguous blocks of the device that are unwritten: it reads as zeros.
     Unwritten {
-        /// The first.
+        /// The first block.
         block: u64,
-        /// How many, at least 1.
+        /// Their number, at least 1.
         len: u64,
     },
 }
 
 impl Map {
-    /// How many file blocks it holds, at least 1.
+    /// The number of its file blocks, at least 1.
     pub fn file_blocks(&self) -> u64 {
         let (Map::Hole { len } | Map::Run { len, .. } | Map::Unwritten { len, .. }) = *self;
         len
     }
 
-    /// The first `len` file blocks of it, which it has.
+    /// Its first `len` file blocks, which exist.
     pub(super) fn first(self, len: u64) -> Map {
         match self {
             Map::Hole { .. } => Map::Hole { len },
@@ -81,23 +81,23 @@ impl Map {
     }
 }
 
-/// Blocks for holes of a file that are of one leaf of its tree.
+/// Blocks for holes of a file that are in one leaf of its tree.
 struct ForHoles<'v, P: Pmem> {
-    /// What they become.
+    /// The mappings for the holes.
     new: Vec<Mapping>,
     /// The blocks of these.
     blocks: Vec<Reservation<'v, P>>,
-    /// How many of them do not continue what is before them.
+    /// How many of them do not continue the mapping before them.
     apart: usize,
-    /// Up to here no file block is left without.
+    /// Up to here every file block gets a block.
     end: u64,
 }
 
-/// What becomes part of a file in one transaction.
+/// Blocks that become part of a file in one transaction.
 enum Part<'v, P: Pmem> {
     /// New blocks, as data or unwritten.
     New(Several<'v, P>, bool),
-    /// So many blocks that it has, unwritten until now.
+    /// This many blocks that the file has, unwritten until now.
     Own(u64),
 }
 
@@ -121,12 +121,12 @@ pub(super) fn end_of(start: u64, len: u64) -> Result<u64> {
     }
 }
 
-/// The extent that maps `key`, if `found`, which was looked up for it, has it.
+/// The extent that maps `key`, if `found`, the lookup of `key`, has it.
 fn covering(found: &Found, key: u64) -> Option<Mapping> {
     found.floor.filter(|m| m.end() > key)
 }
 
-/// Sets the times of a file whose content has changed.
+/// Sets the timestamps of a file whose content has changed.
 pub(super) fn modified(raw: &mut RawInode, now: Time) {
     raw.set_mtime(now);
     raw.set_ctime(now);
@@ -139,7 +139,8 @@ impl<P: Pmem> Volume<P> {
         extent::lookup(&Media::of(self), nodes, &inode.raw, inode.at, key)
     }
 
-    /// What holds `file_block` and, as far as it is contiguous, the blocks after it, up to `max`.
+    /// The mapping of `file_block` and, as far as it is contiguous, of the blocks after it, up to
+    /// `max`.
     ///
     /// Fails with [`Error::TooBig`] past the largest file.
     pub fn map(&self, inode: &mut Inode, file_block: u64, max: u64) -> Result<Map> {
@@ -165,9 +166,9 @@ impl<P: Pmem> Volume<P> {
         })
     }
 
-    /// Makes data, all zeros, of the first blocks of a hole, or of unwritten ones, at `file_block`:
-    /// up to `len`, as many as are contiguous on the media and in the file, but never more than 16
-    /// MiB. The times are set if `now` is given. Returns the blocks.
+    /// Makes the first blocks of a hole, or of unwritten ones, at `file_block` data, all zeros: up
+    /// to `len`, as many as are contiguous on the media and in the file, but never more than 16
+    /// MiB. Sets the timestamps if `now` is given. Returns the blocks.
     ///
     /// Fails with [`Error::Exists`] if `file_block` is data already, and with [`Error::NoSpace`].
     pub fn fill(
@@ -180,8 +181,8 @@ impl<P: Pmem> Volume<P> {
         self.fill_at_least(inode, file_block, 1, len, now)
     }
 
-    /// As [`Volume::fill`], of a hole `least` blocks at once, 1 to the 512 of a chunk, or none:
-    /// fails with [`Error::NoSpace`] then. The hole has as many.
+    /// As [`Volume::fill`], but fills at least `least` blocks of a hole, 1 to the 512 of a chunk,
+    /// or fails with [`Error::NoSpace`]. The hole has at least as many.
     pub fn fill_at_least(
         &self,
         inode: &mut Inode,
@@ -215,8 +216,8 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Maps unwritten blocks to the holes among the `len` file blocks from `file_block` on: to as
-    /// many as one transaction can, at least one if there is any. The times are set then. Returns
-    /// how many of the file blocks, from the first on, are no hole any more.
+    /// many as one transaction can, at least one if there is any. Sets the timestamps then. Returns
+    /// the number of file blocks, from the first on, that are no hole any more.
     ///
     /// Fails with [`Error::NoSpace`] if there is no block for the first hole.
     pub fn preallocate(
@@ -249,7 +250,7 @@ impl<P: Pmem> Volume<P> {
         let Some(first) = holes.new.first().map(|m| m.key) else {
             return Ok(holes.end - from);
         };
-        // What was one leaf may be two.
+        // One leaf may have become two.
         let leaf_end = extent::make_room(self, inode, first, holes.apart)?;
         while let Some(m) = holes.new.last().filter(|m| m.key >= leaf_end) {
             holes.end = m.key;
@@ -280,7 +281,7 @@ impl<P: Pmem> Volume<P> {
         for (key, around) in holes.iter() {
             let len = around.next.unwrap_or(FILE_END).min(to) - key;
             let blocks = match self.reserve(self.want_in(inode, around, *key, len)) {
-                // The next transaction begins with it, or there is none.
+                // The next transaction begins with this hole, or there is none.
                 Err(Error::NoSpace) if taken_len > 0 => {
                     taken.end = *key;
                     break;
@@ -305,7 +306,7 @@ impl<P: Pmem> Volume<P> {
         Ok(taken)
     }
 
-    /// Maps the blocks of `holes`, and logs what else of `inode` has changed.
+    /// Maps the blocks of `holes`, and logs the other changes of `inode`.
     fn fill_holes(
         &self,
         inode: &mut Inode,
@@ -323,8 +324,8 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Where a block for `file_block` would continue the extent before it, or else come before the
-    /// one after it, with the same gap on the media as in the file.
+    /// The place where a block for `file_block` would continue the extent before it, or otherwise
+    /// precede the one after it, with the same gap on the media as in the file.
     fn goal(&self, found: &Found, file_block: u64) -> Option<u64> {
         let goal = match (found.floor, found.first) {
             (Some(before), _) => before.block.checked_add(file_block - before.key),
@@ -334,7 +335,7 @@ impl<P: Pmem> Volume<P> {
         goal.filter(|goal| self.geometry().is_data(*goal, 1))
     }
 
-    /// What to ask [`Volume::reserve`] for, to store up to `len` blocks from the hole at
+    /// The request for [`Volume::reserve`] to store up to `len` blocks from the hole at
     /// `file_block` on: not more than the hole has, and where they continue the file.
     ///
     /// Fails with [`Error::Exists`] if `file_block` is mapped.
@@ -353,12 +354,12 @@ impl<P: Pmem> Volume<P> {
         Ok(if grows { want.growing() } else { want })
     }
 
-    /// What to ask for, up to `len` blocks for the hole at `file_block`, which was looked up.
+    /// The request for up to `len` blocks for the hole at `file_block`, which was looked up.
     fn want_in(&self, inode: &Inode, found: &Found, file_block: u64, len: u64) -> Want {
         let hole = found.next.unwrap_or(FILE_END) - file_block;
         let want = Want::blocks(len.min(hole));
-        // The first block of a chunk that the file has already, as a hole, or of all of a file that
-        // has this chunk: more will follow, in whatever order.
+        // The first block of a chunk that is wholly a hole, or of a file without blocks, where the
+        // size covers the chunk: more will follow, in whatever order.
         let begins_chunk = file_block % CHUNK_BLOCKS == 0 && hole >= CHUNK_BLOCKS;
         let begins_file = found.floor.is_none() && found.next.is_none();
         let end = (file_block / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS;
@@ -373,13 +374,13 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Maps the reserved `blocks` at `file_block`, all of them at once. The caller has stored into
-    /// them all that the file is to have there, past the cache or written back; the fence is made
-    /// here. With a `new_size` above the size, the file gets it, and what is mapped between the old
-    /// size and `file_block` becomes zero. The times are set.
+    /// Maps the reserved `blocks` at `file_block`, all of them at once. The caller has stored their
+    /// whole content, past the cache or written back; this issues the fence. With a `new_size`
+    /// above the size, the file gets it, and mapped bytes between the old size and `file_block`
+    /// become zero. Sets the timestamps.
     ///
-    /// Fails with [`Error::Exists`] if a block of the range is mapped by now; the reservation is
-    /// given back then, as after any error.
+    /// Fails with [`Error::Exists`] if a block of the range is mapped by now. After any error the
+    /// reservation is released.
     pub fn insert(
         &self,
         inode: &mut Inode,
@@ -398,13 +399,13 @@ impl<P: Pmem> Volume<P> {
         self.attach(inode, file_block, part, new_size, Some(now))
     }
 
-    /// Makes data of the unwritten blocks that hold the bytes `stored` of the file, at least one.
-    /// The caller has stored these, past the cache or written back; what else the blocks hold
-    /// becomes zero, and the fence is made here. With a `new_size` above the size, the file gets
-    /// it, and what is mapped between the old size and the first of the blocks becomes zero. The
-    /// times are set.
+    /// Makes the unwritten blocks that hold the bytes `stored` of the file, at least one, data. The
+    /// caller has stored these bytes, past the cache or written back; the other bytes of the blocks
+    /// become zero, and this issues the fence. With a `new_size` above the size, the file gets it,
+    /// and mapped bytes between the old size and the first of the blocks become zero. Sets the
+    /// timestamps.
     ///
-    /// Fails with [`Error::Exists`], and nothing has changed, unless all are of one unwritten
+    /// Fails with [`Error::Exists`], and changes nothing, unless all blocks are in one unwritten
     /// extent: a fault may have come first.
     pub fn convert(
         &self,
@@ -430,9 +431,9 @@ impl<P: Pmem> Volume<P> {
         self.attach(inode, first, Part::Own(len), new_size, Some(now))
     }
 
-    /// Makes unwritten what is data of the file blocks `file_block..file_block + len`, which so
-    /// become zeros. The times are set. Returns whether there was any: what was stored before, past
-    /// the cache or written back, is durable then.
+    /// Makes data among the file blocks `file_block..file_block + len` unwritten, so they become
+    /// zeros. Sets the timestamps. Returns whether there was any: earlier stores, past the cache or
+    /// written back, are durable then.
     pub fn unwrite(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<bool> {
         let end = end_of(file_block, len)?;
         self.finish_rest(inode)?;
@@ -458,8 +459,8 @@ impl<P: Pmem> Volume<P> {
         Ok(true)
     }
 
-    /// Makes data of the file blocks of `range`, which are unwritten and of one extent, and logs
-    /// what else of `inode` has changed.
+    /// Makes the file blocks of `range`, which are unwritten and in one extent, data, and logs the
+    /// other changes of `inode`.
     fn mark_at(&self, inode: &mut Inode, range: (u64, u64), before: &Before<WHOLE>) -> Result<()> {
         let mut tx = self.begin()?;
         if !mutated!("convert-order") {
@@ -473,8 +474,7 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Makes `part`, of which what is data is stored but not fenced, part of the file at
-    /// `file_block`.
+    /// Makes `part` part of the file at `file_block`. Its data is stored but not fenced.
     fn attach(
         &self,
         inode: &mut Inode,
@@ -492,7 +492,7 @@ impl<P: Pmem> Volume<P> {
         }
         let need = match &part {
             Part::New(blocks, _) => blocks.count(),
-            // What is before it in its extent, and what is after it.
+            // The part of its extent before it, and the part after it.
             Part::Own(_) => 2,
         };
         extent::make_room(self, inode, file_block, need)?;
@@ -515,7 +515,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Maps `blocks` at `file_block`, a hole, and logs what else of `inode` has changed.
+    /// Maps `blocks` at `file_block`, a hole, and logs the other changes of `inode`.
     fn insert_at(
         &self,
         inode: &mut Inode,
@@ -550,11 +550,11 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Makes the file longer: `new_size` bytes, if that is more than it has. The caller has stored
-    /// the bytes from `stored_from` on, past the cache or written back (`new_size` if it has stored
-    /// nothing, and then the rest of the old last block becomes zero, too); what is mapped between
-    /// the old size and there becomes zero. The fence is made here. The times are set if `now` is
-    /// given.
+    /// Extends the file to `new_size` bytes, if that is more than it has. The caller has stored the
+    /// bytes from `stored_from` on, past the cache or written back. (If it has stored nothing,
+    /// `stored_from` is `new_size`, and the rest of the old last block becomes zero, too.) Mapped
+    /// bytes between the old size and `stored_from` become zero. This issues the fence. Sets the
+    /// timestamps if `now` is given.
     pub fn extend(
         &self,
         inode: &mut Inode,
@@ -572,7 +572,7 @@ impl<P: Pmem> Volume<P> {
         self.finish_rest(inode)?;
         let to = match stored_from < new_size {
             true => stored_from,
-            // To the end of the last block: who maps it sees all of that.
+            // To the end of the last block: a mapping shows all of that.
             false => new_size.max(inode.size().next_multiple_of(BLOCK)),
         };
         self.zero_mapped(inode, inode.size(), to)?;
@@ -594,15 +594,15 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Zeroes what is mapped of the bytes `from..to`, which are beyond the end, past the cache and
-    /// without a fence: a size that shows them is going to follow, with what is stored from `to` on.
+    /// Zeroes mapped bytes among `from..to`, which are beyond the end, past the cache and without a
+    /// fence: a larger size is going to follow, with the bytes stored from `to` on.
     pub fn zero_gap(&self, inode: &mut Inode, from: u64, to: u64) -> Result<()> {
         check_file(inode)?;
         self.finish_rest(inode)?;
         self.zero_mapped(inode, from, to)
     }
 
-    /// Zeroes what is mapped of the bytes `from..to`, past the cache and without a fence.
+    /// Zeroes mapped bytes among `from..to`, past the cache and without a fence.
     fn zero_mapped(&self, inode: &mut Inode, from: u64, to: u64) -> Result<()> {
         let mut at = from;
         while at < to {
@@ -622,8 +622,8 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Sets the size of the file, frees the blocks beyond it, and makes zero what a shorter file
-    /// leaves of its last block. The times are set.
+    /// Sets the size of the file, frees the blocks beyond it, and, if the file shrinks, zeroes the
+    /// rest of its last block. Sets the timestamps.
     pub fn truncate(&self, inode: &mut Inode, new_size: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if new_size > inode.size() {
@@ -652,8 +652,8 @@ impl<P: Pmem> Volume<P> {
         })
     }
 
-    /// Makes a hole of the file blocks `file_block..file_block + len`, and frees what they held.
-    /// The times are set.
+    /// Makes the file blocks `file_block..file_block + len` a hole, and frees their blocks. Sets
+    /// the timestamps.
     pub fn punch(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
         check_file(inode)?;
         if file_block >= FILE_END || len == 0 {
@@ -687,7 +687,7 @@ impl<P: Pmem> Volume<P> {
         Ok(found.or((offset < inode.size()).then_some(inode.size())))
     }
 
-    /// The first byte at `offset` or after it, and below the size, that is in what is `wanted`.
+    /// The first byte at `offset` or after it, and below the size, whose mapping is `wanted`.
     fn seek(
         &self,
         inode: &mut Inode,
@@ -707,8 +707,8 @@ impl<P: Pmem> Volume<P> {
         Ok(None)
     }
 
-    /// Frees an inode of any type that has no name and no user, with all its blocks. Where these
-    /// take several transactions, a crash leaves the rest to the next mount.
+    /// Frees an inode of any type that has no name and no user, with all its blocks. If this takes
+    /// several transactions, a crash leaves the rest to the next mount.
     pub fn free_inode(&self, inode: &mut Inode) -> Result<()> {
         if inode.nlink() != 0 {
             return Err(Error::Invalid);
@@ -726,14 +726,14 @@ impl<P: Pmem> Volume<P> {
                 }
             }
         }
-        // The inode is gone, whatever becomes of these.
+        // The inode is freed, whether or not this succeeds.
         let _ = self.shrink_table();
         let _ = self.shrink_orphans();
         Ok(())
     }
 
-    /// Frees what one transaction can of the blocks before `to`, or, with the last of them, the
-    /// inode. Returns the end of what is left.
+    /// Frees as many of the blocks before `to` as one transaction can, or, with the last of them,
+    /// the inode. Returns the end of the rest.
     fn free_part(&self, inode: &mut Inode, before: &Before<WHOLE>, to: u64) -> Result<Option<u64>> {
         let media = Media::of(self);
         let mut tx = self.begin()?;

@@ -6,13 +6,13 @@
 //! numbers count 4 KiB blocks from there. `Documentation/format.rst` is the prose; sizes are
 //! checked at build time below.
 //!
-//! Every structure carries a CRC32C of all its bytes but the checksum. But for the superblock's it
-//! begins with the *seed* of the volume, the CRC32C of its UUID and its hash key, so that what
-//! another volume has written is not taken for a structure of this one. Fields say where the
-//! structure lies, so that a copy of it elsewhere is not taken for one either.
+//! Every structure carries a CRC32C of all its bytes except the checksum. For all but the
+//! superblock, it starts from the *seed* of the volume, the CRC32C of its UUID and its hash key, so
+//! that a structure of another volume is not mistaken for one of this volume. Fields record the
+//! location of the structure, so that a copy of it elsewhere is not mistaken for it either.
 //!
-//! Reserved bytes are zero in what is made anew. Nothing judges by them, and what changes a
-//! structure keeps them: they belong to versions to come.
+//! Reserved bytes are zero in new structures. No check depends on them, and code that changes a
+//! structure preserves them: they are for future versions.
 //!
 //! ```text
 //! block 0        superblock                    last block        its copy
@@ -34,7 +34,7 @@ pub const BLOCK: u64 = 4096;
 pub const BLOCK_SHIFT: u32 = 12;
 /// Blocks in a chunk: 2 MiB, the unit of the bitmaps and of a huge mapping.
 pub const CHUNK_BLOCKS: u64 = 512;
-/// Smallest device: one that leaves some chunks of data beside the metadata.
+/// Smallest device: one with room for some chunks of data beside the metadata.
 pub const MIN_BYTES: u64 = 8 << 20;
 /// Largest device, in bytes.
 pub const MAX_BYTES: u64 = 1 << 52;
@@ -49,7 +49,7 @@ pub const LINK_MAX: u32 = i32::MAX as u32;
 
 /// First bytes of a superblock.
 pub const MAGIC: [u8; 8] = *b"rdax\x00pm\x01";
-/// What `statfs` reports as the type of the file system ("rdax").
+/// The type of the file system as `statfs` reports it ("rdax").
 pub const STATFS_MAGIC: u64 = 0x7264_6178;
 /// The version this code writes, and the only one it reads.
 pub const VERSION: u32 = 5;
@@ -109,7 +109,7 @@ pub struct SuperBlock {
     pub made_sec: I64,
     /// Its own block.
     pub block: U64,
-    /// One more each time the superblocks are written: of two that differ, the greater one is
+    /// Incremented each time the superblocks are written: of two that differ, the greater one is
     /// newer.
     pub generation: U64,
     /// Reserved; room to grow.
@@ -118,7 +118,7 @@ pub struct SuperBlock {
 
 /// Bytes of a lane: two headers and the body.
 pub const LANE_BYTES: u64 = 16384;
-/// Lanes that mkfs makes; each takes one transaction at a time.
+/// The number of lanes that mkfs creates; each takes one transaction at a time.
 pub const LANE_COUNT: u32 = 16;
 /// Where the body of a lane starts: after the two headers.
 pub const LANE_BODY: u64 = 128;
@@ -135,7 +135,7 @@ pub struct LaneHeader {
     pub crc: U32,
     /// Bytes of the body in use.
     pub body_len: U32,
-    /// CRC32C of these, from the seed on.
+    /// CRC32C of the body, from the seed on.
     pub body_crc: U32,
     /// Index of the lane.
     pub lane: U32,
@@ -145,12 +145,12 @@ pub struct LaneHeader {
     pub free_blocks: I64,
     /// Change of the number of inodes in use, likewise.
     pub used_inodes: I64,
-    /// Reserved. A header is made anew for each transaction.
+    /// Reserved. A header is written anew for each transaction.
     pub reserved: [u8; 16],
     /// The word of the last transaction of this slot that is durable in place: this one, or until
-    /// then the one two before it. Outside `crc`, since it changes alone: eight bytes are never
-    /// torn. It has a checksum of its own (`journal::retired_word`), so that no damaged bit makes
-    /// the word of one transaction that of another.
+    /// then the one two before it. Not covered by `crc`, since it changes alone: eight bytes are
+    /// never torn. It has its own checksum (`journal::retired_word`), so that no damaged bit turns
+    /// the word of one transaction into that of another.
     pub retired: U64,
 }
 
@@ -171,14 +171,14 @@ pub const ENTRY_WRITE: u64 = 1;
 pub const ENTRY_ALLOC: u64 = 2;
 /// Mark the blocks from the place on free, likewise.
 pub const ENTRY_FREE: u64 = 3;
-/// Mark the slot that the count says in use, of the inode chunk whose header is at the place: a
-/// byte address divided by 8. The header is recomputed. (By address, not by number: replay must not
-/// need the extents of the inode table.)
+/// Mark a slot, given by the count, in use, in the inode chunk whose header is at the place: a byte
+/// address divided by 8. The header is recomputed. (By address, not by number: replay must not need
+/// the extents of the inode table.)
 pub const ENTRY_INODE_ALLOC: u64 = 4;
 /// Mark the slot free, likewise.
 pub const ENTRY_INODE_FREE: u64 = 5;
-/// Make zero as many bytes as the word that follows says, of one block, from the byte on that is as
-/// many behind the place, a byte address divided by 8, as the count says: 0 to 7.
+/// Zero bytes of one block: as many as the word that follows says, from the byte address 8 times
+/// the place plus the count, 0 to 7, on.
 pub const ENTRY_ZERO: u64 = 6;
 
 /// Summary of a chunk of blocks, beside its 64-byte bitmap (bit set: block in use; bit 0 of byte
@@ -197,20 +197,20 @@ pub struct Summary {
 
 /// Bytes of an inode.
 pub const INODE_BYTES: u64 = 256;
-/// Slots in a chunk of the inode table, which is one block: so any free block makes room for
-/// inodes. Slot 0 holds the [`InodeChunk`] header, so inode number `n` lies in slot `n % 16` of
-/// chunk `n / 16` and a multiple of 16 is never an inode.
+/// Slots in an inode chunk, which is one block: so any free block has room for inodes. Slot 0 holds
+/// the [`InodeChunk`] header, so inode number `n` is in slot `n % 16` of inode chunk `n / 16` and a
+/// multiple of 16 is never an inode.
 pub const INODES_PER_CHUNK: u64 = BLOCK / INODE_BYTES;
-/// Words of a chunk's bitmap.
+/// Words of an inode chunk's bitmap.
 pub const INODE_CHUNK_WORDS: usize = to_usize(INODES_PER_CHUNK.div_ceil(64));
-/// Chunks that mkfs makes, and by which the inode table grows where so many blocks lie in a row.
+/// Inode chunks that mkfs makes, and by which the inode table grows where blocks are contiguous.
 pub const INODE_CHUNKS: u64 = 16;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 1;
-/// System inode whose extents map the inode table. It lies in slot 0 of the system block; its
-/// number is for messages and checksums only. System inodes are changed together with their copies.
+/// System inode whose extents map the inode table. It is in slot 0 of the system block; its number
+/// is for messages and checksums only. System inodes are changed together with their copies.
 pub const TABLE_INO: u64 = 0xffff_ffff_ffff_0000;
-/// System inode whose extents map the orphan file. It lies in slot 1 of the system block.
+/// System inode whose extents map the orphan file. It is in slot 1 of the system block.
 pub const ORPHAN_INO: u64 = 0xffff_ffff_ffff_0001;
 
 /// Number of system inodes.
@@ -219,25 +219,25 @@ pub const SYSTEM_INODES: u64 = 2;
 /// First bytes of an inode chunk header.
 pub const INODE_CHUNK_MAGIC: u32 = 0x6b43_6e49; // "InCk"
 
-/// Header of a chunk of the inode table, one cache line at the start of slot 0.
+/// Header of an inode chunk, one cache line at the start of slot 0.
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct InodeChunk {
-    /// CRC32C of what follows, from the seed on.
+    /// CRC32C of the bytes after it, from the seed on.
     pub crc: U32,
     /// [`INODE_CHUNK_MAGIC`].
     pub magic: U32,
-    /// Index of the chunk in the table.
+    /// Index of the inode chunk in the table.
     pub index: U64,
     /// Bit set: the inode is in use. Bit 0, the header's own, is always set, and so are the bits of
-    /// slots that the chunk does not have.
+    /// slots that do not exist.
     pub bitmap: [U64; INODE_CHUNK_WORDS],
     /// Its own block.
     pub block: U64,
-    /// Free inodes in the chunk.
+    /// Free inodes in the inode chunk.
     pub free: U16,
-    /// Generation of the first inode in a slot that was in no use since the chunk was made: another
-    /// one than in a chunk of this index before.
+    /// Generation of the first inode in a slot that was not used since the inode chunk was made. It
+    /// differs from that of an earlier inode chunk with this index.
     pub generation: U32,
     /// Reserved.
     pub reserved: [u8; 26],
@@ -252,13 +252,13 @@ pub struct Time {
     pub nsec: u32,
 }
 
-/// A file attribute ([`RawInode::attrs`]): nothing of the file changes, but its times of access.
+/// A file attribute ([`RawInode::attrs`]): nothing of the file changes except its access time.
 pub const ATTR_IMMUTABLE: u32 = 0x10;
 /// Data is only appended, names are only added.
 pub const ATTR_APPEND: u32 = 0x20;
-/// Backups leave it out.
+/// Backups skip it.
 pub const ATTR_NODUMP: u32 = 0x40;
-/// Its time of access does not move.
+/// Its access time is not updated.
 pub const ATTR_NOATIME: u32 = 0x80;
 /// With the mount option `dax=inode` it is mapped directly.
 pub const ATTR_DAX: u32 = 0x0200_0000;
@@ -267,7 +267,7 @@ pub const ATTRS_KNOWN: u32 = ATTR_IMMUTABLE | ATTR_APPEND | ATTR_NODUMP | ATTR_N
 
 /// Mode of a new root directory: `S_IFDIR | 0755`.
 pub const ROOT_MODE: u16 = 0o040_755;
-/// Attributes of a new root directory. What is made below it inherits [`ATTR_DAX`].
+/// Attributes of a new root directory. Files created below it inherit [`ATTR_DAX`].
 pub const ROOT_ATTRS: u32 = ATTR_DAX;
 
 /// An inode, four cache lines: what a store changes, what seldom changes, and the root of its
@@ -275,7 +275,7 @@ pub const ROOT_ATTRS: u32 = ATTR_DAX;
 #[derive(Clone, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct RawInode {
-    /// CRC32C of what follows, from the seed on.
+    /// CRC32C of the bytes after it, from the seed on.
     pub crc: U32,
     /// File type and permissions (`S_IFMT | 07777`).
     pub mode: U16,
@@ -306,7 +306,7 @@ pub struct RawInode {
 
     /// Its own number.
     pub ino: U64,
-    /// Of a directory: the one it is in (the root: itself). Else zero.
+    /// For a directory: its parent directory (the root: itself). Otherwise zero.
     pub parent: U64,
     /// Last access: seconds.
     pub atime_sec: I64,
@@ -320,7 +320,7 @@ pub struct RawInode {
     pub uid: U32,
     /// Group.
     pub gid: U32,
-    /// Of a device node: its number, as the kernel's `new_encode_dev`. Else zero.
+    /// For a device node: its number, as the kernel's `new_encode_dev`. Otherwise zero.
     pub rdev: U32,
     /// Slot in the orphan file plus one, zero if it has none.
     pub orphan: U32,
@@ -365,7 +365,7 @@ pub struct Extent {
     pub value: U64,
 }
 
-/// Most blocks of one extent.
+/// The most blocks of one extent.
 pub const EXTENT_MAX: u64 = (1 << 23) - 1;
 /// Bits of a key: file blocks and hashes of names.
 pub const KEY_BITS: u32 = 52;
@@ -389,7 +389,8 @@ pub struct NodeHeader {
     pub level: U16,
     /// Reserved.
     pub reserved0: U16,
-    /// Low half of the inode's generation: a node of a former owner is not taken for this one's.
+    /// Low half of the inode's generation: so a node of a former owner is not mistaken for this
+    /// one's.
     pub generation: U32,
     /// The inode it belongs to.
     pub owner: U64,
@@ -434,13 +435,13 @@ pub struct Dirent {
     pub file_type: u8,
     /// The inode; 0 if free.
     pub ino: U64,
-    /// Position for readdir, unique in the directory and never changed while the name lives: the
+    /// Position for readdir, unique in the directory and never changed while the name exists: the
     /// hash of the name (52 bits) and a number among names of the same hash (low 11 bits).
     pub cookie: U64,
 }
 
-/// What the checksums of the records of a leaf begin with: so a record that another leaf has left
-/// in the block, or a copy of one elsewhere, is none.
+/// The seed of the checksums of the records of a leaf: so a record that another leaf has left in
+/// the block, or a copy of one elsewhere, is not valid.
 pub fn record_seed(seed: u32, owner: u64, block: u64) -> u32 {
     let [a, b, c, d, e, f, g, h] = (block ^ owner.rotate_left(20)).to_le_bytes();
     seed ^ u32::from_le_bytes([a, b, c, d]) ^ u32::from_le_bytes([e, f, g, h])
@@ -453,9 +454,9 @@ pub const COOKIE_LOW_BITS: u32 = 11;
 pub const XATTR_MAGIC: u32 = 0x7241_7478; // "xtAr"
 /// Longest value of an extended attribute, in bytes.
 pub const XATTR_VALUE_MAX: usize = 65536;
-/// Most runs of blocks that hold one value.
+/// The most runs of blocks that hold one value.
 pub const XATTR_RUNS_MAX: usize = XATTR_VALUE_MAX / to_usize(BLOCK);
-/// Longest value that is kept beside its name, in bytes. A longer one has blocks of its own.
+/// Longest value that is stored beside its name, in bytes. A longer one has its own blocks.
 pub const XATTR_INLINE_MAX: usize = 512;
 
 /// Header of the extended attributes of an inode, one block: the header, then records, in no order
@@ -478,8 +479,8 @@ pub struct XattrHeader {
 }
 
 /// Head of the record of an extended attribute. The name follows, padded with zeros to 8 bytes;
-/// then the value, padded likewise, or, where it is longer than [`XATTR_INLINE_MAX`], as many words
-/// as `runs` says, each of blocks that hold the next part of it, as in [`Extent::value`].
+/// then the value, padded likewise. If it is longer than [`XATTR_INLINE_MAX`], `runs` words follow
+/// instead, each of blocks that hold the next part of it, as in [`Extent::value`].
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct XattrRecord {
@@ -489,7 +490,7 @@ pub struct XattrRecord {
     pub name_len: u8,
     /// Runs of blocks that hold the value; 0 if it follows the name.
     pub runs: u8,
-    /// CRC32C of a value in blocks of its own, else zero.
+    /// CRC32C of a value in its own blocks, otherwise zero.
     pub value_crc: U32,
 }
 
@@ -502,7 +503,7 @@ impl XattrRecord {
         }
     }
 
-    /// Bytes of what follows the name: the value with its padding, or the words of its runs.
+    /// Bytes after the name: the value with its padding, or the words of its runs.
     pub fn body_len(&self) -> usize {
         match usize::from(self.runs) {
             0 => self.value_len().next_multiple_of(8),
@@ -511,8 +512,8 @@ impl XattrRecord {
     }
 }
 
-/// A slot of the orphan file: an inode without links that is still in use, or a file of which an
-/// operation that has happened is not yet carried out whole. An empty slot is all zero.
+/// A slot of the orphan file: an inode without links that is still in use, or a file with an
+/// operation that has taken effect but is not completed. An empty slot is all zero.
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct OrphanSlot {
@@ -520,19 +521,19 @@ pub struct OrphanSlot {
     pub ino: U64,
     /// CRC32C, from the seed on, of the other fields and of the index of the slot as 8 bytes.
     pub crc: U32,
-    /// What is to be done to the file blocks `from..to`, `WORK_*`.
+    /// The work to do on the file blocks `from..to`, `WORK_*`.
     pub work: U32,
     /// The first of them.
     pub from: U64,
-    /// The first one after them. Both are zero where nothing is to be done.
+    /// The first one after them. Both are zero if there is no work.
     pub to: U64,
 }
 
-/// Nothing is to be done: the inode is freed if it has no links.
+/// No work: the inode is freed if it has no links.
 pub const WORK_NONE: u32 = 0;
 /// The file blocks become a hole.
 pub const WORK_CUT: u32 = 1;
-/// What is data becomes unwritten.
+/// Data becomes unwritten.
 pub const WORK_UNWRITE: u32 = 2;
 
 /// Blocks of the orphan file that mkfs makes.

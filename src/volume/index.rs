@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A hash table in memory: what is known of the media under keys that are spread well by their low
-//! bits (hashes of names, numbers of blocks). Several values may have one key.
+//! A hash table in memory: a cache of the media, under keys whose low bits are spread well (hashes
+//! of names, numbers of blocks). Several values may have the same key.
 
 use super::num::{to_u32, to_usize};
 use crate::env::{NoMemory, Vec};
@@ -48,7 +48,7 @@ impl<T> Index<T> {
         self.items.is_empty()
     }
 
-    /// The chain of `key`. There is one.
+    /// The chain of `key`, which exists.
     fn chain(&self, key: u64) -> usize {
         to_usize(key) & (self.heads.len().wrapping_sub(1))
     }
@@ -76,8 +76,8 @@ impl<T> Index<T> {
         self.items.iter().map(|item| (item.key, &item.value))
     }
 
-    /// The value at `position`, below [`Index::len`], with its key. A value that is removed, and
-    /// no other change, gives its position to another.
+    /// The value at `position`, below [`Index::len`], with its key. Removing a value, and no other
+    /// change, gives its position to another.
     pub fn at(&self, position: usize) -> Option<(u64, &T)> {
         self.items.get(position).map(|item| (item.key, &item.value))
     }
@@ -114,7 +114,7 @@ impl<T> Index<T> {
         Ok(())
     }
 
-    /// Takes out the newest value of `key` that `is` accepts, and returns it.
+    /// Removes the newest value of `key` that `is` accepts, and returns it.
     pub fn remove(&mut self, key: u64, is: impl Fn(&T) -> bool) -> Option<T> {
         let mut found = self.first(key);
         while let Some(item) = self.item(found) {
@@ -133,7 +133,7 @@ impl<T> Index<T> {
         Some(item.value)
     }
 
-    /// Makes what leads to position `from` in the chain of `key` lead to `to`.
+    /// Redirects the link to position `from` in the chain of `key` to `to`.
     fn relink(&mut self, key: u64, from: u32, to: u32) {
         let chain = self.chain(key);
         let mut link = self.heads.get_mut(chain);
@@ -159,7 +159,7 @@ impl<T> Index<T> {
         for position in 0..self.items.len() {
             let key = self.items[position].key;
             let chain = self.chain(key);
-            // In the order in which they came, so that the newest is found first.
+            // In the order of insertion, so that the newest is found first.
             self.items[position].next =
                 core::mem::replace(&mut self.heads[chain], to_u32(position));
         }

@@ -6,8 +6,8 @@
 //! once the transaction is committed, makes the clone the inode with [`Inode::set`]. So an error
 //! leaves the inode as it was, in memory and on the media.
 //!
-//! The caller of the volume holds an inode under a lock of its own: shared for `&Inode`, exclusive
-//! for `&mut Inode`, until the operation returns.
+//! The caller of the volume holds an inode under its own lock: shared for `&Inode`, exclusive for
+//! `&mut Inode`, until the operation returns.
 
 use core::mem::offset_of;
 
@@ -30,18 +30,18 @@ use crate::env::crc32c;
 pub struct Inode {
     pub(super) at: u64,
     pub(super) raw: RawInode,
-    /// Of a file: what is still to be done to it.
+    /// For a file: its unfinished work.
     pub(super) rest: Option<Rest>,
-    /// What is known of its tree.
+    /// The cached nodes of its tree.
     pub(super) nodes: Nodes,
-    /// Of a directory: what is known of its leaves.
+    /// For a directory: its cached leaves.
     pub(super) leaves: Leaves,
-    /// Its extended attributes, if they are known.
+    /// Its extended attributes, if they are cached.
     pub(super) xattrs: xattr::Set,
 }
 
-/// What is known of a file beyond its inode: a cache of what its tree, its block of extended
-/// attributes and the leaves of a directory hold.
+/// Cached metadata of a file beyond its inode: from its tree, its block of extended attributes and
+/// the leaves of a directory.
 #[derive(Debug, Default)]
 pub struct Knowledge {
     _nodes: Nodes,
@@ -49,7 +49,7 @@ pub struct Knowledge {
     _xattrs: xattr::Set,
 }
 
-/// A copy: what is known beyond the inode does not go with it.
+/// A copy, without the cached metadata.
 impl Clone for Inode {
     fn clone(&self) -> Self {
         Inode {
@@ -61,7 +61,7 @@ impl Clone for Inode {
     }
 }
 
-/// The checksum of a structure, of which it is the first field, in a volume of this `seed`.
+/// The checksum of a structure, whose first field it is, in a volume of this `seed`.
 pub(super) fn crc_of(seed: u32, bytes: &[u8]) -> u32 {
     crc32c(seed, bytes.get(size_of::<U32>()..).unwrap_or(&[]))
 }
@@ -97,13 +97,13 @@ pub(super) fn read<P: Pmem>(
     Ok(())
 }
 
-/// Where in the system block `raw` lies, if it is a system inode.
+/// Where `raw` is in the system block, if it is a system inode.
 fn system_slot(raw: &RawInode) -> Option<u64> {
     let slot = raw.ino.get().checked_sub(TABLE_INO)?;
     (slot < SYSTEM_INODES).then_some(slot)
 }
 
-/// Bytes of an inode's first line: size, links, times of changes.
+/// Bytes of an inode's first line: size, links, timestamps of changes.
 pub(super) const LINE: usize = to_usize(super::pmem::LINE);
 /// Bytes of all its fields: all but the root of its tree.
 pub(super) const FIELDS: usize = offset_of!(RawInode, root);
@@ -121,9 +121,9 @@ impl Before<WHOLE> {
 }
 
 impl Inode {
-    /// No inode: what [`Volume::create_into`](super::Volume::create_into) and
-    /// [`Volume::iget`](super::Volume::iget) fill in. (Inodes are large; they are made in place.)
-    /// What its `raw` holds does not matter.
+    /// No inode: to be filled in by [`Volume::create_into`](super::Volume::create_into) and
+    /// [`Volume::iget`](super::Volume::iget). (Inodes are large; they are built in place.) The
+    /// content of its `raw` does not matter.
     #[inline(always)]
     pub fn blank() -> Self {
         Inode {
@@ -145,13 +145,13 @@ impl Inode {
         self.xattrs = xattr::Set::default();
     }
 
-    /// Whether anything is known of it beyond it.
+    /// Whether it has cached metadata.
     #[inline]
     pub fn has_knowledge(&self) -> bool {
         !self.leaves.is_unknown() || !self.nodes.is_unknown() || !self.xattrs.is_unknown()
     }
 
-    /// Forgets what is known of it beyond it, and returns that. It is read again when it is wanted.
+    /// Removes and returns its cached metadata. It is read again when it is needed.
     pub fn take_knowledge(&mut self) -> Knowledge {
         Knowledge {
             _nodes: core::mem::take(&mut self.nodes),
@@ -165,12 +165,12 @@ impl Inode {
         edited.keep_in(&mut self.nodes);
     }
 
-    /// Whether it is none.
+    /// Whether it is blank.
     pub fn is_blank(&self) -> bool {
         self.at == 0
     }
 
-    /// Remembers the first `N` bytes of the inode, which are about to change and nothing else, for
+    /// Saves the first `N` bytes of the inode, which alone are about to change, for
     /// [`Inode::log_change`] and [`Inode::restore`].
     #[inline(always)]
     pub(super) fn before<const N: usize>(&self) -> Before<N> {
@@ -178,7 +178,7 @@ impl Inode {
         Before(*self.raw.as_bytes().first_chunk().unwrap_or(&[0; N]))
     }
 
-    /// Seals the inode and logs how it differs from what it was before.
+    /// Sets the checksum of the inode and logs the differences from `before`.
     pub(super) fn log_change<P: Pmem, const N: usize>(
         &mut self,
         tx: &mut Tx<'_, P>,
@@ -191,12 +191,12 @@ impl Inode {
         tx.update(self.at, &before.0, &self.raw.as_bytes()[..N])
     }
 
-    /// Makes the inode what it was: the operation has failed.
+    /// Restores the inode: the operation has failed.
     pub(super) fn restore<const N: usize>(&mut self, before: &Before<N>) {
         self.raw.as_mut_bytes()[..N].copy_from_slice(&before.0);
     }
 
-    /// Whether the inode is what it was.
+    /// Whether the inode is unchanged.
     pub(super) fn is_still<const N: usize>(&self, before: &Before<N>) -> bool {
         self.raw.as_bytes()[..N] == before.0
     }
@@ -211,8 +211,8 @@ impl Inode {
         &self.raw
     }
 
-    /// Seals `new` and logs how it differs from this inode. `new` becomes the inode with
-    /// [`Inode::set`] once `tx` is committed.
+    /// Sets the checksum of `new` and logs the differences from this inode. `new` becomes the inode
+    /// with [`Inode::set`] once `tx` is committed.
     pub(super) fn log<P: Pmem>(&self, tx: &mut Tx<'_, P>, new: &mut RawInode) -> Result<()> {
         seal(new, tx.seed());
         if let Some(slot) = system_slot(new) {
@@ -226,8 +226,7 @@ impl Inode {
         self.raw = new;
     }
 
-    /// Byte address of the header of the chunk of the inode table that it lies in, and its slot
-    /// there.
+    /// Byte address of the header of its inode chunk, and its slot there.
     pub(super) fn slot(&self) -> (u64, u64) {
         let slot = self.ino() % INODES_PER_CHUNK;
         (self.at - slot * INODE_BYTES, slot)
@@ -288,7 +287,7 @@ impl Inode {
         self.raw.xattr_block.get() != 0
     }
 
-    /// Of a directory: the one it is in.
+    /// For a directory: its parent directory.
     pub fn parent(&self) -> u64 {
         self.raw.parent.get()
     }
@@ -322,7 +321,7 @@ fn time(sec: I64, nsec: U32) -> Time {
 }
 
 impl RawInode {
-    /// Sets the time of the last access.
+    /// Sets the access time.
     pub fn set_atime(&mut self, t: Time) {
         self.atime_sec = I64::new(t.sec);
         self.atime_nsec = U32::new(t.nsec);

@@ -2,8 +2,8 @@
 
 //! Making a volume.
 //!
-//! The superblocks of what was there before are wiped first, and the new ones written last, each
-//! durable before what follows: a device whose formatting was interrupted holds no volume.
+//! First the superblocks of an old volume are wiped; the new ones are written last, each durable
+//! before the next step: a device whose formatting was interrupted holds no volume.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
@@ -25,7 +25,7 @@ use super::pmem::Pmem;
 use super::super_block::{self, Geometry};
 use super::table;
 
-/// What the maker of a volume decides.
+/// The choices of the caller.
 pub struct Options<'a> {
     /// Its UUID, as printed.
     pub uuid: [u8; 16],
@@ -41,16 +41,15 @@ pub struct Options<'a> {
 
 /// No superblock is left on the device.
 struct Wiped;
-/// Everything but the superblocks is there.
+/// Everything but the superblocks is written.
 struct Filled;
 /// The volume is made.
 struct Made;
 
-/// Makes an empty volume on `pmem`, whatever is there.
+/// Makes an empty volume on `pmem`, whatever it holds.
 ///
-/// Fails with [`Error::TooSmall`] if the device, or the size asked for, is too small,
-/// [`Error::TooBig`] if it is too large, and [`Error::Invalid`] for another label than
-/// [`Options::label`] may be.
+/// Fails with [`Error::TooSmall`] if the device, or the requested size, is too small,
+/// [`Error::TooBig`] if it is too large, and [`Error::Invalid`] for an invalid [`Options::label`].
 pub fn format<P: Pmem>(pmem: &P, options: &Options<'_>) -> Result<()> {
     let have = pmem.len();
     let bytes = options.bytes.unwrap_or(have);
@@ -77,7 +76,7 @@ pub fn format<P: Pmem>(pmem: &P, options: &Options<'_>) -> Result<()> {
     finish(pmem, &geo, &sb, filled).map(|_| ())
 }
 
-/// The superblock of a volume of `blocks`, but for the number of free ones.
+/// The superblock of a volume of `blocks`, except for the number of free ones.
 fn plan(blocks: u64, options: &Options<'_>) -> Result<SuperBlock> {
     let chunks = blocks.div_ceil(CHUNK_BLOCKS);
     let [system_block, lanes_block, summary_block, bitmap_block, data_block] =
@@ -111,7 +110,7 @@ fn plan(blocks: u64, options: &Options<'_>) -> Result<SuperBlock> {
     })
 }
 
-/// Where the first files lie: in the chunk that the metadata has begun, if there is room, so that
+/// Where the first files are: in the chunk that the metadata has begun, if there is room, so that
 /// free chunks stay whole.
 struct Layout {
     /// First block of the inode table.
@@ -138,8 +137,8 @@ impl Layout {
     }
 }
 
-/// Makes what the device holds no volume: neither its first block, nor its last, nor the last of
-/// the volume to be.
+/// Invalidates any volume on the device: erases its first block, its last, and the last of the new
+/// volume.
 fn wipe<P: Pmem>(pmem: &P, geo: &Geometry) -> Result<Durable<Wiped>> {
     let mut dirty = Dirty::new(pmem);
     let copies = [
@@ -170,7 +169,7 @@ fn fill<P: Pmem>(
             block: 0,
             len: layout.end,
         },
-        // The copies, and the blocks that the last chunk lacks.
+        // The copies, and the missing blocks of the last chunk.
         Run {
             block: geo.data_end(),
             len: geo.chunks * CHUNK_BLOCKS - geo.data_end(),

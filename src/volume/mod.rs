@@ -4,21 +4,22 @@
 //!
 //! Pure logic over [`pmem::Pmem`], a small trait for byte-addressable persistent memory. The same
 //! files are compiled into the kernel module and, as an ordinary crate, into the host tools and
-//! tests. Nothing here knows the kernel; what differs between the two worlds (locks, growable
-//! arrays, checksums, the CPU number) comes from `crate::env`.
+//! tests. Nothing here depends on the kernel; the differences between the two worlds (locks,
+//! growable arrays, checksums, the CPU number) are in `crate::env`.
 //!
 //! Guarantees:
 //!
 //! * Each operation of [`Volume`] that changes metadata is one journal transaction: after a crash
-//!   at any store it has happened whole or not at all, and it is durable when the call returns.
-//! * Persistence order is in the types of [`persist`]: what must be durable before a step takes a
-//!   token that only a fence hands out.
+//!   at any store it has happened completely or not at all, and it is durable when the call
+//!   returns.
+//! * Persistence order is in the types of [`persist`]: a step that needs something durable takes a
+//!   token that only a fence creates.
 //! * No block is visible to a reader before its content is durable.
 //!
 //! `Documentation/format.rst` describes the media; [`mod@format`] is its executable form.
 
 #![forbid(unsafe_code)]
-// A number is not cut off: what narrows is checked, or masked where it is seen that it fits.
+// Numbers are not truncated: a narrowing is checked, or masked where it is evident that it fits.
 #![deny(
     clippy::cast_lossless,
     clippy::cast_possible_truncation,
@@ -29,7 +30,7 @@
 #![allow(unreachable_pub)]
 
 pub mod alloc;
-// The kernel has no use for it.
+// The kernel does not need it.
 #[cfg(not(MODULE))]
 pub mod check;
 pub mod dir;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Numbers of one width as numbers of another.
+//! Conversions between number widths.
 //!
-//! None of these cuts a number off. What need not fit ends at the largest that does: no count and
-//! no length that is meant goes so far, and what is written with it is refused by its reader.
+//! None of these truncates. A number that may not fit saturates: no valid count and no valid length
+//! is so large, and a reader refuses what is written with it.
 
 /// A number of bytes or of items in memory.
 pub const fn to_usize(n: u64) -> usize {
@@ -14,12 +14,12 @@ pub const fn to_usize(n: u64) -> usize {
     }
 }
 
-/// `n` as a number that may be subtracted.
+/// `n` as a signed number, for subtraction.
 pub fn to_i64(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// A sum of changes, which is a number of things: not below zero.
+/// A sum of changes, which counts things and is not below zero.
 pub fn to_u64(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }

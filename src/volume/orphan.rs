@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The orphan file: inodes that the next mount has to look after if there is a crash.
+//! The orphan file: inodes that the next mount has to process after a crash.
 //!
 //! An inode enters it in the transaction that removes its last link while it may still be in use,
 //! or with the first transaction of an operation that takes several (`task.rs`), and leaves it in
-//! the transaction that ends this. An inode remembers its slot
-//! ([`RawInode::orphan`](super::format::RawInode::orphan)).
-//! [`Volume::recover_orphans`] finishes what a crash has interrupted.
+//! the transaction that ends this. An inode records its slot
+//! ([`RawInode::orphan`](super::format::RawInode::orphan)). [`Volume::recover_orphans`] completes
+//! what a crash has interrupted.
 //!
-//! The file hangs off a system inode. Which slots are in use is known in memory; mount reads the
-//! file once. It grows when it is full, and shrinks when its end is empty. So many free blocks are
-//! kept that it can grow to a slot for each inode: what removes a name always goes.
+//! A system inode maps the file. Which slots are in use is known in memory; mount reads the file
+//! once. It grows when it is full, and shrinks when its end is empty. Enough free blocks are
+//! reserved for it to grow to a slot for each inode, so removing a name never fails for lack of
+//! space.
 //!
 //! Lock order: the file → a journal lane → the slots.
 
@@ -36,9 +37,9 @@ const PER_BLOCK: u64 = BLOCK / SLOT;
 const WORDS: usize = to_usize(PER_BLOCK / 64);
 /// Nodes that the tree of the file may need at once.
 const NODES: u64 = 8;
-/// The end of the file is looked at when so many slots were given back.
+/// The end of the file is checked after this many slots were released.
 const SHRINK_AFTER: u64 = 1024;
-/// Most blocks of the file, so that 32 bits name any slot, and one more than it.
+/// The most blocks of the file, so that 32 bits can hold any slot number plus one.
 const BLOCKS_MAX: u64 = u32::MAX as u64 / PER_BLOCK;
 /// Bytes of a slot.
 const SLOT: u64 = size_of::<OrphanSlot>() as u64;
@@ -48,11 +49,11 @@ pub(super) struct Orphans {
     /// The system inode with the file's extents.
     inode: Lock<Inode>,
     slots: Lock<Slots>,
-    /// How many slots there are.
+    /// The number of slots.
     count: Counter,
 }
 
-/// Where the slots lie, and which are in use.
+/// Where the slots are, and which are in use.
 struct Slots {
     /// The blocks of the file.
     blocks: Vec<u64>,
@@ -60,13 +61,13 @@ struct Slots {
     used: Vec<u64>,
     /// The words of `used` before this one have no free slot.
     first: usize,
-    /// Slots given back since the end of the file was looked at.
+    /// Slots released since the end of the file was checked.
     released: u64,
-    /// The block that was its last one with a slot in use then.
+    /// The last block with a slot in use at that time.
     last_used: usize,
 }
 
-/// A slot that nobody else can get. Dropped, it is given back; nothing is on the media.
+/// A slot that nobody else can get. Dropping it releases the slot; nothing is on the media.
 #[must_use = "dropping a reservation gives the slot back"]
 pub struct OrphanReservation<'v, P: Pmem> {
     vol: &'v Volume<P>,
@@ -76,7 +77,7 @@ pub struct OrphanReservation<'v, P: Pmem> {
 }
 
 impl<P: Pmem> OrphanReservation<'_, P> {
-    /// The slot's byte address, and what it must hold to name `ino` and what is to be done to it.
+    /// The slot's byte address, and its content for `ino` and its unfinished work.
     pub(super) fn content(&self, ino: u64, task: Option<Task>) -> (u64, [u8; to_usize(SLOT)]) {
         let mut bytes = [0; to_usize(SLOT)];
         let slot = seal(self.vol.geo.seed, ino, task, self.slot.into());
@@ -84,7 +85,7 @@ impl<P: Pmem> OrphanReservation<'_, P> {
         (self.at, bytes)
     }
 
-    /// Makes the slot the caller's to release.
+    /// Transfers the slot to the caller, who releases it.
     pub(super) fn into_slot(self) -> u32 {
         let slot = self.slot;
         core::mem::forget(self);
@@ -105,7 +106,7 @@ fn corrupt(at: u64) -> Error {
     }
 }
 
-/// Slot `index` with inode `ino`, to which `task` is to be done, in a volume of this `seed`.
+/// Slot `index` with inode `ino` and its unfinished `task`, in a volume of this `seed`.
 fn seal(seed: u32, ino: u64, task: Option<Task>, index: u64) -> OrphanSlot {
     let (work, (from, to)) = match task {
         Some(task) => (task.work.on_media(), task.keys),
@@ -122,7 +123,7 @@ fn seal(seed: u32, ino: u64, task: Option<Task>, index: u64) -> OrphanSlot {
     slot
 }
 
-/// Slot `index` with inode `ino`, to which nothing is to be done but to free it.
+/// Slot `index` with inode `ino`, which only has to be freed.
 pub fn unlinked(seed: u32, ino: u64, index: u64) -> OrphanSlot {
     seal(seed, ino, None, index)
 }
@@ -136,7 +137,7 @@ pub fn checksum(seed: u32, slot: &OrphanSlot, index: u64) -> u32 {
     crc32c(crc, &index.to_le_bytes())
 }
 
-/// What `slot` says is to be done. `None` also where it says what cannot be.
+/// The work recorded in `slot`. `None` also if it is not valid.
 fn task(slot: &OrphanSlot) -> Option<Task> {
     let work = Work::of_media(slot.work.get())?;
     let keys = (slot.from.get(), slot.to.get());
@@ -172,7 +173,7 @@ impl Slots {
         words.map_or(0, |last| last / WORDS + 1)
     }
 
-    /// Adds the blocks of `m`; what their slots hold is read from the media.
+    /// Adds the blocks of `m`; the content of their slots is read from the media.
     fn add<P: Pmem>(&mut self, pmem: &P, geo: &Geometry, m: Mapping) -> Result<()> {
         if m.key != self.blocks.len() as u64 || !geo.is_data(m.block, m.len) {
             return Err(corrupt(m.block.saturating_mul(BLOCK)));
@@ -200,13 +201,13 @@ impl Slots {
         Ok(self.used.reserve(to_usize(blocks) * WORDS)?)
     }
 
-    /// Adds `block`, of whose slots those in `used` are in use.
+    /// Adds `block`; of its slots those in `used` are in use.
     fn push(&mut self, block: u64, used: [u64; WORDS]) -> Result<()> {
         self.used.extend_from_slice(&used)?;
         Ok(self.blocks.push(block)?)
     }
 
-    /// Makes all slots from `block` on free, or in use for nobody.
+    /// Marks all slots from `block` on free, or unavailable.
     fn fill(&mut self, block: usize, word: u64) {
         if let Some(rest) = self.used.get_mut(block * WORDS..) {
             rest.fill(word);
@@ -252,7 +253,7 @@ impl Orphans {
         })
     }
 
-    /// The byte address of `slot`, and what an empty slot holds.
+    /// The byte address of `slot`, and the content of an empty slot.
     pub(super) fn empty(&self, slot: u32) -> Result<(u64, [u8; to_usize(SLOT)])> {
         Ok((self.slots.lock().at(slot)?, [0; to_usize(SLOT)]))
     }
@@ -288,7 +289,7 @@ impl Orphans {
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Reserves a slot of the orphan file, growing the file if need be. Not called within a
+    /// Reserves a slot of the orphan file, growing the file if needed. Not called within a
     /// transaction.
     pub fn reserve_orphan(&self) -> Result<OrphanReservation<'_, P>> {
         let taken = self.orphans.slots.lock().take()?;
@@ -336,8 +337,8 @@ impl<P: Pmem> Volume<P> {
         slots.take()?.ok_or(Error::NoSpace)
     }
 
-    /// Free blocks that are kept so that each inode in use can have a slot of the orphan file, with
-    /// the nodes of its tree.
+    /// Free blocks that are reserved so that each inode in use can have a slot of the orphan file,
+    /// including the nodes of its tree.
     pub fn kept_for_removal(&self) -> u64 {
         let lacking = self.used_inodes.get() - self.orphans.count.get();
         match to_u64(lacking).div_ceil(PER_BLOCK) {
@@ -346,8 +347,8 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Gives the blocks at the end of the orphan file back in which no slot is in use, if there are
-    /// many. Not called within a transaction.
+    /// Frees the blocks at the end of the orphan file without a slot in use, if there are many. Not
+    /// called within a transaction.
     pub(super) fn shrink_orphans(&self) -> Result<()> {
         if self.orphans.slots.lock().released < SHRINK_AFTER {
             return Ok(());
@@ -381,7 +382,7 @@ impl<P: Pmem> Volume<P> {
                 }
             }
         };
-        // After an error, some are still there.
+        // After an error, some still exist.
         let count = inode.size() / BLOCK;
         let mut slots = self.orphans.slots.lock();
         slots.truncate(to_usize(count));
@@ -390,7 +391,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Takes what one transaction can of the blocks `from..to` off the end of the file.
+    /// Removes as many of the blocks `from..to` from the end of the file as one transaction can.
     fn cut_orphans(
         &self,
         inode: &mut Inode,
@@ -406,9 +407,9 @@ impl<P: Pmem> Volume<P> {
         Ok(left)
     }
 
-    /// Frees the inodes that were unlinked but still in use, and finishes the operations that were
-    /// under way, when the volume was last used. Called once, after mount and before anything else,
-    /// if the volume may be written. Returns how many inodes there were.
+    /// Frees the inodes that were unlinked but still in use, and completes the operations that were
+    /// in progress, when the volume was last used. Called once, after mount and before anything
+    /// else, if the volume may be written. Returns the number of inodes.
     ///
     /// An inode that cannot be recovered is left for a repair; the others are recovered all the
     /// same, and then the first error is returned.
@@ -431,7 +432,7 @@ impl<P: Pmem> Volume<P> {
         self.free_inode(&mut self.iget(ino)?)
     }
 
-    /// What is still to be done to `inode`, which says that it is in slot `slot`.
+    /// The unfinished work of `inode`, which refers to slot `slot`.
     pub(super) fn task_of(&self, inode: &Inode, slot: u32) -> Result<Option<Task>> {
         let Ok(at) = self.orphans.slots.lock().at(slot) else {
             return Err(Error::Corrupt {
@@ -461,7 +462,7 @@ impl<P: Pmem> Volume<P> {
         if inode.nlink() == 0 {
             return self.free_inode(&mut inode);
         }
-        // Else it is no file that something could be done to.
+        // Otherwise it is no file, and there can be no work.
         check_file(&inode).map_err(|_| corrupt(at))?;
         self.finish(&mut inode)
     }

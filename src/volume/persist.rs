@@ -2,10 +2,10 @@
 
 //! Persistence order as types.
 //!
-//! What one step of a protocol stores goes through a [`Dirty`]; written back it is a
+//! The stores of one step of a protocol go through a [`Dirty`]; written back it is a
 //! [`WrittenBack`]; a fence makes it [`Durable`]. A function whose operand must be durable takes
-//! the `Durable` of that step, and nothing but a fence makes one: a step with a flush or a fence
-//! left out does not compile.
+//! the `Durable` of that step, and only a fence creates one: code that leaves out a write-back or a
+//! fence does not compile.
 //!
 //! Metadata is stored nowhere else: [`Pmem::store`], [`Pmem::write_back`] and [`Pmem::fence`] are
 //! called by this module only (file data goes past the cache and is ordered by
@@ -18,7 +18,7 @@ use super::format::MAX_BYTES;
 use super::pmem::{Pmem, LINE};
 use crate::mutate::mutated;
 
-/// Ranges of lines that wait at a time.
+/// How many ranges of lines can wait at a time.
 const RANGES: usize = 6;
 
 /// The stores of step `S`, in the CPU cache at least.
@@ -30,7 +30,7 @@ pub struct Dirty<'p, P: Pmem, S> {
     pmem: &'p P,
     /// Lines stored and not yet written back.
     ranges: [Lines; RANGES],
-    /// How many ranges there are.
+    /// The number of ranges.
     count: u8,
     /// Something waits for a fence.
     unfenced: bool,
@@ -51,12 +51,12 @@ pub struct Durable<S> {
     step: PhantomData<S>,
 }
 
-/// Lines next to each other: the first one's number above [`COUNT_BITS`], and how many. (Small:
-/// what commits a transaction moves a few of these about.)
+/// Adjacent lines: the first one's number above [`COUNT_BITS`], and their number. (Small: a commit
+/// moves a few of these.)
 #[derive(Clone, Copy, Default)]
 struct Lines(u64);
 
-/// Bits of [`Lines`] that hold the number of lines: those that the number of a line leaves.
+/// Bits of [`Lines`] that hold the number of lines: those that a line number leaves free.
 const COUNT_BITS: u32 = u64::BITS - (MAX_BYTES / LINE).ilog2();
 
 impl Lines {
@@ -111,7 +111,7 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
             return Ok(());
         };
         if usize::from(self.count) == RANGES {
-            // The oldest makes room.
+            // Makes room: the oldest is written back.
             self.ranges[0].write_back(self.pmem);
             self.ranges.rotate_left(1);
             self.count -= 1;
@@ -129,7 +129,7 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
         self.pmem.zero_nt(at, len)
     }
 
-    /// Counts stores that somebody else made past the cache, or has written back, to this step.
+    /// Adds stores to this step that the caller made past the cache, or has written back.
     pub fn ordered(&mut self) {
         self.unfenced = true;
     }
@@ -140,7 +140,7 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
         !self.unfenced
     }
 
-    /// Writes back what is not yet.
+    /// Writes back what was not written back yet.
     #[inline]
     pub fn write_back(self) -> WrittenBack<'p, P, S> {
         let count = match lacks_write_back::<S>() {
@@ -157,7 +157,7 @@ impl<'p, P: Pmem, S> Dirty<'p, P, S> {
         }
     }
 
-    /// Ends the step and starts it afresh: for owners that cannot be taken apart.
+    /// Ends the step and starts a new one: for owners that cannot be moved out of.
     #[inline]
     pub fn take(&mut self) -> Self {
         core::mem::replace(self, Dirty::new(self.pmem))
@@ -182,7 +182,7 @@ fn is<S>(name: &str) -> bool {
 
 /// Whether this build leaves out the write-back of step `S`.
 #[inline(always)]
-#[allow(clippy::nonminimal_bool)] // Clippy takes the names for one another.
+#[allow(clippy::nonminimal_bool)] // Clippy mistakes the names for one another.
 fn lacks_write_back<S>() -> bool {
     mutated!("prepared-write-back") && is::<S>("::Prepared")
         || mutated!("log-write-back") && is::<S>("::Logged")
@@ -192,7 +192,7 @@ fn lacks_write_back<S>() -> bool {
 
 /// Whether this build leaves out the fence of step `S`.
 #[inline(always)]
-#[allow(clippy::nonminimal_bool)] // Clippy takes the names for one another.
+#[allow(clippy::nonminimal_bool)] // Clippy mistakes the names for one another.
 fn lacks_fence<S>() -> bool {
     mutated!("prepared-fence") && is::<S>("::Prepared")
         || mutated!("log-fence") && is::<S>("::Logged")

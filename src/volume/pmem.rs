@@ -18,9 +18,9 @@ pub const LINE: u64 = 64;
 
 /// Byte-addressable persistent memory.
 ///
-/// All methods take `&self`: who may touch which bytes at a time is decided by the locks of the
-/// callers. Addresses outside `0..len()` are a programming error; implementations may panic on the
-/// host and must refuse with [`super::Error::Corrupt`] or [`super::Error::Invalid`] in the kernel.
+/// All methods take `&self`: the callers' locks decide who may access which bytes at a time.
+/// Addresses outside `0..len()` are a programming error; implementations may panic on the host and
+/// must refuse with [`super::Error::Corrupt`] or [`super::Error::Invalid`] in the kernel.
 // A device of no bytes is no device.
 #[allow(clippy::len_without_is_empty)]
 pub trait Pmem {
@@ -34,22 +34,21 @@ pub trait Pmem {
     /// Stores `bytes` at `at`: visible at once, durable after `write_back` and `fence`.
     fn store(&self, at: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Stores `bytes` past the cache (non-temporal): durable after `fence` alone. For bulk.
+    /// Stores `bytes` past the cache (non-temporal): durable after `fence` alone. For large data.
     fn store_nt(&self, at: u64, bytes: &[u8]) -> Result<()>;
 
-    /// Stores `len` zero bytes past the cache: durable after `fence` alone. Where the media is bad,
-    /// it may leave it so: it still cannot be read then.
+    /// Stores `len` zero bytes past the cache: durable after `fence` alone. Bad media may stay bad:
+    /// then it still cannot be read.
     fn zero_nt(&self, at: u64, len: u64) -> Result<()>;
 
-    /// Makes sure that the `len` bytes at `at`, whole blocks of which nobody needs the content, can
-    /// be stored to. Fails with [`super::Error::Media`] at the first block that is bad and stays
-    /// so.
+    /// Makes sure that the `len` bytes at `at`, whole blocks whose content nobody needs, can be
+    /// stored to. Fails with [`super::Error::Media`] at the first block that is bad and stays bad.
     fn heal(&self, _at: u64, _len: u64) -> Result<()> {
         Ok(())
     }
 
     /// Fails with [`super::Error::Media`] if one of the `len` bytes at `at` is known to be bad:
-    /// what is going to be stored to is asked for before it is too late to give up.
+    /// checked before a store while the operation can still fail.
     fn check_storable(&self, _at: u64, _len: u64) -> Result<()> {
         Ok(())
     }
@@ -62,7 +61,7 @@ pub trait Pmem {
     fn fence(&self) -> Result<()>;
 }
 
-/// Whoever may use a memory by reference may use it as one.
+/// A reference to a memory is a memory.
 impl<P: Pmem + ?Sized> Pmem for &P {
     fn len(&self) -> u64 {
         (**self).len()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking a range out of a file, and making room for one: what lies behind moves to other offsets.
+//! Removing a range from a file, and inserting one: everything behind it moves to other offsets.
 //!
-//! No data is touched: the extents get other keys. All of them, in a new tree, take the place of
-//! the old in one transaction. Of a range with many extents these stay in the new tree at first, at
-//! keys that no file reaches, and are freed afterwards.
+//! No data is touched: the extents get other keys. A new tree with all of them replaces the old one
+//! in one transaction. The extents of a removed range with many extents stay in the new tree at
+//! first, at keys that no file reaches, and are freed afterwards.
 
 use zerocopy::little_endian::U64;
 
@@ -20,14 +20,14 @@ use super::task::{Task, Work};
 use super::Volume;
 use crate::env::Vec;
 
-/// Most extents of a range that are freed in the transaction that takes it out.
+/// The most extents of a range that are freed in the transaction that removes it.
 const FREE_MAX: usize = 256;
 
 /// The extents of a file, being listed anew.
 struct Listed(Vec<Mapping>);
 
 impl Listed {
-    /// Adds what `m`, an extent of the old file, has in `from..to`, moved by `by` blocks.
+    /// Adds the part of `m`, an extent of the old file, in `from..to`, moved by `by` blocks.
     fn add(&mut self, m: &Mapping, from: u64, to: u64, by: i64) -> Result<()> {
         let (start, end) = (m.key.max(from), m.end().min(to));
         if start >= end {
@@ -51,13 +51,12 @@ impl Listed {
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Takes the file blocks `file_block..file_block + len` out of the file, and frees what they
-    /// held: what lies behind moves forward, and the size shrinks. The times are set.
+    /// Removes the file blocks `file_block..file_block + len` from the file, and frees their
+    /// blocks: everything behind them moves forward, and the size shrinks. Sets the timestamps.
     ///
-    /// What very many extents held is freed in transactions of their own, after the one that takes
-    /// them out. Fails with
-    /// [`Error::Invalid`] if the range reaches the end of the file, and with [`Error::TooBig`] if
-    /// the file has more extents than one transaction can move (some 100,000).
+    /// Very many extents are freed in separate transactions, after the one that removes them. Fails
+    /// with [`Error::Invalid`] if the range reaches the end of the file, and with [`Error::TooBig`]
+    /// if the file has more extents than one transaction can move (some 100,000).
     #[inline(never)]
     pub fn collapse(&self, inode: &mut Inode, file_block: u64, len: u64, now: Time) -> Result<()> {
         check_file(inode)?;
@@ -89,8 +88,8 @@ impl<P: Pmem> Volume<P> {
         self.put_extents(inode, &old, (&new.0, &gone.0), size, task, now)
     }
 
-    /// Makes a hole of `len` blocks in the file before `file_block`: what lies there and behind
-    /// moves back, and the size grows. The times are set.
+    /// Inserts a hole of `len` blocks into the file before `file_block`: everything from there on
+    /// moves back, and the size grows. Sets the timestamps.
     ///
     /// Fails with [`Error::Invalid`] if `file_block` is not within the file, and with
     /// [`Error::TooBig`] past the largest file, or as [`Volume::collapse`].
@@ -115,8 +114,8 @@ impl<P: Pmem> Volume<P> {
         self.put_extents(inode, &old, (&new.0, &[]), size, None, now)
     }
 
-    /// Makes `new` the extents of the file, in the place of `old`, frees those that are `gone`, and
-    /// sets the size. Then it does `task`.
+    /// Replaces the extents `old` of the file by `new`, frees those that are `gone`, and sets the
+    /// size. Then does `task`.
     fn put_extents(
         &self,
         inode: &mut Inode,

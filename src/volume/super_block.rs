@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The superblock and its copy: which volume a device holds, and where on it everything lies.
+//! The superblock and its copy: which volume a device holds, and its layout.
 //!
 //! [`read`] trusts nothing: it returns a superblock only if every place it names is the one that
 //! follows from its numbers of blocks and lanes, so that the rest of the volume may compute with a
 //! [`Geometry`] without further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the
 //! label).
 //!
-//! Of two superblocks that differ, that one counts of which more can be found on the device
-//! ([`witnesses`]); if these are as many, the one of the greater generation, of the same generation
-//! the one without features that are not known, and else the first.
+//! If two superblocks differ, the one with more [`witnesses`] counts; if these are as many, the one
+//! with the greater generation, at the same generation the one without unknown features, otherwise
+//! the first.
 
 use core::mem::offset_of;
 
@@ -28,10 +28,10 @@ use super::num::to_usize;
 use super::pmem::{read_struct, Pmem, LINE};
 use crate::env::crc32c;
 
-/// Most lanes a volume may have.
+/// The most lanes of a volume.
 const LANES_MAX: u32 = 256;
 
-/// Where the parts of a volume lie, in blocks unless a name says otherwise.
+/// The layout of a volume, in blocks unless a name says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Blocks of the volume.
@@ -50,7 +50,7 @@ pub struct Geometry {
     pub bitmap_block: u64,
     /// First block that files may use.
     pub data_block: u64,
-    /// What the checksums of its structures begin with.
+    /// The seed of the checksums of its structures.
     pub seed: u32,
 }
 
@@ -80,24 +80,24 @@ impl Geometry {
         self.data_end() * BLOCK + slot * INODE_BYTES
     }
 
-    /// First block after those that files may use: the copy of the system inodes. That of the
+    /// First block after those that files may use: the copy of the system inodes. The copy of the
     /// superblock follows.
     pub fn data_end(&self) -> u64 {
         self.blocks - 2
     }
 
-    /// The last free blocks, which are kept for nodes of extent trees, so that a hole can be
-    /// punched in a full volume.
+    /// The number of free blocks reserved for nodes of extent trees, so that a hole can be punched
+    /// in a full volume.
     pub fn reserve(&self) -> u64 {
         (self.blocks / 128).min(1024)
     }
 
-    /// Whether the blocks `block..block + len` are some that files may use.
+    /// Whether files may use the blocks `block..block + len`.
     pub fn is_data(&self, block: u64, len: u64) -> bool {
         block >= self.data_block && len <= self.data_end() && block <= self.data_end() - len
     }
 
-    /// Whether the bytes `at..at + len` lie in the volume.
+    /// Whether the bytes `at..at + len` are in the volume.
     pub fn contains(&self, at: u64, len: u64) -> bool {
         let bytes = self.blocks * BLOCK;
         len <= bytes && at <= bytes - len
@@ -117,7 +117,7 @@ impl Geometry {
         }
     }
 
-    /// The parts are where they must be in a volume of so many blocks and lanes.
+    /// Whether the parts are where they must be in a volume of this many blocks and lanes.
     pub(super) fn is_sound(&self) -> bool {
         let places = [
             self.system_block,
@@ -133,8 +133,9 @@ impl Geometry {
     }
 }
 
-/// Where the parts of a volume of so many chunks and lanes begin, in blocks: the system inodes, the
-/// lanes, the summaries, the bitmaps, the data. (Of the least volume the most lanes take the half.)
+/// Where the parts of a volume of this many chunks and lanes begin, in blocks: the system inodes,
+/// the lanes, the summaries, the bitmaps, the data. (On the smallest volume the most lanes take
+/// half of it.)
 pub(super) fn places(chunks: u64, lanes: u32) -> [u64; 5] {
     let lens = [
         1,
@@ -152,11 +153,11 @@ pub(super) fn places(chunks: u64, lanes: u32) -> [u64; 5] {
 
 /// A superblock that passed every check.
 pub struct Read {
-    /// It.
+    /// The superblock.
     pub sb: SuperBlock,
-    /// Where things lie.
+    /// Its layout.
     pub geo: Geometry,
-    /// Why the first superblock could not serve, if this is its copy.
+    /// Why the first superblock could not be used, if this is its copy.
     pub copy_served: Option<Error>,
     /// Read-only-compatible features that this code does not know: the volume must not be written.
     pub unknown_ro_compat: u64,
@@ -175,12 +176,12 @@ pub fn seal(sb: &mut SuperBlock, at: u64) {
     sb.crc = U32::new(checksum(sb));
 }
 
-/// What the checksums of all other structures of the volume begin with.
+/// The seed of the checksums of all other structures of the volume.
 pub fn seed(sb: &SuperBlock) -> u32 {
     crc32c(crc32c(0, &sb.uuid), &sb.hash_key)
 }
 
-/// `label` as the superblock holds it. Fails with [`Error::Invalid`] if it is longer than 32 bytes
+/// `label` as stored in the superblock. Fails with [`Error::Invalid`] if it is longer than 32 bytes
 /// or has zero bytes.
 pub fn label(label: &str) -> Result<[u8; 32]> {
     let mut padded = [0; 32];
@@ -217,7 +218,7 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
             at,
         });
     }
-    // The version says how to read what follows, the features whether that is safe.
+    // The version says how to read the rest, the features whether that is safe.
     if sb.version.get() != VERSION {
         return Err(Error::Version {
             found: sb.version.get(),
@@ -248,8 +249,8 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
     Ok((sb, geo))
 }
 
-/// Whether block 0 holds something that is no part of a volume behind the place of the superblock,
-/// where mkfs leaves zeros: then the device was given to something else since.
+/// Whether block 0 holds foreign data behind the superblock, where mkfs leaves zeros: then the
+/// device was reused since.
 fn is_foreign<P: Pmem + ?Sized>(pmem: &P) -> Result<bool> {
     let mut line = [0; to_usize(LINE)];
     for at in (size_of::<SuperBlock>() as u64..BLOCK).step_by(line.len()) {
@@ -261,14 +262,14 @@ fn is_foreign<P: Pmem + ?Sized>(pmem: &P) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether two superblocks of one volume say the same, each in its place.
+/// Whether two superblocks of one volume agree, each in its place.
 fn agree(first: &SuperBlock, copy: &SuperBlock) -> bool {
     let mut same = copy.clone();
     (same.block, same.crc) = (first.block, first.crc);
     same.as_bytes() == first.as_bytes()
 }
 
-/// How many things [`witnesses`] looks for.
+/// The number of things that [`witnesses`] searches.
 const WITNESSES: usize = 3;
 
 /// How many of the things that a superblock names are where it says, under the checksums of its
@@ -287,16 +288,16 @@ fn witnesses<P: Pmem + ?Sized>(pmem: &P, geo: &Geometry) -> usize {
     found.iter().filter(|found| **found).count()
 }
 
-/// How much speaks for a superblock against one that says something else: what it names is there;
-/// it is newer; it has no features that are not known.
+/// The evidence for a superblock against a different one: the things it names are there; it is
+/// newer; it has no unknown features.
 fn weight<P: Pmem + ?Sized>(pmem: &P, sb: &SuperBlock, geo: &Geometry) -> (usize, u64, bool) {
     let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
     (witnesses(pmem, geo), sb.generation.get(), plain)
 }
 
 /// Whether the first superblock, which this code must not use, says so only because it is damaged:
-/// the copy of it is not older, and of the same volume, or no other volume has stored over what the
-/// copy names.
+/// its copy is not older, and either of the same volume, or no other volume has overwritten what
+/// the copy names.
 fn is_refused_wrongly<P: Pmem + ?Sized>(
     pmem: &P,
     copy: &SuperBlock,
@@ -307,23 +308,23 @@ fn is_refused_wrongly<P: Pmem + ?Sized>(
     Ok(same && first.generation.get() <= copy.generation.get())
 }
 
-/// Reads the superblock of a device: of the first and its copy the one that counts. The copy is
+/// Reads the superblock of a device: of the first and its copy, the one that counts. The copy is
 /// where the first says, and without it in the last block of the device.
 ///
-/// Another file system made over the volume leaves the copy where it is. So where the first has
-/// lost even its magic, the copy serves only if nothing else has moved in.
+/// Another file system made over the volume leaves the copy in place. So if the first has lost even
+/// its magic, the copy is used only if the device was not reused.
 ///
-/// One that is alone, and of which nothing is found on the device, serves for nothing.
+/// A single superblock without any witness on the device is not used.
 ///
-/// Fails with what is wrong with the first, if the copy does not serve either: with
-/// [`Error::NotRdax`], [`Error::Corrupt`], [`Error::Media`], [`Error::TooSmall`],
-/// [`Error::Version`] or [`Error::Unsupported`].
+/// Fails with the error of the first, if the copy is not usable either: with [`Error::NotRdax`],
+/// [`Error::Corrupt`], [`Error::Media`], [`Error::TooSmall`], [`Error::Version`] or
+/// [`Error::Unsupported`].
 #[inline(never)]
 pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
     let first = read_at(pmem, 0);
     let end = copy_at(pmem.len());
     let named = first.as_ref().map(|(_, geo)| copy_at(geo.blocks * BLOCK));
-    // A first one that is wrong about the size of the volume does not know where the copy is.
+    // If the first is wrong about the size of the volume, it does not know where the copy is.
     let copy = match named.map(|at| read_at(pmem, at)) {
         Ok(Ok(copy)) => Ok(copy),
         Ok(Err(Error::Version { .. } | Error::Unsupported { .. } | Error::Corrupt { .. }))
@@ -357,7 +358,7 @@ pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
             }
             why => return Err(why),
         },
-        // Of a volume that this code does not read, a copy may be all that is left.
+        // The copy may be all that is left of a volume that this code does not read.
         (
             Err(Error::NotRdax | Error::Corrupt { .. } | Error::Media { .. }),
             Err(e @ (Error::Version { .. } | Error::Unsupported { .. } | Error::TooSmall { .. })),

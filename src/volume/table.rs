@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The inode table: where inodes lie, and which of them are in use.
+//! The inode table: where inodes are, and which of them are in use.
 //!
-//! The table is a file whose extents hang off a system inode, in chunks of a block with 16 slots,
-//! of which the first is a header with the bitmap of the others. One chunk at a time is *open*: its
-//! free slots are known in memory, and new inodes come from there. The next one is looked for only
-//! when it is full; mount reads none. Chunks at the end of the table without an inode are given
-//! back.
+//! The table is a file mapped by a system inode, in inode chunks of one block with 16 slots, of
+//! which the first is a header with the bitmap of the others. One inode chunk at a time is *open*:
+//! its free slots are known in memory, and new inodes come from there. The next one is searched
+//! only when it is full; mount reads none. Inode chunks at the end of the table without an inode
+//! are freed.
 //!
 //! The life of an inode's number: [`Volume::reserve_inode`] (in memory only; dropping the
-//! [`InodeReservation`] gives it back) →
-//! [`Tx::create_inode_at`](super::journal::Tx::create_inode_at) → commit: in use.
-//! [`Tx::free_inode`](super::journal::Tx::free_inode) → commit: free. Meanwhile it is *busy* and
-//! nobody else gets it.
+//! [`InodeReservation`] releases it) → [`Tx::create_inode_at`](super::journal::Tx::create_inode_at)
+//! → commit: in use. [`Tx::free_inode`](super::journal::Tx::free_inode) → commit: free. Meanwhile
+//! it is *busy* and nobody else gets it.
 //!
-//! Lock order: the table → a journal lane → the slots. Within a transaction the table's extents are
-//! not read, so that the table can grow in transactions of its own.
+//! Lock order: the table → a journal lane → the slots. The table's extents are not read within a
+//! transaction, so that the table can grow in separate transactions.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
@@ -38,20 +37,20 @@ use crate::env::{siphash24, Lock, NoMemory, Vec};
 
 /// Bytes of a header.
 const HEADER: u64 = size_of::<InodeChunk>() as u64;
-/// Inodes that a chunk can hold.
+/// Inodes that an inode chunk can hold.
 const CHUNK_INODES: u64 = INODES_PER_CHUNK - 1;
 /// Bits of a header's bitmap for which there is no slot, in its last word.
 const NO_SLOTS: u64 = match INODES_PER_CHUNK % 64 {
     0 => 0,
     slots => u64::MAX << slots,
 };
-/// Chunks that are remembered because inodes were freed in them.
+/// How many inode chunks are recorded because inodes were freed in them.
 const FREED_MAX: usize = 64;
-/// The end of the table is looked at when so many inodes were freed.
+/// The end of the table is checked after this many inodes were freed.
 const SHRINK_AFTER: u64 = 256;
-/// Free slots that stay in any case.
+/// Free slots that are never freed.
 const SPARE: u64 = 2 * INODE_CHUNKS * CHUNK_INODES;
-/// Most chunks that are given back at a time.
+/// The most inode chunks that are freed at a time.
 const SHRINK_MAX: u64 = 1024;
 
 /// The inode table in memory.
@@ -61,42 +60,42 @@ pub(super) struct Table {
     slots: Lock<Slots>,
 }
 
-/// Which inodes can be had. Its lock also protects the headers of all chunks.
+/// Which inodes are available. Its lock also protects the headers of all inode chunks.
 struct Slots {
     open: Option<Open>,
-    /// Chunks where inodes were freed while they were not open.
+    /// Inode chunks where inodes were freed while they were not open.
     freed: Vec<u64>,
-    /// The chunk to look into next.
+    /// The inode chunk to search next.
     scan: u64,
     /// Inodes that are reserved, or being allocated or freed by unretired transactions.
     busy: Vec<u64>,
-    /// Inodes freed since the end of the table was looked at.
+    /// Inodes freed since the end of the table was checked.
     freed_since: u64,
-    /// The chunk with inodes that was its last one with any then.
+    /// The last inode chunk with inodes at that time.
     last_used: u64,
 }
 
-/// The chunk from which inodes are taken.
+/// The inode chunk from which inodes are taken.
 struct Open {
     index: u64,
     /// Byte address.
     at: u64,
     /// Bit set: in use or busy.
     used: [u64; INODE_CHUNK_WORDS],
-    /// The generation of an inode in a slot that was in no use yet.
+    /// The generation of an inode in a slot that was never used.
     generation: u32,
 }
 
-/// What was taken from the open chunk.
+/// An inode taken from the open inode chunk.
 struct Taken {
     ino: u64,
-    /// Byte address of the chunk.
+    /// Byte address of the inode chunk.
     chunk_at: u64,
-    /// The generation of the inode if its slot was in no use yet.
+    /// The generation of the inode if its slot was never used.
     generation: u32,
 }
 
-/// An inode number that nobody else can get. Dropped, it gives it back; nothing is on the media.
+/// An inode number that nobody else can get. Dropping it releases it; nothing is on the media.
 #[must_use = "dropping a reservation gives the inode back"]
 pub struct InodeReservation<'v, P: Pmem> {
     vol: &'v Volume<P>,
@@ -117,7 +116,7 @@ impl<P: Pmem> InodeReservation<'_, P> {
         self.generation
     }
 
-    /// Makes the number the caller's to release, and returns it and the slot's byte address.
+    /// Transfers the number to the caller, who releases it; returns it and the slot's byte address.
     pub(super) fn into_slot(self) -> (u64, u64) {
         let slot = (self.ino, self.at);
         core::mem::forget(self);
@@ -145,8 +144,8 @@ fn seal(header: &mut InodeChunk, seed: u32) {
     header.crc = U32::new(crc_of(seed, header.as_bytes()));
 }
 
-/// The header of chunk `index` in `block` with the inodes of `slots` in use, and the generation
-/// that inodes begin with, in a volume of this `seed`.
+/// The header of inode chunk `index` in `block` with the inodes of `slots` in use, and the initial
+/// generation of inodes, in a volume of this `seed`.
 pub(super) fn header(
     seed: u32,
     (index, block): (u64, u64),
@@ -179,7 +178,7 @@ pub(super) fn header(
     header
 }
 
-/// Reads and verifies the header of chunk `index` at byte `at`.
+/// Reads and verifies the header of inode chunk `index` at byte `at`.
 fn read_header<P: Pmem>(pmem: &P, seed: u32, at: u64, index: u64) -> Result<InodeChunk> {
     let header: InodeChunk = read_struct(pmem, at)?;
     let good = header.crc.get() == crc_of(seed, header.as_bytes())
@@ -189,8 +188,8 @@ fn read_header<P: Pmem>(pmem: &P, seed: u32, at: u64, index: u64) -> Result<Inod
     good.then_some(header).ok_or(corrupt(at))
 }
 
-/// Marks `slot`, 1 to 15, of the chunk whose header is at byte `at` in use or free. Doing it again
-/// changes nothing. The caller holds the lock of the slots, or is recovery.
+/// Marks `slot`, 1 to 15, of the inode chunk whose header is at byte `at` in use or free.
+/// Idempotent. The caller holds the lock of the slots, or is recovery.
 pub(super) fn apply<P: Pmem, S>(
     dirty: &mut Dirty<'_, P, S>,
     pmem: &P,
@@ -215,13 +214,13 @@ pub(super) fn apply<P: Pmem, S>(
     dirty.store(at, header.as_bytes())
 }
 
-/// Inodes for which `free` blocks would hold slots.
+/// The number of inode slots that fit in `free` blocks.
 pub(super) fn slots_in(free: u64) -> u64 {
     free * CHUNK_INODES
 }
 
 impl Open {
-    /// The word of `used`, and the bit in it, of `ino` if it lies in this chunk.
+    /// The word of `used`, and the bit in it, of `ino` if it is in this inode chunk.
     fn bit(&mut self, ino: u64) -> Option<(&mut u64, u64)> {
         if ino / INODES_PER_CHUNK != self.index {
             return None;
@@ -246,7 +245,7 @@ impl Open {
 }
 
 impl Slots {
-    /// Takes a free inode of the open chunk.
+    /// Takes a free inode of the open inode chunk.
     fn take(&mut self) -> Result<Option<Taken>> {
         self.busy.reserve(1)?;
         let Some(open) = &mut self.open else {
@@ -263,7 +262,7 @@ impl Slots {
         }))
     }
 
-    /// Opens chunk `index` at byte `at`, whose header is `header`, if it has a free inode.
+    /// Opens inode chunk `index` at byte `at`, whose header is `header`, if it has a free inode.
     fn open(&mut self, index: u64, at: u64, header: &InodeChunk) -> bool {
         let used = header.bitmap.map(U64::get);
         let mut open = Open {
@@ -312,7 +311,7 @@ impl Table {
         Ok(self.slots.lock().busy.push(ino)?)
     }
 
-    /// Ends what made `ino` busy; `used` if it is in use now.
+    /// Ends the busy state of `ino`; `used` if it is in use now.
     pub(super) fn release(&self, ino: u64, used: bool) {
         let mut slots = self.slots.lock();
         if let Some(i) = slots.busy.iter().position(|busy| *busy == ino) {
@@ -331,25 +330,25 @@ impl Table {
         }
         let chunk = ino / INODES_PER_CHUNK;
         if slots.freed.len() < FREED_MAX && !slots.freed.contains(&chunk) {
-            // Within its capacity. Without the hint the chunk is found by the scan.
+            // Within its capacity. Without the hint the scan finds the inode chunk.
             let _ = slots.freed.push(chunk);
         }
     }
 }
 
-/// The generation of the first inodes in chunks that transaction `number` makes. (A chunk of their
-/// index may have been there before, with inodes that somebody remembers.)
+/// The generation of the first inodes in inode chunks that transaction `number` makes. (An earlier
+/// inode chunk with the same index may have had inodes for which handles exist.)
 fn generation(key: &[u8; 16], number: u64) -> u32 {
     let [a, b, c, d, ..] = siphash24(key, &number.to_le_bytes()).to_le_bytes();
     u32::from_le_bytes([a, b, c, d])
 }
 
-/// Chunks of the table whose system inode is `table`.
+/// Inode chunks of the table whose system inode is `table`.
 fn chunks(table: &Inode) -> u64 {
     table.size() / BLOCK
 }
 
-/// Byte address of chunk `index`, which the table has.
+/// Byte address of inode chunk `index`, which the table has.
 fn chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> {
     let found = extent::lookup(&vol.media(), None, table.raw(), table.at(), index)?;
     match found.floor {
@@ -362,7 +361,8 @@ impl<P: Pmem> Volume<P> {
     /// Reads the inode `ino` into `inode`, a blank one. Not called within a transaction.
     ///
     /// Fails with [`Error::Stale`] if there is no such inode or it is not in use, and with
-    /// [`Error::Corrupt`] if it, or the header of its chunk, is damaged; `inode` stays blank then.
+    /// [`Error::Corrupt`] if it, or the header of its inode chunk, is damaged; `inode` stays blank
+    /// then.
     pub fn iget_into(&self, ino: u64, inode: &mut Inode) -> Result<()> {
         let seed = self.geo.seed;
         self.used(ino, |at| inode::read(&self.pmem, seed, at, ino, inode))?;
@@ -390,7 +390,7 @@ impl<P: Pmem> Volume<P> {
         Ok(generation.get())
     }
 
-    /// Calls `f` with the byte address of inode `ino`, which is in use, else the error is
+    /// Calls `f` with the byte address of inode `ino`, which is in use; otherwise the error is
     /// [`Error::Stale`]. Meanwhile the table does not shrink.
     fn used<T>(&self, ino: u64, f: impl FnOnce(u64) -> Result<T>) -> Result<T> {
         let (index, slot) = (ino / INODES_PER_CHUNK, ino % INODES_PER_CHUNK);
@@ -416,7 +416,7 @@ impl<P: Pmem> Volume<P> {
         Ok(inode)
     }
 
-    /// Reserves the number of an inode to be created, growing the table if need be. Not called
+    /// Reserves the number of an inode to be created, growing the table if needed. Not called
     /// within a transaction.
     ///
     /// Fails with [`Error::NoSpace`] if no inode is free and the table cannot grow.
@@ -433,7 +433,7 @@ impl<P: Pmem> Volume<P> {
             at: taken.chunk_at + taken.ino % INODES_PER_CHUNK * INODE_BYTES,
             generation: 0,
         };
-        // It can be removed again, whatever else takes space.
+        // So that it can be removed again, whatever else takes space.
         if self.kept_for_removal() > self.free_blocks() {
             return Err(Error::NoSpace);
         }
@@ -444,7 +444,7 @@ impl<P: Pmem> Volume<P> {
         Ok(reservation)
     }
 
-    /// Opens a chunk with a free inode, an old one or a new one, and takes an inode from it.
+    /// Opens an inode chunk with a free inode, an old one or a new one, and takes an inode from it.
     fn open_chunk(&self) -> Result<Taken> {
         let mut table = self.table.inode.lock();
         // While this thread waited, another may have done it.
@@ -452,7 +452,7 @@ impl<P: Pmem> Volume<P> {
             return Ok(taken);
         }
         let count = chunks(&table);
-        // Twice around: what was freed meanwhile counts too. The hints come on top.
+        // Twice around: inodes freed meanwhile count, too. The hints come on top.
         let mut left = count + FREED_MAX as u64;
         while left > 0 && self.used_inodes.get() < to_i64(count * CHUNK_INODES) {
             left -= 1;
@@ -477,7 +477,7 @@ impl<P: Pmem> Volume<P> {
         self.grow_table(&mut table)
     }
 
-    /// Adds chunks to the table, opens the first, and takes an inode from it.
+    /// Adds inode chunks to the table, opens the first, and takes an inode from it.
     fn grow_table(&self, table: &mut Inode) -> Result<Taken> {
         let index = chunks(table);
         let goal = match index.checked_sub(1) {
@@ -511,7 +511,7 @@ impl<P: Pmem> Volume<P> {
         slots.take()?.ok_or(Error::NoSpace)
     }
 
-    /// Makes `new` the end of a system file, which it has room for, and commits `tx`.
+    /// Appends `new` to a system file, which has room for it, and commits `tx`.
     pub(super) fn map_at_end(
         &self,
         mut tx: Tx<'_, P>,
@@ -531,7 +531,7 @@ impl<P: Pmem> Volume<P> {
         chunks(&self.table.inode.lock()) * CHUNK_INODES
     }
 
-    /// Gives the chunks at the end of the table back in which no inode is, if there are many free
+    /// Frees the inode chunks at the end of the table without an inode, if there are many free
     /// slots. Not called within a transaction.
     pub(super) fn shrink_table(&self) -> Result<()> {
         while self.table.slots.lock().freed_since >= SHRINK_AFTER {
@@ -540,12 +540,12 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Gives at most [`SHRINK_MAX`] chunks back, so that nobody waits long for the table.
+    /// Frees at most [`SHRINK_MAX`] inode chunks, so that nobody waits long for the table.
     fn shrink_table_once(&self) -> Result<()> {
         let mut table = self.table.inode.lock();
         self.table.slots.lock().freed_since = 0;
         let count = chunks(&table);
-        // So many chunks can go as leave half of the slots in use, and some.
+        // Keeps so many inode chunks that about half of the slots are in use, plus some.
         let keep = (2 * to_u64(self.used_inodes.get()) + SPARE).div_ceil(CHUNK_INODES);
         let keep = keep.max(INODE_CHUNKS).max(count.saturating_sub(SHRINK_MAX));
         let mut end = count;
@@ -574,7 +574,8 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Whether no inode is in chunk `index`, nor can be as long as the caller holds the table.
+    /// Whether inode chunk `index` has no inode, and cannot get one while the caller holds the
+    /// table.
     fn is_empty_chunk(&self, table: &Inode, index: u64) -> Result<bool> {
         let at = chunk_at(self, table, index)?;
         let mut slots = self.table.slots.lock();
@@ -587,13 +588,14 @@ impl<P: Pmem> Volume<P> {
             .get();
         let empty = u64::from(free) == CHUNK_INODES;
         if empty && slots.open.as_ref().is_some_and(|open| open.index == index) {
-            // Whoever wants an inode waits for the table.
+            // Whoever needs an inode waits for the table.
             slots.open = None;
         }
         Ok(empty)
     }
 
-    /// Takes what one transaction can of the chunks `from..to` off the end of the table.
+    /// Removes as many of the inode chunks `from..to` from the end of the table as one transaction
+    /// can.
     fn cut_table(
         &self,
         table: &mut Inode,
@@ -602,7 +604,7 @@ impl<P: Pmem> Volume<P> {
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
         let (left, edited) = extent::cut(&mut tx, &self.media(), table, (from, to))?;
-        // The size is where the chunks end.
+        // The size is where the inode chunks end.
         table.raw.size = U64::new(left.unwrap_or(from) * BLOCK);
         table.log_change(&mut tx, before)?;
         tx.commit()?;

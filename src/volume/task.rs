@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations on a range of a file that take several transactions, and yet happen at once.
+//! Operations on a range of a file that take several transactions, and are atomic nevertheless.
 //!
-//! With the first transaction the operation has happened: the orphan file says what is to be done,
-//! and after a crash the next mount does it. If one of the others fails, for lack of memory, what
-//! is left is remembered in the inode ([`Rest`]); the file is shown as if it were done, and it is
-//! done before anything else changes the file.
+//! The operation takes effect with the first transaction: the orphan file records the work, and
+//! after a crash the next mount does it. If one of the others fails, for lack of memory, the inode
+//! records the rest ([`Rest`]). The file looks as if the work were done, and it is done before
+//! anything else changes the file.
 
 use super::error::{Error, Result};
 use super::extent::{self, Edited, Media};
@@ -17,17 +17,17 @@ use super::orphan::OrphanReservation;
 use super::pmem::Pmem;
 use super::Volume;
 
-/// What is done to the blocks of a range.
+/// The kind of work on the blocks of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// They become a hole, and are freed.
     Cut,
-    /// Those that are data become unwritten.
+    /// Data among them becomes unwritten.
     Unwrite,
 }
 
 impl Work {
-    /// As the orphan file says it.
+    /// Its code in the orphan file.
     pub(super) fn on_media(self) -> u32 {
         match self {
             Work::Cut => WORK_CUT,
@@ -35,7 +35,7 @@ impl Work {
         }
     }
 
-    /// What the orphan file says.
+    /// From its code in the orphan file.
     pub(super) fn of_media(work: u32) -> Option<Work> {
         match work {
             WORK_CUT => Some(Work::Cut),
@@ -45,16 +45,16 @@ impl Work {
     }
 }
 
-/// Something to be done to a file.
+/// Work on a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task {
-    /// What.
+    /// The kind.
     pub work: Work,
     /// The file blocks: the first, and the first after them.
     pub keys: (u64, u64),
 }
 
-/// What is left of a task.
+/// The rest of a task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rest {
     task: Task,
@@ -63,7 +63,8 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// What the file shows of `map`, which is that of `file_block` on the media.
+    /// The mapping that the file shows instead of `map`, which is that of `file_block` on the
+    /// media.
     pub(super) fn shown(&self, map: Map, file_block: u64) -> Map {
         let (from, to) = self.task.keys;
         let len = map.file_blocks();
@@ -85,8 +86,8 @@ impl Rest {
 }
 
 impl Task {
-    /// Logs what one transaction can do of the task. Returns the end of the range that is left, and
-    /// the leaf that has changed.
+    /// Logs as much of the task as one transaction can do. Returns the end of the remaining range,
+    /// and the changed leaf.
     fn step<P: Pmem>(
         &self,
         tx: &mut Tx<'_, P>,
@@ -114,7 +115,7 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Does `task` to a file, of which nothing is left to do, and `change` with it.
+    /// Does `task` on a file without unfinished work, together with `change`.
     #[inline(never)]
     pub(super) fn carry_out(
         &self,
@@ -122,7 +123,7 @@ impl<P: Pmem> Volume<P> {
         task: Task,
         change: impl FnOnce(&mut Tx<'_, P>, &mut RawInode) -> Result<()>,
     ) -> Result<()> {
-        // A root alone takes one transaction.
+        // Without nodes, one transaction is enough.
         let orphan = match inode.raw.depth > 0 && inode.raw.orphan.get() == 0 {
             true => Some(self.reserve_orphan()?),
             false => None,
@@ -154,7 +155,7 @@ impl<P: Pmem> Volume<P> {
         change(&mut tx, &mut inode.raw)?;
         let (left, edited) = task.step(&mut tx, &media, inode)?;
         if left.is_some() {
-            // What is damaged is found before anything has happened.
+            // Damage is found before the operation takes effect.
             extent::verify(&media, &before.raw()?, inode.at, task.keys)?;
             if let Some(orphan) = orphan {
                 tx.attach_orphan(orphan, &mut inode.raw, Some(*task))?;
@@ -166,8 +167,8 @@ impl<P: Pmem> Volume<P> {
         Ok(left)
     }
 
-    /// Does what is left of a task that has begun. It fails only if the volume has; what cannot be
-    /// done else is remembered.
+    /// Does the rest of a task that has begun. Fails only if the volume has failed; after other
+    /// errors, the rest is recorded.
     #[inline(never)]
     pub(super) fn go_on(&self, inode: &mut Inode, mut task: Task) -> Result<()> {
         loop {
@@ -195,7 +196,7 @@ impl<P: Pmem> Volume<P> {
     ) -> Result<Option<u64>> {
         let mut tx = self.begin()?;
         let (left, edited) = task.step(&mut tx, &Media::of(self), inode)?;
-        // Without a name, it stays there until it is freed.
+        // Without a name, the inode stays there until it is freed.
         if left.is_none() && inode.nlink() > 0 {
             tx.detach_orphan(&mut inode.raw)?;
         }
@@ -205,7 +206,7 @@ impl<P: Pmem> Volume<P> {
         Ok(left)
     }
 
-    /// Does what is left to do to a file, before something else changes it. Fails as that does.
+    /// Does the unfinished work on a file, before something else changes it. Fails as that does.
     #[inline]
     pub(super) fn finish_rest(&self, inode: &mut Inode) -> Result<()> {
         match inode.rest {
@@ -221,7 +222,7 @@ impl<P: Pmem> Volume<P> {
         inode.rest.map_or(Ok(()), |rest| Err(rest.why))
     }
 
-    /// Finds out what is left to do to `inode`, which was just read.
+    /// Finds the unfinished work of `inode`, which was just read.
     pub(super) fn read_rest(&self, inode: &mut Inode) -> Result<()> {
         inode.rest = None;
         let Some(slot) = inode.raw.orphan.get().checked_sub(1) else {
@@ -237,8 +238,8 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Does what is left to do to `inode`, which has a name, and takes it out of the orphan file:
-    /// what a mount does with an operation that a crash has interrupted.
+    /// Does the unfinished work of `inode`, which has a name, and removes it from the orphan file:
+    /// a mount does this with operations that a crash has interrupted.
     pub(super) fn finish(&self, inode: &mut Inode) -> Result<()> {
         self.finish_rest(inode)?;
         if inode.raw.orphan.get() == 0 {

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether an inode record can be what an inode of a volume is. A right checksum says that a record
-//! is as it was written, not that this code wrote it: nothing of it is believed before each field
+//! Whether an inode record is a possible inode of a volume. A valid checksum proves that a record
+//! is as it was written, not that this code wrote it: nothing of it is trusted before each field
 //! was compared with what its file type, the other fields and the volume allow.
 //!
-//! What only other structures can tell (links, the parent's entry, the slot of the orphan file, the
-//! nodes of the tree, the records of extended attributes) is verified where these are read. Owner,
-//! group, seconds, generation and permissions may be anything; of the attributes, those that are
-//! not known mean nothing.
+//! Whatever depends on other structures (links, the parent's entry, the slot of the orphan file,
+//! the nodes of the tree, the records of extended attributes) is verified when these are read.
+//! Owner, group, seconds, generation and permissions may have any value; unknown attributes mean
+//! nothing.
 //!
-//! `check` has the same rules, in code of its own, and reports whatever is refused here.
+//! `check` has the same rules, in separate code, and reports whatever is refused here.
 
 use super::error::{Error, Result, Structure};
 use super::extent::{scan_root, unpack, Media};
@@ -23,7 +23,7 @@ use zerocopy::IntoBytes;
 
 const NSEC: u32 = 1_000_000_000;
 
-/// What the rules distinguish of the file types.
+/// The file types as far as the rules differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Type {
     Directory,
@@ -48,7 +48,7 @@ impl Type {
     }
 }
 
-/// Fails with [`Error::Corrupt`] unless the record `raw`, of the inode at byte `at`, can be.
+/// Fails with [`Error::Corrupt`] unless the record `raw`, of the inode at byte `at`, is possible.
 pub(super) fn verify<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, at: u64) -> Result<()> {
     let holds = match Type::of(raw.mode.get()) {
         Some(kind) => {
@@ -81,14 +81,14 @@ fn times(raw: &RawInode) -> bool {
     .all(|nsec| nsec.get() < NSEC)
 }
 
-/// Links, parent, and whether it is in the orphan file. (Any number may be that of its slot.)
+/// Checks links, parent, and whether it is in the orphan file. (Its slot may have any number.)
 fn links(raw: &RawInode, kind: Type) -> bool {
     let (nlink, orphan, parent) = (raw.nlink.get(), raw.orphan.get(), raw.parent.get());
     let counted = match kind {
         Type::Directory => nlink != 1 && nlink <= LINK_MAX,
         _ => nlink <= LINK_MAX,
     };
-    // In the orphan file is what has no name, and a file that is being truncated.
+    // The orphan file has inodes without a name, and files that are being truncated.
     let in_orphans = match nlink {
         0 => orphan != 0,
         _ => orphan == 0 || kind == Type::Regular,
@@ -104,7 +104,7 @@ fn links(raw: &RawInode, kind: Type) -> bool {
 fn size(raw: &RawInode, kind: Type) -> bool {
     let size = raw.size.get();
     match kind {
-        // One that is being freed has lost some of its leaves.
+        // A directory that is being freed has lost some of its leaves.
         Type::Directory => {
             size != 0
                 && size % BLOCK == 0
@@ -116,8 +116,8 @@ fn size(raw: &RawInode, kind: Type) -> bool {
     }
 }
 
-/// The root of the tree, or the target in its place; the block of the extended attributes; the
-/// number of blocks.
+/// Checks the root of the tree, or the target in its place; the block of the extended attributes;
+/// the number of blocks.
 fn blocks<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, kind: Type, at: u64) -> Result<bool> {
     let xattr_block = raw.xattr_block.get();
     let xattrs = u64::from(xattr_block != 0);
@@ -142,7 +142,7 @@ fn blocks<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, kind: Type, at: u64) ->
         mapped += extent.len;
         holds &= match kind {
             Type::Directory => first_key && extent.len == 1 && !extent.unwritten,
-            // What is still to be cut off may lie beyond the largest offset.
+            // A range that is still to be cut off may lie beyond the largest offset.
             Type::Regular => raw.orphan.get() != 0 || extent.end() <= FILE_END,
             Type::Symlink => i == 0 && first_key && extent.len == 1 && !extent.unwritten,
             Type::Device | Type::Channel => false,
@@ -152,8 +152,9 @@ fn blocks<P: Pmem>(media: &Media<'_, P>, raw: &RawInode, kind: Type, at: u64) ->
     Ok(holds && some && count(media, raw, (entries, mapped), xattrs))
 }
 
-/// Whether the number of blocks can be, with so many `entries` in the root, which map so many
-/// blocks if it is a leaf, and so many blocks of extended attributes at least.
+/// Whether the number of blocks is possible, with `entries` entries in the root, which map the
+/// given number of blocks if it is a leaf, and at least the given number of blocks of extended
+/// attributes.
 fn count<P>(
     media: &Media<'_, P>,
     raw: &RawInode,

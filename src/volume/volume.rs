@@ -22,11 +22,11 @@ use crate::env::{Counter, Lock};
 pub struct MountOptions {
     /// The caller will change nothing. Recovery still completes what a crash interrupted.
     pub read_only: bool,
-    /// The device must not be written: recovery neither.
+    /// The device must not be written, not even by recovery.
     pub write_protected: bool,
 }
 
-/// What is worth telling about a mount.
+/// Remarkable facts about a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Notes {
     /// The first superblock could not be used, for this reason; its copy was.
@@ -44,11 +44,11 @@ pub struct StatFs {
     pub blocks: u64,
     /// Free blocks. What is reserved is not free.
     pub free: u64,
-    /// Those of them that are not kept for the nodes of trees: [`Geometry::reserve`].
+    /// Those of them that are not reserved for the nodes of trees: [`Geometry::reserve`].
     pub available: u64,
     /// Inodes in use.
     pub inodes_used: u64,
-    /// Inodes that could be created: free slots, and those for which there is space.
+    /// Inodes that could be created: free slots, and inodes for which there is space.
     pub inodes_free: u64,
 }
 
@@ -75,7 +75,7 @@ pub struct Volume<P: Pmem> {
     notes: Notes,
 }
 
-/// Reads the system inode `ino` in `slot`, or where that is damaged, its copy. Its size fits the
+/// Reads the system inode `ino` in `slot`, or if that is damaged, its copy. Its size fits the
 /// volume.
 #[inline(never)]
 fn system_inode<P: Pmem>(pmem: &P, geo: &Geometry, slot: u64, ino: u64) -> Result<Inode> {
@@ -114,8 +114,8 @@ impl<P: Pmem> Volume<P> {
     /// Opens the volume on `pmem` and completes the transactions that a crash interrupted.
     ///
     /// Nothing is written before every check has passed. Fails as [`super_block::read`] does; with
-    /// [`Error::Unsupported`] if features are unknown that forbid writing, and writing is asked for
-    /// or needed for recovery; with [`Error::WriteProtected`] if recovery is needed and the device
+    /// [`Error::Unsupported`] if unknown features forbid writing, and writing is requested or
+    /// needed for recovery; with [`Error::WriteProtected`] if recovery is needed and the device
     /// must not be written; with [`Error::Corrupt`] for a damaged lane or system inode.
     // Not inlined, here and where it says so below: the kernel's stack is small.
     #[inline(never)]
@@ -164,8 +164,8 @@ impl<P: Pmem> Volume<P> {
         Volume::open(pmem, &read, &lanes, notes, (free, used))
     }
 
-    /// The volume whose superblock is `read`, with the `lanes` that recovery has left, `notes` of
-    /// that, and numbers of free blocks and of inodes in use.
+    /// The volume whose superblock is `read`, with the `lanes` after recovery, the `notes` about
+    /// it, and the numbers of free blocks and of inodes in use.
     #[inline(never)]
     fn open(
         pmem: P,
@@ -191,7 +191,7 @@ impl<P: Pmem> Volume<P> {
         })
     }
 
-    /// The memory it lies on.
+    /// The memory that it is stored in.
     pub fn pmem(&self) -> &P {
         &self.pmem
     }
@@ -201,12 +201,12 @@ impl<P: Pmem> Volume<P> {
         &self.sb
     }
 
-    /// Where things lie.
+    /// The layout.
     pub fn geometry(&self) -> &Geometry {
         &self.geo
     }
 
-    /// Where trees are read from.
+    /// The media to read trees from.
     pub(super) fn media(&self) -> Media<'_, P> {
         Media {
             pmem: &self.pmem,
@@ -214,7 +214,7 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// What is worth telling about the mount.
+    /// Remarkable facts about the mount.
     pub fn notes(&self) -> Notes {
         self.notes
     }
@@ -246,8 +246,8 @@ impl<P: Pmem> Volume<P> {
         let mut current = self.label.lock();
         let bytes = super_block::label(label)?;
         let generation = current.1.wrapping_add(1);
-        // In two transactions: while one superblock is changed, the other is whole, since mount
-        // reads them before it recovers.
+        // In two transactions: while one superblock changes, the other is intact, since mount reads
+        // them before it recovers.
         for at in [0, super_block::copy_at(self.geo.blocks * BLOCK)] {
             let mut old = self.sb.clone();
             self.pmem.read(at, old.as_mut_bytes())?;
@@ -263,8 +263,9 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Whether a transaction could not be completed. Then nothing can be changed any more, what is
-    /// in place may lack the rest of that transaction, and only recovery at the next mount helps.
+    /// Whether a transaction could not be completed. Then nothing can be changed any more, the
+    /// metadata in place may lack the rest of that transaction, and only recovery at the next mount
+    /// helps.
     pub fn is_failed(&self) -> bool {
         self.failed.get() != 0
     }

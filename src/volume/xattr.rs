@@ -2,10 +2,10 @@
 
 //! Extended attributes: names with values that an inode carries.
 //!
-//! An inode that has some names one block, in which are all their names and the small values. A
-//! large value has blocks of its own, which are written once: another value gets other blocks. What
-//! is in the one block changes in the transaction, so that setting, replacing and removing are
-//! atomic. Prefixes ("user.") are part of the names, and mean nothing here.
+//! An inode with attributes refers to one block, with all names and the small values. A large value
+//! has its own blocks, which are written once: another value gets other blocks. The changes to the
+//! one block are part of the transaction, so that setting, replacing and removing are atomic.
+//! Prefixes ("user.") are part of the names, and mean nothing here.
 //!
 //! Callers hold the inode as for any operation of the volume.
 
@@ -32,34 +32,34 @@ use crate::env::{crc32c, Vec};
 /// Bytes of the header, and of the head of a record.
 const HEADER: usize = size_of::<XattrHeader>();
 const HEAD: usize = size_of::<XattrRecord>();
-/// Bytes that names and small values have, with the header.
+/// Bytes for names and small values, including the header.
 const SET_MAX: usize = to_usize(BLOCK);
 
 /// A name and a value.
 pub type Xattr<'a> = (&'a [u8], &'a [u8]);
 
-/// What an attribute that is to be set has to be before.
+/// The required state of an attribute before it is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Must {
-    /// There or not.
+    /// Any.
     Whatever,
-    /// Not there, else the error is [`Error::Exists`].
+    /// It must not exist, otherwise the error is [`Error::Exists`].
     BeNew,
-    /// There, else the error is [`Error::NoXattr`].
+    /// It must exist, otherwise the error is [`Error::NoXattr`].
     Exist,
 }
 
-/// A record, taken apart.
+/// A record, parsed.
 struct Record<'a> {
-    /// Where it lies in the set.
+    /// Its range in the set.
     place: Range<usize>,
     head: XattrRecord,
     name: &'a [u8],
-    /// The value with its padding, or the runs that have it.
+    /// The value with its padding, or the runs that hold it.
     body: &'a [u8],
 }
 
-/// The records of a set from byte `at` on, until there are no more, or what follows is none.
+/// The records of a set from byte `at` on, until the end, or until the rest is not valid.
 struct Records<'a> {
     set: &'a [u8],
     at: usize,
@@ -112,11 +112,11 @@ impl Record<'_> {
 }
 
 /// The extended attributes of an inode, read and checked: the bytes in use of their block, header
-/// and records. None where there are none, or nothing is known.
+/// and records. Empty if there are none, or nothing is cached.
 #[derive(Debug, Default)]
 pub(super) struct Set(Vec<u8>);
 
-/// The error for the attributes of `raw`, which cannot be as they are.
+/// The error for the attributes of `raw`, which are not valid.
 fn corrupt(raw: &RawInode) -> Error {
     Error::Corrupt {
         what: Structure::Xattr,
@@ -125,7 +125,7 @@ fn corrupt(raw: &RawInode) -> Error {
 }
 
 impl Set {
-    /// Whether nothing is known.
+    /// Whether nothing is cached.
     pub(super) fn is_unknown(&self) -> bool {
         self.0.is_empty()
     }
@@ -158,7 +158,7 @@ impl Set {
             tx.update(at, &self.0[place.clone()], record)?;
             return Ok(new);
         }
-        // What follows moves.
+        // The records after it move.
         for (at, bytes) in [(at, record), (at + record.len() as u64, after)] {
             if !bytes.is_empty() {
                 tx.write(at, bytes)?;
@@ -173,7 +173,7 @@ impl Set {
         let len = end + tail.len();
         let more = record.get(..record.len().saturating_sub(place.len()));
         if self.0.extend_from_slice(more.unwrap_or(&[])).is_err() {
-            // It is read when it is wanted.
+            // It is read when it is needed.
             *self = Set::default();
             return;
         }
@@ -185,7 +185,7 @@ impl Set {
 
     /// The record of `name`.
     fn find(&self, name: &[u8]) -> Option<Record<'_>> {
-        // Names that are as long differ in their last byte, as often as not.
+        // Names of the same length often differ in their last byte.
         let is = |record: &Record<'_>| {
             record.name.len() == name.len()
                 && record.name.last() == name.last()
@@ -202,7 +202,7 @@ fn append(set: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     Ok(set.extend_from_slice(&[0; 8][..padding])?)
 }
 
-/// Most bytes that the record of an attribute takes.
+/// The most bytes that the record of an attribute takes.
 fn record_max((name, value): Xattr<'_>) -> usize {
     let body = match value.len() {
         len if len <= XATTR_INLINE_MAX => len.next_multiple_of(8),
@@ -211,8 +211,8 @@ fn record_max((name, value): Xattr<'_>) -> usize {
     HEAD + name.len().next_multiple_of(8) + body
 }
 
-/// Appends the record of an attribute. A large value goes to blocks of its own now, which `raw` has
-/// then.
+/// Appends the record of an attribute. Writes a large value to its own blocks now, which `raw`
+/// counts then.
 fn add<P: Pmem>(
     tx: &mut Tx<'_, P>,
     raw: &mut RawInode,
@@ -239,7 +239,7 @@ fn add<P: Pmem>(
         }
     }
     let head = XattrRecord {
-        // The longest does not fit, and is zero.
+        // The largest does not fit, and is stored as zero.
         value_len: U16::new(u16::try_from(value.len()).unwrap_or(0)),
         name_len: to_u8(name.len()),
         runs: to_u8(count),
@@ -288,8 +288,8 @@ pub fn seal(set: &mut [u8], raw: &RawInode, block: u64, seed: u32) {
     place.copy_from_slice(sealed(raw, block, seed, &[records]).as_bytes());
 }
 
-/// Gives `set`, a header and records, a block of its own; `raw`, whose number and generation are
-/// set, names it.
+/// Gives `set`, a header and records, its block; `raw`, whose number and generation are set, refers
+/// to it.
 fn attach<P: Pmem>(tx: &mut Tx<'_, P>, raw: &mut RawInode, set: &mut [u8]) -> Result<()> {
     let block = tx.alloc(Want::blocks(1))?.block;
     seal(set, raw, block, tx.seed());
@@ -316,7 +316,7 @@ pub(super) fn create<P: Pmem>(
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Reads and verifies the extended attributes of `inode`, unless they are known, or there are
+    /// Reads and verifies the extended attributes of `inode`, unless they are cached, or there are
     /// none.
     fn read_xattrs(&self, inode: &mut Inode) -> Result<()> {
         let block = inode.raw.xattr_block.get();
@@ -349,8 +349,8 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Returns how many bytes the value of attribute `name` has, and copies it to where `room`, which
-    /// is told the number, wants it, if it does.
+    /// Returns the size of the value of attribute `name`, and copies it to the buffer that `room`
+    /// returns for that size, if any.
     ///
     /// Fails with [`Error::NoXattr`], and with [`Error::Corrupt`].
     pub fn get_xattr<'b>(
@@ -393,12 +393,11 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Gives attribute `name` the value `value`, or removes it if that is `None`, and changes what
-    /// `set` says of the inode, all in one transaction. The name has 1 to 255 bytes, the value up
-    /// to
+    /// Sets attribute `name` to `value`, or removes it if that is `None`, and changes the inode by
+    /// `set`, all in one transaction. The name has 1 to 255 bytes, the value up to
     /// [`XATTR_VALUE_MAX`].
     ///
-    /// Fails with [`Error::NoSpace`] also where the names and small values of the inode would take
+    /// Fails with [`Error::NoSpace`] also if the names and small values of the inode would take
     /// more than one block, and as `must` says.
     pub fn set_xattr(
         &self,
@@ -424,7 +423,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Puts an attribute in the place of `old`, the one of its name, or after all others.
+    /// Replaces `old`, the attribute of this name, or appends the new one.
     fn replace_xattr(
         &self,
         inode: &mut Inode,
@@ -473,8 +472,7 @@ impl<P: Pmem> Volume<P> {
         Ok(())
     }
 
-    /// Frees all attributes of `inode`, which has no name and no user, in a transaction of their
-    /// own.
+    /// Frees all attributes of `inode`, which has no name and no user, in a separate transaction.
     pub(super) fn free_xattrs(&self, inode: &mut Inode) -> Result<()> {
         if inode.raw.xattr_block.get() == 0 {
             return Ok(());
@@ -497,7 +495,7 @@ impl<P: Pmem> Volume<P> {
     }
 }
 
-/// Frees the blocks that the value of `record` has of its own.
+/// Frees the blocks that the value of `record` has.
 fn free_runs<P: Pmem>(tx: &mut Tx<'_, P>, raw: &mut RawInode, record: &Record<'_>) -> Result<()> {
     for (run, _) in record.runs() {
         tx.free(run.block, run.len)?;

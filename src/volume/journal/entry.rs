@@ -17,12 +17,12 @@ use crate::volume::pmem::Pmem;
 use crate::volume::super_block::Geometry;
 use crate::volume::table;
 
-/// Bytes of a word: what the body consists of, and the unit in which it writes.
+/// Bytes of a word: the unit of the body and of its writes.
 pub(super) const WORD: usize = size_of::<u64>();
 /// Bits of a head below the place.
 const PLACE_SHIFT: u32 = ENTRY_KIND_BITS + ENTRY_COUNT_BITS;
 
-/// A word of the body, as it lies on the media.
+/// A word of the body, as it is on the media.
 pub(super) type Word = zerocopy::little_endian::U64;
 
 /// One entry.
@@ -32,9 +32,9 @@ pub(super) enum Entry<'a> {
     Write { at: u64, words: &'a [Word] },
     /// Blocks to mark.
     Blocks { run: Run, used: bool },
-    /// Bytes of one block to make zero.
+    /// Bytes of one block to zero.
     Zero { at: u64, len: u64 },
-    /// An inode to mark: the byte address of its chunk's header, and its slot.
+    /// An inode to mark: the byte address of its inode chunk's header, and its slot.
     Inode { header: u64, slot: u64, used: bool },
 }
 
@@ -45,7 +45,7 @@ fn head(kind: u64, count: u64, place: u64) -> Word {
 
 /// The body of a transaction being built: its entries, one after the other.
 ///
-/// What adds an entry fails with [`Error::Invalid`] if it does not fit.
+/// Methods that add an entry fail with [`Error::Invalid`] if it does not fit.
 pub(super) struct Body {
     /// As many as a lane has room for.
     words: Vec<Word>,
@@ -54,7 +54,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// One without an entry.
+    /// An empty body.
     pub(super) fn new() -> Result<Self, NoMemory> {
         let mut words = Vec::with_capacity(BODY_MAX / WORD)?;
         for _ in 0..BODY_MAX / WORD {
@@ -83,7 +83,7 @@ impl Body {
         Ok(())
     }
 
-    /// Takes all entries out.
+    /// Removes all entries.
     pub(super) fn clear(&mut self) {
         self.len = 0;
     }
@@ -118,7 +118,7 @@ impl Body {
         self.extend(&[head(kind, 0, run.block), Word::new(run.len)])
     }
 
-    /// Adds an entry that makes `len` bytes at `at` zero, of one block.
+    /// Adds an entry that zeroes `len` bytes at `at`, of one block.
     pub(super) fn zero(&mut self, at: u64, len: u64) -> Result<()> {
         let word = WORD as u64;
         self.extend(&[head(ENTRY_ZERO, at % word, at / word), Word::new(len)])
@@ -137,8 +137,7 @@ impl Body {
 }
 
 impl Entry<'_> {
-    /// Takes the first entry off `body`. `None` if it is no entry, or names a place that it must
-    /// not.
+    /// Removes the first entry from `body`. `None` if it is not valid, or names a forbidden place.
     #[inline(always)]
     pub(super) fn parse<'a>(body: &mut &'a [Word], geo: &Geometry) -> Option<Entry<'a>> {
         let (head, rest) = body.split_first()?;
@@ -192,8 +191,8 @@ impl Entry<'_> {
         }
     }
 
-    /// Makes the change in place. Doing it again changes nothing. The caller holds the lock of the
-    /// allocation group or of the inode slots, or is recovery.
+    /// Makes the change in place. Idempotent. The caller holds the lock of the allocation group or
+    /// of the inode slots, or is recovery.
     pub(super) fn apply<P: Pmem, S>(
         self,
         dirty: &mut Dirty<'_, P, S>,

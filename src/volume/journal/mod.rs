@@ -3,20 +3,20 @@
 //! The journal: a redo log that makes each change of metadata atomic, and durable when it returns.
 //!
 //! The log is split into lanes, so that as many transactions run side by side; a lane holds one
-//! transaction at a time. [`Volume::begin`] takes a lane, the methods of [`Tx`] collect in memory
-//! what is to change, and [`Tx::commit`] makes it so, in four steps of which each waits until the
-//! one before is durable:
+//! transaction at a time. [`Volume::begin`] takes a lane, the methods of [`Tx`] collect the changes
+//! in memory, and [`Tx::commit`] makes them, in four steps of which each waits until the one before
+//! is durable:
 //!
-//! 1. *prepare*: what nothing refers to yet (a new inode, a fresh block, file data) is on the
-//!    media;
+//! 1. *prepare*: everything that nothing refers to yet (a new inode, a fresh block, file data) is
+//!    on the media;
 //! 2. *log*: the body with its entries, and a header with the checksum of both. From here on the
-//!    transaction has happened;
+//!    transaction is committed;
 //! 3. *apply*: the same changes in place;
-//! 4. *retire*: the header's `retired` says that recovery need not look at it again.
+//! 4. *retire*: the header's `retired` says that recovery can ignore it.
 //!
 //! After a crash [`recover`] replays each lane's last transaction if it was logged and is not
 //! retired. Transactions in different lanes may be replayed in any order, because no two of them
-//! concern the same bytes: what a transaction writes is covered by locks that its caller holds
+//! concern the same bytes: the writes of a transaction are covered by locks that its caller holds
 //! until `commit` has returned, that is, until it is retired; and the blocks and inodes that it
 //! allocates or frees are busy for others as long. The bits themselves are changed by logical
 //! entries, under the lock of the allocation group or the inode table, so that they may share a
@@ -53,7 +53,7 @@ pub(super) use recovery::{has_header, recover, Recovered};
 pub use recovery::{inspect, recover_lane, LaneState};
 pub use tx::Tx;
 
-/// Most bytes of entries that a transaction can log.
+/// The most bytes of entries that a transaction can log.
 pub const BODY_MAX: usize = to_usize(LANE_BYTES - LANE_BODY);
 
 /// Step 1 of a commit.
@@ -76,7 +76,7 @@ enum Pending {
     OrphanDetach(u32),
 }
 
-/// A lane in memory: what its last retired transaction left, and the one being built.
+/// A lane in memory: the state after its last retired transaction, and the one being built.
 struct Lane {
     index: u32,
     /// Byte address.
@@ -114,7 +114,7 @@ impl Journal {
         Ok(Journal { lanes })
     }
 
-    /// Takes a lane that is free, or else waits for one.
+    /// Takes a free lane, or waits for one.
     fn take(&self) -> Option<Guard<'_, Lane>> {
         let first = cpu() % self.lanes.len().max(1);
         let (before, after) = self.lanes.split_at(first);
@@ -126,8 +126,8 @@ impl Journal {
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Starts a transaction, waiting for a lane if all are taken. Dropped instead of committed, it
-    /// leaves no trace.
+    /// Starts a transaction, waiting for a lane if all are taken. If it is dropped instead of
+    /// committed, it leaves no trace.
     ///
     /// Fails with [`Error::Media`] after a transaction could not be completed
     /// ([`Volume::is_failed`]).
@@ -153,16 +153,16 @@ fn checksum(header: &LaneHeader, seed: u32) -> u32 {
     crc32c(seed, covered)
 }
 
-/// What `retired` of a header says once transaction `seq` is retired: the low half of the number,
-/// and a checksum of all of it above. The words of a transaction and of the one two before it,
-/// which a header has until then, differ in sixteen bits at least.
+/// The value of `retired` in a header once transaction `seq` is retired: the low half of the
+/// number, and a checksum of all of it above. The words of a transaction and of the one two before
+/// it, which a header has until then, differ in sixteen bits at least.
 pub fn retired_word(seq: u64) -> U64 {
     let sum = crc32c(0, &seq.to_le_bytes());
     U64::new((u64::from(sum) << 32) | (seq & u64::from(u32::MAX)))
 }
 
-/// What it says before that: the slot's transaction before `seq` is retired. (That of transaction 1
-/// is none, and has a word all the same.)
+/// Its value before that: the slot's transaction before `seq` is retired. (There is none before
+/// transaction 1, but it has a word all the same.)
 pub fn unretired_word(seq: u64) -> U64 {
     retired_word(seq.wrapping_sub(2))
 }
@@ -186,7 +186,7 @@ pub(super) fn format<P: Pmem, S>(
     dirty.store(header_at(at, 0), header.as_bytes())
 }
 
-/// What the slot of transaction `seq` holds if it has no header.
+/// The content of the slot of transaction `seq` if it has no header.
 pub fn no_header(seq: u64) -> LaneHeader {
     LaneHeader {
         // Not the checksum of a header of zeros.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What mount makes of the lanes.
+//! Recovery of the lanes at mount.
 
 use zerocopy::IntoBytes;
 
@@ -13,14 +13,14 @@ use crate::volume::persist::{Dirty, Durable};
 use crate::volume::pmem::{read_struct, Pmem};
 use crate::volume::super_block::Geometry;
 
-/// What a lane holds.
+/// The state of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LaneState {
     /// Its last transaction is retired.
     Retired,
     /// Its last transaction is logged and must be replayed.
     Logged,
-    /// Its last transaction did not happen: its header is there, but not its body.
+    /// Its last transaction was not committed: its header is there, but not its body.
     Torn,
 }
 
@@ -32,13 +32,13 @@ pub(in crate::volume) struct Recovered {
     pub(in crate::volume) free_blocks: i64,
     /// Change of the number of inodes in use, likewise.
     pub(in crate::volume) used_inodes: i64,
-    /// What it held before.
+    /// Its state before.
     pub(in crate::volume) was: LaneState,
 }
 
 /// The entries of a lane's last transaction are in place.
 struct Replayed;
-/// A lane needs no further look.
+/// A lane needs no further recovery.
 struct Closed;
 
 fn corrupt(at: u64) -> Error {
@@ -48,7 +48,7 @@ fn corrupt(at: u64) -> Error {
     }
 }
 
-/// The header in `slot` of lane `index`, if it is one.
+/// The header in `slot` of lane `index`, if it is valid.
 fn read_header<P: Pmem + ?Sized>(
     pmem: &P,
     geo: &Geometry,
@@ -74,10 +74,10 @@ pub(in crate::volume) fn has_header<P: Pmem + ?Sized>(
     (0..2).any(|slot| matches!(read_header(pmem, geo, index, slot), Ok(Some(_))))
 }
 
-/// Reads lane `index`: the header that counts, and what is to be done. If the last transaction must
-/// be replayed, `body` has its entries. Writes nothing.
+/// Reads lane `index`: the header that counts, and the state of the lane. If the last transaction
+/// must be replayed, `body` has its entries. Writes nothing.
 ///
-/// Fails with [`Error::Corrupt`] if neither header is one, or nothing says whether the last
+/// Fails with [`Error::Corrupt`] if neither header is valid, or nothing says whether the last
 /// transaction is retired.
 pub fn inspect<P: Pmem + ?Sized>(
     pmem: &P,
@@ -126,8 +126,8 @@ pub fn inspect<P: Pmem + ?Sized>(
 /// Completes or cancels the last transaction of each lane, and returns the lanes.
 ///
 /// With `write` false nothing is written: if a lane would need it, `None` is returned. Nothing is
-/// written either before all lanes have been found sound. A crash at any time, and another
-/// recovery, give the same.
+/// written either before all lanes have been found sound. After a crash at any time, another
+/// recovery has the same result.
 pub(in crate::volume) fn recover<P: Pmem>(
     pmem: &P,
     geo: &Geometry,
@@ -154,7 +154,7 @@ pub(in crate::volume) fn recover<P: Pmem>(
     Ok(Some(lanes))
 }
 
-/// Fails unless `body` is entries of the volume.
+/// Fails unless `body` consists of entries for this volume.
 fn check_entries(geo: &Geometry, index: u32, mut body: &[Word]) -> Result<()> {
     while !body.is_empty() {
         if Entry::parse(&mut body, geo).is_none() {
@@ -164,11 +164,12 @@ fn check_entries(geo: &Geometry, index: u32, mut body: &[Word]) -> Result<()> {
     Ok(())
 }
 
-/// Completes or cancels the last transaction of one lane; returns what it held. `body` is room for
-/// the entries.
+/// Completes or cancels the last transaction of one lane; returns its former state. `body` is room
+/// for the entries.
 ///
-/// Fails with [`Error::Corrupt`] if it cannot be told what the lane holds, or not all of it be
-/// applied: then it is not retired, and what of it is in place does not matter.
+/// Fails with [`Error::Corrupt`] if the state of the lane is unknown, or if the transaction cannot
+/// be applied completely. Then it is not retired, and it does not matter how much of it is in
+/// place.
 pub fn recover_lane<P: Pmem>(
     pmem: &P,
     geo: &Geometry,
@@ -204,8 +205,8 @@ fn replay<P: Pmem>(
     dirty.write_back().fence()
 }
 
-/// As [`recover_lane`] of a lane whose transaction cannot be applied as a whole: what of it can,
-/// is. Returns how many of its entries could not be.
+/// As [`recover_lane`] for a lane whose transaction cannot be applied completely: applies what it
+/// can. Returns how many of its entries it could not apply.
 #[cfg(not(MODULE))]
 pub fn salvage_lane<P: Pmem>(
     pmem: &P,
@@ -234,8 +235,8 @@ fn close<P: Pmem>(pmem: &P, at: u64, seq: u64, _replayed: Durable<Replayed>) -> 
     dirty.write_back().fence().map(|_| ())
 }
 
-/// Makes the header of transaction `seq`, whose body never became durable, no header. Left alone,
-/// it could match a body that a later transaction of the same number leaves half written.
+/// Invalidates the header of transaction `seq`, whose body never became durable. Otherwise it could
+/// match a body that a later transaction of the same number leaves half written.
 fn cancel<P: Pmem>(pmem: &P, at: u64, seq: u64) -> Result<()> {
     let mut dirty: Dirty<'_, P, Closed> = Dirty::new(pmem);
     dirty.store(header_at(at, seq), no_header(seq).as_bytes())?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A transaction: what it collects, and how it is committed.
+//! A transaction: collecting changes, and the commit.
 
 use core::mem::offset_of;
 
@@ -21,16 +21,16 @@ use crate::volume::table::InodeReservation;
 use crate::volume::task::Task;
 use crate::volume::Volume;
 
-/// Where the root of the extent tree lies in an inode.
+/// Where the root of the extent tree is in an inode.
 const ROOT_AT: usize = offset_of!(RawInode, root);
 /// Words of a line.
 const LINE_WORDS: usize = to_usize(LINE) / WORD;
 /// Lines of the root.
 const ROOT_LINES: usize = (size_of::<RawInode>() - ROOT_AT) / to_usize(LINE);
 
-/// A transaction being built. Dropped instead of committed, it leaves no trace.
+/// A transaction being built. If it is dropped instead of committed, it leaves no trace.
 ///
-/// No method but `init*` reaches the media before [`Tx::commit`], and what those write must not be
+/// Only the methods `init*` reach the media before [`Tx::commit`], and what they write must not be
 /// reachable from anything there.
 #[must_use = "a transaction that is dropped changes nothing"]
 pub struct Tx<'v, P: Pmem> {
@@ -42,7 +42,8 @@ pub struct Tx<'v, P: Pmem> {
     used_inodes: i64,
 }
 
-/// `bytes` as words: their number is a multiple of 8, else the error is [`Error::Invalid`].
+/// `bytes` as words: their number must be a multiple of 8, otherwise the error is
+/// [`Error::Invalid`].
 #[inline]
 fn words(bytes: &[u8]) -> Result<&[Word]> {
     <[Word]>::ref_from_bytes(bytes).map_err(|_| Error::Invalid)
@@ -60,7 +61,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         }
     }
 
-    /// What the checksums of the volume begin with.
+    /// The seed of the checksums of the volume.
     #[inline]
     pub(in crate::volume) fn seed(&self) -> u32 {
         self.vol.geo.seed
@@ -68,12 +69,12 @@ impl<'v, P: Pmem> Tx<'v, P> {
 
     /// A number that no other transaction of the volume has.
     pub(in crate::volume) fn number(&self) -> u64 {
-        // The lanes are 256 at most.
+        // There are 256 lanes at most.
         (self.lane.seq << 8) | u64::from(self.lane.index)
     }
 
-    /// Logs `raw`, the system inode in `slot`, and its copy, each whole: one that is damaged is
-    /// made good.
+    /// Logs `raw`, the system inode in `slot`, and its copy, each completely: this repairs a
+    /// damaged one.
     #[inline(never)]
     pub(in crate::volume) fn write_system_inode(
         &mut self,
@@ -94,7 +95,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
     }
 
     /// Fails with [`Error::Invalid`] unless an entry of `words` words fits, and makes sure that it
-    /// can be remembered: after that, neither fails.
+    /// can be recorded: after that, neither fails.
     fn need(&mut self, words: usize) -> Result<()> {
         self.lane.body.need(words)?;
         Ok(self.lane.pending.reserve(1)?)
@@ -110,8 +111,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         self.prepared.zero(at, len)
     }
 
-    /// The caller has stored data past the cache, or written it back, that must be durable before
-    /// this transaction happens.
+    /// The caller has stored data past the cache, or written it back. The data must be durable
+    /// before this transaction is committed.
     pub fn ordered(&mut self) {
         self.prepared.ordered();
     }
@@ -126,7 +127,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
     }
 
     /// Logs that `head`, `name` with zeros up to a multiple of 8, and `tail` are to be written at
-    /// `at`, one after the other: the name of a directory. For the rest as [`Tx::write`].
+    /// `at`, one after the other: the name of a directory. Otherwise as [`Tx::write`].
     pub fn write_name(&mut self, at: u64, head: &[u8], name: &[u8], tail: &[u8]) -> Result<()> {
         let (whole, rest) = name.split_at(name.len() - name.len() % WORD);
         let mut last = [0; WORD];
@@ -145,13 +146,14 @@ impl<'v, P: Pmem> Tx<'v, P> {
         if at % WORD as u64 != 0 || len % WORD != 0 || !self.vol.geo.contains(at, len as u64) {
             return Err(Error::Invalid);
         }
-        // What is committed has to be applied: this is the time to find out that it cannot be.
+        // A committed transaction has to be applied: this is the last chance to find out that it
+        // cannot.
         self.vol.pmem().check_storable(at, len as u64)?;
         self.lane.body.write(at, len / WORD)
     }
 
-    /// Logs those words by which `new` differs from `old`, the content of the media at `at`. `at`
-    /// and the lengths, which are equal, are multiples of 8. For the rest as [`Tx::write`].
+    /// Logs those words in which `new` differs from `old`, the content of the media at `at`. `at`
+    /// and the lengths, which are equal, are multiples of 8. Otherwise as [`Tx::write`].
     pub fn update(&mut self, at: u64, old: &[u8], new: &[u8]) -> Result<()> {
         if at % WORD as u64 != 0 || old.len() % WORD != 0 || old.len() != new.len() {
             return Err(Error::Invalid);
@@ -165,7 +167,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         while let Some(start) = (next..new.len()).find(|i| differs(*i)) {
             let mut end = start + 1;
             next = end;
-            // An equal word between two that differ is logged too: a head of its own takes as much.
+            // Logs an equal word between two that differ, too: a separate head takes as much.
             while next < new.len() && next <= end + 1 {
                 if differs(next) {
                     end = next + 1;
@@ -201,7 +203,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(run)
     }
 
-    /// Frees `len` blocks from `block` on, which are in use. Others can have them once the
+    /// Frees `len` blocks from `block` on, which are in use. Others can allocate them once the
     /// transaction is committed.
     ///
     /// Fails with [`Error::Corrupt`] if not all of them are in use.
@@ -225,9 +227,9 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(())
     }
 
-    /// Puts a new inode into the slot that was reserved for it: `inode`, a blank one but for its
-    /// `raw`, whose number, generation and checksum are set here. It is on the media at once, and
-    /// in use when the transaction is committed; until then the caller takes it for blank.
+    /// Puts a new inode into the slot that was reserved for it: `inode`, which is blank except for
+    /// its `raw`, whose number, generation and checksum are set here. It is on the media at once,
+    /// and in use when the transaction is committed; until then the caller treats it as blank.
     pub(in crate::volume) fn create_inode_at(
         &mut self,
         reservation: InodeReservation<'_, P>,
@@ -243,8 +245,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         self.used_inodes += 1;
         self.lane.body.inode(header, slot, true)?;
         self.lane.pending.push(Pending::InodeAlloc(ino))?;
-        // The last two lines of most inodes hold what a free slot holds: zeros. What a slot holds
-        // is durable, since each transaction fences what it has stored, dropped or not.
+        // The last two lines of most inodes are zeros, like those of a free slot. The content of a
+        // slot is durable, since each transaction fences its stores, dropped or not.
         let (lines, root) = inode.raw.as_bytes().split_at(ROOT_AT);
         self.prepared.store(at, lines)?;
         let at = at + ROOT_AT as u64;
@@ -272,8 +274,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(inode)
     }
 
-    /// Frees the number of `inode`, which is in use and has no blocks. Others can have it once the
-    /// transaction is committed.
+    /// Frees the number of `inode`, which is in use and has no blocks. Others can allocate it once
+    /// the transaction is committed.
     pub fn free_inode(&mut self, inode: &Inode) -> Result<()> {
         self.need(1)?;
         self.vol.table.begin_free(inode.ino())?;
@@ -283,8 +285,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(self.lane.pending.push(Pending::InodeFree(inode.ino()))?)
     }
 
-    /// Enters `raw`, an inode whose change this transaction logs, in the orphan file, with what is
-    /// still to be done to it.
+    /// Adds `raw`, an inode whose change this transaction logs, to the orphan file, with its
+    /// unfinished work.
     pub fn attach_orphan(
         &mut self,
         reservation: OrphanReservation<'_, P>,
@@ -300,8 +302,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(())
     }
 
-    /// Takes `raw`, an inode whose change this transaction logs, out of the orphan file. Nothing to
-    /// do if it is not in it.
+    /// Removes `raw`, an inode whose change this transaction logs, from the orphan file. Does
+    /// nothing if it is not in it.
     pub fn detach_orphan(&mut self, raw: &mut RawInode) -> Result<()> {
         let Some(slot) = raw.orphan.get().checked_sub(1) else {
             return Ok(());
@@ -314,10 +316,10 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(())
     }
 
-    /// Makes the transaction happen. Afterwards it is durable, and in place.
+    /// Commits the transaction. Afterwards it is durable, and in place.
     ///
-    /// If it fails with [`Volume::is_failed`] true, whether the transaction has happened is known
-    /// only after the next mount; the caller must shut the file system down. Else it has not.
+    /// If it fails with [`Volume::is_failed`] true, only the next mount decides whether the
+    /// transaction was committed; the caller must shut the file system down. Otherwise it was not.
     pub fn commit(mut self) -> Result<()> {
         self.vol.check_failed()?;
         let prepared = self.prepared.take().write_back().fence()?;
@@ -325,7 +327,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
             return Ok(());
         }
         self.commit_log(prepared).inspect_err(|_| {
-            // Recovery will decide; until then nobody may have what this transaction took.
+            // Recovery will decide; until then nobody may get what this transaction took.
             self.vol.fail(self.lane.at);
             self.lane.pending.clear();
         })
@@ -416,8 +418,8 @@ impl<'v, P: Pmem> Tx<'v, P> {
 impl<P: Pmem> Drop for Tx<'_, P> {
     fn drop(&mut self) {
         let vol = self.vol;
-        // What is in the cache of a slot must be on the media too: `create_inode` relies on it. If
-        // the fence fails, so will the next one.
+        // Stores to a slot that are in the cache must be on the media, too: `create_inode` relies
+        // on it. If the fence fails, so will the next one.
         if !self.prepared.is_empty() {
             let _ = self.prepared.take().write_back().fence();
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attributes of an inode: permissions, owner, times, flags.
+//! Attributes of an inode: permissions, owner, timestamps, flags.
 
 use zerocopy::little_endian::{U16, U32};
 
@@ -11,7 +11,7 @@ use crate::volume::inode::{Inode, FIELDS};
 use crate::volume::pmem::Pmem;
 use crate::volume::Volume;
 
-/// What to change of an inode; `None` stays.
+/// The attributes to change; `None` keeps the old one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetAttr {
     /// Permissions; the file type in it is ignored.
@@ -58,7 +58,7 @@ impl SetAttr {
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Changes attributes of an inode, in one transaction; none if they are so already.
+    /// Changes attributes of an inode, in one transaction; in none if nothing changes.
     pub fn set_attr(&self, inode: &mut Inode, set: &SetAttr) -> Result<()> {
         let before = inode.before::<FIELDS>();
         set.apply(&mut inode.raw);
@@ -75,7 +75,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Sets the times of an inode.
+    /// Sets the timestamps of an inode.
     pub fn touch(&self, inode: &mut Inode, atime: Time, mtime: Time, ctime: Time) -> Result<()> {
         let set = SetAttr {
             atime: Some(atime),

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations on names: what makes, links, moves and removes inodes.
+//! The operations on names: creating, linking, moving and removing inodes.
 //!
 //! Each is one transaction, durable when it returns; those that add a name may have made room for
 //! it before in transactions that change nothing visible. The caller (the VFS layer) has decided
-//! whether the operation is allowed and resolves `.` and `..`; a call that makes no sense is
-//! refused, not carried out.
+//! whether the operation is allowed and resolves `.` and `..`; invalid calls are refused.
 //!
-//! Link counts, `..` and times are kept here because they change with the name, in its transaction.
+//! Link counts, `..` and timestamps are updated here because they change with the name, in its
+//! transaction.
 
 mod attr;
 mod rename;
@@ -33,17 +33,17 @@ use super::Volume;
 pub use attr::SetAttr;
 pub use rename::Rename;
 
-/// The bits of a mode that say the file type.
+/// The bits of a mode that hold the file type.
 const S_IFMT: u16 = 0o170000;
 const S_IFDIR: u16 = 0o040000;
 const S_IFLNK: u16 = 0o120000;
 /// Bits of a mode below the file type; above them, the type is what directories store (`DT_*`).
 const TYPE_SHIFT: u32 = 12;
-/// Every file type there is, as a set of `DT_*`: fifo, character device, directory, block device,
-/// regular file, symlink, socket.
+/// All file types, as a set of `DT_*`: fifo, character device, directory, block device, regular
+/// file, symlink, socket.
 const TYPES: u16 = 0b1_0101_0101_0110;
 
-/// What a new inode starts with.
+/// The initial attributes of a new inode.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NewInode {
     /// File type and permissions.
@@ -52,15 +52,15 @@ pub struct NewInode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Number of a device node, as the kernel's `new_encode_dev`; else 0.
+    /// Number of a device node, as the kernel's `new_encode_dev`; otherwise 0.
     pub rdev: u32,
     /// File attributes, `FS_*_FL`.
     pub attrs: u32,
-    /// All its times, and those of the directory.
+    /// All its timestamps, and those of the directory.
     pub now: Time,
 }
 
-/// What a name stands for.
+/// The inode that a name refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirEntry {
     /// The inode number.
@@ -72,7 +72,7 @@ pub struct DirEntry {
 }
 
 impl DirEntry {
-    /// The error for a name that cannot be, of an inode that is not in use.
+    /// The error for an impossible name: its inode is not in use.
     pub fn corrupt(&self) -> Error {
         Error::Corrupt {
             what: Structure::DirLeaf,
@@ -81,14 +81,14 @@ impl DirEntry {
     }
 }
 
-/// What a new inode contains from the start.
+/// The initial content of a new inode.
 enum Content<'a> {
     Nothing,
     Directory { parent: u64 },
     Target(&'a [u8]),
 }
 
-/// A new inode: its attributes, its extended attributes, and what it contains.
+/// A new inode: its attributes, its extended attributes, and its content.
 type What<'a> = (&'a NewInode, &'a [Xattr<'a>], &'a Content<'a>);
 
 /// Gives `raw` the number and the generation that are reserved for it.
@@ -107,7 +107,7 @@ fn is_dir(inode: &Inode) -> bool {
     inode.mode() & S_IFMT == S_IFDIR
 }
 
-/// The error for an inode that cannot be as it is.
+/// The error for an impossible inode.
 fn corrupt(inode: &Inode) -> Error {
     Error::Corrupt {
         what: Structure::Inode,
@@ -133,7 +133,7 @@ fn check_alive(dir: &Inode) -> Result<()> {
     Ok(())
 }
 
-/// Sets the times of a directory whose names have changed.
+/// Sets the timestamps of a directory whose names have changed.
 fn changed(raw: &mut RawInode, now: Time) {
     raw.set_mtime(now);
     raw.set_ctime(now);
@@ -151,7 +151,7 @@ fn add_links(raw: &mut RawInode, delta: i32) -> Result<()> {
 }
 
 impl NewInode {
-    /// Makes `raw` the inode: without a number, a link and content.
+    /// Initialises `raw` as this inode: without a number, a link and content.
     fn fill(&self, raw: &mut RawInode) -> Result<()> {
         if (TYPES >> (self.mode >> TYPE_SHIFT)) & 1 == 0 {
             return Err(Error::Invalid);
@@ -189,8 +189,8 @@ impl NewInode {
     }
 }
 
-/// Fills in the content of a new inode, whose number is set: blocks of its own are allocated and
-/// pre-written.
+/// Fills in the content of a new inode, whose number is set: allocates its blocks and pre-writes
+/// them.
 fn put_content<P: Pmem>(
     tx: &mut Tx<'_, P>,
     raw: &mut RawInode,
@@ -221,7 +221,8 @@ fn put_content<P: Pmem>(
     Ok(())
 }
 
-/// What was found of a name, which must stand for inode `ino`. (By reference: entries are large.)
+/// The result of the lookup of a name, which must refer to inode `ino`. (By reference: entries are
+/// large.)
 fn entry(found: &Result<Option<Entry>>, ino: u64) -> Result<&Entry> {
     match found {
         Ok(Some(entry)) if entry.ino == ino => Ok(entry),
@@ -239,7 +240,7 @@ impl<P: Pmem> Volume<P> {
     /// Looks a name up. `None` if the directory does not have it.
     ///
     /// Fails with [`Error::NameTooLong`], with [`Error::Invalid`] if `dir` is no directory or the
-    /// name none that a directory can hold, and with [`Error::Corrupt`].
+    /// name is not valid in a directory, and with [`Error::Corrupt`].
     pub fn lookup(&self, dir: &mut Inode, name: &[u8]) -> Result<Option<DirEntry>> {
         check_dir(dir)?;
         let name = self.name(name)?;
@@ -252,21 +253,21 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Looks up the next names of `dir`, those with a cookie of `from` or above, in the order of
-    /// their cookies. `None` if there are none beyond. They are shown by [`Listing::show`], which
-    /// needs no access to `dir`; the caller keeps its names as they are until then. A name that is
-    /// there all the time is shown exactly once to a reader who goes on behind the last cookie
-    /// seen, whatever else comes and goes.
+    /// their cookies. `None` if there are none beyond. [`Listing::show`] shows them, and needs no
+    /// access to `dir`; the caller keeps its names unchanged until then. A reader that continues
+    /// after the last cookie seen gets each name that exists all the time exactly once, whatever
+    /// other names are added and removed.
     pub fn readdir(&self, dir: &mut Inode, from: u64) -> Result<Option<Listing>> {
         check_dir(dir)?;
         dir::list(&Media::of(self), dir, from)
     }
 
-    /// Makes a file, directory, device node, fifo or socket with the extended attributes `xattrs`,
-    /// of different names. `inode`, a blank one, becomes it; after
-    /// an error it is of no more use.
+    /// Creates a file, directory, device node, fifo or socket with the extended attributes
+    /// `xattrs`, of different names. `inode`, a blank one, becomes it; after an error it is
+    /// unusable.
     ///
-    /// Fails with [`Error::Exists`], [`Error::NoSpace`], [`Error::TooManyLinks`] for one directory
-    /// more than `dir` can count, [`Error::NotFound`] if `dir` is removed.
+    /// Fails with [`Error::Exists`], [`Error::NoSpace`], [`Error::TooManyLinks`] if `dir` cannot
+    /// count one more directory, [`Error::NotFound`] if `dir` is removed.
     pub fn create_into(
         &self,
         dir: &mut Inode,
@@ -283,8 +284,8 @@ impl<P: Pmem> Volume<P> {
         self.add(dir, name, (new, xattrs, &content), inode)
     }
 
-    /// Makes a symlink to `target`, 1 to [`SYMLINK_MAX`] bytes. The type in `new.mode` is set here.
-    /// `inode`, a blank one, becomes it.
+    /// Creates a symlink to `target`, 1 to [`SYMLINK_MAX`] bytes. The type in `new.mode` is set
+    /// here. `inode`, a blank one, becomes it.
     pub fn symlink_into(
         &self,
         dir: &mut Inode,
@@ -332,7 +333,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Adds the name of `place`, and `inode`, which lacks its content and its number.
+    /// Adds the name of `place`, and `inode`, which does not have its content and its number yet.
     fn add_at(
         &self,
         dir: &mut Inode,
@@ -358,8 +359,8 @@ impl<P: Pmem> Volume<P> {
         tx.commit()
     }
 
-    /// Reads the target of a symlink into `buf`, and returns its length. What does not fit is left
-    /// out.
+    /// Reads the target of a symlink into `buf`, and returns its length. Cuts it if it does not
+    /// fit.
     pub fn read_link(&self, inode: &Inode, buf: &mut [u8]) -> Result<usize> {
         let raw = inode.raw();
         let size = usize::try_from(raw.size.get()).unwrap_or(usize::MAX);
@@ -384,7 +385,7 @@ impl<P: Pmem> Volume<P> {
         }
     }
 
-    /// Makes a file without a name, in the orphan file until it gets one by [`Volume::link`].
+    /// Creates a file without a name, in the orphan file until it gets one by [`Volume::link`].
     /// `inode`, a blank one, becomes it.
     pub fn tmpfile_into(
         &self,
@@ -411,8 +412,8 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Gives `target`, no directory, one more name. A file without one, from
-    /// [`Volume::tmpfile_into`], leaves the orphan file.
+    /// Gives `target`, no directory, one more name. If it had none, from [`Volume::tmpfile_into`],
+    /// this removes it from the orphan file.
     pub fn link(&self, dir: &mut Inode, name: &[u8], target: &mut Inode, now: Time) -> Result<()> {
         check_alive(dir)?;
         let name = self.name(name)?;
@@ -455,8 +456,8 @@ impl<P: Pmem> Volume<P> {
         tx.commit()
     }
 
-    /// Removes `name`, which stands for `target`, no directory. Without a name left, the inode is
-    /// in the orphan file until [`Volume::free_inode`].
+    /// Removes `name`, which refers to `target`, no directory. Without a name left, the inode is in
+    /// the orphan file until [`Volume::free_inode`].
     pub fn unlink(
         &self,
         dir: &mut Inode,
@@ -470,7 +471,7 @@ impl<P: Pmem> Volume<P> {
         self.remove(dir, name, target, now)
     }
 
-    /// Removes the directory `target`, which `name` stands for. It is in the orphan file until
+    /// Removes the directory `target`, to which `name` refers. It is in the orphan file until
     /// [`Volume::free_inode`].
     ///
     /// Fails with [`Error::NotEmpty`].
@@ -486,15 +487,14 @@ impl<P: Pmem> Volume<P> {
         let name = self.name(name)?;
         let found = dir::find(&Media::of(self), dir, &name);
         let entry = entry(&found, target.ino())?;
-        // A leaf that goes is taken out of the root.
+        // Freeing a leaf changes the root.
         match dir::takes_leaf(entry, None) {
             false => self.remove_entry::<LINE>(dir, entry, target, now),
             true => self.remove_entry::<WHOLE>(dir, entry, target, now),
         }
     }
 
-    /// Removes `entry`, which stands for `target`, and changes the first `N` bytes of `dir` by
-    /// that.
+    /// Removes `entry`, which refers to `target`, and thereby changes the first `N` bytes of `dir`.
     fn remove_entry<const N: usize>(
         &self,
         dir: &mut Inode,
@@ -537,9 +537,9 @@ impl<P: Pmem> Volume<P> {
         tx.commit()
     }
 
-    /// Takes one name from `target`, which the caller restores after an error; a directory, which
-    /// must be empty, has only one. Returns the orphan slot it needs to have if that was the last
-    /// one.
+    /// Removes one name from `target`, which the caller restores after an error; a directory, which
+    /// must be empty, has only one. Returns the orphan slot that it needs if that was the last
+    /// name.
     fn drop_link(&self, target: &mut Inode, now: Time) -> Result<Option<OrphanReservation<'_, P>>> {
         if is_dir(target) {
             if !dir::is_empty(&Media::of(self), target)? {
@@ -551,7 +551,7 @@ impl<P: Pmem> Volume<P> {
             add_links(&mut target.raw, -1).map_err(|_| corrupt(target))?;
         }
         target.raw.set_ctime(now);
-        // One whose truncation is not finished has a slot already.
+        // An inode with an unfinished truncation has a slot already.
         if target.nlink() == 0 && target.raw.orphan.get() == 0 {
             Ok(Some(self.reserve_orphan()?))
         } else {

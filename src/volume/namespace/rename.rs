@@ -16,7 +16,7 @@ use crate::volume::table::InodeReservation;
 use crate::volume::xattr::{self, Xattr};
 use crate::volume::Volume;
 
-/// What to rename. All inodes are different ones.
+/// What to rename. All inodes are distinct.
 pub struct Rename<'a> {
     /// The directory that has the name.
     pub src_dir: &'a mut Inode,
@@ -26,12 +26,12 @@ pub struct Rename<'a> {
     pub src_name: &'a [u8],
     /// The new name.
     pub dst_name: &'a [u8],
-    /// What the name stands for.
+    /// The inode with the old name.
     pub moved: &'a mut Inode,
-    /// What the new name stands for; `None` if it is free. A directory is replaced by directories
-    /// only, anything else by anything else.
+    /// The inode with the new name; `None` if it is free. A directory can replace only a directory,
+    /// anything else anything but a directory.
     pub replaced: Option<&'a mut Inode>,
-    /// The two names change places; then `replaced` is there, and of any type.
+    /// The two names are exchanged; then `replaced` is set, and of any type.
     pub exchange: bool,
     /// Time of the change.
     pub now: Time,
@@ -73,7 +73,7 @@ impl Rename<'_> {
     }
 }
 
-/// What the inodes that a rename concerns were before.
+/// The original state of the inodes that a rename concerns.
 struct Unchanged<const N: usize> {
     src: Before<N>,
     /// `None` if it is the same directory.
@@ -83,7 +83,7 @@ struct Unchanged<const N: usize> {
 }
 
 impl<const N: usize> Unchanged<N> {
-    /// Remembers the inodes of `r`, which changes the first `N` bytes of the source directory.
+    /// Saves the inodes of `r`, which changes the first `N` bytes of the source directory.
     fn new(r: &Rename<'_>) -> Self {
         Unchanged {
             src: r.src_dir.before(),
@@ -93,7 +93,7 @@ impl<const N: usize> Unchanged<N> {
         }
     }
 
-    /// Logs how the inodes differ from what they were.
+    /// Logs how the inodes differ from their original state.
     fn log<P: Pmem>(&self, tx: &mut Tx<'_, P>, r: &mut Rename<'_>) -> Result<()> {
         r.src_dir.log_change(tx, &self.src)?;
         r.moved.log_change(tx, &self.moved)?;
@@ -106,7 +106,7 @@ impl<const N: usize> Unchanged<N> {
         Ok(())
     }
 
-    /// Makes the inodes what they were.
+    /// Restores the inodes.
     fn restore(&self, r: &mut Rename<'_>) {
         r.src_dir.restore(&self.src);
         r.moved.restore(&self.moved);
@@ -119,22 +119,22 @@ impl<const N: usize> Unchanged<N> {
     }
 }
 
-/// A new inode that is to have the old name.
+/// A new inode that will have the old name.
 struct Left<'v, 'a, P: Pmem> {
     slot: InodeReservation<'v, P>,
     xattrs: &'a [Xattr<'a>],
-    /// All but its place.
+    /// Everything except its slot.
     inode: &'a mut Inode,
 }
 
-/// The names that a rename concerns, found.
+/// The lookups of the names that a rename concerns.
 struct Places<'a> {
     from: &'a Entry,
     /// The new name, of the target directory.
     dst_name: Name<'a>,
-    /// Where it goes if it is free.
+    /// The place for it if the name is free.
     free: Option<&'a Slot<'a>>,
-    /// What has it if it is not.
+    /// The entry that has the name if it is not.
     over: Option<&'a Entry>,
 }
 
@@ -145,7 +145,8 @@ impl Places<'_> {
     }
 }
 
-/// Moves the times of what `r` concerns, and the parent of a directory that moves.
+/// Updates the timestamps of all inodes that `r` concerns, and the parent of a directory that
+/// moves.
 fn change(r: &mut Rename<'_>) {
     changed(&mut r.src_dir.raw, r.now);
     r.moved.raw.set_ctime(r.now);
@@ -167,9 +168,9 @@ fn move_dirs(r: &mut Rename<'_>, n: i32) -> Result<()> {
 }
 
 impl<P: Pmem> Volume<P> {
-    /// Renames, in one transaction: after a crash, either the old or the new state is there.
+    /// Renames, in one transaction: after a crash, the state is either the old or the new one.
     ///
-    /// What is replaced loses a name as by [`Volume::unlink`] or [`Volume::rmdir`]. The caller has
+    /// A replaced inode loses a name as by [`Volume::unlink`] or [`Volume::rmdir`]. The caller has
     /// made sure that no directory is moved into itself or below.
     // Not inlined: the kernel's stack is small.
     #[inline(never)]
@@ -183,7 +184,7 @@ impl<P: Pmem> Volume<P> {
 
     /// Renames, no exchange, and leaves a new inode at the old name, in the same transaction: a
     /// whiteout, which hides the name below in an overlay. `inode`, a blank one, becomes it, with
-    /// the extended attributes `xattrs`; after an error it is of no more use.
+    /// the extended attributes `xattrs`; after an error it is unusable.
     #[inline(never)]
     pub fn rename_whiteout(
         &self,
@@ -212,7 +213,7 @@ impl<P: Pmem> Volume<P> {
         result
     }
 
-    /// Renames, no exchange. The old name gets `left`, if there is that, or goes.
+    /// Renames, no exchange. The old name refers to `left`, if given, or is removed.
     fn rename_leaving(&self, mut r: Rename<'_>, left: Option<Left<'_, '_, P>>) -> Result<()> {
         let src_name = self.name(r.src_name)?;
         let dst_name = self.name(r.dst_name)?;
@@ -236,14 +237,14 @@ impl<P: Pmem> Volume<P> {
             free: free.as_ref(),
             over,
         };
-        // A leaf that goes is taken out of the root.
+        // Freeing a leaf changes the root.
         match left.is_none() && dir::takes_leaf(places.from, places.keep(&r)) {
             false => self.rename_between::<LINE>(r, &places, left),
             true => self.rename_between::<WHOLE>(r, &places, left),
         }
     }
 
-    /// Renames between `places`, and changes the first `N` bytes of the source directory by that.
+    /// Renames between `places`, and thereby changes the first `N` bytes of the source directory.
     #[inline(never)]
     fn rename_between<const N: usize>(
         &self,
