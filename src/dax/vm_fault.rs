@@ -56,14 +56,14 @@ impl Fault<'_> {
 
     /// The page of the file.
     pub fn page(&self) -> u64 {
-        // SAFETY: the fault is under way.
+        // SAFETY: the fault is in progress.
         unsafe { (*self.vmf).__bindgen_anon_1.pgoff as u64 }
     }
 
     /// Whether the access is a store that reaches the file. (A private mapping, and a shared one of
     /// a file that is open for reading only, have no `VM_SHARED`.)
     pub fn is_shared_write(&self) -> bool {
-        // SAFETY: the fault is under way, and the mapping locked.
+        // SAFETY: the fault is in progress, and the mapping locked.
         let (access, flags) = unsafe { ((*self.vmf).flags, (*self.vma).__bindgen_anon_2.vm_flags) };
         access & fault_flag_FAULT_FLAG_WRITE != 0 && flags & bindings::RDAX_VM_SHARED != 0
     }
@@ -71,14 +71,14 @@ impl Fault<'_> {
     /// Whether the mapping is locked in memory (`mlock`), and its stores reach the file: a sync
     /// must not make them fault.
     pub fn is_locked(&self) -> bool {
-        // SAFETY: the fault is under way, which keeps the mapping.
+        // SAFETY: the fault is in progress, which keeps the mapping.
         unsafe { bindings::rdax_vma_is_locked(self.vma) }
     }
 
     /// Whether userfaultfd watches the mapping: it may put a page table where nothing was mapped,
     /// or where 2 MiB were mapped in one piece, with no lock that keeps faults out.
     pub fn is_watched(&self) -> bool {
-        // SAFETY: the fault is under way, which keeps the mapping.
+        // SAFETY: the fault is in progress, which keeps the mapping.
         unsafe { bindings::rdax_vma_is_watched(self.vma) }
     }
 
@@ -90,13 +90,13 @@ impl Fault<'_> {
 
     /// Whether the access is a store.
     pub fn is_write(&self) -> bool {
-        // SAFETY: the fault is under way.
+        // SAFETY: the fault is in progress.
         unsafe { (*self.vmf).flags & fault_flag_FAULT_FLAG_WRITE != 0 }
     }
 
     /// The faulting address, rounded down to its page, and where the mapping begins and ends.
     fn addresses(&self) -> (u64, u64, u64) {
-        // SAFETY: the fault is under way, and the mapping locked.
+        // SAFETY: the fault is in progress, and the mapping locked.
         unsafe {
             let range = &(*self.vma).__bindgen_anon_1.__bindgen_anon_1;
             let address = (*self.vmf).__bindgen_anon_1.address as u64;
@@ -115,34 +115,34 @@ impl Fault<'_> {
 
     /// Whether nothing is mapped in the 2 MiB around the address.
     pub fn is_unmapped_huge(&self) -> bool {
-        // SAFETY: the fault is under way.
+        // SAFETY: the fault is in progress.
         unsafe { bindings::rdax_pmd_is_none(self.vmf) }
     }
 
     /// Whether the 2 MiB around the address are mapped in one piece.
     pub fn is_mapped_huge(&self) -> bool {
-        // SAFETY: the fault is under way.
+        // SAFETY: the fault is in progress.
         unsafe { bindings::rdax_pmd_is_huge(self.vmf) }
     }
 
     /// Whether the access is a store to a private mapping where nothing is mapped: it will get a
     /// copy of the page.
     pub fn is_copied(&self) -> bool {
-        // SAFETY: the fault is under way.
+        // SAFETY: the fault is in progress.
         unsafe { !(*self.vmf).cow_page.is_null() }
     }
 
     /// Uses the page table that the memory manager has ready, if one is missing, so that inserting
     /// a page allocates nothing.
     pub fn install_page_table(&self) {
-        // SAFETY: the fault is under way, and the mapping locked.
+        // SAFETY: the fault is in progress, and the mapping locked.
         unsafe { bindings::rdax_install_page_table(self.vmf) };
     }
 
     /// Removes the marker that userfaultfd has left at the faulting address to record that it
     /// write-protects a page that is not mapped. Userfaultfd then reports the page as stored to.
     pub fn clear_marker(&self) {
-        // SAFETY: the fault is under way, and the mapping locked: its page table stays.
+        // SAFETY: the fault is in progress, and the mapping locked: its page table stays.
         unsafe { bindings::rdax_clear_pte_marker(self.vmf) };
     }
 
@@ -161,7 +161,7 @@ impl Fault<'_> {
 
     /// Maps 2 MiB of zeros around the faulting address, read-only.
     pub fn insert_zeros(&self, zeros: &Zeros) -> FaultResult {
-        // SAFETY: the fault is under way, and the folio, of 2 MiB, has a reference.
+        // SAFETY: the fault is in progress, and the folio, of 2 MiB, has a reference.
         unsafe { bindings::vmf_insert_folio_pmd(self.vmf, zeros.as_raw(), false) }
     }
 
@@ -172,14 +172,14 @@ impl Fault<'_> {
         if self.is_copied() {
             // While it is being copied, it behaves like a pinned one: it belongs to the file, and
             // whoever would take it from the file waits.
-            // SAFETY: the fault is under way. The reference is the memory manager's to drop.
+            // SAFETY: the fault is in progress. The reference is the memory manager's to drop.
             unsafe {
                 bindings::rdax_page_get(page.as_raw());
                 (*self.vmf).page = page.as_raw();
             }
             return 0;
         }
-        // SAFETY: the fault is under way. The page needs a reference to be inserted; idle pages
+        // SAFETY: the fault is in progress. The page needs a reference to be inserted; idle pages
         // have none.
         unsafe {
             bindings::rdax_page_get(page.as_raw());
@@ -207,7 +207,7 @@ impl Fault<'_> {
     pub fn insert_writable(&self, page: u64, first: Page, len: usize) {
         let (address, ..) = self.addresses();
         let at = address.wrapping_add(page.wrapping_sub(self.page()).wrapping_mul(PAGE));
-        // SAFETY: the fault is under way, and the mapping locked; the addresses are in it, and in
+        // SAFETY: the fault is in progress, and the mapping locked; the addresses are in it, and in
         // the page table of the faulting one.
         unsafe {
             bindings::rdax_insert_writable(self.vmf, at as usize, first.as_raw(), len as u32)
@@ -217,11 +217,11 @@ impl Fault<'_> {
     /// Maps the zero page at the faulting address, read-only. For a store to a private mapping,
     /// makes the memory manager map a copy of it, or else leaves that to the next fault.
     pub fn insert_zero(&self) -> FaultResult {
-        // SAFETY: the fault is under way.
+        // SAFETY: the fault is in progress.
         if self.is_copied() && unsafe { bindings::rdax_cow_zero(self.vmf) } {
             return VM_FAULT_LOCKED;
         }
-        // SAFETY: the fault is under way; the zero page needs no reference.
+        // SAFETY: the fault is in progress; the zero page needs no reference.
         unsafe { bindings::vmf_insert_page_mkwrite(self.vmf, bindings::rdax_zero_page(), false) }
     }
 }

@@ -55,7 +55,8 @@ pub struct Listed(*const Tracker);
 unsafe impl Send for Listed {}
 
 impl Listed {
-    /// The inode of `tracker`. INVARIANT: who has the reference knows that the inode is in memory.
+    /// The inode of `tracker`. INVARIANT: the holder of the reference knows that the inode is in
+    /// memory.
     pub fn new(tracker: &Tracker) -> Self {
         Listed(tracker)
     }

@@ -67,7 +67,7 @@ impl Zeros {
 
 impl Drop for Zeros {
     fn drop(&mut self) {
-        // SAFETY: the reference is this one's. Who has the folio mapped or pinned has others.
+        // SAFETY: the reference is this one's. Mappings and pins of the folio have others.
         unsafe { bindings::rdax_folio_put(self.as_raw()) };
     }
 }

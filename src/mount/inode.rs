@@ -279,8 +279,8 @@ impl InodeInfo {
     /// Data that is still dirty when `->write_inode` has written the inode back counts as dirtied
     /// now: the flusher comes back when it has the age, and not at once. Called by `->write_inode`.
     pub fn begin_age(&self) {
-        // SAFETY: the inode is alive. Whoever calls `->write_inode` has it for itself (`I_SYNC`), and
-        // puts it into the list of the dirty ones, by that age, when it returns.
+        // SAFETY: the inode is alive. The caller of `->write_inode` owns it exclusively (`I_SYNC`),
+        // and puts it into the list of the dirty ones, by that age, when it returns.
         unsafe { bindings::rdax_inode_dirtied_now(self.as_vfs()) };
     }
 

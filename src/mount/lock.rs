@@ -249,7 +249,8 @@ impl MountLock {
 
     /// Makes the VFS refuse new writers. The file system is not frozen.
     pub fn set_read_only(&self) {
-        // SAFETY: as other file systems do it: who changes other flags holds the lock exclusively.
+        // SAFETY: as other file systems do it: whoever changes other flags holds the lock
+        // exclusively.
         unsafe {
             let flags = &raw mut (*self.0).s_flags;
             flags.write_volatile(flags.read_volatile() | bindings::RDAX_SB_RDONLY);

@@ -137,7 +137,7 @@ impl WindowList for Windows {
         let older = self.newest;
         // SAFETY: there is room; not linked yet, so nobody else knows the node.
         unsafe { slot.0.write(SyncNode { window, older }) };
-        // INVARIANT: who has inserted the node removes it before `with_slot` returns.
+        // INVARIANT: whoever has inserted the node removes it before `with_slot` returns.
         self.newest = slot.0;
     }
 

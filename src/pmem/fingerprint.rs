@@ -83,7 +83,7 @@ unsafe fn of_page(page: *const u8) -> Option<u64> {
     let mut failed = 0u32;
     let hash: u64;
     // Each load has an entry in the exception table (struct exception_table_entry; type
-    // EX_TYPE_DEFAULT_MCE_SAFE): should it fail, execution goes on at 3, from any iteration, with
+    // EX_TYPE_DEFAULT_MCE_SAFE): if it fails, execution continues at 3, from any iteration, with
     // the registers as they are. SAFETY: reads one page at `page`, which the caller vouches for;
     // the registers are the task's.
     unsafe {

@@ -179,7 +179,7 @@ impl Memory {
     /// No page belongs to an inode of [`Memory::add_owner`] any more.
     pub(super) fn remove_owner(&self) {
         if self.owners.fetch_add(-1, Full) == 1 {
-            // SAFETY: wakes who waits for this address.
+            // SAFETY: wakes the waiters for this address.
             unsafe { bindings::wake_up_var(self.owners.as_ptr().cast()) };
         }
     }

@@ -88,7 +88,7 @@ pub struct DirectMap {
 // SAFETY: the pointers are to objects that any task may use, under their own rules: the device is
 // reference counted, and the memory is accessed through raw pointers only.
 unsafe impl Send for DirectMap {}
-// SAFETY: as above. Who may touch which bytes at a time is decided by the callers' locks.
+// SAFETY: as above. The callers' locks decide who may access which bytes at a time.
 unsafe impl Sync for DirectMap {}
 
 impl DirectMap {

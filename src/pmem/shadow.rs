@@ -57,7 +57,7 @@ impl Shadow {
             return;
         };
         // SAFETY: inside both. Copies of the same lines may race, as may stores of user space; each
-        // is followed by another write-back, or was a mistake that is to be found.
+        // is followed by another write-back, or was a bug that must be found.
         unsafe {
             let to = self.copy.as_ptr().cast_mut().add(start as usize);
             ptr::copy(from.as_ptr(), to, len as usize);
