@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# libpmem takes a file of rdax for persistent memory and flushes its caches from user
-# space. No system call syncs, the power goes out, and the stores are there: size and
+# libpmem recognises a file of rdax as persistent memory and flushes its caches from user
+# space. No system call syncs, the power fails, and the stores are there: size and
 # blocks were durable before each store could happen.
 . "${0%/*}/lib.sh"
 

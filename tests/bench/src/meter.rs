@@ -166,8 +166,8 @@ impl Meter {
         self.round(operation, ops, || (warm..warm + ops).try_for_each(&mut op))
     }
 
-    /// Measures a program, from its start to its end: `command` makes one that does as many
-    /// operations as it is told. The difference between few and many is noted.
+    /// Measures a program, from its start to its end: `command` makes one that does the given
+    /// number of operations. The difference between few and many is recorded.
     pub fn program(
         &mut self,
         operation: &str,

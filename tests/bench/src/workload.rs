@@ -157,7 +157,7 @@ pub enum Deed {
     Mkdir,
     /// Directories are removed.
     Rmdir,
-    /// Files are looked at.
+    /// Files are queried by stat.
     Stat,
     /// Names are looked for that are not there.
     Miss,
@@ -269,7 +269,7 @@ impl FileWork {
             && (self.sync != Sync::Range || mapped)
             && (self.reach != Reach::Private || self.sync == Sync::Never)
             && (!is_end || (!mapped && self.action == Action::Write))
-            // A file without a byte is of use only to who appends.
+            // An empty file is useful only for appends.
             && (is_end || self.history != History::Empty)
     }
 }

@@ -164,7 +164,8 @@ fn a_row_that_is_missing_is_said() {
         .stdout(is_match("(?m)^Not measured everywhere: .*stat").unwrap());
 }
 
-/// On rdax, what is torn is three times as dear, and links grow dearer with their number.
+/// On rdax, torn files are three times as expensive, and links become more expensive with their
+/// number.
 const TORN: &str = r#"
 cost() { printf '{"workload": "%s", "few": %s, "many": %s, "error": null}' "$@"; }
 while read -r workload; do

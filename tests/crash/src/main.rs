@@ -2,8 +2,8 @@
 
 //! Runs the workloads of crash tests on a mounted file system.
 //!
-//! Who traces the machine learns by marks where the program is; see [`mark`](mod@mark). With
-//! `--choose` the workload is decided after the mark "ready", so that one saved machine serves for
+//! Marks tell the tracer of the machine where the program is; see [`mark`](mod@mark). With
+//! `--choose` the workload is chosen after the mark "ready", so that one saved machine serves for
 //! all of them.
 
 mod age;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Marks: an instruction that does nothing, by which who traces the machine knows where the
-//! program is. A number is in rdi, another in rsi.
+//! Marks: an instruction that does nothing, which tells the tracer of the machine where the program
+//! is. A number is in rdi, another in rsi.
 
 use std::arch::asm;
 

@@ -19,7 +19,7 @@ use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
-/// Of a file, so many bytes are read at each of a few places.
+/// How many bytes of a file are read at each of a few places.
 const PIECE: usize = 1 << 16;
 
 #[derive(clap::Args)]

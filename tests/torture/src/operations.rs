@@ -46,7 +46,7 @@ fn two_files(dir: &Path) -> io::Result<()> {
     fs::write(dir.join("sub/other"), vec![9; 9000])
 }
 
-/// A file of so many extents that its tree has nodes.
+/// A file with enough extents that its tree has nodes.
 fn holes(dir: &Path) -> io::Result<()> {
     let file = File::create_new(dir.join("file"))?;
     for n in 0..40 {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rdax_volume::env::crc32c;
 
-/// Bytes of a file that are looked at.
+/// The most bytes of a file that are compared.
 const READ_MAX: u64 = 64 << 20;
 
 /// What can be seen of one name.

@@ -62,8 +62,7 @@ pub fn open(path: &Path, write: bool) -> Result<File> {
     })
 }
 
-/// Who uses the device, as far as /proc and /sys say so: the name of the mount point or loop
-/// device.
+/// The user of the device, according to /proc and /sys: the name of the mount point or loop device.
 fn user(path: &Path, block: bool) -> Option<String> {
     if block {
         let dev = fs::metadata(path).ok()?.rdev();

@@ -101,7 +101,7 @@ pub fn probe(device: &dyn Pmem) -> Result<Vec<Signature>> {
     Ok(found)
 }
 
-/// Erases the magic numbers `found`, durably, so that nothing takes the device for what it was.
+/// Erases the magic numbers `found`, durably, so that nothing recognises the old content.
 pub fn wipe(device: &dyn Pmem, found: &[Signature]) -> Result<()> {
     for signature in found {
         device.zero_nt(signature.at, signature.magic.len() as u64)?;

@@ -2,18 +2,18 @@
 
 //! The pure part of rdax's dirty tracking, compiled for the host from the module's own files.
 //!
-//! [`model`] is a machine for it, and what is done there; `tests/` runs that under a scheduler
-//! which explores the interleavings, and has property tests of the transitions.
+//! [`model`] is a machine for it, and the scenes that run on it; `tests/` runs them under a
+//! scheduler which explores the interleavings, and has property tests of the transitions.
 
 #![forbid(unsafe_code)]
 
 pub use rdax_volume::{env, volume};
 
-/// Mistakes made on purpose, as in the volume.
+/// Bugs on purpose, as in the volume.
 pub mod mutate {
     pub use rdax_volume::mutate::make_mistake;
 
-    /// Whether the mistake `$name` is to be made.
+    /// Whether to make the bug `$name`.
     macro_rules! mutated {
         ($name:literal) => {
             rdax_volume::mutate::is_made($name)

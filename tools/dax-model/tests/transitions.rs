@@ -348,8 +348,7 @@ fn many_that_are_left_alone_are_not_waited_for() {
     }
 }
 
-/// What is cold begins anew: nothing of what was known of its page is left, and nothing of the
-/// others is lost.
+/// A cold page begins anew: no state of it is left, and no state of the others is lost.
 #[test]
 fn a_page_that_was_cooled_is_as_new() {
     let (one, two) = (PageSet::range(7, 7), PageSet::range(7, 8));
@@ -371,7 +370,7 @@ fn a_page_that_was_cooled_is_as_new() {
     }
 }
 
-/// Of a hot page that cools down, a store is told, and its absence is, too.
+/// A hot page that cools down reports whether it was stored to.
 #[test]
 fn who_cools_down_says_whether_it_was_stored_to() {
     for (now, stored_to) in [(Some(1), false), (Some(2), true), (None, false)] {

@@ -399,14 +399,14 @@ impl<'a> Media<'a> {
     /// Calls `each` with every record of the leaf that `bytes` hold: its offset, its length, and,
     /// if it is sound under `seed`, its head and its name.
     ///
-    /// The length of a damaged record is the one with which its checksum holds, and then it is
+    /// The length of a damaged record is the one that makes its checksum valid, and then it is
     /// sound; but if only its own leads to a sound record or to the end of the leaf, it is that:
-    /// the checksum of a record of another leaf may hold with a length that is none. If it holds
-    /// with no length, it is its own, or the next one, that leads there. A length that spans a
+    /// the checksum of a record of another leaf may be valid with a wrong length. If no length
+    /// makes it valid, it is its own, or the next one, that leads there. A length that spans a
     /// sound record of an inode in `nameless` ends there, unless it is that of a sound record and
-    /// leads to another. So a length may be another one than the head says, and shorter than a
-    /// head. Returns the offset where that ends: the end of the leaf, or a record behind which
-    /// nothing is.
+    /// leads to another. So the length may differ from the one in the head, and be shorter than a
+    /// head. Returns the offset where the records end: the end of the leaf, or a record that
+    /// nothing follows.
     pub fn records(
         bytes: &[u8],
         seed: u32,

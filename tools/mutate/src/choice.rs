@@ -21,7 +21,7 @@ pub struct Choice {
     /// Those with these numbers (manifest.json has them)
     #[arg(long)]
     number: Vec<u32>,
-    /// Of these, so many, by chance; a larger number has those of a smaller one, too
+    /// Of these, a random sample of this many; a larger sample includes a smaller one
     #[arg(long)]
     sample: Option<usize>,
     /// Chooses the sample

@@ -12,7 +12,7 @@ use rustix::process::{kill_process_group, prlimit, Pid, Resource, Rlimit, Signal
 /// Bytes of address space.
 const MEMORY: u64 = 6 << 30;
 
-/// So many times the processor's time that it usually takes, a program may take.
+/// How many times its usual processor time a program may take.
 pub const SLOWER: u32 = 5;
 
 /// How a program ended.

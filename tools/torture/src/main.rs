@@ -26,7 +26,7 @@ struct Args {
     /// The number of the first
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// So many, however long it takes
+    /// This many, however long it takes
     #[arg(long)]
     images: Option<u64>,
     /// Only this one; tells all about it

@@ -17,7 +17,7 @@ use crate::Args;
 
 /// Between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
-/// A trial that takes longer than this waits for something that does not come.
+/// A trial that takes longer than this hangs.
 const HANG: Duration = Duration::from_secs(120);
 
 /// What many trials have seen.

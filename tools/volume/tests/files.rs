@@ -419,7 +419,7 @@ fn a_hole_filled_from_its_start_is_aligned() {
 
 #[test]
 fn a_hole_filled_in_any_order_is_aligned() {
-    // A stride that comes to every block, and none after the other; downwards; upwards.
+    // A stride that reaches every block, no two in sequence; downwards; upwards.
     for stride in [999, 2047, 1] {
         let (vol, ram) = fresh(64 << 20);
         let mut dir = root(&vol);

@@ -19,7 +19,7 @@ pub struct Aim {
     pub lines: Option<f64>,
     /// Fences.
     pub fences: Option<f64>,
-    /// So many times the instructions of the operation `of`.
+    /// A multiple of the instructions of the operation `of`.
     pub times: Option<f64>,
     /// See `times`.
     pub of: Option<String>,

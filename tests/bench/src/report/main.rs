@@ -49,8 +49,8 @@ struct Args {
     /// Entries of the directory in the row that speaks of a large directory
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     names: u64,
-    /// Look for workloads that are dearer on rdax than on ext4 and XFS: so many drawn at random, or
-    /// those that are named, instead
+    /// Look for workloads that are slower on rdax than on ext4 and XFS: this many random ones, or
+    /// the named ones, instead
     #[arg(long, value_name = "N|WORKLOAD,...", value_parser = survey::plan)]
     survey: Option<Plan>,
     /// What the random workloads are drawn by

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A search for cliffs: draws workloads, measures each on all file systems, and makes those simpler
-//! that are dearer on rdax than on the cheapest of the others, or that grow dearer with their
-//! number.
+//! A search for cliffs: draws workloads, measures each on all file systems, and simplifies those
+//! that are more expensive on rdax than on the cheapest other one, or whose operations become more
+//! expensive with their number.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,9 +17,9 @@ use crate::vm::Vm;
 const FOUND: usize = 60;
 /// Findings that are printed then.
 const WORST: usize = 20;
-/// Rounds in which they are made simpler: a workload of a file has so many dimensions.
+/// Rounds of simplification: the number of dimensions of a workload of a file.
 const ROUNDS: usize = 6;
-/// What rdax may take, in times of what the best takes.
+/// What rdax may cost, as a multiple of the cheapest.
 const MARGIN: f64 = 1.05;
 /// What four times as many operations may take, each, in times of what few take.
 const GROWTH: f64 = 1.5;
@@ -29,7 +29,7 @@ const KEPT: f64 = 0.8;
 /// Which workloads are measured.
 #[derive(Clone)]
 pub enum Plan {
-    /// So many at random.
+    /// This many at random.
     Draw(usize),
     /// These.
     Named(Vec<Workload>),
@@ -57,7 +57,7 @@ struct Finding {
     workload: String,
     /// Instructions an operation on rdax: of few, of many.
     rdax: (f64, f64),
-    /// The other that takes the fewest for many, and what it takes.
+    /// The other file system that is cheapest for many, and its cost.
     best: String,
     best_cost: (f64, f64),
 }
@@ -280,7 +280,7 @@ mod tests {
             panic!("not both");
         };
         assert_eq!((first.best.as_str(), first.score()), ("xfs", 3.0));
-        // Cheaper, but four times as dear when there are more.
+        // Cheaper, but four times as expensive when there are more.
         assert!(second.times() < 1.0 && second.is_worse());
         assert!(measured.failed.is_empty());
         let measured = judge(&[broken, cost(1.0, 1.0)], &others);

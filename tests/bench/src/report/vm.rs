@@ -28,8 +28,8 @@ pub struct Vm<'a> {
 const GUEST: &str = "cd / && exec rdax-bench --dir /mnt/pmem --progress";
 
 impl Vm<'_> {
-    /// Measures the rows on `fs`, with a large file of so many MiB and a large directory of so many
-    /// names. The line of progress starts with `place`.
+    /// Measures the rows on `fs`, with a large file of `large_mib` MiB and a large directory of
+    /// `names` names. The line of progress starts with `place`.
     pub fn measure(&self, fs: &str, place: &str, large_mib: u64, names: u64) -> Result<Results> {
         // The other files of rdax-bench need less than the half GiB; a tmpfs may have half of the
         // memory.

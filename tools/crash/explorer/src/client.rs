@@ -16,7 +16,8 @@ use rdax_volume::volume::Volume;
 use crate::image::Image;
 use crate::subject::Judge;
 
-/// Whether the file only concerns processes that run: who opens the database first makes it anew.
+/// Whether the file only concerns running processes: the next one that opens the database recreates
+/// it.
 fn is_transient(path: &str) -> bool {
     path == "lock.mdb" || path.ends_with("-shm")
 }
@@ -30,7 +31,7 @@ pub struct Databases {
     seed: u64,
     /// Where the files are put.
     dir: tempfile::TempDir,
-    /// What was said of files that were looked at.
+    /// The verdicts on files that were checked before.
     known: RefCell<HashMap<u64, Option<String>>>,
 }
 

@@ -13,7 +13,7 @@ use crate::vm::{FileSystem, Machine};
 /// resume and end the VM.
 const MUCH: &str = "sqlite:wal";
 const LITTLE: &str = "mmap:sync";
-/// The least of so many.
+/// The minimum of this many measurements counts.
 const ROUNDS: usize = 3;
 
 /// Measures and prints how many times as long as without the plugin a run takes with it.

@@ -14,10 +14,10 @@ use crate::image::{Image, Scratch};
 use crate::subject::Judge;
 use crate::walk::{durable, image, lines, walk, Moment, Open, Recorded};
 
-/// How much is looked at.
+/// How many states are tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// About so many states at each point.
+    /// About this many states at each point.
     pub per_point: usize,
     /// Chooses them where there are more.
     pub seed: u64,
@@ -25,7 +25,7 @@ pub struct Bounds {
     pub only: Option<(usize, usize)>,
 }
 
-/// A moment at which crashes were looked at.
+/// A moment at which crashes were tried.
 #[derive(Clone, Debug)]
 pub struct Point {
     pub moment: Moment,
@@ -70,7 +70,7 @@ pub struct Explored {
     pub found: Vec<Found>,
 }
 
-/// States that may not be are worked out for so many points.
+/// The bad states are worked out for this many points.
 const FOUND_MAX: usize = 3;
 
 /// One replay.

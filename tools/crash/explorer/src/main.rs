@@ -67,7 +67,7 @@ struct Run {
     /// The file system; of ext4 and xfs, whose crashes only the kernel recovers, few states
     #[arg(long, value_enum, default_value = "rdax")]
     fs: vm::FileSystem,
-    /// Of ext4 and xfs, so many states of each workload are mounted
+    /// Of ext4 and xfs, mount this many states of each workload
     #[arg(long, default_value_t = 12)]
     mounted: usize,
     /// This module instead of the one built there
@@ -79,16 +79,16 @@ struct Run {
     /// Chooses states and random workloads
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// About so many states at each point
+    /// About this many states at each point
     #[arg(long, default_value_t = 200)]
     per_point: usize,
     /// Only these workloads: a name, or the beginning of names and a *; each once
     #[arg(long)]
     workload: Vec<String>,
-    /// Of so many workloads, one has a crash recovered by the kernel, too; 0: of none
+    /// The kernel recovers a crash of one in this many workloads, too; 0: of none
     #[arg(long, default_value_t = 8)]
     kernel_every: usize,
-    /// End at the first violation, and say nothing of it
+    /// End at the first violation, and do not report it
     #[arg(skip)]
     until_found: bool,
     /// Where the report goes

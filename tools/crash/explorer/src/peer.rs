@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Other file systems, which only their own kernel code can recover: of the states that crashes may
-//! leave a few are chosen, and each is mounted and looked at in the VM.
+//! leave a few are chosen, and each is mounted and checked in the VM.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ const BLOCK: u64 = 4096;
 /// States that are made at each moment, to choose from.
 const PER_POINT: usize = 40;
 
-/// How much is looked at.
+/// How many states are tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// States of one recording.
@@ -32,8 +32,8 @@ pub struct Bounds {
 }
 
 /// The states at one moment, always the same for the same seed: in each, the open lines of a block
-/// are all as they are on the media or all as they were last. The others are as possible, but these
-/// file systems take it for granted that a device writes a block as a whole.
+/// are either all as they are on the media or all as they were last. Other states are possible,
+/// too, but these file systems assume that a device writes a block atomically.
 fn each_state(moment: Moment, open: &Open, seed: u64, visit: &mut dyn FnMut(&[usize])) {
     let mut blocks: Vec<u64> = open.iter().map(|(at, _)| at / BLOCK).collect();
     blocks.dedup();

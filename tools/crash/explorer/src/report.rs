@@ -47,7 +47,7 @@ pub struct Line {
     pub violations: Vec<Violation>,
 }
 
-/// One moment at which crashes were looked at.
+/// One moment at which crashes were tried.
 #[derive(Serialize, Deserialize)]
 pub struct PointLine {
     pub fences: usize,

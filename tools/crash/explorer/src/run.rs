@@ -25,14 +25,14 @@ use crate::vm::{FileSystem, Machine};
 use crate::walk::Recorded;
 use crate::Run;
 
-/// Recordings of so many workloads with violations are kept.
+/// Recordings of this many workloads with violations are kept.
 const KEPT_MAX: usize = 10;
 
 /// What other file systems run, by the beginnings of the names.
 const PEERS: &[&str] = &["mmap:", "data:", "random:mmap", "random:data"];
 /// What is recorded to leave something out.
 const MISTAKEN: &str = "mmap:msync";
-/// It is found wrong in so many states at most.
+/// It must be found wrong in this many states at most.
 const MISTAKEN_STATES: usize = 60;
 
 /// The names that are asked for, in an order in which those come first that find most.

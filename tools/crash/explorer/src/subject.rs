@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is run in the guest, and who says of a recovered volume whether it may be: a workload and
-//! its oracle, or a database and its library.
+//! What runs in the guest, and what judges a recovered volume: a workload and its oracle, or a
+//! database and its library.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use rdax_volume::volume::Volume;
 use crate::client::Databases;
 use crate::image::Image;
 
-/// Says of a volume, as `recover` opened it, what is wrong with it if so many operations had
-/// returned at the crash and, if the last argument says so, the next one had begun.
+/// Reports what is wrong with a volume, as `recover` opened it, if `finished` operations had
+/// returned at the crash and, if `in_flight`, the next one had begun.
 pub trait Judge {
     fn check(&self, volume: &Volume<Image<'_>>, finished: usize, in_flight: bool)
         -> Vec<Violation>;
@@ -38,7 +38,7 @@ pub struct Subject {
     pub seed: u64,
     /// Its operations, in words.
     pub ops: Vec<String>,
-    /// So many of them only make what the others need.
+    /// The number of operations that only prepare the others.
     pub setup: usize,
     /// None if it is a client.
     workload: Option<Workload>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The replay of a recording, with the moments at which crashes are looked at.
+//! The replay of a recording, with the moments at which crashes are tried.
 //!
 //! Between two fences nothing becomes durable for certain, and nothing that might have reached the
 //! media earlier is excluded later. So the states that a crash right before a fence may leave
@@ -26,7 +26,7 @@ pub struct Recorded<'a> {
     pub base: &'a [u8],
     /// Where the device lies in it.
     pub device: Range<u64>,
-    /// Operations that should be in it. Crashes are looked at after the first `setup` of them.
+    /// Operations that should be in it. Crashes are tried after the first `setup` of them.
     pub operations: usize,
     pub setup: usize,
 }

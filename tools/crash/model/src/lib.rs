@@ -10,7 +10,7 @@
 //! fence followed. Until then the line may reach the media at any moment (the cache may evict it)
 //! or be lost. Lines are independent of each other; the stores to one line are in order, so what a
 //! crash leaves of them is a prefix. Eight aligned bytes are never torn: longer stores are cut up.
-//! A locked instruction is no fence here: who needs one has to say so.
+//! A locked instruction is no fence here: code that needs a fence must issue one.
 
 #![forbid(unsafe_code)]
 

@@ -34,7 +34,7 @@ impl Store {
 #[derive(Clone, Default)]
 struct Line {
     stores: Vec<Store>,
-    /// So many of them are at the next fence.
+    /// How many of them become durable at the next fence.
     due: usize,
 }
 

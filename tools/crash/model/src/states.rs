@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which of the states that a crash may leave at one moment are looked at.
+//! Which of the states that a crash may leave at one moment are tried.
 
 /// A small generator of random numbers (SplitMix64): a seed gives the same states always.
 pub struct Random(u64);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Databases that people use, on the file system: what their transactions do, and what a table of
-//! theirs holds after so many of them.
+//! Databases on the file system: what their transactions do, and what their table contains after a
+//! number of them.
 //!
 //! Each has one table of numbers and values. A transaction is an operation of a workload: it is
 //! there once the library has said so, and before that wholly or not at all. How that becomes

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bytes that operations write: each word tells which operation wrote it, and where in its
-//! file. No byte is zero, so that what should be there and is not can be told from a hole.
+//! The bytes that operations write: each word identifies the operation that wrote it, and its place
+//! in the file. No byte is zero, so that missing data can be distinguished from a hole.
 
 /// The word that operation `op` writes at byte `8 * word` of a file.
 fn word(op: usize, word: u64) -> [u8; 8] {

@@ -54,7 +54,7 @@ pub struct Node {
 /// Why an operation cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// There is nothing of this name. (The parent comes first.)
+    /// Nothing has this name. (The parent is reported first.)
     Missing(Path),
     /// The file is shorter than that.
     TooShort(Path),

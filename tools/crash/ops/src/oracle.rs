@@ -63,7 +63,7 @@ impl Oracle {
         found
     }
 
-    /// As [`Oracle::check`], of the tree alone: for those who have read it by other means.
+    /// As [`Oracle::check`], of the tree alone: for callers that have read it by other means.
     pub fn check_seen(&self, seen: &Seen, finished: usize, in_flight: bool) -> Vec<Violation> {
         let old = &self.trees[finished];
         let mut found = differences(seen, old, None);

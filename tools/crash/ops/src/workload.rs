@@ -17,8 +17,7 @@ pub struct Workload {
     pub seed: u64,
     /// The operations. Each succeeds.
     pub ops: Vec<Op>,
-    /// So many of them, at the beginning, only make what the others need: crashes there are not
-    /// what it is about.
+    /// How many of them, at the beginning, only prepare the others: crashes there are not tested.
     pub setup: usize,
 }
 

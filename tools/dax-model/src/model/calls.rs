@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! System calls, and what the kernel does by itself: each runs the module's code.
+//! System calls, and actions of the kernel itself: each runs the module's code.
 
 use crate::track::layout;
 use crate::track::machine::{Machine as _, Mount, Tracking};
@@ -37,7 +37,7 @@ impl Machine {
             stored: u64,
         }
         let begun = self.tick();
-        // Without one there is no promise: what is stored is durable as it is.
+        // Without a cache there is no promise: stores are durable as they are.
         let had_cache = self.has_cache.load(SeqCst);
         let wanted: Vec<Wanted> = {
             let extents = self.extents.lock().unwrap();
@@ -60,8 +60,8 @@ impl Machine {
         // Forgets what was before.
         self.tracker.failures_at_begin();
         let done = sync();
-        // An open file learns of a sync that failed before this one began by the kernel's own
-        // means.
+        // An open file gets the error of a sync that failed before this one began by the kernel's
+        // own means.
         let told = self.tracker.failures_at_begin() != failures;
         if !done {
             assert!(self.lost.load(SeqCst) > 0, "a sync failed by itself");

@@ -95,9 +95,9 @@ pub struct Machine {
     pub seen: std::sync::Mutex<Vec<(ThreadId, [Option<u64>; NR])>>,
     /// Counts what happens.
     pub clock: AtomicU64,
-    /// When the times of the file moved last.
+    /// When the timestamps of the file changed last.
     pub moved: AtomicU64,
-    /// Of each page, when the sync of it began that ended last, and when that was.
+    /// For each page, when the last completed sync of it began, and when it ended.
     pub synced: std::sync::Mutex<[(u64, u64); NR]>,
     /// The page table of each mapping.
     pub maps: [Mutex<Pmd>; 2],
@@ -315,8 +315,8 @@ impl Machine {
         }
     }
 
-    /// A store instruction of a thread that has the entry in its TLB; if it has not, it ends. Whether
-    /// it moves the times is not asked: it may as well have come before.
+    /// A store instruction of a thread that has the entry in its TLB; without one, it ends. Whether
+    /// it updates the timestamps is not checked: it may as well have come before.
     pub fn store_unmapped(&self, map: usize, page: usize) {
         let tlb = self.tlbs[map].lock().unwrap();
         if let Some(first) = *tlb {
@@ -403,7 +403,7 @@ impl Machine {
         self.dma_told(map, page, false);
     }
 
-    /// The same; who waits for it is told of its end before the page is tagged.
+    /// The same, but the read completes for its waiter before the page is tagged.
     pub fn dma_told_early(&self, map: usize, page: usize) {
         self.dma_told(map, page, true);
     }
@@ -463,7 +463,7 @@ impl Machine {
         }
     }
 
-    /// Nobody is at the file any more, and knows it; if a page is dirty, so does the mount.
+    /// Nobody uses the file any more, and its state agrees; if a page is dirty, the mount knows.
     pub fn assert_rest(&self) {
         assert_eq!(self.tracker.in_flight(), 0, "a sync is in flight for ever");
         assert!(

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be done wrongly, one thing at a time. (Mistakes in each line of the module's code are
-//! made mechanically: `Documentation/mutations.rst`.)
+//! Seeded bugs, one at a time. (Bugs in each line of the module's code are made mechanically:
+//! `Documentation/mutations.rst`.)
 
-/// One thing done wrongly: by the module's code, which has a [switch](Mistake::switch) for it, or
-/// by the machine under it.
+/// One seeded bug: in the module's code, which has a [switch](Mistake::switch) for it, or in the
+/// machine under it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mistake {
     None,
     /// Lines are written back while stores can still reach them.
     FlushBeforeProtect,
-    /// Taken without being write-protected: a store after that is seen by nobody.
+    /// Taken without being write-protected: a later store has no tag.
     TakeUnprotected,
     /// A page becomes writable and is not tagged.
     NotTagged,
@@ -25,9 +25,9 @@ pub enum Mistake {
 
     /// The entry of a page is inserted after the chunk lock was dropped.
     InsertAfterUnlock,
-    /// A sync that fails says so when its window is closed.
+    /// A sync that fails reports it after its window is closed.
     FailLate,
-    /// A sync does not look whether the one that it waited for has failed.
+    /// A sync does not check whether the one that it waited for has failed.
     FailAlone,
     /// The mark is cleared after the tag lock was dropped.
     ClearMarkLate,
@@ -37,7 +37,7 @@ pub enum Mistake {
     IgnoreDma,
     /// The end of a pin tags the first page of the folio.
     DmaTagsFirst,
-    /// Pages that are pinned pass for idle.
+    /// Pinned pages count as idle.
     PinnedIsIdle,
     /// Unmapping leaves entries of pages alone.
     UnmapNothing,
@@ -49,11 +49,12 @@ pub enum Mistake {
     CoolUnprotected,
     /// A sync write-protects the entries of pages, and passes over those of 2 MiB.
     ProtectPagesOnly,
-    /// An entry that is being zapped, and still is in a TLB, holds nothing; nor does a pin.
+    /// An entry that is being zapped, and still is in a TLB, does not count as a reference; nor
+    /// does a pin.
     NotHeld,
-    /// A page is mapped without a look at whether its 2 MiB have become mapped in one piece.
+    /// A page is mapped without a check whether its 2 MiB have become mapped in one piece.
     PageUnderHuge,
-    /// Pages become a folio that are mapped one by one.
+    /// Pages become a folio although they are mapped one by one.
     JoinMapped,
     /// Tags do not outlive the pages.
     JoinDropsTags,

@@ -5,8 +5,8 @@
 //! The module's own code (`src/track`) runs on a small machine: a file of a few pages or of 2 MiB,
 //! two mappings with page tables and TLBs, a cache and a media per block. Threads store through the
 //! mappings, fault, sync, zap, finish DMA, truncate, freeze, reclaim: the machine does what the
-//! memory manager does about it, and calls the module's code as the kernel does. A [`Mistake`]
-//! bends one thing.
+//! memory manager does then, and calls the module's code as the kernel does. A [`Mistake`] changes
+//! one thing.
 //!
 //! What must hold, in every interleaving:
 //!
@@ -22,7 +22,8 @@
 //!   page belongs to such a file;
 //! * while the file system is frozen, or read-only, nothing can be stored to.
 //!
-//! Each mistake must break one of them, or the model would be blind to it: `tests/mistakes.rs`.
+//! Each mistake must break one of them, otherwise the model would be blind to it:
+//! `tests/mistakes.rs`.
 
 pub mod calls;
 pub mod huge_scenes;

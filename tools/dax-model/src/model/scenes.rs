@@ -31,7 +31,7 @@ thread_local! {
     static MAPS_AHEAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether a store has the page that follows its own mapped, too, as the next one in a row.
+/// Whether a store also maps the page after its own, as the next one in a row.
 pub fn maps_ahead() -> bool {
     MAPS_AHEAD.get()
 }
@@ -379,8 +379,8 @@ pub fn cache_is_switched(mistake: Mistake) {
     m.assert_no_stores();
 }
 
-/// Who waits for a read with O_DIRECT is told of its end before the pages are tagged, and calls
-/// fsync, while another has just done so.
+/// A read with O_DIRECT completes for its waiter before the pages are tagged. The waiter calls
+/// fsync, while another task has just done so.
 pub fn dma_told_early(mistake: Mistake) {
     let m = machine(mistake, File::Pages);
     join(vec![

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What one thread sees, where nobody else is: how pages are mapped, what is left when a call has
-//! ended. These do not ask for what must hold under every interleaving, but for what is done where
-//! nothing is in the way; without it, all could be slow, and right.
+//! What a single thread sees: how pages are mapped, and what is left when a call has ended. These
+//! scenes do not check what must hold under every interleaving, but that optimisations happen when
+//! nothing prevents them; without these checks, everything could be slow, but correct.
 
 use crate::track::chunk::{Protected, READS, WAY};
 use crate::track::machine::{Failure, Tracking};
@@ -63,7 +63,7 @@ pub fn two_mib_are_filled() {
         m.store(0, 1);
         assert!(is_huge(&m, true));
         m.assert_no_zeroes(0..NR);
-        // Without memory for so many zeros, by pages.
+        // Without memory for the zeros, by pages.
         let m = machine(file);
         m.load(1, 1);
         m.fails.store(true, SeqCst);
@@ -89,7 +89,7 @@ pub fn by_pages() {
     sparse.load(0, 1);
     store(&sparse);
     assert_eq!(sparse.extents.lock().unwrap()[1], None);
-    // Zeros are mapped by pages from then on, even where the page went again.
+    // Zeros are mapped by pages from then on, even after the page was removed again.
     sparse.truncate(0);
     sparse.map_anew(0);
     sparse.load(0, 0);
@@ -101,8 +101,8 @@ pub fn by_pages() {
     fragmented.sync_file();
 }
 
-/// The last free block is for the page that is stored to, and not for one before it; so is any
-/// where no two follow each other, and none is for a page ahead where they are few.
+/// The last free block is for the page that is stored to, not for one before it; the same holds for
+/// any block if no two are contiguous. If few blocks are left, no page ahead gets one.
 pub fn little_space() {
     for (left, is_fragmented) in [(1, false), (1, true), (PAGES as u64, true), (9, false)] {
         let m = machine(File::HugeHole);
@@ -118,8 +118,8 @@ pub fn little_space() {
     assert!(!m.fault(0, 0, true));
 }
 
-/// A store to a private mapping gets a page beside who reads the 2 MiB all the time, of blocks or
-/// of zeros; and they are mapped in one piece again afterwards.
+/// A store to a private mapping gets a page beside a thread that reads the 2 MiB all the time, of
+/// blocks or of zeros; and they are mapped in one piece again afterwards.
 pub fn copied_beside_a_reader() {
     for file in [File::Huge, File::HugeHole] {
         let m = machine(file);
@@ -259,8 +259,8 @@ pub fn a_part_goes() {
     }
 }
 
-/// Pages that lay here and there lie in one piece when the file has got others: where they were
-/// does not matter any more.
+/// Scattered pages become contiguous when the file has got other blocks: their old places do not
+/// matter any more.
 pub fn one_piece_again() {
     let m = machine(File::Huge);
     let first = m.extents.lock().unwrap()[0].unwrap();
@@ -279,8 +279,8 @@ pub fn one_piece_again() {
     m.sync_file();
 }
 
-/// A program that maps 2 MiB anew each time, loads, and stores a byte, does not have them joined
-/// and taken apart each time; one that loads a lot has them joined.
+/// A program that maps 2 MiB anew each time, loads, and stores a byte, does not make rdax join and
+/// split them each time; one that loads a lot makes rdax join them.
 pub fn taken_apart_once() {
     let m = machine(File::Huge);
     let store = |nth: usize| {
@@ -328,7 +328,7 @@ pub fn mapped_ahead() {
                 assert!(matches!(pte(&m, 0, 1), Pte::Ro(_)));
             }
         }
-        // What is written through another mapping already is no row of this one.
+        // Stores through another mapping are no row of this one.
         let m = machine(File::Pages);
         m.store(0, 0);
         m.zap(0, 1);

@@ -95,9 +95,9 @@ struct Notes {
     /// Whether the file was mapped writable, and how many syncs had failed, when the last sync of a
     /// thread began.
     begun: Vec<(ThreadId, bool, u32)>,
-    /// How many syncs had failed when a thread looked last.
+    /// How many syncs had failed when a thread checked last.
     seen: Vec<(ThreadId, u32)>,
-    /// Who has failed, and not said so.
+    /// Threads whose sync has failed and has not reported it yet.
     failed: Vec<ThreadId>,
 }
 
@@ -106,7 +106,7 @@ pub struct Tracker {
     chunk: Chunk,
     /// A fault has made the chunk.
     is_made: AtomicBool,
-    /// Held shared by who has a reference to the chunk.
+    /// Held shared by holders of a reference to the chunk.
     lifetime: RwLock<()>,
     /// Reclaim may look at the chunk.
     is_in_list: AtomicBool,
@@ -162,7 +162,7 @@ impl Tracker {
         self.is_made.store(true, SeqCst);
     }
 
-    /// Takes the chunk out of the tree: who makes it again makes a new one.
+    /// Removes the chunk from the tree: the next user makes a new one.
     pub fn remove(&self) {
         assert!(
             !self.mark.load(SeqCst),

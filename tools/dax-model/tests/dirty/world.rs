@@ -13,15 +13,15 @@ use shuttle::sync::{Condvar, Mutex, MutexGuard};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mistake {
     None,
-    /// Who takes an inode out of the list has no reference to it.
+    /// A task removes an inode from the list without a reference to it.
     NoReference,
     /// A reference is given to an inode whose eviction has begun.
     GrabFreeing,
-    /// Nobody is told that an eviction is over.
+    /// The end of an eviction notifies nobody.
     NoNotify,
     /// An inode is put into the list before its page is tagged.
     NoteBeforeTag,
-    /// The flusher is told before the inode is in the list.
+    /// The flusher is notified before the inode is in the list.
     MarkBeforeListed,
 }
 
@@ -31,7 +31,7 @@ struct State {
     refs: u32,
     /// `I_FREEING`.
     freeing: bool,
-    /// `I_SYNC`: the flusher is at it.
+    /// `I_SYNC`: the flusher is writing it back.
     flushed: bool,
     /// The memory was freed.
     gone: bool,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Directories: leaves mended where they are, or the whole built anew from the names that are
-//! sound.
+//! Directories: leaves repaired in place, or the whole rebuilt from the sound names.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

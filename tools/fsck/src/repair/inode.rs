@@ -132,8 +132,8 @@ impl Repair<'_, '_> {
         Ok(done)
     }
 
-    /// Which inodes of a chunk are in use, told by themselves: sound ones with links, or in the
-    /// orphan file. What was removed has neither.
+    /// Which inodes of an inode chunk are in use, by their own content: sound ones with links, or
+    /// in the orphan file. A removed inode has neither.
     fn slots_in_use(&self, index: u64) -> [u64; INODE_CHUNK_WORDS] {
         let mut bitmap = [0; INODE_CHUNK_WORDS];
         let first = index * INODES_PER_CHUNK;
@@ -164,7 +164,7 @@ impl Repair<'_, '_> {
             .is_some_and(|slot| slot.ino == raw.ino)
     }
 
-    /// Inodes that cannot be believed go; fields of the others are set right.
+    /// Clears inodes that cannot be trusted; corrects fields of the others.
     pub(super) fn inodes(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut bad = BTreeSet::new();
         let mut fields: BTreeMap<u64, Vec<Kind>> = BTreeMap::new();

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Repairing a volume: what the checker reports is mended, and the checker asked again, until it is
-//! content or nothing more can be done.
+//! Repairing a volume: repairs what the checker reports, and runs the checker again, until it finds
+//! nothing or nothing more can be done.
 //!
-//! The checker's problems are worked off by *stages*, what others depend on first: a round does one
-//! stage, so that no mistake is mended that was only a consequence of another. Nothing is guessed:
-//! a structure is rebuilt from what is sound and names it, or it goes, and what it was says a line.
+//! The checker's problems are processed in *stages*, those that others depend on first: a round
+//! does one stage, so that no consequence of another problem is repaired. Nothing is guessed: a
+//! structure is rebuilt from sound structures that name it, or it is removed, and a line says so.
 //!
 //! Every change is a transaction of the volume's own journal ([`log`]), or writes to blocks that
 //! nothing refers to, or replaces one damaged line by a sound one. New blocks are marked before
-//! they are used, old ones freed when nothing else is wrong any more. So a repair that is cut off
-//! leaves a volume that the next one mends, with nothing lost that would not have been.
+//! they are used, old ones freed when nothing else is wrong any more. So after an interrupted
+//! repair the next one repairs the volume, and loses nothing more.
 
 mod dir;
 mod inode;
@@ -220,8 +220,8 @@ fn stages(repair: &mut Repair<'_, '_>, problems: &[Problem]) -> Result<bool> {
     Ok(false)
 }
 
-/// Writes the blocks that cannot be read anew, with what of them can be: that is what makes bad
-/// media good. What was there is then damaged, and mended as that.
+/// Rewrites the unreadable blocks with what of them can be read: that makes bad media good. The
+/// unreadable content is then damaged, and is repaired as such.
 fn heal(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<bool> {
     const PIECE: usize = 256;
     let mut done = false;

@@ -93,7 +93,7 @@ impl Repair<'_, '_> {
 
     /// Marks blocks in use or free, and writes the summaries of their chunks.
     fn mark(&mut self, chunks: &BTreeMap<u64, Vec<Run>>, used: bool) -> Result<()> {
-        /// Chunks in a transaction: what each writes fits a lane so many times.
+        /// Chunks per transaction: the writes of this many fit a lane.
         const BATCH: usize = 128;
         let mut writes = Vec::new();
         for (&chunk, runs) in chunks {
@@ -130,8 +130,8 @@ impl Repair<'_, '_> {
         ]
     }
 
-    /// Takes up to `want` free blocks in a row, and marks them. They are nobody's until something
-    /// refers to them. Fails with [`Error::NoSpace`].
+    /// Takes up to `want` contiguous free blocks, and marks them. They have no owner until
+    /// something refers to them. Fails with [`Error::NoSpace`].
     pub(super) fn take(&mut self, want: u64) -> Result<Run> {
         let chunks = self.media.geo.chunks;
         for chunk in (self.cursor..chunks).chain(0..self.cursor.min(chunks)) {

@@ -47,10 +47,10 @@ fn store_super_block(pmem: &dyn Pmem, at: u64, sb: &SuperBlock) -> Result<()> {
     Ok(())
 }
 
-/// Writes the superblock that counts over the other one where that is damaged or differs. Where
-/// both are damaged, and the lines that one has lost the other still has, one is put together: its
-/// checksum says that it is right, and something that it names is there. Else one whose checksum is
-/// wrong serves, if all that it names is there: what is wrong is of no weight.
+/// Writes the superblock that counts over the other one if that is damaged or differs. If both are
+/// damaged, and one still has the lines that the other has lost, one is put together: its checksum
+/// proves that it is right, and it has a witness. Otherwise one whose checksum is wrong is used, if
+/// it has all witnesses: then the wrong part does not matter.
 ///
 /// Fails as [`check::super_block`] does; with [`Error::Corrupt`] if neither can be trusted.
 pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Result<()> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What every repair has to hold: damage is named, mended, and mended for good; nothing that was
-//! not damaged is lost, wherever the repair is cut off.
+//! What every repair must achieve: damage is reported and repaired for good; nothing that was not
+//! damaged is lost, wherever the repair is cut off.
 
 use std::collections::BTreeSet;
 use std::panic::{catch_unwind, AssertUnwindSafe};

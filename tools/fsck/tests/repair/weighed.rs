@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is said in more than one place is weighed: the repair believes what more bears out, and
-//! gives up no more than cannot be believed.
+//! Redundant information is compared: the repair trusts the version that more structures confirm,
+//! and gives up only what cannot be trusted.
 
 use rdax_fsck::repair::{repair, Level};
 use rdax_fsck::trial;

@@ -76,7 +76,7 @@ impl Crashing {
         self.changed.notify_all();
     }
 
-    /// Waits until so many have crashed or are done, or somebody is in the way of another.
+    /// Waits until this many have crashed or are done, or one blocks another.
     fn wait_for(&self, count: usize) {
         let stopped = self.stopped();
         let _ = self

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Everything that can be seen of a volume, to compare it with what it was. Data is remembered by
+//! Everything that is visible of a volume, to compare it with its former state. Data is recorded by
 //! its checksums.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,7 +103,7 @@ pub fn see<P: Pmem>(vol: &Volume<P>, inode: &mut Inode) -> Result<Seen> {
     })
 }
 
-/// Walks the whole volume from its root. What cannot be read is left out, and told.
+/// Walks the whole volume from its root. Skips what cannot be read, and reports it.
 pub fn walk<P: Pmem>(vol: &Volume<P>) -> (Tree, Vec<(u64, Error)>) {
     let (mut tree, mut errors) = (Tree::new(), Vec::new());
     let (mut todo, mut known) = (BTreeSet::from([ROOT_INO]), BTreeSet::from([ROOT_INO]));

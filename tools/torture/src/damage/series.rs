@@ -87,7 +87,7 @@ impl<'b> Image<'b> {
         trial.run(&self.device(keep))
     }
 
-    /// The fewest changes with which the rule is still broken that `fault` has found, and the
+    /// The smallest set of changes that still breaks the rule that `fault` has found, and the
     /// fault.
     pub fn minimal(&self, fault: Fault) -> (u32, Fault) {
         let (mut keep, mut found) = (self.all(), fault);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What becomes of a damaged volume: the checker, a mount by the volume's own code, as the kernel
-//! does it, and the repair, also one that is cut off. Nothing may panic, go on for ever or go
-//! outside the device; where the checker is content, nothing may fail; what a repair has mended is
-//! sound and has all that the damage did not hit.
+//! The trial of a damaged volume: the checker, a mount by the volume's own code, as the kernel does
+//! it, and the repair, also one that is cut off. Nothing may panic, loop for ever or access memory
+//! outside the device; if the checker finds nothing, nothing may fail; a repaired volume is sound
+//! and has everything that the damage did not hit.
 
 use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};

@@ -37,7 +37,7 @@ pub struct User<'v, 'r, P: Pmem> {
     dirs: Vec<u64>,
     names: Vec<Named>,
     clock: i64,
-    /// Of so many inodes that lose their last name, one stays in use.
+    /// One in this many inodes that lose their last name stays in use.
     pub keep_one_in: u32,
 }
 

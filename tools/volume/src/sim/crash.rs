@@ -100,7 +100,7 @@ struct Choice {
 #[derive(Default)]
 struct Line {
     stores: Vec<(u8, Box<[u8]>)>,
-    /// So many of the stores are durable at the next fence of the thread.
+    /// How many of the stores become durable at the next fence of the thread.
     written_back: HashMap<ThreadId, usize>,
 }
 

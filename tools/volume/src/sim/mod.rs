@@ -127,8 +127,8 @@ impl Sim {
         inner.trace = Some(Trace::new(inner.len, inner.content.clone()));
     }
 
-    /// Notes in the recording that the program has come to point `n`, for the one who judges the
-    /// crash states: usually, that operation `n` has returned.
+    /// Records that the program has reached point `n`, for the code that judges the crash states:
+    /// usually, that operation `n` has returned.
     pub fn mark(&self, n: u64) {
         if let Some(trace) = &mut self.inner().trace {
             trace.push(Event::Mark(n));

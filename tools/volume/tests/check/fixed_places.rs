@@ -59,8 +59,8 @@ fn a_label_that_reached_one_superblock_is_no_damage() {
     bed.expect(&[problem(SuperBlock, COPY, Kind::CopiesDiffer)]);
 }
 
-/// A superblock that says what nothing on the device bears out loses against its copy, whichever of
-/// them is the first and whichever says that it is newer.
+/// A superblock without witnesses on the device loses against its copy, whichever of them is the
+/// first and whichever claims to be newer.
 #[test]
 fn the_superblock_with_more_witnesses_counts() {
     type Change = fn(&mut format::SuperBlock);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Every workload that needs no kernel, on the volume in a simulated memory, cut off at each fence
-//! with parts of what was not durable yet: after recovery the oracle has to agree. And so it has if
-//! recovery is cut off, too. RDAX_CRASH_STATES says how many states are looked at for each fence,
-//! RDAX_CRASH_SEEDS how many workloads of each random kind there are.
+//! with subsets of what was not durable yet: after recovery the oracle has to agree, also if
+//! recovery is cut off, too. RDAX_CRASH_STATES is the number of states tried for each fence,
+//! RDAX_CRASH_SEEDS the number of workloads of each random kind.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -14,7 +14,7 @@ use rdax_volume::sim::{Bounds, Image};
 use crate::explore::{grow, record, tell, verdict};
 use crate::host::empty;
 
-/// Of so many states, one has its recovery cut off.
+/// One in this many states has its recovery cut off.
 const SAMPLE: u64 = 50;
 /// Seeds of each kind of random workload.
 const RANDOM: u64 = 30;
