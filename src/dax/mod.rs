@@ -11,11 +11,12 @@
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
 //! what the file has.
 //!
-//! * The steps, and what is known of each page, are in [`track`]: pure code, which is model-checked
-//!   on the host.
+//! * The steps, and the state of each page, are in [`track`]: pure code, which is model-checked on
+//!   the host.
 //! * [`machine`], [`device`] and [`fault`] are what the steps do to page tables, pages and cache
-//!   lines. (What is known of mapped pages is kept by `mount`, with the inode.)
-//! * [`layout`], [`pins`] and [`failure`] are for what goes: inodes, memory, devices.
+//!   lines. (`mount` keeps the state of mapped pages, with the inode.)
+//! * [`layout`], [`pins`] and [`failure`] handle truncation, eviction, memory errors and removal of
+//!   the device.
 //!
 //! Only `vfs` calls this. `Documentation/dirty-tracking.rst` has the whole picture: the states of a
 //! page, the lock order, and each race with what closes it.

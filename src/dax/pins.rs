@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! An inode leaves memory, and comes back to it, while its pages may be pinned. The steps, and what
-//! they guarantee, are those of [`track::evict`](crate::track::evict).
+//! Eviction of an inode, and its return to memory, while its pages may be pinned. The steps, and
+//! what they guarantee, are those of [`track::evict`](crate::track::evict).
 //!
-//! The kernel tells nobody but a waiter that a page of a device is idle, so a thread of the kernel
-//! looks once a second while there is something to look at; a sync of the mount looks, too.
+//! The kernel tells only a waiter that a page of a device is idle. So a work item checks once a
+//! second while there is something to check; a sync of the mount checks, too.
 //!
-//! An inode without a name is in the orphan file until it is freed, for the next mount to find after
-//! a crash.
+//! An inode without a name is in the orphan file until it is freed, for the next mount to find
+//! after a crash.
 
 use kernel::bindings::work_struct;
 use kernel::prelude::*;
@@ -21,14 +21,14 @@ use crate::mount::super_block::SbInfo;
 use crate::track::evict::{self, Evicted};
 use crate::track::machine::Tracking;
 
-/// The last user of the inode is gone: its pages no longer belong to it, and what they hold is
-/// durable, unless the file has no name left. Returns whether its blocks may be freed now: not if a
-/// page of them is still pinned. Does not wait for pins.
+/// The last user of the inode is gone: its pages no longer belong to it, and their content is
+/// durable, unless the file has no name left. Returns whether its blocks may be freed now: not if
+/// one of its pages is still pinned. Does not wait for pins.
 #[must_use]
 pub fn evict(info: &InodeInfo) -> bool {
     let tracker = &info.tracker;
     if tracker.is_unused() {
-        // So no page was ever tagged, and nobody knows the tracker.
+        // So no page was ever tagged, and nobody else knows the tracker.
         disown(info);
         return true;
     }
@@ -43,12 +43,12 @@ pub fn evict(info: &InodeInfo) -> bool {
         entry: Listed::new(tracker),
         ino: info.ino(),
         unlinked,
-        // The shadow wants to see everything durable in the end.
+        // The shadow needs everything durable in the end.
         discard: unlinked && !cfg!(rdax_shadow),
     };
-    // SAFETY: no fault, sync or break of the layout is under way or can begin: they need a
-    // reference to the inode, which nobody can have any more, or are those of the flusher, for
-    // whose end the VFS has waited.
+    // SAFETY: no fault, sync or layout break is in progress or can begin: they need a reference to
+    // the inode, which nobody can have any more, or are those of the flusher, for whose end the VFS
+    // has waited.
     let free_chunks = || unsafe { tracker.free_chunks() };
     let (idle, result) = evict::evict(&evicted, free_chunks);
     if result.is_err() {
@@ -61,7 +61,7 @@ pub fn evict(info: &InodeInfo) -> bool {
     idle
 }
 
-/// The inode `ino`, which has no name, is evicted while it cannot be freed, as the file system is
+/// The inode `ino`, which has no name, is evicted, but cannot be freed because the file system is
 /// frozen or read-only: frees it afterwards.
 pub fn free_later(sb: &SbInfo, ino: u64) {
     evict::free_later(sb, ino);
@@ -73,8 +73,8 @@ pub fn adopt(info: &InodeInfo) -> Result {
     evict::adopt(info, info.sb(), info.ino())
 }
 
-/// Makes durable what was stored by way of pins to pages of files that left memory, and lets go of
-/// those that are idle by now. Fails with `EIO` if the device does. May sleep.
+/// Makes stores through pins to pages of evicted files durable, and gives up the pages that are
+/// idle by now. Fails with `EIO` if the device fails. May sleep.
 pub fn release(sb: &SbInfo) -> Result {
     Ok(evict::release(sb)?)
 }

@@ -25,10 +25,11 @@ pub fn sync_range(info: &InodeInfo, start: u64, end: u64) -> Result {
     track::sync::sync_range(info, start >> PAGE_SHIFT, end >> PAGE_SHIFT)
 }
 
-/// Writes back every dirty page of the mount, those that evicted inodes have left behind among them,
-/// and write-protects its mappings, but for hot pages, unless the mount is about to be frozen: for sync, syncfs, freeze, remount and unmount. Waits for
-/// whoever is at dirty inodes, evictions among them. Returns the first error, after all inodes had
-/// their turn. May sleep, and evict inodes.
+/// Writes back every dirty page of the mount, including those that evicted inodes have left behind,
+/// and write-protects its mappings, for sync, syncfs, freeze, remount and unmount. Hot pages stay
+/// writable, unless the mount is about to be frozen. Waits for other tasks that write dirty inodes
+/// back, including evictions. Returns the first error, after all inodes were processed. May sleep,
+/// and evict inodes.
 pub fn sync_all(sb: &SbInfo) -> Result {
     if mutated!("sync-all") {
         return Ok(());

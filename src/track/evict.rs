@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A file leaves memory, and comes back to it, while its pages may be pinned.
+//! Eviction of a file, and its return to memory, while its pages may be pinned.
 //!
 //! The last close of a file must not wait for pins (O_DIRECT, vmsplice): the task may hold them
 //! itself. So eviction takes such pages from the file and leaves them behind. They belong to nobody
 //! until
 //!
-//! * the file comes to memory again: [`adopt`] gives them back to it; or
-//! * the last pin of each is gone: then [`release`] lets go of it. It writes back what DMA stored to
-//!   one, and the file of which it was the last one may be freed, if that has no name left.
+//! * the file is read again: [`adopt`] gives them back to it; or
+//! * the last pin of each ends: then [`release`] gives it up. It writes back what DMA stored to it.
+//!   If it was the last page of a file without a name, the file may be freed.
 //!
 //! A file without a name that is evicted while the file system is frozen is left behind, too.
 //!
-//! Guarantees: no block is freed that is pinned, and none stays behind for a pin that is gone. When
-//! [`sync_all`] has returned, what DMA had stored by then is durable, whether its file is in memory,
-//! on its way, or gone from it.
+//! Guarantees: no block is freed that is pinned, and no page stays behind for a pin that has ended.
+//! When [`sync_all`] has returned, what DMA had stored by then is durable, whether its file is in
+//! memory, being read, or evicted.
 
 use super::dirty_list::{self, Environment};
 use super::layout::pages_of;
@@ -36,7 +36,7 @@ pub struct Evicted<'a, M, N, L: Environment> {
     pub ino: u64,
     /// It has no name left.
     pub unlinked: bool,
-    /// What it holds need not be durable.
+    /// Its stores need not be durable.
     pub discard: bool,
 }
 
@@ -44,17 +44,17 @@ pub struct Evicted<'a, M, N, L: Environment> {
 /// ends its tracking: nobody has a reference to a chunk then. Returns whether no page of it is
 /// pinned, so that its blocks may be freed; `Err` if stores are lost.
 ///
-/// No mapping of it exists, and nobody else uses it or its chunks; but pins may end, and the sync of
-/// all files waits for this one.
+/// No mapping of it exists, and nobody else uses it or its chunks. But pins may end, and the sync
+/// of all files waits for this one.
 pub fn evict<M: Machine, N: Mount, L: Environment>(
     evicted: &Evicted<'_, M, N, L>,
     free_chunks: impl FnOnce(),
 ) -> (bool, Result<(), M::Error>) {
     let file = evicted.file;
-    // With the device, its struct pages are gone, and the file is no owner any more. As long as it
-    // is, removal waits.
+    // After removal of the device its struct pages are gone, and the file is no owner any more.
+    // While it is an owner, removal waits.
     let idle = file.is_owner() && leave_pages(evicted);
-    // From here on nothing tags a page: no mapping exists, and pins lead nowhere.
+    // From here on nothing tags a page: no mapping exists, and pinned pages belong to nobody.
     let result = dirty_list::leave(evicted.dirty, evicted.entry, || {
         let is_quiet = windows::is_quiet(file.tracker());
         if evicted.discard || is_quiet || file.check_usable(false).is_err() {
@@ -67,7 +67,8 @@ pub fn evict<M: Machine, N: Mount, L: Environment>(
     (idle, result)
 }
 
-/// Takes all pages from the file, and leaves behind those that are pinned. Returns whether none is.
+/// Takes all pages from the file, and leaves the pinned ones behind. Returns whether there are
+/// none.
 fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N, L>) -> bool {
     let (file, mount) = (evicted.file, evicted.mount);
     let mut pinned = Vec::new();
@@ -83,7 +84,7 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
                 block,
             };
             if pinned.push(page).is_err() {
-                // Without a place to remember it there is no other way.
+                // Without memory to record it, waiting is the only way.
                 file.device().wait_idle(block);
                 file.dissociate(block);
             }
@@ -92,7 +93,7 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
     if pinned.is_empty() {
         return true;
     }
-    // Who releases pages waits until these are there: what DMA stores from here on tags no page.
+    // A release of pages waits until these are recorded: stores of DMA from here on tag no page.
     let mut left = mount.left();
     pinned.retain(|page| !file.leave_behind(page.block));
     if pinned.is_empty() {
@@ -108,8 +109,8 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
     false
 }
 
-/// The file `ino`, which has no name, is evicted while it cannot be freed: leaves it behind. Where
-/// there is no memory to remember it, the next mount finds it.
+/// The file `ino`, which has no name, is evicted while it cannot be freed: leaves it behind.
+/// Without memory to record it, the next mount finds it.
 pub fn free_later<N: Mount>(mount: &N, ino: u64) {
     let added = mount.left().add(ino, true, Vec::new());
     if added.is_ok() {
@@ -128,9 +129,9 @@ pub fn adopt<M: Machine, N: Mount>(file: &M, mount: &N, ino: u64) -> Result<(), 
     let _chunks_stay = file.tracker().stay();
     let mut left = mount.left();
     left.give_back(ino, |pinned| {
-        // With the lock held: removal of the device looks for them afterwards.
+        // With the lock held: removal of the device looks for the pages afterwards.
         file.check_usable(false)?;
-        // Reclaim must not evict files: they leave pages here.
+        // Reclaim must not evict files: eviction leaves pages here.
         file.without_reclaim(|| adopt_page(file, pinned))
     })
 }
@@ -142,7 +143,7 @@ fn adopt_page<M: Machine>(file: &M, pinned: &Pinned) -> Result<(), M::Error> {
     // It was made just now, and stays.
     let chunk = file.tracker().chunk(index).ok_or(Failure::Device)?;
     let mut state = file.tracker().lock(chunk);
-    // Whoever has it pinned may have stored to it.
+    // The holder of the pin may have stored to it.
     if file.device().is_huge(pinned.block) {
         file.adopt_huge(pinned.block, pinned.page);
         let _ = state.map_huge(pinned.block);
@@ -159,8 +160,8 @@ fn adopt_page<M: Machine>(file: &M, pinned: &Pinned) -> Result<(), M::Error> {
     Ok(())
 }
 
-/// Makes durable what was stored to the pages that were left behind by files with a name, and lets
-/// go of those that are idle. Fails if the device does. May sleep.
+/// Makes stores to the pages that files with a name left behind durable, and gives up those that
+/// are idle. Fails if the device fails. May sleep.
 pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
     let mut left = mount.left();
     let device = mount.device();
@@ -175,7 +176,7 @@ pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
         let unlinked = file.unlinked;
         file.pages.retain(|pinned| {
             let block = pinned.block;
-            // Before it is written back: DMA may go on meanwhile.
+            // Before it is written back: DMA may continue meanwhile.
             let is_idle = device.is_idle(block);
             if !unlinked {
                 let nr = if device.is_huge(block) {
@@ -193,10 +194,10 @@ pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
             !is_idle
         });
     }
-    // With the lock held: a file that comes to memory now has nothing dirty.
+    // With the lock held: a file that is read now has nothing dirty.
     let result = match written {
         0 => Ok(()),
-        // Reclaim must not evict files: they leave pages here.
+        // Reclaim must not evict files: eviction leaves pages here.
         _ => mount.without_reclaim(|| device.fence()),
     };
     left.remove_released();
@@ -207,9 +208,9 @@ pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
     result
 }
 
-/// Makes durable what was stored to any file of the mount, by way of pins, too: of pages left
-/// behind first, then by `write_back` of the files in the list `dirty`. Returns the first error, after all had their turn.
-/// One at a time. May sleep, and evict files.
+/// Makes stores to any file of the mount durable, also those through pins: first those to pages
+/// left behind, then, by `write_back`, those to the files in the list `dirty`. Returns the first
+/// error, after all were processed. One at a time. May sleep, and evict files.
 pub fn sync_all<N: Mount, L: Environment>(
     mount: &N,
     dirty: &L,
@@ -218,17 +219,17 @@ pub fn sync_all<N: Mount, L: Environment>(
 where
     L::Error: From<Failure>,
 {
-    // First: what a file that comes back to memory takes from there is dirty in the file then.
+    // First: pages that a file adopts later are dirty in the file then.
     let released = release(mount);
     let synced = dirty_list::sync_all(dirty, write_back);
     Ok(released?).and(synced)
 }
 
-/// Waits until every page that was left behind is idle, as the next user of the device must find it:
-/// the device is being removed.
+/// Waits until every page that was left behind is idle, as the next user of the device must find
+/// it. Called when the device is being removed.
 pub fn wait_for_all<N: Mount>(mount: &N) {
     loop {
-        // Not to be held while waiting.
+        // The lock must not be held while waiting.
         let Some(left) = mount.left().pop() else {
             break;
         };
@@ -236,12 +237,12 @@ pub fn wait_for_all<N: Mount>(mount: &N) {
     }
 }
 
-/// Waits for every pin, and releases all pages: all files have left memory, and the mount ends.
+/// Waits for every pin, and releases all pages: all files are evicted, and the mount ends.
 pub fn finish<N: Mount>(mount: &N) {
     let any_page = || mount.left().any_page();
     while let (Some(pinned), Some(_access)) = (any_page(), mount.device().access()) {
         mount.device().wait_idle(pinned.block);
-        // It has said so if stores are lost.
+        // It has reported lost stores itself.
         let _ = release(mount);
     }
 }

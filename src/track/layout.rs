@@ -67,7 +67,7 @@ pub fn reclaim<M: Machine>(file: &M, chunk: &ChunkOf<M>, remove: impl FnOnce()) 
 /// Writes back what is dirty, and takes all pages of `chunk` from the file, with faults kept out;
 /// false if that is not possible now. Nobody else has a reference to the chunk.
 fn give_up<M: Machine>(file: &M, chunk: &ChunkOf<M>) -> bool {
-    // With the device, its struct pages go.
+    // The struct pages disappear with the device.
     let Some(_access) = file.device().access() else {
         return false;
     };

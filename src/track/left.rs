@@ -92,7 +92,7 @@ impl LeftBehind {
         Ok(())
     }
 
-    /// Takes out the entries of inodes that have a name and no page any more.
+    /// Removes the entries of inodes that have a name and no page left.
     pub fn remove_released(&mut self) {
         let mut i = 0;
         while let Some(left) = self.0.get(i) {

@@ -137,19 +137,19 @@ pub trait Blocks {
     fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run, Self::Error>;
 }
 
-/// The device of a mount: its cache lines and media, and the struct page of each block. Of 2 MiB that
-/// are one folio, what is said of a page holds for all of them.
+/// The device of a mount: its cache lines and media, and the struct page of each block. What is
+/// said of a page holds for all pages of a folio of 2 MiB.
 pub trait Device {
-    /// Keeps it there; `None` if it is gone.
+    /// Keeps the device present; `None` if it is gone.
     fn access(&self) -> Option<impl Sized + '_>;
 
-    /// Whether lines have to be written back: not where stores are durable as they are.
+    /// Whether lines have to be written back; false where stores are durable as they are.
     fn has_write_cache(&self) -> bool;
     /// Starts the write-back of the lines of blocks.
     fn write_back(&self, block: u64, len: u64);
     /// Makes durable what was written back.
     fn fence(&self) -> Result<(), Failure>;
-    /// What pages hold.
+    /// Access to fingerprints of pages.
     fn fingerprints(&self) -> impl Fingerprints + '_;
 
     /// Whether one of the blocks is known to be bad.
@@ -164,17 +164,17 @@ pub trait Device {
     fn is_held(&self, block: u64) -> bool;
     /// Waits until it is idle. Nothing maps it again.
     fn wait_idle(&self, block: u64);
-    /// Forgets that it was dirtied by who had it pinned.
+    /// Clears the flag that the holder of a pin dirtied it.
     fn forget_dirty(&self, block: u64);
-    /// Makes it, which is idle, an ordinary page that belongs to nobody; of a folio, all pages.
+    /// Makes it, which is idle, an ordinary page that belongs to nobody; for a folio, all pages.
     fn reset(&self, block: u64);
 }
 
-/// A mount, as far as files that come to memory and leave it have to do with it.
+/// A mount, as eviction and the return of files use it.
 pub trait Mount {
     /// Its device.
     type Device: Device;
-    /// The lock of what evicted files have left behind, held.
+    /// The lock of the pages and files that were left behind, held.
     type Left<'a>: DerefMut<Target = LeftBehind>
     where
         Self: 'a;
@@ -183,13 +183,13 @@ pub trait Mount {
     fn device(&self) -> &Self::Device;
     /// Waits for the lock. May sleep.
     fn left(&self) -> Self::Left<'_>;
-    /// Has somebody [release](super::evict::release) them after a while.
+    /// Schedules a [release](super::evict::release) of them.
     fn release_later(&self);
     /// Counts pages that were written back.
     fn count_written_back(&self, nr: u64);
-    /// Says that stores to pages that were left behind are lost.
+    /// Reports that stores to pages that were left behind are lost.
     fn stores_are_lost(&self);
-    /// Runs `f`, which does not enter a file system to reclaim memory.
+    /// Runs `f`, in which memory reclaim does not enter a file system.
     fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R;
 }
 
@@ -210,7 +210,7 @@ pub trait Machine {
     fn tracker(&self) -> &Self::Tracker;
     /// Where its blocks are.
     fn device(&self) -> &Self::Device;
-    /// Counts something that has happened `nr` times.
+    /// Counts an event that happened `nr` times.
     fn count(&self, event: Event, nr: u64);
     /// Lets other tasks run at a seeded bug, so that a rare race becomes certain.
     fn linger(&self);
@@ -232,28 +232,28 @@ pub trait Machine {
 
     // The struct pages of its blocks.
 
-    /// Whether it belongs to another file, or to another page of this one, than `page`.
+    /// Whether it belongs to another file, or to a page of this one other than `page`.
     fn is_of_another(&self, block: u64, page: u64) -> bool;
-    /// Gives the page, which is of no folio of 2 MiB, to `page` of the file. Returns whether it was
-    /// dirtied meanwhile by a pin that outlived its last owner.
+    /// Gives the page, which is part of no folio of 2 MiB, to `page` of the file. Returns whether
+    /// it was dirtied meanwhile by a pin that outlived its last owner.
     fn associate(&self, block: u64, page: u64) -> bool;
     /// Warns: a folio that should be idle is not.
     fn is_not_idle(&self);
     /// Takes it, which is mapped nowhere, from the file; if it is idle, it is an ordinary page
     /// afterwards.
     fn dissociate(&self, block: u64);
-    /// The same, for what may be pinned: returns whether it was idle. Who ends a pin afterwards
-    /// does not tell the file.
+    /// The same, for a page that may be pinned: returns whether it was idle. The end of a pin
+    /// afterwards does not notify the file.
     fn leave_behind(&self, block: u64) -> bool;
-    /// Looks at the 512 pages from `block` on.
+    /// Examines the 512 pages from `block` on.
     fn examine(&self, block: u64) -> Examined;
     /// Makes one folio of the 512 pages from `block` on, and gives it to those of the file from
     /// `page` on. [`Machine::examine`] found them free.
     fn make_huge(&self, block: u64, page: u64);
     /// Gives the folio, which was left behind, to the pages of the file from `page` on.
     fn adopt_huge(&self, block: u64, page: u64);
-    /// Waits until it is idle. Fails when a signal comes, and gives up after a moment: it may have
-    /// been mapped again.
+    /// Waits until it is idle. Fails when a signal arrives, and returns after a moment in any case:
+    /// it may have been mapped again.
     fn wait_idle(&self, block: u64) -> Result<(), Self::Error>;
 
     // The file.
@@ -266,15 +266,15 @@ pub trait Machine {
     fn tail_may_change(&self);
     /// Tells every open file that stores are lost.
     fn stores_are_lost(&self);
-    /// Makes the times durable that moved in memory.
+    /// Makes timestamps durable that were updated only in memory.
     fn write_times(&self) -> Result<(), Self::Error>;
-    /// A page was tagged just now: who syncs all files, and the flusher, have to find this one.
+    /// A page was tagged just now: a sync of all files, and the flusher, must find this one.
     fn note(&self);
     /// Pages may belong to it from now on.
     fn own(&self);
-    /// Whether pages may.
+    /// Whether pages may belong to it.
     fn is_owner(&self) -> bool;
-    /// None does any more, and none will.
+    /// No page belongs to it any more, and none will.
     fn disown(&self);
     /// Its blocks.
     fn blocks(&self) -> Self::Blocks<'_>;
@@ -291,7 +291,7 @@ pub trait Machine {
     fn check_usable(&self, write: bool) -> Result<(), Self::Error>;
     /// Whether the file system is about to be frozen, or is.
     fn is_freezing(&self) -> bool;
-    /// Waits until the file system is not frozen, and keeps it so.
+    /// Waits until the file system is not frozen, and prevents freezing.
     fn keep_thawed(&self) -> impl Sized + '_;
     /// The invalidate lock, shared: keeps blocks in the file while they are being mapped.
     fn keep_blocks(&self) -> impl Sized + '_;

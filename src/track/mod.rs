@@ -13,10 +13,10 @@
 //!   writes back and write-protects tagged pages. [`layout`] takes pages from the file.
 //! * [`windows`] has the tags, the marks of chunks, and the syncs in flight, each with its window.
 //! * [`chunk`] is the state machine of 512 pages, [`page_set`] a set of them, [`place`] where they
-//!   are in their file; [`heat`] tells which are stored to again and again, [`density`] whether
-//!   2 MiB are stored to all over, [`ahead`] how much a store to a hole is given.
+//!   are in their file; [`heat`] tells which are stored to again and again, [`density`] whether all
+//!   of 2 MiB is stored to, [`ahead`] how many blocks a store to a hole gets.
 //! * [`dirty_list`] has the inodes of a mount that have dirty pages. [`evict`] takes the pages from
-//!   an inode that leaves memory; [`left`] has those that were pinned then.
+//!   an inode that is evicted; [`left`] has those that were still pinned then.
 
 #![forbid(unsafe_code)]
 

@@ -104,24 +104,24 @@ pub fn sync_range<M: Machine>(machine: &M, first: u64, last: u64) -> Result<(), 
     sync_pages(machine, first, last, Purpose::File)
 }
 
-/// Writes back all of a file that was taken out of the list of those with dirty pages: for sync,
+/// Writes back all of a file that was removed from the list of those with dirty pages: for sync,
 /// syncfs, the flusher, freeze and unmount.
 pub fn write_back_file<M: Machine>(machine: &M) -> Result<(), M::Error> {
     if windows::is_quiet(machine.tracker()) {
         return Ok(());
     }
-    // Who took the file out of the list before a freeze began, leaves hot pages, and puts it there
-    // again. The first sync of the freeze waits for that, and the second finds the file.
+    // A sync that removed the file from the list before a freeze began leaves hot pages, and adds
+    // the file again. The first sync of the freeze waits for that, and the second finds the file.
     let purpose = match machine.is_freezing() {
         true => Purpose::End,
         false => Purpose::All,
     };
     let result = sync_pages(machine, 0, u64::MAX, purpose);
-    // Stores to hot pages moved the times just now.
+    // Stores to hot pages updated the timestamps just now.
     result.and(machine.write_times())
 }
 
-/// Writes back the dirty pages among `first..=last`, and waits for other syncs that are at it.
+/// Writes back the dirty pages among `first..=last`, and waits for other syncs of these pages.
 pub fn sync_pages<M: Machine>(
     machine: &M,
     first: u64,

@@ -5,15 +5,15 @@
 //!
 //! * A page has its block, zeroed durably, before it can be dirty: lack of space is an error of the
 //!   write, or a SIGBUS at the store, and write-back only copies.
-//! * Write-back makes a page durable before it says that the page is written back. So fsync only
-//!   has to wait for it.
-//! * The size on the media follows write-back: it shows no byte that is not durable. Until then it
-//!   is behind that of the kernel's inode. What changes the layout or the size by other means
-//!   [flushes](flush_size) that first, under `i_rwsem`; with nothing pending, and the cache of a range
-//!   dropped or zeroed, the code for DAX files does the rest.
-//! * On the media everything between the size and the end of its block is zero from the first
-//!   append on, and write-back stores nothing beyond the size, so that a size can move without
-//!   looking at the bytes that it uncovers.
+//! * Write-back makes a page durable before it marks the page as written back. So fsync only has to
+//!   wait for that.
+//! * The size on the media follows write-back: it never covers a byte that is not durable. Until
+//!   then it is smaller than that of the kernel's inode. Operations that change the layout or the
+//!   size by other means [make the two equal](flush_size) first, under `i_rwsem`; with nothing
+//!   pending, and the cache of a range dropped or zeroed, the code for DAX files does the rest.
+//! * On the media all bytes between the size and the end of its block are zero from the first
+//!   append on, and write-back stores nothing beyond the size, so that a change of the size need
+//!   not check the bytes that it uncovers.
 //! * Pages leave the cache before their blocks leave the file, with faults kept out.
 
 use kernel::bindings::vm_fault_reason_VM_FAULT_SIGBUS as VM_FAULT_SIGBUS;
@@ -211,7 +211,7 @@ fn zero_cached_end(info: &InodeInfo) -> Result {
     Ok(())
 }
 
-/// Brings the size on the media up to that of the kernel's inode, with the data below it.
+/// Makes the size on the media equal to that of the kernel's inode, with the data below it durable.
 pub fn flush_size(inode: Exclusive<'_>) -> Result {
     flush_size_to(inode.info(), inode.i_size())
 }

@@ -255,7 +255,7 @@ impl SuperOperations for RdaxSuper {
 
     fn sync(sb: &SuperBlock) -> Result {
         sb.info().check_alive()?;
-        // Metadata is durable as it is; mapped stores are not.
+        // Metadata is durable already; mapped stores are not.
         dax::sync_all(sb.info())
     }
 

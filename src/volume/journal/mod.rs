@@ -65,7 +65,7 @@ pub struct Applied;
 /// Step 4 of a commit.
 pub struct Retired;
 
-/// What must be undone in memory when a transaction is dropped, or given up when it is retired.
+/// What must be undone in memory when a transaction is dropped, or completed when it is retired.
 #[derive(Clone, Copy)]
 enum Pending {
     Alloc(Run),

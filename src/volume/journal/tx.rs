@@ -382,7 +382,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
         Ok(dirty.write_back())
     }
 
-    /// Gives up in memory what the transaction has made busy: it is retired.
+    /// Releases in memory what the transaction has made busy: it is retired.
     fn close(&mut self, seq: u64, _retired: Durable<Retired>) {
         let vol = self.vol;
         (self.lane.free_blocks, self.lane.used_inodes) = self.counters();

@@ -27,8 +27,8 @@ impl Machine {
         self.sync(0, LAST);
     }
 
-    /// Runs a sync, and looks whether it kept its promise. What one has lost that failed before is
-    /// lost.
+    /// Runs a sync, and checks whether it kept its promise. Stores that an earlier failed sync has
+    /// lost stay lost.
     pub fn check_sync(&self, first: usize, last: usize, sync: impl FnOnce() -> bool) {
         struct Wanted {
             page: usize,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Scenes of a file that leaves memory while its pages are pinned.
+//! Scenes of a file that is evicted while its pages are pinned.
 
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::Arc;
@@ -16,7 +16,7 @@ fn machine(mistake: Mistake, file: File, users: u32) -> Arc<Machine> {
     m
 }
 
-/// DMA into `page` that outlives its mapping, and the file's stay in memory; then sync.
+/// DMA into `page` that outlives its mapping, and the eviction of the file; then sync.
 fn dma_outlives(m: &Machine, map: usize, page: usize) {
     let pinned = m.pin(map, page);
     m.close(map);
@@ -137,7 +137,7 @@ pub fn closed_and_removed(mistake: Mistake) {
     ]);
 }
 
-/// Memory is short when the file comes back: what it has not got stays behind.
+/// Memory is short when the file is read again: pages that it has not got stay behind.
 pub fn not_read(mistake: Mistake) {
     let m = machine(mistake, File::Pages, 2);
     join(vec![
@@ -154,7 +154,7 @@ pub fn not_read(mistake: Mistake) {
     end(&m);
 }
 
-/// Memory is short when the file is evicted: chunks are given back.
+/// Memory is short when the file is evicted: chunks are freed.
 pub fn closed_and_reclaimed(mistake: Mistake) {
     let m = machine(mistake, File::Pages, 2);
     join(vec![

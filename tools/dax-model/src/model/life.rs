@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The file in memory, as the VFS keeps it: used, evicted, read again; the list of those that have
-//! dirty pages, and what is left behind by those that went.
+//! The file in memory, as the VFS keeps it: used, evicted, read again; the list of files with dirty
+//! pages, and the pages and files that eviction leaves behind.
 
 use std::ops::{Deref, DerefMut};
 
@@ -45,7 +45,7 @@ pub struct Life {
     list: Mutex<List<()>>,
     listed: AtomicBool,
     links: Mutex<Links<()>>,
-    /// Notified when the list, or who works on what was in it, has changed.
+    /// Notified when the list, or the work on an entry removed from it, has changed.
     changed: Condvar,
     /// One sync of all at a time.
     pub serial: Mutex<()>,
@@ -190,7 +190,7 @@ impl Machine {
         Some(Held(self.this.upgrade().unwrap()))
     }
 
-    /// One user less. The last one has it leave memory.
+    /// One user less. The last one evicts it.
     fn put(&self) {
         {
             let mut state = self.life.state.lock().unwrap();
@@ -276,7 +276,7 @@ impl Machine {
         self.put();
     }
 
-    /// sync, syncfs, and whether it kept its promise: none for what has no name.
+    /// sync, syncfs, and whether it kept its promise: there is none for a file without a name.
     pub fn sync_all(&self) {
         let sync = || {
             let _serial = self.life.serial.lock().unwrap();
@@ -289,7 +289,7 @@ impl Machine {
         }
     }
 
-    /// The flusher comes to the file.
+    /// The flusher visits the file.
     pub fn flush(&self) {
         let Some(file) = self.grab() else {
             return;
@@ -301,7 +301,7 @@ impl Machine {
         );
     }
 
-    /// A thread of the kernel looks which pages are idle.
+    /// A work item checks which pages are idle.
     pub fn look(&self) {
         let released = evict::release(self);
         assert!(released.is_ok() || self.lost.load(SeqCst) > 0);

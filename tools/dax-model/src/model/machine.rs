@@ -65,7 +65,7 @@ pub struct Machine {
     pub life: Life,
     /// The locks of all struct pages.
     pub page_lock: Mutex<()>,
-    /// Held shared by who uses the device, and must not lose it.
+    /// Held shared by users of the device, which must not disappear meanwhile.
     pub access: RwLock<()>,
     /// The device, and its struct pages, are gone.
     pub is_removed: AtomicBool,
