@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 
 ifdef KDIR
 # Only the module, against the prepared kernel tree KDIR, with the compilers in
-# PATH. It lands in build/RELEASE/rdax.ko; with a mistake, MUTATE=NAME (one of
+# PATH. It lands in build/RELEASE/rdax.ko; with a seeded bug, MUTATE=NAME (one of
 # scripts/mutations), in build/mutants/NAME/rdax.ko; with SHADOW=1, which finds
 # stores that were not written back, in build/shadow/ instead of build/.
 override KDIR := $(abspath $(KDIR))
@@ -69,7 +69,7 @@ torture: BUDGET = 60m
 torture: all
 	@tests/torture/run --budget $(BUDGET) --seed $(SEED) $(if $(PART),--part "$(PART)")
 
-# Mistakes made mechanically in a copy of the code: Documentation/mutations.rst.
+# Mutations of a copy of the code: Documentation/mutations.rst.
 LAYERS ?= host
 MUTANTS = build/bin/rdax-mutants
 CHOICE = $(foreach part,$(PART),--part $(part)) $(if $(SAMPLE),--sample $(SAMPLE)) --seed $(SEED)
@@ -89,7 +89,7 @@ debug-module: debug-kernel
 test-debug: tools debug-module
 	@tests/run --kernel debug $(if $(RESUME),--resume)
 
-# The test suites of others: Documentation/xfstests.rst.
+# Test suites of other projects: Documentation/xfstests.rst.
 FS ?= rdax
 xfstests: all
 	@tests/xfstests/run --fs "$(FS)" "$(XFSTESTS)" $(TESTS)

@@ -110,7 +110,7 @@ def fault():
         sleeps(loader)
         ender = child(shut_down, fd)
         until(lambda: is_shut_down(fd), 'the shutdown')
-        # Who does not wait for faults is ready now.
+        # A shutdown that does not wait for faults would be finished by now.
         time.sleep(0.3)
     same('shutdown', 0, ended(ender))
     go[0] = 1

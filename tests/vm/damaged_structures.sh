@@ -101,7 +101,7 @@ hostile 'size of a symlink' "$link" 8 8 5000 readlink -v "$MNT/link"
 hostile 'target of a symlink' "$link" 128 1 0 readlink -v "$MNT/link"
 hostile 'size of a file' "$holes" 8 8 0x8000000000000000 cat "$MNT/holes"
 hostile 'nanoseconds' "$holes" 40 4 1000000000 stat "$MNT/holes"
-# Who asks fanotify for errors of the file system, is told.
+# fanotify reports errors of the file system to its listeners.
 reported() {
 	python3 - "$MNT" "$MNT/holes" <<'PY'
 import ctypes, os, select, struct, sys

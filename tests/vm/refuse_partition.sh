@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# A DAX device serves one file system: while one of its partitions is mounted, another is refused, and
-# told why; so is one that is not aligned to pages. Each is mounted alone.
+# A DAX device serves one file system: while one of its partitions is mounted, another is refused, with
+# the reason; so is one that is not aligned to pages. Each is mounted alone.
 # volume: none
 . "${0%/*}/lib.sh"
 

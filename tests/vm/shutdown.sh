@@ -100,7 +100,7 @@ far = struct.unpack('Q', progress[0:8])[0]
 for pid in storer, loader:
     status = os.waitpid(pid, 0)[1]
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGBUS, status
-# The store under way when it was looked at may have been over.
+# The store in progress may have been complete when this looked.
 assert struct.unpack('Q', progress[0:8])[0] <= far + 1, 'stores went on'
 written = counter('pages_written_back') - before
 assert written >= 8 if mode == 0 else written == 0, written

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# POSIX ACLs: who may, what chmod makes of them, what new files inherit, and all of it after a
+# POSIX ACLs: permissions, the effect of chmod on them, inheritance by new files, and all of it after a
 # remount.
 . "${0%/*}/lib.sh"
 
@@ -63,7 +63,7 @@ assert not may(1001, 0, 'f', os.O_RDONLY)
 os.chmod('f', 0o640)
 assert perm('f', MASK) == 4 and perm('f', USER) == 6 and perm('f', OTHER) == 0
 assert may(1000, 1000, 'f', os.O_RDONLY) and not may(1000, 1000, 'f', os.O_RDWR)
-# What makes no sense; who may not; where there is none.
+# Invalid ACLs; missing permissions; a type without ACLs.
 fails(errno.EINVAL, os.setxattr, 'f', ACCESS, acl((USER_OBJ, 6, NONE)))
 fails(errno.EACCES, os.setxattr, 'f', DEFAULT, os.getxattr('f', ACCESS))
 os.symlink('f', 's')
@@ -93,7 +93,7 @@ os.close(fd)
 os.removexattr('d/sub', DEFAULT); os.removexattr('d/sub', ACCESS)
 make('d/sub/f'); assert mode('d/sub/f') == 0o600 and os.listxattr('d/sub/f') == []
 os.setxattr('d/sub', DEFAULT, os.getxattr('d', DEFAULT))
-# setgid goes when one who is not in the group changes the ACL.
+# A change of the ACL by a user outside the group clears setgid.
 make('g', 0o666); os.chown('g', 1000, 2000); os.chmod('g', 0o2755)
 pid = os.fork()
 if pid == 0:

@@ -102,7 +102,7 @@ must fsfreeze -f "$MNT"
 at_end "fsfreeze -u $MNT; umount $MNT"
 ! stat "$MNT/damaged" 2>/dev/null || fail "a damaged inode is shown"
 ! shown_ro || fail "read-only, and frozen as writable"
-# Each waits for the thaw, and goes on before the VFS knows.
+# Each waits for the thaw, and continues before the VFS knows.
 mkdir outputs
 writes() {
 	local name=$1

@@ -101,7 +101,7 @@ assert get('d/e') == get('d/f') == NODUMP | NOATIME | DAX, hex(get('d/f'))
 fails(errno.EPERM, lambda: os.unlink('d/f'))
 set('d', 0)
 os.unlink('d/f')
-# Who may not.
+# Without permission.
 os.chmod('o', 0o666)
 pid = os.fork()
 if pid == 0:

@@ -74,7 +74,7 @@ drop()
 fd = by_handle(kept['a/b/c/f'], os.O_RDWR)
 assert os.pread(fd, 99, 0) == b'content'
 os.close(fd)
-# Unlinked and open: still there. Then not, and the one who has the number next is another.
+# Unlinked and open: the handle works. After the close it does not, nor for the number's next inode.
 fd = os.open('gone', os.O_RDONLY); os.unlink('gone')
 assert ino(kept['gone']) == inos['gone']
 os.close(fd); drop()

@@ -43,7 +43,7 @@ assert as_user(2000, 2000, all_kinds) == 0
 for name in 'f', 'sub', 's', 'p', 't', 'renamed', 'old':
     assert owner(M + name) == (2000, 2000) and owner(P + name) == (1000, 1000), name
 assert stat.S_ISCHR(os.lstat(P + 'old').st_mode)
-# Who is nobody there makes nothing, and who is somebody else may not.
+# A user without a mapping creates nothing, and another user is denied.
 assert as_user(0, 0, lambda: make(M + 'x')) == errno.EOVERFLOW
 assert as_user(1000, 1000, lambda: make(M + 'x')) == errno.EOVERFLOW
 assert as_user(2001, 2001, lambda: make(M + 'x')) == errno.EACCES
@@ -61,7 +61,7 @@ except OSError as e:
     assert e.errno == errno.EOVERFLOW, e
 else:
     raise AssertionError('an id that the volume has not')
-# setgid directories, and setgid of one who is not in the group.
+# setgid directories, and setgid of a user outside the group.
 os.chmod(P + 'sub', 0o2777)
 assert as_user(2003, 2003, lambda: make(M + 'sub/g')) == 0
 assert owner(P + 'sub/g') == (1003, 1000)
