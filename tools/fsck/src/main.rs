@@ -46,11 +46,11 @@ struct Args {
     #[arg(short = 'n', conflicts_with_all = ["preen", "yes"])]
     no: bool,
 
-    /// Repair, unless something would have to be given up for that
+    /// Repair, unless that would lose data
     #[arg(short = 'p', short_alias = 'a')]
     preen: bool,
 
-    /// Repair everything; damaged files and names are lost, the rest comes to lost+found
+    /// Repair everything; damaged files and names are lost, the rest moves to lost+found
     #[arg(short = 'y', conflicts_with = "preen")]
     yes: bool,
 
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(e) => {
             let code = if e.use_stderr() { USAGE } else { CLEAN };
-            // Nothing is left to say it to where this fails.
+            // If this fails, there is nobody to report it to.
             let _ = e.print();
             return code.into();
         }
@@ -118,8 +118,8 @@ fn run(args: &Args) -> Result<u8> {
     }
 }
 
-/// A device without a first superblock but with that of something else is not this volume any
-/// more, even if the copy at its end is still there.
+/// A device whose first superblock was replaced by something else is not this volume any more, even
+/// if the copy at its end still exists.
 fn refuse_foreign(args: &Args, image: &Image) -> Result<()> {
     let found = signature::probe(image).map_err(|e| explain(image, e))?;
     let rdax_first = found.iter().any(|s| s.name == signature::RDAX && s.at == 0);
@@ -148,7 +148,7 @@ fn check_only(args: &Args, image: &Image) -> Result<u8> {
             examine(args, image, &view)?
         }
         Err(e) => {
-            // The check says why, or fails with the reason itself.
+            // The check reports why, or fails with the reason itself.
             say!("{name}: cannot be mounted: {e}");
             examine(args, image, image)?
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading a damaged volume: what is sound is returned, what is not is left out.
+//! Reading a damaged volume: returns sound structures and skips the others.
 
 use std::collections::HashSet;
 
@@ -31,7 +31,7 @@ pub fn file_type(raw: &RawInode) -> u8 {
     (raw.mode.get() >> 12) as u8
 }
 
-/// What is called with the records of a leaf: offset, length, and of a sound one head and name.
+/// Called with the records of a leaf: offset, length, and, if it is sound, head and name.
 pub type Visit<'v> = dyn FnMut(usize, usize, Option<(Dirent, &[u8])>) + 'v;
 
 /// A sound record of a leaf with a name.
@@ -70,11 +70,11 @@ impl Xattr {
 }
 
 const HEAD: usize = size_of::<Dirent>();
-/// What lengths of records are multiples of.
+/// Record lengths are multiples of this.
 const WORD: usize = 8;
 
 /// The record at `offset` of a leaf, its head and its name, if it is sound under `seed`; with
-/// `len`, if it is so with that length instead of its own.
+/// `len`, if it is sound with that length instead of its own.
 fn record_in(
     bytes: &[u8],
     seed: u32,
@@ -97,9 +97,9 @@ pub struct Media<'a> {
     pub pmem: &'a dyn Pmem,
     pub sb: SuperBlock,
     pub geo: Geometry,
-    /// Where the inode table lies, as far as that can be told.
+    /// The extents of the inode table, as far as they are known.
     pub table: Vec<Mapping>,
-    /// Inodes in use that fewer entries name than they say, as far as that is known.
+    /// Inodes in use that have fewer entries than they say, as far as known.
     pub nameless: HashSet<u64>,
 }
 
@@ -118,13 +118,13 @@ impl<'a> Media<'a> {
         media
     }
 
-    /// The system inode in `slot`, or its copy where that is damaged.
+    /// The system inode in `slot`, or its copy if that is damaged.
     pub fn system_inode(&self, slot: u64) -> Option<RawInode> {
         let [first, copy] = self.system_inodes(slot);
         first.or(copy)
     }
 
-    /// The system inode in `slot` and its copy, as far as they are sound.
+    /// The system inode in `slot` and its copy, if they are sound.
     pub fn system_inodes(&self, slot: u64) -> [Option<RawInode>; 2] {
         [
             self.geo.system_inode_at(slot),
@@ -169,18 +169,18 @@ impl<'a> Media<'a> {
         Some((at, self.inode_in(at, ino)?))
     }
 
-    /// Chunks of the inode table.
+    /// The number of inode chunks.
     pub fn chunks(&self) -> u64 {
         self.table.last().map_or(0, Mapping::end)
     }
 
-    /// The header of a chunk of the inode table, if it is sound, and its byte address.
+    /// The header of an inode chunk, if it is sound, and its byte address.
     pub fn chunk(&self, index: u64) -> Option<(u64, InodeChunk)> {
         let at = self.inode_at(index.checked_mul(INODES_PER_CHUNK)?)?;
         Some((at, self.chunk_in(at).filter(|c| c.index.get() == index)?))
     }
 
-    /// The header of any chunk at `at`, if it is sound.
+    /// The header of any inode chunk at `at`, if it is sound.
     pub fn chunk_in(&self, at: u64) -> Option<InodeChunk> {
         self.get::<InodeChunk>(at).filter(|header| {
             header.magic.get() == INODE_CHUNK_MAGIC

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the next mount will make of a volume, found out by doing what it does, in memory.
+//! Predicts the result of the next mount by doing what it does, in memory.
 
 use rdax_volume::overlay::Overlay;
 use rdax_volume::volume::error::{Error, Result, Structure};
@@ -10,8 +10,9 @@ use rdax_volume::volume::{MountOptions, Volume};
 
 use crate::media::{file_type, DT_DIR};
 
-/// Mounts the volume on `pmem` for writing, frees what was removed, and reads the root directory.
-/// Nothing is written. Fails with what the kernel would refuse the mount for, or report.
+/// Mounts the volume on `pmem` for writing, frees removed files, and reads the root directory.
+/// Nothing is written. Fails with the error for which the kernel would refuse the mount, or that it
+/// would report.
 pub fn mount(pmem: &dyn Pmem) -> Result<()> {
     let view = Overlay::new(pmem);
     let volume = Volume::mount(&view, MountOptions::default())?;

@@ -3,8 +3,8 @@
 //! `mkfs.rdax`: makes an rdax volume on a device or in an image file.
 //!
 //! Nothing is written before everything was checked: the arguments, that nobody uses the device,
-//! that it holds nothing else, its size. Then what was found there is invalidated, and the
-//! superblocks come last, so a volume that was not finished is not taken for one.
+//! that it holds nothing else, its size. Then the old content is invalidated, and the superblocks
+//! are written last, so an unfinished volume is not mistaken for a finished one.
 
 #![forbid(unsafe_code)]
 
@@ -138,7 +138,7 @@ fn run(args: &Args) -> Result<()> {
             open(args)?
         }
     };
-    // What was found may have been cut off.
+    // The found signature may have been cut off.
     found.retain(|signature| signature.at + signature.magic.len() as u64 <= image.len());
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;

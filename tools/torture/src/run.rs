@@ -55,7 +55,7 @@ struct Shared<'a> {
     next: AtomicU64,
     done: AtomicBool,
     totals: Mutex<Totals>,
-    /// What each thread is at, and since when.
+    /// The image of each thread, and since when.
     at: Vec<Mutex<(u64, Instant)>>,
 }
 
@@ -117,7 +117,7 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// Tells now and then how far it is, and gives up where a trial hangs.
+    /// Prints progress now and then, and gives up if a trial hangs.
     fn watch(&self) {
         let mut told = Instant::now();
         while !self.done.load(Ordering::Relaxed) {

@@ -2,9 +2,9 @@
 
 //! An image file or a block device as a volume's device, for the tools.
 //!
-//! Plain reads and writes; a fence is `fdatasync`, so that what the volume takes for durable is.
-//! The tools fence seldom. The page cache stands in for the CPU cache: nothing is durable before
-//! the fence, and whoever opens the device next reads through the same cache.
+//! Plain reads and writes; a fence is `fdatasync`, so that it provides the durability the volume
+//! expects. The tools fence seldom. The page cache stands in for the CPU cache: nothing is durable
+//! before the fence, and the next program that opens the device reads through the same cache.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};

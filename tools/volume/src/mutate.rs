@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mistakes made on purpose, on the host: while a test runs, by name. `src/mutate.rs` is the
-//! kernel's side of the same macro, where they are built in.
+//! Bugs on purpose, on the host: while a test runs, by name. `src/mutate.rs` is the kernel's side
+//! of the same macro, where they are built in.
 
 use std::cell::Cell;
 
@@ -9,7 +9,7 @@ thread_local! {
     static MISTAKE: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Makes this thread's volumes make the mistake `name` from now on, one of those that
+/// Makes this thread's volumes have the bug `name` from now on, one of those that
 /// `scripts/mutations` finds in `src/volume` and `src/track`; `None`: no more.
 pub fn make_mistake(name: Option<&'static str>) {
     MISTAKE.set(name);

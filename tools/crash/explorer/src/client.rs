@@ -24,8 +24,8 @@ fn is_transient(path: &str) -> bool {
 
 /// Looks at the files of one client.
 pub struct Databases {
-    /// `rdax-crash-guest`, which has the libraries. A process of its own: what they make of a
-    /// damaged file may be its end.
+    /// `rdax-crash-guest`, which has the libraries. In a separate process: a damaged file may crash
+    /// them.
     program: PathBuf,
     name: String,
     seed: u64,
@@ -52,7 +52,7 @@ impl Databases {
         })
     }
 
-    /// What the library says of the files in `seen`. Nothing if they are as they should be.
+    /// The library's verdict on the files in `seen`. Nothing if they are right.
     fn verdict(&self, seen: &Seen, finished: usize, in_flight: bool) -> Result<Option<String>> {
         let files = || {
             seen.iter()

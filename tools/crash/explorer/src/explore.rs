@@ -33,11 +33,11 @@ pub struct Point {
     pub open: usize,
     /// Different states that were checked and had not been before.
     pub states: usize,
-    /// Of these, states that may not be.
+    /// Of these, states that are not allowed.
     pub violations: usize,
 }
 
-/// A state that may not be.
+/// A state that is not allowed.
 pub struct Found {
     /// The number of the point, and of the state there: with the recording, the seed and the states
     /// a point, they lead back here.
@@ -45,8 +45,8 @@ pub struct Found {
     pub state: usize,
     /// What was violated.
     pub violations: Vec<Violation>,
-    /// The state made as small as it gets: the lines that lack stores, how many contents each had
-    /// in order, and which of them it has.
+    /// The minimal state: the lines that lack stores, how many contents each had in order, and
+    /// which of them it has.
     pub missing: Vec<(u64, usize, usize)>,
     /// The device if nothing had been lost, to name the lines by.
     pub whole: Vec<u8>,
@@ -60,13 +60,13 @@ pub struct Sample {
     pub moment: Moment,
 }
 
-/// What became of one recording.
+/// The result for one recording.
 #[derive(Default)]
 pub struct Explored {
     /// A state chosen at random.
     pub sample: Option<Sample>,
     pub points: Vec<Point>,
-    /// The first state of each point that may not be, up to a few.
+    /// The first forbidden state of each point, up to a few.
     pub found: Vec<Found>,
 }
 
@@ -78,7 +78,7 @@ struct Explorer<'a> {
     judge: &'a dyn Judge,
     recorded: &'a Recorded<'a>,
     bounds: Bounds,
-    /// Told of each number of states checked.
+    /// Called with the number of states checked.
     progress: &'a (dyn Fn(usize) + Sync),
     scratch: RefCell<Scratch>,
     /// States that were checked: their sums, and what had been done.
@@ -93,7 +93,7 @@ struct View<'a> {
     open: &'a Open,
 }
 
-/// Looks at the states that crashes may leave while what was `recorded` runs.
+/// Tries the states that crashes may leave while what was `recorded` runs.
 ///
 /// Fails if the recording does not have all the operations, or one of them failed.
 pub fn explore(
@@ -245,7 +245,7 @@ impl Explorer<'_> {
         }
     }
 
-    /// Works a state out that may not be: gives it what can be given without making it good.
+    /// Minimises a forbidden state: makes every line current as long as it stays forbidden.
     fn found(&self, (point, state): (usize, usize), view: &View, mut picks: Vec<usize>) -> Found {
         let newest = newest(view.open);
         for i in 0..picks.len() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether mistakes are found: the module is built with one at a time, and explored.
+//! Whether bugs are found: the module is built with one at a time, and explored.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::run::explore_all;
 use crate::{Mutate, Run};
 
-/// What became of one mistake.
+/// The result for one bug.
 #[derive(Serialize)]
 struct Outcome {
     mutation: String,
@@ -91,7 +91,7 @@ fn one(args: &Mutate, name: &str) -> Result<Outcome> {
 pub fn mutate(args: &Mutate) -> Result<bool> {
     let mut outcomes = Vec::new();
     for name in names(args)? {
-        // What keeps one from being tried is no reason not to try the others.
+        // An error with one is no reason not to try the others.
         let outcome = match one(args, &name) {
             Ok(outcome) => outcome,
             Err(e) => {

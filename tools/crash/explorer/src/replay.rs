@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One state again, of what a run has kept.
+//! One state again, from a kept recording.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub fn keep(out: &Path, subject: &Subject, trace: &Trace, base: &[u8]) -> Result
     Ok(writer.finish()?)
 }
 
-/// Checks one state again and says all about it. False if it may not be.
+/// Checks one state again and reports everything about it. False if it is not allowed.
 pub fn replay(args: &Replay) -> Result<bool> {
     let read = |name: &str| {
         let path = args.out.join(name);

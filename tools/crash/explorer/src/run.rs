@@ -28,9 +28,9 @@ use crate::Run;
 /// Recordings of this many workloads with violations are kept.
 const KEPT_MAX: usize = 10;
 
-/// What other file systems run, by the beginnings of the names.
+/// The workloads that other file systems run, by the beginnings of the names.
 const PEERS: &[&str] = &["mmap:", "data:", "random:mmap", "random:data"];
-/// What is recorded to leave something out.
+/// The workload that is recorded to leave something out.
 const MISTAKEN: &str = "mmap:msync";
 /// It must be found wrong in this many states at most.
 const MISTAKEN_STATES: usize = 60;
@@ -182,8 +182,8 @@ impl Shared<'_> {
         peer::explore(subject, &recorded, self.args.fs, bare, bounds, &progress)
     }
 
-    /// Fails unless it is noticed that a recording has none of the write-backs that were made: what
-    /// finds nothing on another file system must be able to.
+    /// Fails unless a recording without its write-backs is noticed: an explorer that finds nothing
+    /// on another file system must be able to find something.
     fn leave_out_write_backs(&self) -> Result<()> {
         let subject = Subject::find(MISTAKEN, self.args.seed)?;
         let mut trace = self.machine.record(&subject.command())?.trace;

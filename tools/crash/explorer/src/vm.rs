@@ -26,8 +26,8 @@ const GUEST: &str = include_str!("guest.sh");
 const OLD: u8 = 0xee;
 /// A workload that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// A saved VM that does nothing for so long when it is resumed never will. It has been seen once in
-/// some hundred, and why is not known; another one is saved then.
+/// A saved VM that does nothing for this long after it is resumed never will. This was seen once in
+/// some hundred, and the reason is unknown; another one is saved then.
 const TRIAL: Duration = Duration::from_secs(60);
 const TRIALS: usize = 3;
 /// What the kernel says when something is wrong: a string a line.
@@ -113,8 +113,8 @@ fn hex(text: Option<&str>) -> Option<u64> {
     u64::from_str_radix(text?.strip_prefix("0x")?, 16).ok()
 }
 
-/// Fills the free blocks of a volume with bytes that are nobody's. On a new device there are only
-/// zeros, and showing one block of it for another would go unnoticed.
+/// Fills the free blocks of a volume with old bytes. A new device has only zeros, and exposing one
+/// block of it instead of another would go unnoticed.
 fn soil(device: &mut [u8]) -> rdax_volume::volume::Result<()> {
     let ram = Ram::new(device.len() as u64);
     ram.store(0, device)?;

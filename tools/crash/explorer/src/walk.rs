@@ -31,7 +31,7 @@ pub struct Recorded<'a> {
     pub setup: usize,
 }
 
-/// A moment at which crashes are looked at.
+/// A moment at which crashes are tried.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// Moments before it.
@@ -75,7 +75,7 @@ pub fn walk(recorded: &Recorded, visit: &mut dyn FnMut(Moment, &Media, &Open)) -
             Event::Store { .. } => dirty = true,
             Event::WriteBack { .. } => {}
             Event::Fence => moment.fences += 1,
-            // That an operation has begun allows more, and excludes nothing.
+            // The beginning of an operation allows more, and excludes nothing.
             Event::Mark { kind, number } => match kind {
                 BEGINS => {
                     let next = number as usize == moment.finished;

@@ -76,7 +76,7 @@ pub fn each(lines: &[Line], limit: usize, random: &mut Random, visit: &mut dyn F
     }
     for round in 0..limit / 2 {
         // Random bits with a random bias: few lines, half of them, most of them. Every other time
-        // the lines that decide nothing are there all, or none is.
+        // the lines that decide nothing are all there, or none is.
         let bias = 1 + random.below(8);
         let rest = random.below(2);
         for (i, line) in lines.iter().enumerate() {

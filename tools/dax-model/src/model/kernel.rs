@@ -485,8 +485,8 @@ impl Machine {
         }
     }
 
-    /// What it does about a store to a private mapping: whether it can insert a copy. It takes 2 MiB
-    /// out without asking; `meanwhile` others may have mapped them again.
+    /// What it does for a store to a private mapping; returns whether it can insert a copy. It
+    /// removes 2 MiB without asking; `meanwhile` others may have mapped them again.
     pub fn copy(&self, map: usize, page: usize, meanwhile: impl Fn()) -> bool {
         self.zap_huge(&mut self.maps[map].lock().unwrap());
         meanwhile();

@@ -208,7 +208,7 @@ impl Machine {
         };
     }
 
-    /// `set_page_dirty_lock`, by who has the page pinned: one that belongs to nobody is only marked.
+    /// `set_page_dirty_lock`, by the holder of a pin: a page that belongs to nobody is only marked.
     fn dirty_pinned(&self, block: u64, page: usize) {
         // A page that is dirty already, as far as the flag says, is passed over.
         if self.device.lock().unwrap().block(block).has_pg_dirty {

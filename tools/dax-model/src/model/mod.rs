@@ -18,8 +18,8 @@
 //! * after a hole was filled, nobody reads the zero page there;
 //! * 2 MiB that were stored to all over may become dirty as a whole again;
 //! * what is dirty is known to the mount;
-//! * what DMA stored to a page of a file that has left memory is durable after a sync of all, and no
-//!   page belongs to such a file;
+//! * what DMA stored to a page of an evicted file is durable after a sync of all, and no page
+//!   belongs to such a file;
 //! * while the file system is frozen, or read-only, nothing can be stored to.
 //!
 //! Each mistake must break one of them, otherwise the model would be blind to it:

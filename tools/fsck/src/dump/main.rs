@@ -61,7 +61,7 @@ enum What {
         #[arg(long)]
         system: bool,
     },
-    /// The chunks of the inode table and the inodes in use
+    /// The inode chunks and the inodes in use
     Inodes,
     /// Free space: chunks of blocks and what is free in them
     Alloc,
@@ -93,7 +93,7 @@ fn run(args: &Args) -> Result<()> {
         .with_context(|| format!("cannot find the size of {name}"))?;
     let what = args.what.as_ref().unwrap_or(&What::Superblock);
     let shown = if let What::Superblock = what {
-        // Also of what is no volume any more.
+        // Also of a device that is no volume any more.
         show::super_blocks(&image)
     } else {
         let media = open(&image).with_context(|| name.to_string())?;
@@ -115,13 +115,13 @@ fn run(args: &Args) -> Result<()> {
         false => write!(out, "{shown}"),
     };
     match written {
-        // Nobody wants to see more.
+        // The reader has closed the output.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write"),
     }
 }
 
-/// The volume by that of its superblocks that counts.
+/// The volume by the superblock that counts.
 fn open(image: &Image) -> Result<Media<'_>> {
     let read = super_block::read(image).map_err(|e| anyhow::anyhow!("{e}"))?;
     Ok(Media::new(image, read.sb, read.geo))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is shown: a title, fields, and what belongs to it, as text or as JSON.
+//! The output: a title, fields, and parts, as text or as JSON.
 
 use std::fmt;
 
@@ -78,7 +78,7 @@ impl Node {
     fn write(&self, f: &mut fmt::Formatter<'_>, depth: usize) -> fmt::Result {
         let indent = depth * 2;
         write!(f, "{:indent$}{}", "", self.title)?;
-        // What has no parts and few fields is a line of a list.
+        // A node without parts and with few fields is a line of a list.
         let short = self.parts.is_empty() && depth > 0 && self.fields.len() <= 6;
         for (name, value) in &self.fields {
             let value = value.as_str().map_or(value.to_string(), str::to_owned);

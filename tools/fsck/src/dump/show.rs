@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Each structure as a [`Node`]: what it says, its address, and whether it is sound.
+//! Each structure as a [`Node`]: its fields, its address, and whether it is sound.
 
 use anyhow::{Context, Result};
 use rdax_fsck::media::{file_type, Media, DT_DIR};
@@ -76,7 +76,7 @@ fn one_super_block(title: String, sb: &SuperBlock) -> Node {
         .field("generation", sb.generation.get())
 }
 
-/// The lanes, with both headers each, and the entries of what is not retired.
+/// The lanes, with both headers each, and the entries of transactions that are not retired.
 pub fn journal(media: &Media<'_>) -> Node {
     let lanes = (0..media.geo.lane_count).map(|lane| {
         let at = media.geo.lane_at(lane);
@@ -99,7 +99,7 @@ pub fn journal(media: &Media<'_>) -> Node {
     Node::new("journal").parts(lanes)
 }
 
-/// What a header says of its transaction.
+/// The fields of a header that describe its transaction.
 fn retired(h: &LaneHeader) -> String {
     let seq = h.seq.get();
     match h.retired {
@@ -277,7 +277,7 @@ fn below(media: &Media<'_>, entries: &[Extent], height: u8) -> Vec<Node> {
         let shown = extent(entry, height);
         match height {
             0 => shown,
-            // The level goes down by one each time, so this ends.
+            // The level decreases each time, so this ends.
             _ => shown.part(node(media, entry.value.get(), height - 1)),
         }
     };
@@ -378,7 +378,7 @@ fn leaf(media: &Media<'_>, block: u64) -> Node {
     .parts(records)
 }
 
-/// The chunks of the inode table.
+/// The inode chunks.
 pub fn inodes(media: &Media<'_>) -> Node {
     let chunks = (0..media.chunks()).map(|index| {
         let first = index * INODES_PER_CHUNK;
@@ -473,7 +473,7 @@ pub fn orphans(media: &Media<'_>) -> Node {
     Node::new("orphan file").parts(slots)
 }
 
-/// Blocks as what they seem to be, and as bytes.
+/// Blocks as what they look like, and as bytes.
 pub fn blocks(media: &Media<'_>, first: u64, count: u64) -> Result<Node> {
     let end = first.checked_add(count).context("no such block")?;
     anyhow::ensure!(
@@ -499,7 +499,7 @@ fn one_block(media: &Media<'_>, block: u64) -> Node {
         _ if word as u16 == NODE_MAGIC => shown.part(node(media, block, content[8])),
         _ => shown,
     };
-    // Lines of zeros say nothing.
+    // Lines of zeros are omitted.
     let lines = content
         .chunks(32)
         .enumerate()

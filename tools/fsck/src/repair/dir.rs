@@ -19,33 +19,33 @@ use crate::media::{file_type, Media, DT_DIR};
 
 const HEADER: usize = size_of::<LeafHeader>();
 const HEAD: usize = size_of::<Dirent>();
-/// Bytes of records put into a leaf: some room for more is left.
+/// Bytes of records put into a leaf: leaves some room for more.
 const FILL: usize = (BLOCK as usize - HEADER) * 3 / 4;
 
-/// A name for a directory that is built.
+/// A name for a directory that is being rebuilt.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     pub(super) bytes: Vec<u8>,
     pub(super) ino: u64,
     pub(super) file_type: u8,
-    /// The one it had; 0 for none.
+    /// Its old cookie; 0 for none.
     pub(super) cookie: u64,
 }
 
-/// What is to be done to a leaf in place.
+/// Changes to a leaf in place.
 #[derive(Default)]
 struct Change {
     header: bool,
-    /// Offsets of records that go.
+    /// Offsets of records to remove.
     remove: BTreeSet<usize>,
-    /// Offsets of records of which the file type is wrong, and the right one.
+    /// Offsets of records with a wrong file type, and the right one.
     retype: BTreeMap<usize, u8>,
 }
 
 impl Repair<'_, '_> {
     /// Damaged leaves and entries.
     pub(super) fn leaves(&mut self, problems: &[Problem]) -> Result<bool> {
-        // Whether its leaves have to be looked for.
+        // Whether to search for its leaves.
         let mut rebuild: BTreeMap<u64, bool> = BTreeMap::new();
         let mut leaves: BTreeMap<(u64, u64), Change> = BTreeMap::new();
         for problem in of(problems, Structure::DirLeaf) {
@@ -73,7 +73,7 @@ impl Repair<'_, '_> {
                 Kind::BadName | Kind::NameTwice | Kind::NoInode { .. } => {
                     change.remove.insert(offset);
                 }
-                // Checksum, RecordLength: seen again when the leaf is gone through.
+                // Checksum, RecordLength: found again when the leaf is scanned.
                 _ => {}
             }
             if let Some(name) = problem
@@ -111,8 +111,8 @@ impl Repair<'_, '_> {
         Ok(done || rebuilt)
     }
 
-    /// Of two names of a directory the one stays that it says it is in. True if that is this one,
-    /// and the other was removed.
+    /// Of two names of a directory, keeps the one in the directory's `parent`. True if that is this
+    /// one, and the other was removed.
     fn keep_second_name(&mut self, dir: u64, block: u64, offset: usize) -> Result<bool> {
         let entries = self.media.entries(dir, block);
         let Some(entry) = entries.iter().find(|entry| entry.offset == offset) else {
@@ -147,7 +147,7 @@ impl Repair<'_, '_> {
         found
     }
 
-    /// Removes one entry. False if its directory has to be built anew for that, and could not.
+    /// Removes one entry. False if its directory has to be rebuilt for that, but could not be.
     pub(super) fn remove_entry(&mut self, dir: u64, block: u64, offset: usize) -> Result<bool> {
         let change = Change {
             remove: BTreeSet::from([offset]),
@@ -156,7 +156,7 @@ impl Repair<'_, '_> {
         if self.mend_leaf(dir, block, &change)? {
             return Ok(true);
         }
-        // The only name of a leaf: its leaf goes.
+        // The only name of a leaf: its leaf is removed.
         let Some((at, raw)) = self.media.inode(dir) else {
             return Ok(false);
         };
@@ -171,8 +171,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Changes a leaf in place. False, and nothing is changed, if it would have no name then, and
-    /// must go, or if it cannot be read.
+    /// Changes a leaf in place. Returns false without a change if it would have no name then, and
+    /// must be removed, or if it cannot be read.
     fn mend_leaf(&mut self, dir: u64, block: u64, change: &Change) -> Result<bool> {
         let Some((at, mut bytes)) = self
             .media
@@ -215,7 +215,7 @@ impl Repair<'_, '_> {
             edits.push((offset, new));
         };
         let end = Media::records(&bytes, seed, &self.media.nameless, &mut mend);
-        // What is shorter than a head cannot be made a free record.
+        // A piece shorter than a head cannot become a free record.
         let ends = edits.iter().skip(1).map(|(offset, _)| *offset);
         if edits
             .iter()
@@ -258,8 +258,8 @@ impl Repair<'_, '_> {
         found.iter().find(|m| m.block == block).map(|m| m.key)
     }
 
-    /// Builds a directory anew from the sound names in its leaves and `more`. With `search`, leaves
-    /// that its tree does not lead to any more are looked for on the whole device.
+    /// Rebuilds a directory from the sound names in its leaves and `more`. With `search`, searches
+    /// the whole device for leaves that its tree does not lead to any more.
     pub(super) fn rebuild_directory(
         &mut self,
         ino: u64,
@@ -353,8 +353,7 @@ impl Repair<'_, '_> {
         self.put_inode(at, raw)
     }
 
-    /// Sorts names into leaves, by their hashes, and gives them cookies: what they had, if that
-    /// fits.
+    /// Sorts names into leaves, by their hashes, and gives them cookies: the old ones, if they fit.
     fn arrange(&self, names: Vec<Name>) -> Vec<(u64, Vec<Name>)> {
         let mut by_hash: BTreeMap<u64, Vec<Name>> = BTreeMap::new();
         for name in names {

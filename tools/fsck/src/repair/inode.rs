@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inodes and the headers of their chunks.
+//! Inodes and the headers of inode chunks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,13 +17,13 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{is_local, of, Repair};
 use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
-/// What does not follow from the rest of a header.
+/// The fields of a header that do not follow from the rest.
 fn kept(header: &InodeChunk) -> (u32, [u8; 26]) {
     (header.generation.get(), header.reserved)
 }
 
-/// The header of chunk `index` in `block`, with the slots of `bitmap` in use, in a volume of this
-/// `seed`. `kept` is what it had there: the generation, and what is reserved.
+/// The header of inode chunk `index` in `block`, with the slots of `bitmap` in use, in a volume of
+/// this `seed`. `kept` has the old generation and reserved bytes.
 pub(super) fn chunk_header(
     seed: u32,
     (index, block): (u64, u64),
@@ -50,8 +50,9 @@ pub(super) fn chunk_header(
 }
 
 impl Repair<'_, '_> {
-    /// Headers of chunks of the inode table. A damaged one is made from the inodes in its chunk; if
-    /// there is none, the chunk may not be one of the table at all, and gets another place.
+    /// Headers of inode chunks. A damaged one is rebuilt from the inodes in its inode chunk. If
+    /// there is none, the block may not be an inode chunk at all, and the inode chunk gets another
+    /// block.
     pub(super) fn inode_chunks(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut lost = BTreeSet::new();
         let mut done = self.named_inodes(problems)?;
@@ -86,14 +87,14 @@ impl Repair<'_, '_> {
             done = true;
         }
         if !done && !lost.is_empty() {
-            // An empty one takes a free block, so what is in use is marked first.
+            // An empty one takes a free block, so blocks in use are marked first.
             done = self.bitmaps(problems)? || self.rebuild_table(&lost)?;
         }
         Ok(done)
     }
 
-    /// Inodes that a name and themselves say are in use, and only the header of their chunk does
-    /// not: they are. The other way round, what has neither a name nor a link nor a place in the
+    /// Inodes that are in use according to a name and to themselves, but not to the header of their
+    /// inode chunk, are in use. An inode that has neither a name nor a link nor a place in the
     /// orphan file is free.
     fn named_inodes(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut done = false;
@@ -252,7 +253,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Marks an inode free, and takes its links, so that nothing says any more that it is in use.
+    /// Marks an inode free, and clears its links, so that nothing claims any more that it is in
+    /// use.
     fn clear(&mut self, ino: u64) -> Result<()> {
         let at = self.media.inode_at(ino);
         if let Some((at, mut raw)) = at.and_then(|at| Some((at, self.media.inode_in(at, ino)?))) {
@@ -281,7 +283,7 @@ impl Repair<'_, '_> {
         self.log.commit(&[(at, header.as_bytes().to_vec())])
     }
 
-    /// Makes a root directory of the names in all leaves that say they are its.
+    /// Makes a root directory from the names in all leaves that say they belong to it.
     fn remake_root(&mut self) -> Result<()> {
         let Some(at) = self.media.inode_at(ROOT_INO) else {
             return Ok(());

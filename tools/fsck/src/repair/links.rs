@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What joins the structures: orphan slots, link counts, parents, and lost+found.
+//! The links between structures: orphan slots, link counts, parents, and lost+found.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -17,14 +17,15 @@ use super::dir::Name;
 use super::{is_local, of, Repair};
 use crate::media::{file_type, DT_DIR};
 
-/// Where inodes go that have lost their names.
+/// The directory for inodes that have lost their names.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
-/// A directory for the superuser only: what comes there has lost the directories that protected it.
+/// A directory for the superuser only: the inodes in it have lost the directories that protected
+/// them.
 const LOST_AND_FOUND_MODE: u16 = 0o040700;
-/// Most numbers tried for a name that is taken.
+/// The most numbers tried for a name that is taken.
 const TRIES: u32 = 1000;
 
-/// `bytes`, or that with a number.
+/// `bytes`, or `bytes` with a number.
 fn numbered(bytes: &[u8], n: u32) -> Vec<u8> {
     match n {
         0 => bytes.to_vec(),
@@ -68,7 +69,7 @@ impl Repair<'_, '_> {
         Ok(done)
     }
 
-    /// Link counts and parents. What is in the orphan file as removed and is not, leaves it.
+    /// Link counts and parents. An inode in the orphan file that is not removed leaves it.
     pub(super) fn links(&mut self, problems: &[Problem]) -> Result<bool> {
         let (mut fields, mut keep) = (BTreeMap::<u64, Vec<Kind>>::new(), BTreeSet::new());
         for problem in of(problems, Structure::Inode) {
@@ -91,7 +92,7 @@ impl Repair<'_, '_> {
             let slot = raw.orphan.get().checked_sub(1);
             let slot = slot.and_then(|slot| self.orphan_at(slot.into()));
             raw.orphan = U32::ZERO;
-            // What has no link is free: it is given one until they are counted.
+            // An inode without a link is free: it gets one until links are counted.
             raw.nlink = U32::new(raw.nlink.get().max(1));
             rdax_volume::volume::inode::seal(&mut raw, self.media.geo.seed);
             let mut writes = vec![(at, raw.as_bytes().to_vec())];
@@ -105,8 +106,8 @@ impl Repair<'_, '_> {
             };
             for kind in kinds {
                 match kind {
-                    // The last one said is what was counted; a first may say only that it is too
-                    // much.
+                    // The last report has the number found; the first may only say that there are
+                    // too many.
                     Kind::Links { counted, .. } => raw.nlink = U32::new(counted as u32),
                     Kind::Parent { found, .. } => raw.parent = U64::new(found),
                     _ => {}
@@ -134,7 +135,7 @@ impl Repair<'_, '_> {
         Ok(done)
     }
 
-    /// Puts what no directory names into lost+found.
+    /// Puts inodes that no directory names into lost+found.
     pub(super) fn unreachable(&mut self, problems: &[Problem]) -> Result<bool> {
         let lost: BTreeSet<u64> = problems
             .iter()
@@ -146,7 +147,7 @@ impl Repair<'_, '_> {
         }
         let dir = match self.lost_and_found() {
             Ok(Some(dir)) => dir,
-            // Made just now: the next round sees it.
+            // Created just now: the next round sees it.
             Ok(None) => return Ok(true),
             Err(e) => {
                 self.say(format!("no directory for what was lost: {e}"));
@@ -192,7 +193,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The directory for what was lost. `None` if it was made just now.
+    /// The directory lost+found. `None` if it was created just now.
     fn lost_and_found(&mut self) -> Result<Option<u64>> {
         let volume = Volume::mount(self.media.pmem, MountOptions::default())?;
         let mut root = volume.iget(ROOT_INO)?;

@@ -23,7 +23,7 @@ use zerocopy::IntoBytes;
 
 const WORD: usize = 8;
 
-/// Something to be written: a place and bytes, both multiples of 8.
+/// A write: a place and bytes, both multiples of 8.
 pub type Write = (u64, Vec<u8>);
 
 /// A quiet journal lane.
@@ -99,7 +99,7 @@ impl<'a> Log<'a> {
         (self.header.free_blocks.get(), self.header.used_inodes.get())
     }
 
-    /// Makes them zero.
+    /// Resets them to zero.
     pub fn clear_counters(&mut self) -> Result<()> {
         let (free, used) = self.counters();
         self.commit_counted(&[], free.wrapping_neg(), used.wrapping_neg())
@@ -153,7 +153,7 @@ pub fn reset_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
         ..LaneHeader::default()
     };
     seal(&mut header, geo.seed);
-    // The other one first, so that it cannot be taken for a newer one.
+    // The other one first, so that it cannot be mistaken for a newer one.
     let size = size_of::<LaneHeader>();
     for (at, bytes) in [
         (at + size as u64, no_header(1).as_bytes()),
@@ -166,7 +166,7 @@ pub fn reset_lane(pmem: &dyn Pmem, geo: &Geometry, index: u32) -> Result<()> {
     Ok(())
 }
 
-/// Marks transaction `seq` of the lane at byte `at` as done, although it is not known to be.
+/// Marks transaction `seq` of the lane at byte `at` as retired, although this is not known.
 pub fn give_up(pmem: &dyn Pmem, at: u64, seq: u64) -> Result<()> {
     retire(pmem, at, seq).map(|_| ())
 }

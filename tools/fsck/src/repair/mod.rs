@@ -36,16 +36,16 @@ pub use system::restore_super_blocks;
 use crate::media::Media;
 use log::Log;
 
-/// Most rounds: far more than any damage has needed. Each does all of a stage.
+/// The most rounds: far more than any damage has needed. Each does all of a stage.
 const ROUNDS: usize = 200;
 
-/// Most rounds after which the same is wrong as before: more will not help.
+/// The most rounds without progress: more will not help.
 const IN_VAIN: u32 = 3;
 
 /// What may be repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Only if all that is wrong can be computed anew from what is sound ([`is_safe`]).
+    /// Only if everything that is wrong can be computed from sound structures ([`is_safe`]).
     Safe,
     /// Everything, although names, files or parts of files are given up.
     All,
@@ -71,11 +71,11 @@ pub struct Outcome {
     pub unfinished: bool,
 }
 
-/// A repair under way.
+/// A repair in progress.
 struct Repair<'a, 's> {
     media: Media<'a>,
     log: Log<'a>,
-    /// Chunk of blocks where the last free ones were found.
+    /// The chunk where the last free blocks were found.
     cursor: u64,
     said: &'a mut Said<'s>,
 }
@@ -94,8 +94,8 @@ impl Said<'_> {
     }
 }
 
-/// Repairs the volume on `pmem`, whose superblocks are sound, and tells `say` what it finds and
-/// does.
+/// Repairs the volume on `pmem`, whose superblocks are sound, and reports to `say` what it finds
+/// and does.
 ///
 /// Fails as [`check::check`] does, and where the device cannot be written.
 pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Result<Outcome> {
@@ -120,7 +120,7 @@ pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Resul
         }
         if problems.is_empty() {
             match finish_orphans(pmem, &mut said) {
-                // What was freed is counted and checked as well.
+                // Freed inodes and blocks are counted and checked as well.
                 Ok(n) if n > 0 => continue,
                 result => {
                     return Ok(Outcome {
@@ -149,7 +149,7 @@ pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Resul
     })
 }
 
-/// Completes what the journal holds, as a mount does. That it fails, the check will say.
+/// Completes the transactions in the journal, as a mount does. If this fails, the check reports it.
 fn replay(pmem: &dyn Pmem, said: &mut Said<'_>) {
     if let Ok(volume) = Volume::mount(pmem, MountOptions::default()) {
         if volume.notes().replayed > 0 {
@@ -158,7 +158,7 @@ fn replay(pmem: &dyn Pmem, said: &mut Said<'_>) {
     }
 }
 
-/// Finishes the removals and truncations that were under way.
+/// Completes the removals and truncations that were in progress.
 fn finish_orphans(pmem: &dyn Pmem, said: &mut Said<'_>) -> Result<u64> {
     let result =
         Volume::mount(pmem, MountOptions::default()).and_then(|volume| volume.recover_orphans());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bitmaps and counters: corrected, and used to find blocks for what is rebuilt.
+//! Bitmaps and counters: corrected, and used to find blocks for rebuilt structures.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ fn by_chunk(chunks: &mut BTreeMap<u64, Vec<Run>>, block: u64, len: u64) {
 }
 
 impl Repair<'_, '_> {
-    /// What is in use is marked so, and every bitmap has its summary. Nothing is freed.
+    /// Marks everything in use as used, and computes the summary of every bitmap. Frees nothing.
     pub(super) fn bitmaps(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut chunks = BTreeMap::new();
         for problem in of(problems, Structure::Bitmap) {
@@ -74,7 +74,7 @@ impl Repair<'_, '_> {
         Ok(!chunks.is_empty())
     }
 
-    /// Frees what nothing uses. Done last: while anything else is wrong, it may be part of that.
+    /// Frees unused blocks. Done last: while anything else is wrong, they may be part of that.
     pub(super) fn leaks(&mut self, problems: &[Problem]) -> Result<bool> {
         let (mut chunks, mut freed) = (BTreeMap::new(), 0);
         for problem in problems {
@@ -202,8 +202,8 @@ impl Repair<'_, '_> {
                 return Ok(true);
             }
         }
-        // No lane can make up for one that is off by so much, nor for such a superblock: the
-        // numbers go into that, and out of the lanes.
+        // No lane can compensate for one that is so far off, nor for such a superblock: the numbers
+        // go into the superblock, and the lanes become zero.
         let (mut free, mut used) = (i128::from(lane.0), i128::from(lane.1));
         self.log.clear_counters()?;
         for index in 1..self.media.geo.lane_count {

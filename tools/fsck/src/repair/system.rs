@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the rest hangs from: superblocks, journal lanes, the inode table, the orphan file.
+//! The base of all others: superblocks, journal lanes, the inode table, the orphan file.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +29,7 @@ use super::{is_local, of, Line, Repair, Said};
 /// A superblock is in place.
 struct Restored;
 
-/// Blocks with a sound header of a chunk of the inode table.
+/// Blocks with a sound header of an inode chunk.
 type Strays = BTreeMap<u64, InodeChunk>;
 
 fn store_super_block(pmem: &dyn Pmem, at: u64, sb: &SuperBlock) -> Result<()> {
@@ -91,8 +91,8 @@ pub fn restore_super_blocks(pmem: &dyn Pmem, say: &mut dyn FnMut(Line)) -> Resul
     Ok(())
 }
 
-/// A superblock of lines of the first and of the copy, if some choice of them is sound in one of
-/// the two places; or one of the two, if all bears it out but its checksum.
+/// A superblock assembled from lines of the first and of the copy, if some choice of them is sound
+/// in one of the two places; or one of the two, if it has all witnesses and only a wrong checksum.
 fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
     const LINES: usize = size_of::<SuperBlock>() / LINE as usize;
     let (mut first, mut copy) = (SuperBlock::new_zeroed(), SuperBlock::new_zeroed());
@@ -106,7 +106,7 @@ fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
             bytes[range.clone()].copy_from_slice(&copy.as_bytes()[range]);
         }
         let sb = SuperBlock::read_from_bytes(&bytes).ok()?;
-        // The number of its own block may be another one's.
+        // The number of its own block may be that of the other one.
         [0, copy_at].into_iter().find_map(|at| {
             let mut sb = sb.clone();
             sb.block = U64::new(at / BLOCK);
@@ -122,8 +122,8 @@ fn join(pmem: &dyn Pmem, copy_at: u64) -> Option<SuperBlock> {
     })
 }
 
-/// Lanes that keep the volume from being mounted: one without a header begins anew, and where a
-/// transaction cannot be replayed it is given up.
+/// Lanes that prevent a mount: one without a header is reset, and a transaction that cannot be
+/// replayed is given up.
 pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<bool> {
     let (_, geo) = super_block::read_at(pmem, 0)?;
     let index = |problem: &Problem| ((problem.at - geo.lane_at(0)) / LANE_BYTES) as u32;
@@ -131,7 +131,7 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
     for problem in of(problems, Structure::Lane) {
         let at = problem.at;
         match problem.kind {
-            // No transaction has such a number, and hardly one could follow.
+            // No transaction has such a number, and hardly one could follow it.
             Kind::Retired {
                 seq: 0x8000_0000_0000_0000..,
             }
@@ -158,7 +158,7 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
     let mut body = env::Vec::new();
     for lane in 0..geo.lane_count {
         let at = geo.lane_at(lane);
-        // Each for itself: one that cannot be replayed is no reason to give up what others hold.
+        // Each separately: one that cannot be replayed is no reason to give up those of others.
         match journal::recover_lane(&pmem, &geo, lane, &mut body) {
             Ok(LaneState::Retired) => continue,
             Ok(LaneState::Torn) => {}
@@ -171,7 +171,7 @@ pub(super) fn lanes(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) 
     Ok(done)
 }
 
-/// Applies what can be of a transaction that cannot be replayed, and gives up the rest.
+/// Applies as much as possible of a transaction that cannot be replayed, and gives up the rest.
 fn give_up_rest(pmem: &dyn Pmem, geo: &Geometry, lane: u32, said: &mut Said<'_>) -> Result<()> {
     let (at, mut body) = (geo.lane_at(lane), env::Vec::new());
     let (header, _) = journal::inspect(pmem, geo, lane, &mut body)?;
@@ -188,7 +188,7 @@ fn give_up_rest(pmem: &dyn Pmem, geo: &Geometry, lane: u32, said: &mut Said<'_>)
     Ok(())
 }
 
-/// What a system inode is called.
+/// The name of a system inode in messages.
 fn name(slot: u64) -> &'static str {
     match slot {
         0 => "inode table",
@@ -215,8 +215,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The inode of the orphan file, and its tree. After the inode table, which may only seem to
-    /// have blocks of it.
+    /// The inode of the orphan file, and its tree. After the inode table, which may seem to have
+    /// blocks of it.
     pub(super) fn orphan_file(&mut self, problems: &[Problem]) -> Result<bool> {
         match self.copies(1, problems)? {
             None => self.rebuild_orphans(problems),
@@ -224,8 +224,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Makes the system inode in `slot` and its copy the same. `None` if that is not what is wrong,
-    /// else whether something was done.
+    /// Makes the system inode in `slot` and its copy the same. `None` if they do not differ,
+    /// otherwise whether something was done.
     fn copies(&mut self, slot: u64, problems: &[Problem]) -> Result<Option<bool>> {
         let mut found = problems
             .iter()
@@ -251,15 +251,15 @@ impl Repair<'_, '_> {
         Ok(Some(true))
     }
 
-    /// Whether the inode of the inode table is from before it grew: chunks are found behind its
-    /// end.
+    /// Whether the inode of the inode table is from before it grew: inode chunks are found behind
+    /// its end.
     fn is_older(&self) -> bool {
         let end = self.media.chunks();
         self.stray_chunks().iter().any(|(index, _)| *index >= end)
     }
 
-    /// Of two sound system inodes in `slot` that differ, that one of which more can be found where
-    /// it says; the first if these are as many.
+    /// Of two sound system inodes in `slot` that differ, the one with more structures where it
+    /// says; the first if these are as many.
     fn better(&self, slot: u64, first: RawInode, copy: RawInode) -> RawInode {
         let found = |raw: &RawInode| {
             let extents = self.media.extents(raw);
@@ -284,8 +284,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Whether block `key` of the orphan file could lie in `block`: all its slots are empty, or
-    /// sound.
+    /// Whether block `key` of the orphan file may be `block`: all its slots are empty, or sound.
     fn is_orphan_block(&self, key: u64, block: u64) -> bool {
         let per_block = BLOCK / size_of::<OrphanSlot>() as u64;
         (0..per_block).all(|i| {
@@ -299,27 +298,27 @@ impl Repair<'_, '_> {
         })
     }
 
-    /// Builds the inode table anew: chunks that its tree still leads to, then chunks with a sound
-    /// header that lie somewhere, then empty ones. Those in `lost` are not where the tree says.
+    /// Rebuilds the inode table: inode chunks that its tree still leads to, then inode chunks with
+    /// a sound header elsewhere, then empty ones. Those in `lost` are not where the tree says.
     pub(super) fn rebuild_table(&mut self, lost: &BTreeSet<u64>) -> Result<bool> {
         let old = self.media.system_inode(0);
         let said = old.as_ref().map_or(0, |raw| raw.size.get() / BLOCK);
         let mapped: u64 = self.media.table.iter().map(|m| m.len).sum();
         let most = said.max(mapped);
-        // Where the tree leads, and a header says so; where else a header says so; where the tree
-        // leads, and there is none.
+        // First where the tree leads and a header agrees; then where only a header says so; then
+        // where only the tree leads.
         let mut chunks: BTreeMap<u64, u64> = BTreeMap::new();
         let mut doubtful = Vec::new();
         for m in self.media.table.clone() {
             for index in m.key..m.end() {
                 let block = m.block + index - m.key;
                 match self.media.chunk_in(block * BLOCK) {
-                    // A sound header of another chunk says that the key is wrong.
+                    // A sound header of another inode chunk proves that the key is wrong.
                     Some(header) if header.index.get() == index => {
                         chunks.insert(index, block);
                     }
                     Some(_) => {}
-                    // So do the size and the number of blocks, where there is no header.
+                    // The size and the number of blocks prove it, too, if there is no header.
                     None if index < most && !lost.contains(&index) => doubtful.push((index, block)),
                     None => {}
                 }
@@ -332,7 +331,7 @@ impl Repair<'_, '_> {
                 chunks.insert(index, block);
             }
         }
-        // Nor has one header that says a number far beyond the others.
+        // Ignores a single header with a number far beyond the others.
         while let Some((&last, _)) = chunks.last_key_value() {
             if last < said.max(2 * chunks.len() as u64) {
                 break;
@@ -340,7 +339,7 @@ impl Repair<'_, '_> {
             chunks.remove(&last);
         }
         let last = chunks.last_key_value().map_or(0, |(index, _)| *index);
-        // A size that is too large to be true has no weight.
+        // An impossibly large size does not count.
         let count = if said <= 2 * (last + 1) {
             said.max(last + 1)
         } else {
@@ -367,9 +366,9 @@ impl Repair<'_, '_> {
         Ok(true)
     }
 
-    /// Chunks of the inode table that a sound header says begin at a block in use, which is not
-    /// known to be a file's: their index and block. Where two places look like one chunk, that one
-    /// comes first in which more inodes are in use, or else sound.
+    /// Inode chunks that begin, according to a sound header, at a block in use which is not known
+    /// to be a file's: their index and block. If two places look like one inode chunk, the one with
+    /// more inodes in use comes first, or else the one with more sound inodes.
     fn stray_chunks(&self) -> Vec<(u64, u64)> {
         let chunk_in = |block| Some((block, self.media.chunk_in(block * BLOCK)?));
         let mut found: Strays = self.media.used_blocks().filter_map(chunk_in).collect();
@@ -387,7 +386,7 @@ impl Repair<'_, '_> {
         ranked.sort();
         let mut kept = Vec::new();
         for (_, block) in ranked {
-            // A file of one before it may have what a chunk that was given back has left there.
+            // A file of an earlier one may have the remains of a freed inode chunk.
             let Some(header) = found.remove(&block) else {
                 continue;
             };
@@ -400,7 +399,7 @@ impl Repair<'_, '_> {
         kept
     }
 
-    /// Takes out of `found` what lies in the content of `raw`.
+    /// Removes from `found` the blocks in the content of `raw`.
     fn leave_out(&self, found: &mut Strays, raw: &RawInode) {
         let mut content = self.media.xattr_runs(raw);
         content.extend(self.media.extents(raw));
@@ -415,8 +414,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The sound inodes of the chunk in `block` that its header says are in use, and that have a
-    /// link or a place in the orphan file; and how many are sound, in use or not.
+    /// The sound inodes of the inode chunk in `block` that its header marks in use, and that have a
+    /// link or a place in the orphan file; and the number of sound ones, in use or not.
     fn inodes_in(&self, block: u64, header: &InodeChunk) -> (Vec<RawInode>, usize) {
         let first = header.index.get().saturating_mul(INODES_PER_CHUNK);
         let (mut used, mut sound) = (Vec::new(), 0);
@@ -434,7 +433,7 @@ impl Repair<'_, '_> {
         (used, sound)
     }
 
-    /// A new chunk of the inode table, without an inode.
+    /// A new inode chunk, without an inode.
     fn empty_chunk(&mut self, index: u64) -> Result<u64> {
         let geo = self.media.geo;
         let run = self.take(1)?;

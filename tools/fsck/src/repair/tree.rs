@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extent trees: built anew from the extents that are sound.
+//! Extent trees: rebuilt from the sound extents.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +19,14 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{is_local, Repair};
 use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
-/// Entries put into a node: some room for more is left.
+/// Entries put into a node: leaves some room for more.
 const FILL: usize = NODE_EXTENTS * 3 / 4;
 /// Blocks copied at a time.
 const PIECE: u64 = 64;
 
 impl Repair<'_, '_> {
-    /// Files with a damaged tree: what is sound of it stays, and the rest becomes a hole. Blocks
-    /// that another file has, too, are copied, so that both have what they had.
+    /// Files with a damaged tree: sound extents stay, and the rest becomes a hole. Blocks that
+    /// another file has, too, are copied, so that both keep their content.
     pub(super) fn trees(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut inodes: BTreeMap<u64, Vec<Run>> = BTreeMap::new();
         for problem in problems {
@@ -130,7 +130,7 @@ impl Repair<'_, '_> {
             };
             for i in 0..run.len {
                 let from = (shared.block + done + i) * BLOCK;
-                // What cannot be read is zeros from now on.
+                // Unreadable bytes become zeros.
                 let bytes = self.media.bytes(from, BLOCK as usize);
                 let bytes = bytes.unwrap_or_else(|| vec![0; BLOCK as usize]);
                 self.media.pmem.store_nt((run.block + i) * BLOCK, &bytes)?;
@@ -156,7 +156,7 @@ impl Repair<'_, '_> {
         while entries.len() > ROOT_EXTENTS {
             let mut above = Vec::new();
             let nodes = entries.len().div_ceil(FILL);
-            // Evenly, so that none is left with few.
+            // Evenly, so that no node has few entries.
             for part in entries.chunks(entries.len().div_ceil(nodes)) {
                 let block = self.take(1)?.block;
                 self.write_node(raw, block, depth, part)?;

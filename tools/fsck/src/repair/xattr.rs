@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes: the sound ones stay, the others go one by one, or all with their block.
+//! Extended attributes: the sound ones stay, the others are removed one by one, or all with their
+//! block.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -18,12 +19,12 @@ use crate::media::Xattr;
 
 const HEADER: usize = size_of::<XattrHeader>();
 
-/// What the names of an inode are replaced by.
+/// The new attributes of an inode.
 #[derive(Default)]
 struct Set {
     /// The records.
     bytes: Vec<u8>,
-    /// Blocks of their values.
+    /// The blocks of their values.
     blocks: u64,
 }
 
@@ -38,8 +39,8 @@ impl Set {
 }
 
 impl Repair<'_, '_> {
-    /// Inodes with damaged attributes. What of these another inode has, too, gets blocks of its
-    /// own, if its checksum says that it is whole.
+    /// Inodes with damaged attributes. Blocks of these that another inode has, too, are copied, if
+    /// the checksum proves that they are the attribute's.
     pub(super) fn xattrs(&mut self, problems: &[Problem]) -> Result<bool> {
         let mut inodes: BTreeMap<u64, Vec<Run>> = BTreeMap::new();
         for problem in problems {
@@ -76,7 +77,7 @@ impl Repair<'_, '_> {
         self.media.xattr_runs(raw).iter().map(|run| run.len).sum()
     }
 
-    /// Mends the attributes of one inode, of which others have the blocks `twice`, too. False if
+    /// Repairs the attributes of one inode; other inodes have the blocks `twice`, too. False if
     /// there is nothing to do.
     fn mend_xattrs(&mut self, at: u64, raw: RawInode, twice: &[Run]) -> Result<bool> {
         let shared =
@@ -169,8 +170,8 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// Copies the value of `xattr` to new blocks, which its record names then. False if there is no
-    /// space, or if the record were to grow by more than `room`.
+    /// Copies the value of `xattr` to new blocks, and updates its record. False if there is no
+    /// space, or if the record would grow by more than `room`.
     fn copy_value(&mut self, xattr: &mut Xattr, room: &mut usize) -> Result<bool> {
         let value = self.media.xattr_value(xattr).unwrap_or_default();
         let (mut rest, mut words) = (&value[..], Vec::new());

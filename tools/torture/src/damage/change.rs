@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of structures: each knows what it may cost, so that all else has to be there after a
-//! repair.
+//! Changes of structures: each knows what it may destroy; all else must be there after a repair.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +38,7 @@ impl Hits {
             Kind::LaneHeader | Kind::LaneBody => self.all |= right || base.logged > 0,
             // They can be computed, or found by what they lead to.
             Kind::Summary | Kind::Bitmap | Kind::SystemInode => {}
-            // What it marks free is looked at apart.
+            // What it marks free is checked separately.
             Kind::InodeChunk | Kind::OrphanSlot => {}
             Kind::Inode | Kind::Node | Kind::Xattrs if ino == 0 => {}
             Kind::Inode | Kind::Node | Kind::Xattrs => {
@@ -47,7 +46,7 @@ impl Hits {
                 self.dirs.insert(ino);
             }
             Kind::Record if !right => drop(self.names.insert((ino, place.name.clone()))),
-            // One that is sound may be longer than it was: what lies behind it is free then.
+            // A sound one may be longer than before: the entries behind it are free then.
             Kind::Record | Kind::LeafHeader => drop(self.dirs.insert(ino)),
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device over an image that stays as it is: a page is copied when it is first stored to. It
-//! counts what is done to it, so that what never ends is stopped, and can be cut off at any store.
+//! A device over an unchanged image: a page is copied when it is first stored to. It counts
+//! accesses, so that endless loops are stopped, and can be cut off at any store.
 
 use std::cell::{Cell, RefCell};
 use std::panic::panic_any;
@@ -14,7 +14,7 @@ pub const PAGE: usize = 4096;
 
 type Page = Box<[u8; PAGE]>;
 
-/// Why a [`Cow`] has ended whoever used it, by a panic with this in it.
+/// Why a [`Cow`] has stopped its user, by a panic with this in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// More was read and stored than any use of so small a device needs.
@@ -57,7 +57,7 @@ impl<'a> Cow<'a> {
         }
     }
 
-    /// Ends whoever makes the `stores`-th store from now on: it and all after it do not happen.
+    /// Stops the thread at the `stores`-th store from now on: it and all after it do not happen.
     pub fn cut_after(&self, stores: u64) {
         self.cut.set(self.stores.get() + stores);
     }

@@ -12,7 +12,7 @@ use super::trial::{Fault, Seen, Trial};
 /// Images that are made from one volume.
 pub const PER_BASE: u64 = 256;
 
-/// A number for `what` that has nothing to do with that of its neighbours (SplitMix64).
+/// A number for `what` that is unrelated to that of its neighbours (SplitMix64).
 fn mix(seed: u64, what: u64) -> u64 {
     let mut z = seed
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -75,7 +75,7 @@ impl<'b> Image<'b> {
         (1 << self.changes.len()) - 1
     }
 
-    /// Tries what becomes of it with the changes of which `keep` has the bit set.
+    /// Runs the trial with the changes of which `keep` has the bit set.
     pub fn run(&self, keep: u32) -> Result<Seen, Fault> {
         let mut hits = Hits::default();
         self.kept(keep).for_each(|change| hits.join(&change.hits));

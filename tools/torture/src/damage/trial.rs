@@ -22,21 +22,21 @@ use super::history::Base;
 use super::see::{walk, Body, Tree};
 use super::user::User;
 
-/// Lines that one step may read and store: a hundred times what any has needed.
+/// Lines that one step may read and store: a hundred times the most that any has needed.
 const LINES: u64 = 100_000_000;
 /// Operations of a user of a mounted volume.
 const STEPS: usize = 12;
 
-/// Something that does not hold.
+/// A violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Which rule.
+    /// The violated rule.
     pub rule: &'static str,
     pub detail: String,
 }
 
 impl Fault {
-    /// The same for faults of one cause, as far as that can be told: without its numbers.
+    /// The same for faults of one cause, as far as known: without its numbers.
     pub fn signature(&self) -> String {
         let end = self.detail.find([';', '\n']).unwrap_or(self.detail.len());
         let line = &self.detail[..end];
@@ -76,7 +76,7 @@ thread_local! {
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Has panics remembered instead of printed, for the whole process.
+/// Makes panics be recorded instead of printed, for the whole process.
 pub fn remember_panics() {
     std::panic::set_hook(Box::new(|info| {
         PANIC.with(|text| *text.borrow_mut() = info.to_string().replace('\n', " "));
@@ -132,7 +132,7 @@ pub fn examine(cow: &Cow<'_>) -> Result<Vec<Problem>> {
     Ok(found)
 }
 
-/// A mount as the kernel does it, and all that is seen then.
+/// A mount as the kernel does it, and everything visible then.
 struct Mounted {
     tree: Tree,
     errors: Vec<String>,
@@ -151,7 +151,7 @@ fn is_users(error: Error) -> bool {
 fn mount(cow: &Cow<'_>, rng: &mut Rng) -> Result<Mounted> {
     let vol = Volume::mount(cow, MountOptions::default())?;
     let mut errors = Vec::new();
-    // The kernel goes on where orphans are damaged.
+    // The kernel continues if orphans are damaged.
     match vol.recover_orphans() {
         Ok(_) => {}
         Err(e @ (Error::Corrupt { .. } | Error::Media { .. })) => {
@@ -180,7 +180,7 @@ fn mount(cow: &Cow<'_>, rng: &mut Rng) -> Result<Mounted> {
     })
 }
 
-/// Fails unless everything in `before` is in `after`, but for what was hit.
+/// Fails unless everything in `before` is in `after`, except what was hit.
 fn kept(before: &Tree, after: &Tree, hits: &Hits) -> std::result::Result<(), String> {
     if hits.all {
         return Ok(());

@@ -196,8 +196,8 @@ impl Trace {
             .count() as u64
     }
 
-    /// Exchanges what was stored and written back before fence `n`, counted from 0, since the fence
-    /// before, with what was between it and the next one: a mistake in the order, for tests.
+    /// Swaps the stores and write-backs between fence `n`, counted from 0, and the fence before it,
+    /// with those between it and the next one: an ordering bug, for tests.
     ///
     /// # Panics
     ///

@@ -49,7 +49,7 @@ pub struct Stats {
     pub needless_fences: u64,
 }
 
-/// A mistake that the memory makes in the program's place, once.
+/// A bug that the memory makes in the program's place, once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mistake {
     /// Leaves out the write-back of one line: the one after `n` others.
