@@ -239,9 +239,16 @@ pub fn wait_for_all<N: Mount>(mount: &N) {
 
 /// Waits for every pin, and releases all pages: all files are evicted, and the mount ends.
 pub fn finish<N: Mount>(mount: &N) {
-    let any_page = || mount.left().any_page();
-    while let (Some(pinned), Some(_access)) = (any_page(), mount.device().access()) {
-        mount.device().wait_idle(pinned.block);
+    loop {
+        let Some(pinned) = mount.left().any_page() else {
+            return;
+        };
+        {
+            let Some(_access) = mount.device().access() else {
+                return;
+            };
+            mount.device().wait_idle(pinned.block);
+        }
         // It has reported lost stores itself.
         let _ = release(mount);
     }

@@ -67,8 +67,12 @@ holds! {
     huge_closed
     closed_twice
     closed_and_frozen
+    closed_and_read_only
+    closed_and_unmounted
     unlinked
+    unlinked_and_frozen
     closed_and_removed
+    not_remembered
     not_read
     closed_and_reclaimed
 }
@@ -131,6 +135,7 @@ is_done! {
     no_cache
     a_part_goes
     one_piece_again
+    left_and_lost
     taken_apart_once
     mapped_ahead
     one_window

@@ -2,6 +2,8 @@
 
 //! Scenes of a file that is evicted while its pages are pinned.
 
+use crate::env::fail_allocations_after;
+use crate::track::machine::Mount;
 use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::Arc;
 
@@ -35,25 +37,26 @@ fn end(m: &Machine) {
         let block = device.block(*block);
         assert_eq!(block.owner, None, "a page belongs to a file that is gone");
         assert_eq!(block.media, block.cache, "not durable after the end");
+        assert!(!block.has_pg_dirty, "a page is dirty for its next owner");
     }
 }
 
 /// A file is closed while a page is pinned, and opened and synced by others.
 pub fn closed(mistake: Mistake) {
-    pinned_and_closed(mistake, File::Pages);
+    pinned_and_closed(mistake, File::Pages, 0);
 }
 
 /// The same, with 2 MiB in one piece.
 pub fn huge_closed(mistake: Mistake) {
-    pinned_and_closed(mistake, File::Huge);
+    pinned_and_closed(mistake, File::Huge, 1);
 }
 
-fn pinned_and_closed(mistake: Mistake, file: File) {
+fn pinned_and_closed(mistake: Mistake, file: File, page: usize) {
     let m = machine(mistake, file, 2);
     join(vec![
-        run(&m, |m| dma_outlives(m, 0, 0)),
-        run(&m, |m| {
-            m.store(1, 1);
+        run(&m, move |m| dma_outlives(m, 0, page)),
+        run(&m, move |m| {
+            m.store(1, 1 - page);
             m.close(1);
             assert!(m.open());
             m.sync_file();
@@ -71,6 +74,8 @@ fn pinned_and_closed(mistake: Mistake, file: File) {
 /// Two pages are pinned, and the file comes back and goes again: some of them are idle by then.
 pub fn closed_twice(mistake: Mistake) {
     let m = machine(mistake, File::Pages, 2);
+    // Not in one piece.
+    m.extents.lock().unwrap().swap(0, 1);
     join(vec![
         run(&m, |m| dma_outlives(m, 0, 0)),
         run(&m, |m| dma_outlives(m, 1, 1)),
@@ -121,6 +126,70 @@ pub fn unlinked(mistake: Mistake) {
     assert_eq!(*m.extents.lock().unwrap(), [None; NR], "blocks are lost");
 }
 
+/// The same while the file system is frozen: they are freed afterwards.
+pub fn unlinked_and_frozen(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 1);
+    m.life.unlinked.store(true, SeqCst);
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.close(0);
+        }),
+        run(&m, |m| m.freeze()),
+        run(&m, |m| m.look()),
+    ]);
+    m.unmount();
+    assert_eq!(*m.extents.lock().unwrap(), [None; NR], "blocks are lost");
+}
+
+/// The mount becomes read-only while the file is closed: what was stored is durable all the same.
+pub fn closed_and_read_only(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 1);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| {
+            if let Some(file) = m.grab() {
+                file.end_stores();
+            }
+        }),
+        run(&m, |m| m.flush()),
+    ]);
+    end(&m);
+}
+
+/// The mount ends while a page is pinned: it waits.
+pub fn closed_and_unmounted(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 1);
+    join(vec![
+        run(&m, |m| {
+            let pinned = m.pin(0, 0).expect("a page that can be stored to");
+            m.close(0);
+            m.end_dma(pinned, 0, false);
+        }),
+        run(&m, |m| {
+            m.wait_until_gone();
+            m.unmount();
+        }),
+    ]);
+    end(&m);
+}
+
+/// There is no memory to remember a page that is pinned: the eviction waits for it.
+pub fn not_remembered(mistake: Mistake) {
+    // For what the file leaves; for the list of the mount.
+    for allocations in [0, 1] {
+        let m = machine(mistake, File::Pages, 1);
+        let pinned = m.pin(0, 0).expect("a page that can be stored to");
+        let dma = run(&m, move |m| m.end_dma(pinned, 0, false));
+        fail_allocations_after(Some(allocations));
+        m.close(0);
+        fail_allocations_after(None);
+        assert!(m.left().is_empty(), "remembered without memory");
+        join(vec![dma]);
+        end(&m);
+    }
+}
+
 /// The device goes while the file is closed, and opened again.
 pub fn closed_and_removed(mistake: Mistake) {
     let m = machine(mistake, File::Pages, 2);
@@ -162,8 +231,11 @@ pub fn closed_and_reclaimed(mistake: Mistake) {
         run(&m, |m| {
             m.store(1, 1);
             m.close(1);
+            assert!(m.open());
+            m.close(1);
         }),
         run(&m, |m| {
+            m.reclaim();
             m.reclaim();
             m.reclaim();
         }),

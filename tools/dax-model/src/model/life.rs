@@ -50,6 +50,8 @@ pub struct Life {
     /// One sync of all at a time.
     pub serial: Mutex<()>,
     left: Mutex<LeftBehind>,
+    /// A thread of the kernel is going to look what can be released.
+    is_looked_after: AtomicBool,
 }
 
 impl Default for Life {
@@ -71,6 +73,7 @@ impl Default for Life {
             changed: Condvar::new(),
             serial: Mutex::new(()),
             left: Mutex::new(LeftBehind::new()),
+            is_looked_after: AtomicBool::new(false),
         }
     }
 }
@@ -161,7 +164,9 @@ impl Mount for Machine {
         self.life.left.lock().unwrap()
     }
 
-    fn release_later(&self) {}
+    fn release_later(&self) {
+        self.life.is_looked_after.store(true, SeqCst);
+    }
 
     fn count_written_back(&self, _nr: u64) {}
 
@@ -201,6 +206,7 @@ impl Machine {
             state.is_leaving = true;
         }
         self.leave_memory();
+        self.assert_looked_after();
         let mut state = self.life.state.lock().unwrap();
         state.is_leaving = false;
         state.is_gone = true;
@@ -236,10 +242,29 @@ impl Machine {
         self.give_up_name(idle);
     }
 
-    /// The blocks of a file that has no name are freed, if none is pinned.
+    /// The blocks of a file that has no name are freed, if none is pinned, and nothing frozen.
     fn give_up_name(&self, idle: bool) {
-        if idle && self.life.unlinked.load(SeqCst) {
-            self.free_all();
+        if !idle || !self.life.unlinked.load(SeqCst) {
+            return;
+        }
+        match self.frozen.try_read() {
+            Ok(_thawed) => self.free_all(),
+            Err(_) => evict::free_later(self, INO),
+        }
+    }
+
+    fn assert_looked_after(&self) {
+        assert!(
+            self.left().is_empty() || self.life.is_looked_after.load(SeqCst),
+            "what is left behind stays for ever"
+        );
+    }
+
+    /// Waits until the file has left memory.
+    pub fn wait_until_gone(&self) {
+        let mut state = self.life.state.lock().unwrap();
+        while !state.is_gone {
+            state = self.life.has_left.wait(state).unwrap();
         }
     }
 
@@ -301,8 +326,11 @@ impl Machine {
         );
     }
 
-    /// A work item checks which pages are idle.
+    /// A work item checks which pages are idle, and frees what has no name.
     pub fn look(&self) {
+        let Ok(_thawed) = self.frozen.try_read() else {
+            return;
+        };
         let released = evict::release(self);
         assert!(released.is_ok() || self.lost.load(SeqCst) > 0);
         let free = self.left().take_free();

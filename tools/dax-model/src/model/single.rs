@@ -5,6 +5,7 @@
 //! nothing prevents them; without these checks, everything could be slow, but correct.
 
 use crate::track::chunk::{Protected, READS, WAY};
+use crate::track::evict;
 use crate::track::machine::{Failure, Tracking};
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::windows;
@@ -70,6 +71,17 @@ pub fn two_mib_are_filled() {
         m.load(0, 0);
         assert_eq!(pte(&m, 0, 0), Pte::Zero);
     }
+}
+
+/// What DMA stored to a page that was left behind is lost: the sync says so.
+pub fn left_and_lost() {
+    let m = machine(File::Pages);
+    let pinned = m.pin(1, 0).expect("a page that can be stored to");
+    m.close(1);
+    m.end_dma(pinned, 0, false);
+    m.fence_fails.store(true, SeqCst);
+    assert!(evict::release(&*m).is_err());
+    assert!(m.told.load(SeqCst), "lost, and nobody knows");
 }
 
 /// What cannot be one is mapped by pages: not aligned, sparse, fragmented, too short.
