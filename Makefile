@@ -27,7 +27,8 @@ clippy:
 else
 
 .PHONY: all module tools run shell test host-test vm-test crash torture bench
-.PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc clean help
+.PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc
+.PHONY: rust-analyzer clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -102,11 +103,16 @@ bench: all
 	@build/bin/rdax-bench-report --fs "$(BENCH_FS)" \
 		$(if $(SURVEY),--survey "$(SURVEY)" --seed "$(or $(SEED),1)")
 
-lint:
+# With the module, whose documentation is made as it was compiled.
+lint: module
 	@scripts/lint
 
 doc: module
 	@scripts/doc
+
+# For editors: CONTRIBUTING.md.
+rust-analyzer: module
+	@scripts/rust-analyzer
 
 clean:
 	rm -rf build
@@ -138,8 +144,9 @@ help:
 	@echo 'make module tools  the module for the stock kernel, and the programs, to build/'
 	@echo '                   (module MUTATE=NAME: with a mistake; scripts/mutations lists them)'
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
-	@echo 'make lint          rustfmt, clippy, shellcheck'
+	@echo 'make lint          rustfmt, clippy, shellcheck, rustdoc'
 	@echo 'make doc           the documentation of the code, module and tools'
+	@echo 'make rust-analyzer rust-project.json, for an editor'
 	@echo 'make clean         remove build/ (not the cache, ~/.cache/rdax)'
 	@echo 'qemu/vm --help     run a program of your own in the VM'
 endif

@@ -11,8 +11,8 @@
 //! returns; a block is not freed while a page table or a pin leads to it; what a mapping shows is
 //! what the file has.
 //!
-//! * The steps, and the state of each page, are in [`track`]: pure code, which is model-checked on
-//!   the host.
+//! * The steps, and the state of each page, are in [`track`](crate::track): pure code, which is
+//!   model-checked on the host.
 //! * [`machine`], [`device`] and [`fault`] are what the steps do to page tables, pages and cache
 //!   lines. (`mount` keeps the state of mapped pages, with the inode.)
 //! * [`layout`], [`pins`] and [`failure`] handle truncation, eviction, memory errors and removal of

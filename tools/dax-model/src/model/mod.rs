@@ -5,8 +5,8 @@
 //! The module's own code (`src/track`) runs on a small machine: a file of a few pages or of 2 MiB,
 //! two mappings with page tables and TLBs, a cache and a media per block. Threads store through the
 //! mappings, fault, sync, zap, finish DMA, truncate, freeze, reclaim: the machine does what the
-//! memory manager does then, and calls the module's code as the kernel does. A [`Mistake`] changes
-//! one thing.
+//! memory manager does then, and calls the module's code as the kernel does. A
+//! [`Mistake`](mistakes::Mistake) changes one thing.
 //!
 //! What must hold, in every interleaving:
 //!
