@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=bash
 #
-# For the tests that run in the VM, sourced by each: . "${0%/*}/lib.sh"
+# For the tests that run in the VM, sourced by each script: . "${0%/*}/lib.sh"
+# (dax.list has those that are one command.)
 #
 # A test NAME.sh is run by bash as root with PMEM=/dev/pmem0, PMEM1=/dev/pmem1 (a
 # small second device that nobody else uses) and MNT=/mnt/pmem, in an empty

@@ -98,6 +98,15 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
+/// Puts the tests of tests/vm into the new directory `dir`, a script each.
+fn scripts(places: &Places, dir: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(dir);
+    let program = places.top.join("tests/lib/vm-tests");
+    let status = Command::new(program).arg(dir).status()?;
+    ensure!(status.success(), "tests/lib/vm-tests: {status}");
+    Ok(())
+}
+
 /// Boots a machine that works through `lines`, until it ends, or does nothing for longer than a
 /// test may take, or `end` has come. `take` gets each line of the results as it comes.
 fn boot(
@@ -110,12 +119,9 @@ fn boot(
     let _ = fs::remove_dir_all(&share);
     fs::create_dir_all(share.join("logs"))?;
     fs::create_dir_all(share.join("reached"))?;
+    scripts(places, &share.join("vm"))?;
     let tests = places.top.join("tests");
-    let copied = Command::new("cp")
-        .arg("-r")
-        .args([tests.join("vm"), tests.join("lib/guest"), share.clone()])
-        .status()?;
-    ensure!(copied.success(), "the tests cannot be copied");
+    fs::copy(tests.join("lib/guest"), share.join("guest"))?;
     fs::copy(tests.join("mutants/guest"), share.join("mutants"))?;
     let list: String = lines.iter().map(Line::text).collect();
     fs::write(share.join("list"), list)?;
@@ -202,8 +208,10 @@ fn reached(text: &str) -> BTreeSet<u32> {
 
 /// The names of the tests that are meant.
 fn names(settings: &Settings<'_>) -> Result<Vec<String>> {
+    let dir = settings.places.out.join("vm-tests");
+    scripts(settings.places, &dir)?;
     let mut names = Vec::new();
-    for entry in fs::read_dir(settings.places.top.join("tests/vm"))? {
+    for entry in fs::read_dir(&dir)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         let Some(name) = name.strip_suffix(".sh").filter(|name| *name != "lib") else {
             continue;
