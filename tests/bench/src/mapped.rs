@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use memmap2::{Advice, MmapMut};
+use memmap2::{Advice, MmapMut, MmapOptions};
 
 use crate::meter::Meter;
 
@@ -17,10 +17,17 @@ pub const SIZE: usize = 64 << 20;
 pub const PAGE: usize = 4096;
 const PAGES: u64 = (SIZE / PAGE) as u64;
 
-/// A mapping of a file that only this program uses.
+/// A mapping of a file that only this program uses. (Of memmap2: it is a slice, as programs have
+/// it, to be copied to and from at once.)
 pub fn map(file: &File) -> Result<MmapMut> {
     // SAFETY: nobody truncates the file or stores to it while it is mapped.
     Ok(unsafe { MmapMut::map_mut(file) }?)
+}
+
+/// A private mapping of a file that only this program uses.
+pub fn map_private(file: &File) -> Result<MmapMut> {
+    // SAFETY: as in `map`.
+    Ok(unsafe { MmapOptions::new().map_copy(file) }?)
 }
 
 /// A file of [`SIZE`] bytes, all stored to through a mapping before. That is how a file gets 2 MiB

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use anyhow::{ensure, Context, Result};
 use rdax_bench::{Row, MEASURED};
+use rdax_test_sys::Whose;
 
 /// Measures rows.
 pub struct Meter {
@@ -40,7 +41,7 @@ impl Meter {
     /// what has been measured.
     pub fn new(dir: &Path, progress: bool) -> Result<Meter> {
         let device = fs::metadata(dir)?.dev();
-        let (major, minor) = (libc::major(device), libc::minor(device));
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let counters = fs::read_link(format!("/sys/dev/block/{major}:{minor}"))
             .ok()
             .and_then(|link| Some(Path::new("/sys/fs/rdax").join(link.file_name()?)))
@@ -200,14 +201,5 @@ impl Meter {
 
 /// Page faults of this process and of the children it has waited for.
 fn faults() -> u64 {
-    let faults = |who| {
-        // SAFETY: an all-zero rusage is valid and is filled in.
-        let usage = unsafe {
-            let mut usage: libc::rusage = std::mem::zeroed();
-            libc::getrusage(who, &mut usage);
-            usage
-        };
-        (usage.ru_minflt + usage.ru_majflt) as u64
-    };
-    faults(libc::RUSAGE_SELF) + faults(libc::RUSAGE_CHILDREN)
+    rdax_test_sys::faults(Whose::Own) + rdax_test_sys::faults(Whose::Children)
 }

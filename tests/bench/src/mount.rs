@@ -4,10 +4,10 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{ensure, Context, Result};
+use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
 
 use crate::meter::Meter;
 
@@ -77,34 +77,14 @@ impl Mount {
         // Those that are flags of mount(2), and which every mount has here.
         let own = |option: &&str| !["rw", "relatime"].contains(option);
         let data: Vec<_> = self.options.split(',').filter(own).collect();
-        let (source, kind) = (CString::new(&*self.source)?, CString::new(&*self.kind)?);
-        let (target, data) = (self.target()?, CString::new(data.join(","))?);
-        // SAFETY: all are C strings.
-        let failed = unsafe {
-            let (source, kind, data) = (source.as_ptr(), kind.as_ptr(), data.as_ptr());
-            libc::mount(source, target.as_ptr(), kind, 0, data.cast())
-        };
-        self.checked(failed, "mount")
+        let data = CString::new(data.join(","))?;
+        let (source, flags) = (&*self.source, MountFlags::empty());
+        mount(source, &self.target, &*self.kind, flags, &*data)
+            .with_context(|| format!("mount {}", self.target.display()))
     }
 
     fn unmount(&self) -> Result<()> {
-        let target = self.target()?;
-        // SAFETY: the target is a C string.
-        let failed = unsafe { libc::umount2(target.as_ptr(), 0) };
-        self.checked(failed, "umount")
-    }
-
-    fn target(&self) -> Result<CString> {
-        Ok(CString::new(self.target.as_os_str().as_encoded_bytes())?)
-    }
-
-    fn checked(&self, failed: i32, call: &str) -> Result<()> {
-        ensure!(
-            failed == 0,
-            "{call} {}: {}",
-            self.target.display(),
-            io::Error::last_os_error()
-        );
-        Ok(())
+        unmount(&self.target, UnmountFlags::empty())
+            .with_context(|| format!("umount {}", self.target.display()))
     }
 }

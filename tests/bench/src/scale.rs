@@ -4,10 +4,10 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
+use rustix::fs::{fallocate, FallocateFlags};
 
 use crate::mapped::{self, map, store_all, PAGE};
 use crate::meter::Meter;
@@ -74,14 +74,8 @@ fn one_page(
 ) -> Result<()> {
     let path = dir.join("touched");
     let file = File::create_new(&path)?;
-    // SAFETY: the call takes no pointer; the descriptor is open.
-    let allocated = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } == 0;
-    ensure!(
-        allocated,
-        "{operation}: fallocate of {} MiB: {}",
-        bytes >> 20,
-        std::io::Error::last_os_error()
-    );
+    fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)
+        .with_context(|| format!("{operation}: fallocate of {} MiB", bytes >> 20))?;
     let mut map = map(&file)?;
     store_all(&mut map, 1);
     map.flush()?;

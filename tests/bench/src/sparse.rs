@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::path::Path;
 
 use anyhow::Result;
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::MmapMut;
 
-use crate::mapped::{map, PAGE, SIZE};
+use crate::mapped::{map, map_private, PAGE, SIZE};
 use crate::meter::Meter;
 
 const PAGES: usize = SIZE / PAGE;
@@ -83,10 +83,7 @@ fn private(meter: &mut Meter, dir: &Path) -> Result<()> {
         ("first store to a private page of a hole", FEW),
     ] {
         for _ in 0..2 {
-            let mut options = MmapOptions::new();
-            options.len(2 * FEW * PAGE);
-            // SAFETY: nobody truncates the file or stores to it while it is mapped.
-            let mut map = unsafe { options.map_copy(&file) }?;
+            let mut map = map_private(&file)?;
             meter.round(operation, FEW as u64, || {
                 for page in first..first + FEW {
                     map[page * PAGE] = 1;

@@ -6,20 +6,20 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hint::black_box;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use memmap2::{Advice, MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut};
 use rdax_bench::workload::{
     Action, Cost, Deed, Durable, FileWork, Files, History, NameWork, Order, Others, Pattern, Reach,
     Size, Sync, Workload,
 };
 use rdax_bench::MEASURED;
+use rustix::fs::{seek, syncfs, FallocateFlags, SeekFrom, XattrFlags};
 
-use crate::mapped::{map, PAGE};
+use crate::mapped::{map, map_private, PAGE};
 
 /// Bytes of all files of a workload.
 const TOTAL: usize = 16 << 20;
@@ -60,7 +60,7 @@ fn measure(dir: &Path, workload: Workload, ops: usize) -> Result<f64> {
     };
     fs::remove_dir_all(&dir)?;
     // What was removed is not to be paid for by the next one.
-    sync_volume(&File::open(dir.parent().context("no parent")?)?)?;
+    syncfs(&File::open(dir.parent().context("no parent")?)?)?;
     Ok(result? / ops as f64)
 }
 
@@ -71,27 +71,8 @@ fn cost(work: impl FnOnce() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_nanos() as f64)
 }
 
-fn check(status: libc::c_int) -> io::Result<()> {
-    match status {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-fn sync_volume(file: &File) -> io::Result<()> {
-    // SAFETY: a plain system call.
-    check(unsafe { libc::syncfs(file.as_raw_fd()) })
-}
-
-fn fallocate(file: &File, mode: i32, at: usize, len: usize) -> io::Result<()> {
-    // SAFETY: a plain system call.
-    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, at as i64, len as i64) })
-}
-
-/// A private mapping of all of a file.
-fn map_private(file: &File) -> io::Result<MmapMut> {
-    // SAFETY: nobody truncates the file or stores to it while it is mapped.
-    unsafe { MmapOptions::new().map_copy(file) }
+fn fallocate(file: &File, mode: FallocateFlags, at: usize, len: usize) -> Result<()> {
+    Ok(rustix::fs::fallocate(file, mode, at as u64, len as u64)?)
 }
 
 /// Makes a file of `len` bytes that has been through `history`.
@@ -106,7 +87,7 @@ fn file(path: &Path, history: History, len: usize, random: &mut fastrand::Rng) -
     match history {
         History::Empty | History::Hole => {}
         History::Written => file.write_all_at(&vec![0x5a; len], 0)?,
-        History::Reserved => fallocate(&file, 0, 0, len)?,
+        History::Reserved => fallocate(&file, FallocateFlags::empty(), 0, len)?,
         History::Stored => map(&file)?.fill(0x5a),
         History::Pieces => (0..pages)
             .step_by(2)
@@ -246,18 +227,18 @@ impl Target {
         let file = &self.file;
         match action {
             Action::Punch => {
-                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
                 fallocate(file, mode, at, size)?;
             }
-            Action::Zero => fallocate(file, libc::FALLOC_FL_ZERO_RANGE, at, size)?,
-            Action::Reserve => fallocate(file, 0, at, size)?,
+            Action::Zero => fallocate(file, FallocateFlags::ZERO_RANGE, at, size)?,
+            Action::Reserve => fallocate(file, FallocateFlags::empty(), at, size)?,
             Action::Cut => {
                 file.set_len(at as u64 + 1)?;
                 file.set_len(self.len as u64)?;
             }
             _ => {
-                // SAFETY: a plain system call; that there is no data is an answer, too.
-                black_box(unsafe { libc::lseek(file.as_raw_fd(), at as i64, libc::SEEK_DATA) });
+                // That there is no data is an answer, too.
+                let _ = black_box(seek(file, SeekFrom::Data(at as u64)));
             }
         }
         Ok(())
@@ -278,7 +259,7 @@ fn of_files(dir: &Path, work: FileWork, ops: usize) -> Result<f64> {
         targets.push(Target::new(file, work.reach, len, end)?);
     }
     let volume = File::open(dir)?;
-    sync_volume(&volume)?;
+    syncfs(&volume)?;
     let mut buffer = vec![0x3c; size];
     cost(|| {
         for op in 0..ops {
@@ -293,7 +274,7 @@ fn of_files(dir: &Path, work: FileWork, ops: usize) -> Result<f64> {
                 Sync::Each => target.file.sync_all()?,
                 Sync::Data => target.file.sync_data()?,
                 Sync::Some if op % 32 == 31 => target.file.sync_all()?,
-                Sync::All if op % 32 == 31 => sync_volume(&volume)?,
+                Sync::All if op % 32 == 31 => syncfs(&volume)?,
                 _ => {}
             }
         }
@@ -306,28 +287,18 @@ fn of_files(dir: &Path, work: FileWork, ops: usize) -> Result<f64> {
     })
 }
 
-/// Calls `f` with a path as the C library wants it.
-fn with_path(path: &Path, f: impl FnOnce(*const libc::c_char) -> libc::c_int) -> io::Result<()> {
-    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
-    check(f(path.as_ptr()))
-}
-
 fn setxattr(path: &Path) -> io::Result<()> {
-    let value = [7u8; 40];
-    with_path(path, |path| {
-        // SAFETY: strings that end with 0, and a value of that length.
-        unsafe { libc::setxattr(path, c"user.a".as_ptr(), value.as_ptr().cast(), 40, 0) }
-    })
+    Ok(rustix::fs::setxattr(
+        path,
+        "user.a",
+        &[7; 40],
+        XattrFlags::empty(),
+    )?)
 }
 
 fn getxattr(path: &Path) -> io::Result<()> {
-    let mut value = [0u8; 40];
-    with_path(path, |path| {
-        // SAFETY: strings that end with 0, and room for a value of that length.
-        let len =
-            unsafe { libc::getxattr(path, c"user.a".as_ptr(), value.as_mut_ptr().cast(), 40) };
-        len.min(0) as libc::c_int
-    })
+    rustix::fs::getxattr(path, "user.a", &mut [0; 40][..])?;
+    Ok(())
 }
 
 fn of_names(dir: &Path, work: NameWork, ops: usize) -> Result<f64> {
@@ -364,7 +335,7 @@ fn of_names(dir: &Path, work: NameWork, ops: usize) -> Result<f64> {
         }
     }
     let volume = File::open(dir)?;
-    sync_volume(&volume)?;
+    syncfs(&volume)?;
     let act = |a: &Path, b: &Path| -> io::Result<()> {
         match work.deed {
             Deed::Create => create(a),

@@ -12,19 +12,17 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
 use rdax_crash_ops::{fill, Op, Rename, Workload};
+use rdax_test_sys::freeze;
 use rustix::fs::{
     AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
 };
 use rustix::io::{Errno, Result as SysResult};
-use rustix::{fs, ioctl, process};
+use rustix::{fs, process};
 
 use crate::age;
 use crate::mapping::Mapping;
 use crate::mark::{mark, Mark};
 
-/// `FIFREEZE` and `FITHAW`.
-const FREEZE: ioctl::Opcode = ioctl::opcode::read_write::<i32>(b'X', 119);
-const THAW: ioctl::Opcode = ioctl::opcode::read_write::<i32>(b'X', 120);
 /// How often the processor is given to a thread that is to get into a system call. (Not by
 /// sleeping: the interrupt of a timer ends with a fence.)
 const HEAD_START: u32 = 20;
@@ -224,11 +222,8 @@ impl Runner {
             Op::Age => age::wait().map_err(errno)?,
             Op::Evict => std::fs::write("/proc/sys/vm/drop_caches", "2").map_err(errno)?,
             Op::Freeze => {
-                // SAFETY: the two requests take no argument.
-                unsafe {
-                    ioctl::ioctl(dir, ioctl::NoArg::<FREEZE>::new())?;
-                    ioctl::ioctl(dir, ioctl::NoArg::<THAW>::new())?;
-                }
+                freeze(dir, true)?;
+                freeze(dir, false)?;
             }
         }
         Ok(None)

@@ -5,8 +5,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::mm::MsyncFlags;
 
-use crate::sys::{filled, long, wait_until, Map, Sysctl, PAGE};
+use crate::common::{filled, long, wait_until, Sysctl};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -46,7 +48,7 @@ fn by_age(place: &Place) -> Result<()> {
         let before = place.counters.read("pages_written_back")?;
         map.store(0, round);
         map.store(2 * PAGE, round);
-        map.msync(0, 4 * PAGE, libc::MS_ASYNC)?;
+        map.msync(0, 4 * PAGE, MsyncFlags::ASYNC)?;
         written_back(place, before, 2)?;
         // Nothing is left for a sync.
         place
@@ -71,7 +73,7 @@ fn hot(place: &Place) -> Result<()> {
     let map = Map::shared(&file, PAGE)?;
     for round in 0..5 {
         map.store(0, round);
-        map.msync(0, PAGE, libc::MS_SYNC)?;
+        map.msync(0, PAGE, MsyncFlags::SYNC)?;
     }
     // It stays hot, and is found again.
     let _quick = quick()?;

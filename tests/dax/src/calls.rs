@@ -2,14 +2,17 @@
 
 //! System calls that sync, or have to leave alone, what a mapping has dirtied.
 
-use std::fs::{File, OpenOptions};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::IoSlice;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::{sync_file_range, Addresses, Map, PAGE};
+use rustix::fs::{fadvise, OFlags};
+use rustix::io::{pwritev2, Errno, ReadWriteFlags};
+use rustix::mm::{Advice, MsyncFlags};
 
+use crate::common::{errno, filled, open, read_at, syncfs, write_at};
 use crate::counters::Counters;
-use crate::sys::{check, check_len, errno, filled, read_at, syncfs, write_at, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -17,10 +20,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("msync over holes: ENOMEM, after the rest", holes),
     ("MS_INVALIDATE, and flags that make no sense", flags),
     ("O_SYNC, O_DSYNC, RWF_SYNC, RWF_DSYNC", synchronous_writes),
-    (
-        "sync_file_range leaves mapped stores alone",
-        sync_file_range,
-    ),
+    ("sync_file_range leaves mapped stores alone", file_range),
     ("write(2) over a dirty page", write_over),
     ("O_DIRECT on a file that is mapped", direct),
     ("caches are dropped, dirty pages are not", drop_caches),
@@ -39,44 +39,17 @@ fn other_place() -> Result<Place> {
     })
 }
 
-/// A range of addresses of `pages` pages, in which nothing is mapped but what is put there.
-struct Range {
-    all: Map,
-}
-
-impl Range {
-    fn new(anywhere: &File, pages: usize) -> Result<Self> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        let all = Map::new(anywhere, pages * PAGE, libc::PROT_NONE, flags)?;
-        // SAFETY: unmaps what is ours; nobody else maps anything while a scenario runs.
-        check(unsafe { libc::munmap(all.at(0).cast(), pages * PAGE) })?;
-        Ok(Range { all })
-    }
-
-    /// Maps the first page of `file`, shared, at `page` of the range.
-    fn put(&self, page: usize, file: &File) -> Result<()> {
-        let at = self.all.at(page * PAGE).cast();
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
-        // SAFETY: nothing is mapped there, or it fails.
-        let got = unsafe { libc::mmap(at, PAGE, protection, flags, file.as_raw_fd(), 0) };
-        ensure!(got == at, "mmap");
-        Ok(())
-    }
-}
-
 fn two_file_systems(place: &Place) -> Result<()> {
     let other = other_place()?;
     let (a, b) = (filled(&place.fresh("a"), 1)?, filled(&other.fresh("b"), 1)?);
-    let range = Range::new(&a, 2)?;
-    range.put(0, &a)?;
-    range.put(1, &b)?;
-    range.all.store(0, 9);
-    range.all.store(PAGE, 9);
+    let range = Addresses::new(2 * PAGE)?;
+    let (first, second) = (range.map(0, &a, PAGE)?, range.map(PAGE, &b, PAGE)?);
+    first.store(0, 9);
+    second.store(0, 9);
     place.counters.expect(&ONE, || {
         other
             .counters
-            .expect(&ONE, || range.all.msync(0, 2 * PAGE, libc::MS_SYNC))
+            .expect(&ONE, || Ok(range.msync(MsyncFlags::SYNC)?))
     })?;
     // Each is clean now.
     place.counters.expect(&NONE, || Ok(a.sync_all()?))?;
@@ -88,14 +61,15 @@ fn holes(place: &Place) -> Result<()> {
     let [a, b, c] = files;
     let (a, b, c) = (a?, b?, c?);
     // Nothing at 0, 2 and 4.
-    let range = Range::new(&a, 6)?;
-    for (page, file) in [(1, &a), (3, &b), (5, &c)] {
-        range.put(page, file)?;
-        range.all.store(page * PAGE, 9);
-    }
+    let range = Addresses::new(6 * PAGE)?;
+    let maps: Vec<Map> = [(1, &a), (3, &b), (5, &c)]
+        .into_iter()
+        .map(|(page, file)| range.map(page * PAGE, file, PAGE))
+        .collect::<Result<_, _>>()?;
+    maps.iter().for_each(|map| map.store(0, 9));
     place.counters.expect(&[("pages_written_back", 3)], || {
-        let error = range.all.msync(0, 6 * PAGE, libc::MS_SYNC);
-        ensure!(errno(error) == Some(libc::ENOMEM), "not ENOMEM");
+        let error = range.msync(MsyncFlags::SYNC);
+        ensure!(errno(error) == Some(Errno::NOMEM), "not ENOMEM");
         Ok(())
     })
 }
@@ -106,50 +80,47 @@ fn flags(place: &Place) -> Result<()> {
     map.store(0, 9);
     // The mapping is the file: there is nothing to invalidate, and nothing is lost.
     for flags in [
-        libc::MS_INVALIDATE,
-        libc::MS_ASYNC,
-        libc::MS_INVALIDATE | libc::MS_ASYNC,
+        MsyncFlags::INVALIDATE,
+        MsyncFlags::ASYNC,
+        MsyncFlags::INVALIDATE | MsyncFlags::ASYNC,
     ] {
         map.msync(0, 2 * PAGE, flags)?;
         ensure!(map.load(0) == 9 && read_at(&file, 1, 0)? == [9]);
     }
     place.counters.expect(&ONE, || {
-        map.msync(0, 2 * PAGE, libc::MS_INVALIDATE | libc::MS_SYNC)
+        Ok(map.msync(0, 2 * PAGE, MsyncFlags::INVALIDATE | MsyncFlags::SYNC)?)
     })?;
-    for (at, flags) in [(0, libc::MS_SYNC | libc::MS_ASYNC), (1, libc::MS_SYNC)] {
+    for (at, flags) in [
+        (0, MsyncFlags::SYNC | MsyncFlags::ASYNC),
+        (1, MsyncFlags::SYNC),
+    ] {
         let error = map.msync(at, PAGE, flags);
         ensure!(
-            errno(error) == Some(libc::EINVAL),
+            errno(error) == Some(Errno::INVAL),
             "msync({at}, {flags:#x})"
         );
     }
     // mlock makes MS_INVALIDATE fail.
-    // SAFETY: locks what is mapped.
-    if unsafe { libc::mlock(map.at(0).cast(), PAGE) } == 0 {
+    if map.lock(0, PAGE).is_ok() {
         // Pages of a DAX mapping are in memory as it is, and the kernel takes no note.
-        map.msync(0, PAGE, libc::MS_INVALIDATE)?;
+        map.msync(0, PAGE, MsyncFlags::INVALIDATE)?;
     }
     Ok(())
 }
 
 /// pwritev2(2) of three bytes at `at`.
-fn write_flags(file: &File, at: usize, flags: i32) -> Result<()> {
-    let data = libc::iovec {
-        iov_base: b"xyz".as_ptr().cast_mut().cast(),
-        iov_len: 3,
-    };
-    // SAFETY: reads three bytes of a literal.
-    let n = check_len(unsafe { libc::pwritev2(file.as_raw_fd(), &data, 1, at as i64, flags) })?;
+fn write_flags(file: &File, at: usize, flags: ReadWriteFlags) -> Result<()> {
+    let n = pwritev2(file, &[IoSlice::new(b"xyz")], at as u64, flags)?;
     ensure!(n == 3, "{n} of 3 bytes written");
     Ok(())
 }
 
 fn synchronous_writes(place: &Place) -> Result<()> {
     for (name, open_flags, flags) in [
-        ("O_SYNC", libc::O_SYNC, 0),
-        ("O_DSYNC", libc::O_DSYNC, 0),
-        ("RWF_SYNC", 0, libc::RWF_SYNC),
-        ("RWF_DSYNC", 0, libc::RWF_DSYNC),
+        ("O_SYNC", OFlags::SYNC, ReadWriteFlags::empty()),
+        ("O_DSYNC", OFlags::DSYNC, ReadWriteFlags::empty()),
+        ("RWF_SYNC", OFlags::empty(), ReadWriteFlags::SYNC),
+        ("RWF_DSYNC", OFlags::empty(), ReadWriteFlags::DSYNC),
     ] {
         synchronous_write(place, open_flags, flags).context(name)?;
     }
@@ -157,14 +128,11 @@ fn synchronous_writes(place: &Place) -> Result<()> {
 }
 
 /// What the call wrote is durable when it returns, and so are the stores to the same pages.
-fn synchronous_write(place: &Place, open_flags: i32, flags: i32) -> Result<()> {
+fn synchronous_write(place: &Place, open_flags: OFlags, flags: ReadWriteFlags) -> Result<()> {
     let path = place.fresh("a");
     let file = filled(&path, 3)?;
     let map = Map::shared(&file, 3 * PAGE)?;
-    let writer = OpenOptions::new()
-        .write(true)
-        .custom_flags(open_flags)
-        .open(&path)?;
+    let writer = open(&path, OFlags::WRONLY | open_flags)?;
     let dirty = || (0..3).for_each(|page| map.store(page * PAGE + 100, 9));
     dirty();
     place
@@ -191,15 +159,11 @@ fn synchronous_write(place: &Place, open_flags: i32, flags: i32) -> Result<()> {
 }
 
 /// It promises no durability, and the kernel asks the page cache alone, in which there is nothing.
-fn sync_file_range(place: &Place) -> Result<()> {
+fn file_range(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 2)?;
     let map = Map::shared(&file, 2 * PAGE)?;
     map.store(0, 9);
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
-        | libc::SYNC_FILE_RANGE_WRITE
-        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: a plain system call.
-    check(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, PAGE as i64, flags) })?;
+    sync_file_range(&file, 0, PAGE as u64)?;
     // Whether that wrote it back or not: it is durable after the next sync.
     map.store(PAGE, 9);
     let before = place.counters.read("pages_written_back")?;
@@ -229,11 +193,7 @@ fn direct(place: &Place) -> Result<()> {
     let file = filled(&path, 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
     (0..4).for_each(|page| map.store(page * PAGE, 50));
-    let direct = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(&path)?;
+    let direct = open(&path, OFlags::RDWR | OFlags::DIRECT)?;
     // It reads what was stored, and what it writes is seen; without invalidating anything.
     ensure!(read_at(&direct, PAGE, PAGE)?[..2] == [50, 2]);
     place.counters.expect(
@@ -262,12 +222,9 @@ fn drop_caches(place: &Place) -> Result<()> {
     // Whether the pages are written back when what is known of them is given back, or by the sync:
     // each is, and once.
     place.counters.expect(&[("pages_written_back", 3)], || {
-        // SAFETY: a plain system call.
-        let error =
-            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        ensure!(error == 0, "posix_fadvise: {error}");
+        fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).context("posix_fadvise")?;
         std::fs::write("/proc/sys/vm/drop_caches", "3")?;
-        for advice in [libc::MADV_COLD, libc::MADV_PAGEOUT] {
+        for advice in [Advice::LinuxCold, Advice::LinuxPageOut] {
             map.advise(0, 3 * PAGE, advice)?;
         }
         ensure!((0..3).all(|page| map.load(page * PAGE) == 9));
@@ -285,8 +242,7 @@ fn other_syncfs(place: &Place) -> Result<()> {
         .counters
         .expect(&NONE, || other.counters.expect(&ONE, || syncfs(&b)))?;
     place.counters.expect(&ONE, || {
-        // SAFETY: a plain system call.
-        unsafe { libc::sync() };
+        rustix::fs::sync();
         Ok(())
     })
 }

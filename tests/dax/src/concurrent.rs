@@ -2,14 +2,16 @@
 
 //! Many at once: nothing hangs, and nothing is lost that can be seen without a crash.
 
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::FallocateFlags;
+use rustix::mm::MsyncFlags;
 
+use crate::common::{create, fallocate, filled, wait_until, write_at, PUNCH};
 use crate::hot::PATIENCE;
-use crate::sys::{check_len, create, fallocate, filled, wait_until, write_at, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -102,7 +104,7 @@ fn syncs(place: &Place) -> Result<()> {
                     if thread == 0 {
                         Ok(file.sync_data()?)
                     } else {
-                        map.msync(0, PAGE, libc::MS_SYNC)
+                        Ok(map.msync(0, PAGE, MsyncFlags::SYNC)?)
                     }
                 })
             })
@@ -127,7 +129,7 @@ fn one_hole(place: &Place) -> Result<()> {
         file.set_len(PAGE as u64)?;
         let maps: Vec<Map> = (0..4)
             .map(|_| Map::shared(&file, PAGE))
-            .collect::<Result<_>>()?;
+            .collect::<Result<_, _>>()?;
         std::thread::scope(|scope| {
             for (i, map) in maps.iter().enumerate() {
                 scope.spawn(move || {
@@ -154,16 +156,14 @@ fn one_unwritten(place: &Place) -> Result<()> {
     source.set_len(3 * PAGE as u64)?;
     for round in 0..300 {
         let file = create(&place.fresh("a"))?;
-        fallocate(&file, 0, 0, 3 * PAGE as u64)?;
+        fallocate(&file, FallocateFlags::empty(), 0, 3 * PAGE as u64)?;
         let map = Map::shared(&file, 3 * PAGE)?;
         let buffer = Map::private(&source, 3 * PAGE)?;
         let begins = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
             let write = scope.spawn(|| {
                 begins.store(true, Relaxed);
-                let (from, len) = (buffer.at(PAGE - 100), PAGE + 200);
-                // SAFETY: the buffer is mapped.
-                check_len(unsafe { libc::pwrite(file.as_raw_fd(), from.cast(), len, 3900) })
+                buffer.write_from(PAGE - 100, PAGE + 200, &file, 3900)
             });
             while !begins.load(Relaxed) {
                 std::hint::spin_loop();
@@ -193,7 +193,6 @@ fn storm(place: &Place) -> Result<()> {
     let keep = 64;
     let map = Map::shared(&file, pages * PAGE)?;
     let (map, file) = (&map, &file);
-    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let threads: Vec<Thread<'_>> = vec![
         Box::new(move |rounds| {
             rounds.each(|round| {
@@ -205,7 +204,7 @@ fn storm(place: &Place) -> Result<()> {
             rounds.each(|round| {
                 let page = round as usize * 13 % keep;
                 map.store(page * PAGE + 8, round as u8);
-                map.msync(page * PAGE, PAGE, libc::MS_SYNC)?;
+                map.msync(page * PAGE, PAGE, MsyncFlags::SYNC)?;
                 ensure!(map.load(page * PAGE + 8) == round as u8, "a store is lost");
                 Ok(())
             })
@@ -219,8 +218,8 @@ fn storm(place: &Place) -> Result<()> {
         Box::new(move |rounds| {
             rounds.each(|round| {
                 let at = keep + round as usize * 17 % (pages - keep);
-                fallocate(file, 0, at * PAGE, 2 * PAGE as u64)?;
-                fallocate(file, punch, at * PAGE, 3 * PAGE as u64)?;
+                fallocate(file, FallocateFlags::empty(), at * PAGE, 2 * PAGE as u64)?;
+                fallocate(file, PUNCH, at * PAGE, 3 * PAGE as u64)?;
                 Ok(())
             })
         }),
@@ -238,7 +237,6 @@ fn taken_away(place: &Place) -> Result<()> {
     file.set_len((PAGES * PAGE) as u64)?;
     let map = Map::shared(&file, PAGES * PAGE)?;
     let stop = AtomicBool::new(false);
-    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     std::thread::scope(|scope| {
         for step in [1, 5] {
             let (map, stop) = (&map, &stop);
@@ -255,7 +253,7 @@ fn taken_away(place: &Place) -> Result<()> {
         let mut rounds = (0..3000).take_while(|_| Instant::now() < end);
         let result = rounds.try_for_each(|round: usize| {
             write_at(&file, &[1; PAGES * PAGE], 0)?;
-            fallocate(&file, punch, 0, (PAGES * PAGE) as u64)?;
+            fallocate(&file, PUNCH, 0, (PAGES * PAGE) as u64)?;
             let old = (0..PAGES).filter(|page| map.load(page * PAGE) != 0).count();
             ensure!(
                 old == 0,
@@ -274,8 +272,7 @@ fn sync_all(place: &Place) -> Result<()> {
             Box::new(move |rounds| {
                 rounds.each(|round| {
                     if thread == 0 {
-                        // SAFETY: a plain system call.
-                        unsafe { libc::sync() };
+                        rustix::fs::sync();
                         return Ok(());
                     }
                     let path = place.fresh(&format!("{thread}-{}", round % 5));

@@ -19,8 +19,8 @@ impl Counters {
         let device = fs::metadata(path)?.dev();
         let link = format!(
             "/sys/dev/block/{}:{}",
-            libc::major(device),
-            libc::minor(device)
+            rustix::fs::major(device),
+            rustix::fs::minor(device)
         );
         let link = fs::read_link(&link).with_context(|| link)?;
         let name = link.file_name().context("no block device")?;

@@ -4,15 +4,17 @@
 //! stored to it.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{freeze, End, Map, Ring, Stopped, PAGE};
+use rustix::io::Errno;
+use rustix::mm::Advice;
+use rustix::pipe::pipe;
 
-use crate::freeze;
+use crate::common::{drop_inodes, errno, filled, in_child, spawn, syncfs, wait_until};
 use crate::held::{read_held, HeldDevice, DEVICE_BYTE, HELD};
 use crate::hot::{PATIENCE, WARM_UP};
-use crate::sys::{check, check_len, filled, in_child, syncfs, wait_until, Map, PAGE};
-use crate::uring::Ring;
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -61,7 +63,7 @@ fn dontneed(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
     map.store(0, 9);
-    map.advise(0, PAGE, libc::MADV_DONTNEED)?;
+    map.advise(0, PAGE, Advice::LinuxDontNeed)?;
     place
         .counters
         .expect(&[("read_faults", 1), ("write_faults", 0)], || {
@@ -80,7 +82,7 @@ fn mremap(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 4)?;
     let mut map = Map::shared(&file, 4 * PAGE)?;
     map.store(PAGE, 9);
-    map.move_away()?;
+    map.relocate()?;
     place
         .counters
         .expect(&[("mkwrite_faults", 0), ("write_faults", 0)], || {
@@ -122,8 +124,8 @@ fn two_processes(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
     map.store(0, 1);
-    let (go, went) = (crate::sys::pipe()?, crate::sys::pipe()?);
-    let child = crate::sys::spawn(|| {
+    let (go, went) = (pipe()?, pipe()?);
+    let child = spawn(|| {
         let map = Map::shared(&file, PAGE)?;
         map.store(1, 1);
         signal(&went.1)?;
@@ -139,22 +141,19 @@ fn two_processes(place: &Place) -> Result<()> {
     )?;
     place.counters.expect(&[("mkwrite_faults", 1)], || {
         signal(&go.1)?;
-        ensure!(child.wait()? == crate::sys::End::Exit(0));
+        ensure!(child.wait()? == End::Exit(0));
         Ok(())
     })?;
     place.counters.expect(&ONE, || Ok(file.sync_all()?))
 }
 
-fn signal(pipe: &std::os::fd::OwnedFd) -> Result<()> {
-    // SAFETY: one byte from a literal.
-    check_len(unsafe { libc::write(pipe.as_raw_fd(), b"x".as_ptr().cast(), 1) })?;
+fn signal(pipe: &OwnedFd) -> Result<()> {
+    rustix::io::write(pipe, b"x")?;
     Ok(())
 }
 
-fn wait(pipe: &std::os::fd::OwnedFd) -> Result<()> {
-    let mut byte = 0u8;
-    // SAFETY: one byte to a local.
-    check_len(unsafe { libc::read(pipe.as_raw_fd(), (&raw mut byte).cast(), 1) })?;
+fn wait(pipe: &OwnedFd) -> Result<()> {
+    rustix::io::read(pipe, &mut [0])?;
     Ok(())
 }
 
@@ -163,17 +162,7 @@ fn vm_write(place: &Place) -> Result<()> {
     let map = Map::shared(&file, 2 * PAGE)?;
     ensure!(map.load(0) == 1);
     place.counters.expect(&[("pages_tagged", 1)], || {
-        let from = libc::iovec {
-            iov_base: b"hello".as_ptr().cast_mut().cast(),
-            iov_len: 5,
-        };
-        let to = libc::iovec {
-            iov_base: map.at(0).cast(),
-            iov_len: 5,
-        };
-        // SAFETY: copies between memory of our own.
-        let n = check_len(unsafe { libc::process_vm_writev(libc::getpid(), &from, 1, &to, 1, 0) })?;
-        ensure!(n == 5);
+        ensure!(map.write_remotely(0, b"hello")? == 5);
         Ok(())
     })?;
     place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
@@ -185,35 +174,14 @@ fn ptrace(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
     map.store(8, 5);
-    // SAFETY: fork(2): there is one thread, and the child does nothing but stop.
-    let child = check(unsafe { libc::fork() })?;
-    if child == 0 {
+    let child = Stopped::after(|| {
         map.load(0);
-        // SAFETY: lets the parent write to this process, which has the mapping at the same address.
-        unsafe {
-            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
-            libc::raise(libc::SIGSTOP);
-            libc::_exit(0);
-        }
-    }
-    let mut status = 0;
-    // SAFETY: the child is ours, and the status a local.
-    check(unsafe { libc::waitpid(child, &mut status, libc::WUNTRACED) })?;
-    let result = place.counters.expect(&ONE, || Ok(file.sync_all()?));
-    let result = result.and_then(|()| {
-        place.counters.expect(&[("pages_tagged", 1)], || {
-            // SAFETY: the child is stopped, and has the page mapped.
-            let poked = unsafe { libc::ptrace(libc::PTRACE_POKEDATA, child, map.at(0), 77u64) };
-            ensure!(poked == 0, "PTRACE_POKEDATA");
-            Ok(())
-        })
-    });
-    // SAFETY: ends and reaps the child.
-    unsafe {
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, &mut status, 0);
-    }
-    result?;
+    })?;
+    place.counters.expect(&ONE, || Ok(file.sync_all()?))?;
+    place
+        .counters
+        .expect(&[("pages_tagged", 1)], || Ok(child.poke(&map, 0, 77)?))?;
+    drop(child);
     ensure!(map.load(0) == 77 && map.load(8) == 5);
     place.counters.expect(&ONE, || Ok(file.sync_all()?))
 }
@@ -240,9 +208,8 @@ fn late_uring(place: &Place) -> Result<()> {
 fn no_long_pin(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 1)?;
     let map = Map::shared(&file, PAGE)?;
-    let error = Ring::new()?.register(&map, 0).err();
-    let error = error.and_then(|error| error.raw_os_error());
-    ensure!(error == Some(libc::EOPNOTSUPP), "a long pin: {error:?}");
+    let error = errno(Ring::new()?.register(&map, 0));
+    ensure!(error == Some(Errno::OPNOTSUPP), "a long pin: {error:?}");
     Ok(file.set_len(0)?)
 }
 
@@ -282,10 +249,8 @@ fn late(place: &Place, file: &File, end: impl FnOnce() -> Result<()>) -> Result<
     }
     // A freeze leaves nothing dirty behind; then it is the end of the pin that tags.
     let dir = File::open(&place.dir)?;
-    place
-        .counters
-        .expect(&ONE, || freeze::ioctl(&dir, freeze::FIFREEZE))?;
-    freeze::ioctl(&dir, freeze::FITHAW)?;
+    place.counters.expect(&ONE, || Ok(freeze(&dir, true)?))?;
+    freeze(&dir, false)?;
     let tagged = place.counters.read("pages_tagged")?;
     place.counters.expect(&[("mkwrite_faults", 0)], end)?;
     let is_tagged = || {
@@ -311,5 +276,5 @@ fn evicted(place: &Place) -> Result<()> {
     map.store(0, 9);
     map.store(PAGE, 9);
     drop((map, file));
-    crate::sys::drop_inodes(place, 2)
+    drop_inodes(place, 2)
 }

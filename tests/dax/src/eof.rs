@@ -5,8 +5,10 @@
 use std::fs::File;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::FallocateFlags;
 
-use crate::sys::{create, dies_of_sigbus, fallocate, filled, read_at, write_at, Map, PAGE};
+use crate::common::{create, dies_of_sigbus, fallocate, filled, read_at, write_at, PUNCH};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -103,11 +105,16 @@ fn allocated(place: &Place) -> Result<()> {
         let file = create(&place.fresh("a"))?;
         write_at(&file, b"12345", 0)?;
         // Blocks past the end are there already, with stores in the first.
-        fallocate(&file, libc::FALLOC_FL_KEEP_SIZE, 0, 4 * PAGE as u64)?;
+        fallocate(&file, FallocateFlags::KEEP_SIZE, 0, 4 * PAGE as u64)?;
         let map = Map::shared(&file, PAGE)?;
         map.store(5, 77);
         map.store(PAGE - 1, 77);
-        fallocate(&file, 0, from, (3 * PAGE - from) as u64)?;
+        fallocate(
+            &file,
+            FallocateFlags::empty(),
+            from,
+            (3 * PAGE - from) as u64,
+        )?;
         let data = read_at(&file, 3 * PAGE, 0)?;
         ensure!(&data[..5] == b"12345");
         ensure!(
@@ -237,12 +244,26 @@ const MOVES: &[Move] = &[
     },
     Move {
         name: "allocation within the block",
-        run: |file| Ok(fallocate(file, 0, 0, SIZE as u64 + 600)?),
+        run: |file| {
+            Ok(fallocate(
+                file,
+                FallocateFlags::empty(),
+                0,
+                SIZE as u64 + 600,
+            )?)
+        },
         content: |data| data.resize(SIZE + 600, 0),
     },
     Move {
         name: "allocation beyond the block",
-        run: |file| Ok(fallocate(file, 0, SIZE, 2 * PAGE as u64)?),
+        run: |file| {
+            Ok(fallocate(
+                file,
+                FallocateFlags::empty(),
+                SIZE,
+                2 * PAGE as u64,
+            )?)
+        },
         content: |data| data.resize(SIZE + 2 * PAGE, 0),
     },
     Move {
@@ -250,7 +271,7 @@ const MOVES: &[Move] = &[
         run: |file| {
             Ok(fallocate(
                 file,
-                libc::FALLOC_FL_KEEP_SIZE,
+                FallocateFlags::KEEP_SIZE,
                 0,
                 4 * PAGE as u64,
             )?)
@@ -261,7 +282,7 @@ const MOVES: &[Move] = &[
         name: "zeros within the block, beyond the end",
         run: |file| {
             let at = SIZE - 300;
-            Ok(fallocate(file, libc::FALLOC_FL_ZERO_RANGE, at, 600)?)
+            Ok(fallocate(file, FallocateFlags::ZERO_RANGE, at, 600)?)
         },
         content: |data| {
             data.truncate(SIZE - 300);
@@ -273,30 +294,27 @@ const MOVES: &[Move] = &[
         run: |file| {
             let at = PAGE + 10;
             let len = (SIZE - at) as u64;
-            Ok(fallocate(file, libc::FALLOC_FL_ZERO_RANGE, at, len)?)
+            Ok(fallocate(file, FallocateFlags::ZERO_RANGE, at, len)?)
         },
         content: |data| data[PAGE + 10..].fill(0),
     },
     Move {
         name: "zeros beyond the end that keep the size",
         run: |file| {
-            let mode = libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE;
+            let mode = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
             Ok(fallocate(file, mode, SIZE - 10, 200)?)
         },
         content: |data| data[SIZE - 10..].fill(0),
     },
     Move {
         name: "a hole up to the end",
-        run: |file| {
-            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-            Ok(fallocate(file, mode, SIZE - 10, 10)?)
-        },
+        run: |file| Ok(fallocate(file, PUNCH, SIZE - 10, 10)?),
         content: |data| data[SIZE - 10..].fill(0),
     },
     Move {
         name: "a range inserted",
         run: |file| {
-            let mode = libc::FALLOC_FL_INSERT_RANGE;
+            let mode = FallocateFlags::INSERT_RANGE;
             Ok(fallocate(file, mode, PAGE, PAGE as u64)?)
         },
         content: |data| {
@@ -306,7 +324,7 @@ const MOVES: &[Move] = &[
     Move {
         name: "a range inserted before the last block",
         run: |file| {
-            let mode = libc::FALLOC_FL_INSERT_RANGE;
+            let mode = FallocateFlags::INSERT_RANGE;
             Ok(fallocate(file, mode, 2 * PAGE, PAGE as u64)?)
         },
         content: |data| {
@@ -316,7 +334,7 @@ const MOVES: &[Move] = &[
     Move {
         name: "a range collapsed",
         run: |file| {
-            let mode = libc::FALLOC_FL_COLLAPSE_RANGE;
+            let mode = FallocateFlags::COLLAPSE_RANGE;
             Ok(fallocate(file, mode, PAGE, PAGE as u64)?)
         },
         content: |data| drop(data.drain(PAGE..2 * PAGE)),

@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::process::setpriority_process;
+use rustix::thread::{gettid, sched_setaffinity, CpuSet};
 
-use crate::sys::{check, create, syncfs, wait_until, Map, PAGE};
+use crate::common::{create, syncfs, wait_until};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[(
@@ -26,12 +29,9 @@ const PAGES: usize = 512;
 
 /// Keeps the calling thread on one processor, of two.
 pub fn run_on(cpu: usize) -> Result<()> {
-    // SAFETY: an all-zero set is empty; the calls read it.
-    check(unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        libc::sched_setaffinity(0, size_of_val(&set), &set)
-    })?;
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set)?;
     Ok(())
 }
 
@@ -49,8 +49,7 @@ impl Race {
     /// One syncs at low priority beside a busy thread, so that it is often stopped in the middle.
     fn sync_slowly(&self, dir: &File) -> Result<()> {
         run_on(1)?;
-        // SAFETY: plain system calls, for this thread.
-        check(unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid() as u32, 19) })?;
+        setpriority_process(Some(gettid()), 19)?;
         while !self.stop.load(Relaxed) {
             syncfs(dir)?;
         }

@@ -7,8 +7,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
-use crate::sys::{create, errno, fallocate, filled, read_at, syncfs, write_at, Map, PAGE};
+use crate::common::{create, errno, fallocate, filled, read_at, syncfs, write_at};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -69,12 +73,12 @@ impl Drop for Flushes {
 fn map_sync(place: &Place) -> Result<()> {
     let file = create(&place.fresh("a"))?;
     file.set_len(4 * PAGE as u64)?;
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
     let map = |flags| Map::new(&file, 4 * PAGE, protection, flags);
-    map(libc::MAP_SHARED_VALIDATE)?.store(0, 6);
-    let synced = map(libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC);
+    map(MapFlags::SHARED_VALIDATE)?.store(0, 6);
+    let synced = map(MapFlags::SHARED_VALIDATE | MapFlags::SYNC);
     if !place.is_synchronous()? {
-        ensure!(errno(synced) == Some(libc::EOPNOTSUPP), "MAP_SYNC");
+        ensure!(errno(synced) == Some(Errno::OPNOTSUPP), "MAP_SYNC");
         return Ok(());
     }
     let synced = synced?;
@@ -87,7 +91,7 @@ fn map_sync(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 1), ("fences", 1)], || {
-            synced.msync(0, 4 * PAGE, libc::MS_SYNC)
+            Ok(synced.msync(0, 4 * PAGE, MsyncFlags::SYNC)?)
         })?;
     ensure!(read_at(&file, 1, PAGE)? == [7]);
     Ok(())
@@ -111,9 +115,9 @@ fn flushes(place: &Place) -> Result<()> {
         (0..4).for_each(|page| map.store(page * PAGE, 9));
         Ok(())
     })?;
-    expect("msync", 1, &|| map.msync(0, PAGE, libc::MS_SYNC))?;
+    expect("msync", 1, &|| Ok(map.msync(0, PAGE, MsyncFlags::SYNC)?))?;
     expect("msync of what is clean", 0, &|| {
-        map.msync(0, PAGE, libc::MS_SYNC)
+        Ok(map.msync(0, PAGE, MsyncFlags::SYNC)?)
     })?;
     expect("fdatasync of three pages", 1, &|| Ok(file.sync_data()?))?;
     map.store(0, 10);
@@ -135,7 +139,12 @@ fn metadata(place: &Place) -> Result<()> {
     let path = place.dir.join("b");
     let works: [(&str, &dyn Fn() -> Result<()>); 4] = [
         ("fallocate", &|| {
-            Ok(fallocate(&file, 0, 0, 4 * PAGE as u64)?)
+            Ok(fallocate(
+                &file,
+                FallocateFlags::empty(),
+                0,
+                4 * PAGE as u64,
+            )?)
         }),
         ("create", &|| create(&path).map(|_| ())),
         ("unlink", &|| Ok(fs::remove_file(&path)?)),

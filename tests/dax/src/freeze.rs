@@ -3,16 +3,17 @@
 //! Freezing: afterwards nothing is dirty, and stores wait until it is over. Becoming read-only: the
 //! same, and refused while somebody could store.
 
-use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{freeze, Map, PAGE};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::mount::{mount_remount, MountFlags};
 
+use crate::common::{errno, filled, free_blocks, syncfs, wait_until};
 use crate::huge::{self, HUGE};
-use crate::sys::{check, errno, filled, free_blocks, syncfs, wait_until, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -24,15 +25,6 @@ pub const SCENARIOS: &[Scenario] = &[
     ("files go while the file system is frozen", files_go),
     ("read-only, once nothing is mapped to be written", read_only),
 ];
-
-pub const FIFREEZE: libc::c_ulong = 0xc004_5877;
-pub const FITHAW: libc::c_ulong = 0xc004_5878;
-
-pub fn ioctl(dir: &File, request: libc::c_ulong) -> Result<()> {
-    // SAFETY: the two requests take no argument.
-    check(unsafe { libc::ioctl(dir.as_raw_fd(), request, 0) })?;
-    Ok(())
-}
 
 fn writer(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 4)?;
@@ -50,7 +42,7 @@ fn writer(place: &Place) -> Result<()> {
 /// change while it is frozen. What freezing does to the counters is `expect`.
 pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<()> {
     let dir = File::open(&place.dir)?;
-    place.counters.expect(expect, || ioctl(&dir, FIFREEZE))?;
+    place.counters.expect(expect, || Ok(freeze(&dir, true)?))?;
     let result = std::thread::scope(|scope| {
         let stores = [0, 2].map(|page| scope.spawn(move || map.store(page * PAGE, 2)));
         std::thread::sleep(Duration::from_millis(300));
@@ -58,7 +50,7 @@ pub fn stands_still(place: &Place, map: &Map, expect: &[(&str, u64)]) -> Result<
         let seen = map.load(0);
         // A load goes on.
         let other = map.load(3 * PAGE);
-        ioctl(&dir, FITHAW)?;
+        freeze(&dir, false)?;
         ensure!(through == 0 && seen == 1, "{through} stores came through");
         ensure!(other == 4);
         Ok(())
@@ -76,13 +68,13 @@ fn huge_writer(place: &Place) -> Result<()> {
     map.load(HUGE);
     let dir = File::open(&place.dir)?;
     place.counters.expect(&[("huge_faults", 2)], || {
-        ioctl(&dir, FIFREEZE)?;
+        freeze(&dir, true)?;
         std::thread::scope(|scope| {
             let map = &map;
             let stores = [PAGE, HUGE].map(|at| scope.spawn(move || map.store(at, 77)));
             std::thread::sleep(Duration::from_millis(300));
             let through = stores.iter().filter(|store| store.is_finished()).count();
-            ioctl(&dir, FITHAW)?;
+            freeze(&dir, false)?;
             ensure!(through == 0, "{through} stores came through");
             Ok(())
         })
@@ -101,12 +93,12 @@ fn files_go(place: &Place) -> Result<()> {
     let map = Map::shared(&file, 4 * PAGE)?;
     map.store(0, 1);
     std::fs::remove_file(&path)?;
-    ioctl(&dir, FIFREEZE)?;
+    freeze(&dir, true)?;
     let closing = std::thread::spawn(|| drop((map, file)));
     let closed = wait_until(|| closing.is_finished());
     let synced = syncfs(&dir);
     let kept = free_blocks(&place.dir);
-    ioctl(&dir, FITHAW)?;
+    freeze(&dir, false)?;
     synced?;
     ensure!(closed, "the close waits for the end of the freeze");
     ensure!(kept? < free, "freed while frozen");
@@ -114,19 +106,19 @@ fn files_go(place: &Place) -> Result<()> {
     ensure!(wait_until(back), "the blocks do not come back");
     // Who closed has left no trace in the number of writers that freezing waits for.
     let freezing =
-        std::thread::spawn(move || ioctl(&dir, FIFREEZE).and_then(|()| ioctl(&dir, FITHAW)));
+        std::thread::spawn(move || freeze(&dir, true).and_then(|()| freeze(&dir, false)));
     let frozen = wait_until(|| freezing.is_finished());
     ensure!(frozen, "it cannot be frozen a second time");
-    freezing.join().expect("it does not panic")
+    Ok(freezing.join().expect("it does not panic")?)
 }
 
 /// Remounts what is mounted on the directory, read-only or not.
 pub fn remount(place: &Place, read_only: bool) -> Result<()> {
-    let dir = CString::new(place.dir.as_os_str().as_bytes())?;
-    let flags = libc::MS_REMOUNT | if read_only { libc::MS_RDONLY } else { 0 };
-    let none = std::ptr::null();
-    // SAFETY: the strings are C strings; remounting takes neither source nor data.
-    check(unsafe { libc::mount(none, dir.as_ptr(), none, flags, none.cast()) })?;
+    let flags = match read_only {
+        true => MountFlags::RDONLY,
+        false => MountFlags::empty(),
+    };
+    mount_remount(&place.dir, flags, "")?;
     Ok(())
 }
 
@@ -141,7 +133,7 @@ fn read_only(place: &Place) -> Result<()> {
             map.store(0, 9);
         }
         let refused = errno(remount(place, true));
-        ensure!(refused == Some(libc::EBUSY), "{refused:?} instead of EBUSY");
+        ensure!(refused == Some(Errno::BUSY), "{refused:?} instead of EBUSY");
     }
     map.store(PAGE, 9);
     drop(map);
@@ -149,13 +141,15 @@ fn read_only(place: &Place) -> Result<()> {
     place.counters.expect(&expect, || remount(place, true))?;
     let seen = (|| {
         let file = File::open(&path)?;
-        let shared = Map::new(&file, 4 * PAGE, libc::PROT_READ, libc::MAP_SHARED)?;
+        let shared = Map::new(&file, 4 * PAGE, ProtFlags::READ, MapFlags::SHARED)?;
         let private = Map::private(&file, 4 * PAGE)?;
         ensure!(shared.load(0) == 9 && shared.load(2 * PAGE) == 3);
         private.store(2 * PAGE, 1);
-        ensure!(shared.protect(libc::PROT_READ | libc::PROT_WRITE).is_err());
-        let write = errno(File::options().write(true).open(&path).map_err(Into::into));
-        ensure!(write == Some(libc::EROFS), "{write:?} instead of EROFS");
+        ensure!(shared
+            .protect(0, 4 * PAGE, MprotectFlags::READ | MprotectFlags::WRITE)
+            .is_err());
+        let write = errno(File::options().write(true).open(&path));
+        ensure!(write == Some(Errno::ROFS), "{write:?} instead of EROFS");
         Ok(())
     })();
     remount(place, false)?;

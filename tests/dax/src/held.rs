@@ -3,17 +3,19 @@
 //! A block device that answers when it is told to (nbd, served from here): DMA into a mapped page
 //! that lasts exactly as long as a scenario wants.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::thread::JoinHandle;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::nbd::{self, request};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::OFlags;
 
-use crate::sys::{check, check_len, long, wait_until, Map, PAGE};
+use crate::common::{long, open, wait_until};
 
 /// What a page of the device is full of.
 pub const DEVICE_BYTE: u8 = 0x5a;
@@ -22,23 +24,9 @@ pub const HELD: u64 = 64 * PAGE as u64;
 const PAGES: u64 = 128;
 const DEVICE: &str = "/dev/nbd0";
 
-/// Requests of linux/nbd.h.
-const NBD_SET_SOCK: libc::c_ulong = 0xab00;
-const NBD_SET_BLKSIZE: libc::c_ulong = 0xab01;
-const NBD_DO_IT: libc::c_ulong = 0xab03;
-const NBD_SET_SIZE_BLOCKS: libc::c_ulong = 0xab07;
-const NBD_DISCONNECT: libc::c_ulong = 0xab08;
-
 const NBD_CMD_READ: u32 = 0;
 const NBD_CMD_DISC: u32 = 2;
 const NBD_REPLY_MAGIC: u32 = 0x6744_6698;
-
-fn ioctl(device: &File, request: libc::c_ulong, argument: u64) -> Result<()> {
-    // SAFETY: these requests take a number, not an address.
-    check(unsafe { libc::ioctl(device.as_raw_fd(), request, argument) })
-        .with_context(|| format!("nbd request {request:#x}"))?;
-    Ok(())
-}
 
 /// `struct nbd_request`, as far as it is needed.
 struct Request {
@@ -94,22 +82,18 @@ pub struct HeldDevice {
 impl HeldDevice {
     /// Connects the device. Wants the driver loaded.
     pub fn new() -> Result<Self> {
-        let open = |flags| {
-            let mut options = OpenOptions::new();
-            let options = options.read(true).write(true).custom_flags(flags);
-            options.open(DEVICE).context(DEVICE)
-        };
-        let control = open(0)?;
+        let open = |flags| open(DEVICE.as_ref(), OFlags::RDWR | flags).context(DEVICE);
+        let control = open(OFlags::empty())?;
         let (ours, kernels) = UnixStream::pair()?;
-        ioctl(&control, NBD_SET_BLKSIZE, PAGE as u64)?;
-        ioctl(&control, NBD_SET_SIZE_BLOCKS, PAGES)?;
-        ioctl(&control, NBD_SET_SOCK, kernels.as_raw_fd() as u64)?;
+        request(&control, nbd::Request::SetBlkSize, PAGE as u64)?;
+        request(&control, nbd::Request::SetSizeBlocks, PAGES)?;
+        request(&control, nbd::Request::SetSock, kernels.as_raw_fd() as u64)?;
         let (arrived_sender, arrived) = channel();
         let (let_go, let_go_receiver) = channel();
         let server = std::thread::spawn(move || serve(ours, arrived_sender, let_go_receiver));
         let connection = std::thread::spawn(move || {
             let _socket = kernels;
-            ioctl(&control, NBD_DO_IT, 0)
+            Ok(request(&control, nbd::Request::DoIt, 0)?)
         });
         // The last that is set up.
         let sectors = PAGES * PAGE as u64 / 512;
@@ -119,7 +103,7 @@ impl HeldDevice {
         };
         ensure!(wait_until(is_up), "{DEVICE} did not come up");
         Ok(HeldDevice {
-            file: open(libc::O_DIRECT)?,
+            file: open(OFlags::DIRECT)?,
             arrived,
             let_go,
             threads: [server, connection],
@@ -139,7 +123,7 @@ impl HeldDevice {
 
     /// Disconnects it. What it served is to have ended.
     pub fn disconnect(self) -> Result<()> {
-        ioctl(&self.file, NBD_DISCONNECT, 0)?;
+        request(&self.file, nbd::Request::Disconnect, 0)?;
         for thread in self.threads {
             thread.join().unwrap()?;
         }
@@ -150,11 +134,7 @@ impl HeldDevice {
 /// O_DIRECT read of the page [`HELD`] of `device` to page `at` of `map`, which is pinned until
 /// [`HeldDevice::let_go`].
 pub fn read_held(device: &File, map: &Map, at: usize) -> Result<()> {
-    // SAFETY: the page is mapped.
-    let n = check_len(unsafe {
-        let to = map.at(at).cast();
-        libc::pread(device.as_raw_fd(), to, PAGE, HELD as i64)
-    })?;
+    let n = map.read_into(at, PAGE, device, HELD)?;
     ensure!(n == PAGE, "{n} bytes read from {DEVICE}");
     Ok(())
 }

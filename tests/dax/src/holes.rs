@@ -3,15 +3,16 @@
 //! Holes: read as zeroes, filled in the fault, and never shown when they are filled otherwise.
 
 use std::fs::OpenOptions;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::{seek, FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
-use crate::sys::{
-    check_len, create, dies_of_sigbus, fallocate, free_blocks, in_child, read_at, write_at, Map,
-    PAGE,
+use crate::common::{
+    create, dies_of_sigbus, errno, fallocate, free_blocks, in_child, read_at, write_at,
 };
 use crate::{Place, Scenario};
 
@@ -88,7 +89,7 @@ fn filled_by_fallocate(place: &Place) -> Result<()> {
     let file = sparse(place, "a", 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
     ensure!(map.load(PAGE) == 0);
-    fallocate(&file, 0, 0, 4 * PAGE as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, 4 * PAGE as u64)?;
     ensure!(map.load(PAGE) == 0);
     map.store(PAGE, 5);
     ensure!(read_at(&file, 1, PAGE)? == [5]);
@@ -138,9 +139,9 @@ fn fill_up(path: &Path, dir: &Path) -> Result<std::fs::File> {
     let mut at = 0;
     let mut step = free_blocks(dir)?.next_power_of_two();
     while step > 0 {
-        match fallocate(&file, 0, at, step * PAGE as u64) {
+        match fallocate(&file, FallocateFlags::empty(), at, step * PAGE as u64) {
             Ok(()) => at += step as usize * PAGE,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => step /= 2,
+            Err(Errno::NOSPC) => step /= 2,
             Err(error) => return Err(error.into()),
         }
     }
@@ -173,12 +174,8 @@ fn no_space(place: &Place) -> Result<()> {
     // What has a block works, and so does reading the hole.
     map.store(0, 2);
     ensure!(map.load(599 * PAGE) == 0);
-    let error = write_at(&file, b"x", 599 * PAGE).unwrap_err();
-    let error = error.downcast_ref::<std::io::Error>().unwrap();
-    ensure!(
-        error.raw_os_error() == Some(libc::ENOSPC),
-        "write(2): {error}"
-    );
+    let error = errno(write_at(&file, b"x", 599 * PAGE));
+    ensure!(error == Some(Errno::NOSPC), "write(2): {error:?}");
     drop(hog);
     std::fs::remove_file(&hog_path)?;
     map.store(599 * PAGE, 3);
@@ -196,10 +193,8 @@ fn no_space(place: &Place) -> Result<()> {
 }
 
 fn file_has_block(file: &std::fs::File, page: usize) -> Result<bool> {
-    let at = (page * PAGE) as i64;
-    // SAFETY: a plain system call.
-    let data = unsafe { libc::lseek(file.as_raw_fd(), at, libc::SEEK_DATA) };
-    Ok(data == at)
+    let at = (page * PAGE) as u64;
+    Ok(seek(file, SeekFrom::Data(at)) == Ok(at))
 }
 
 fn huge_hole(place: &Place) -> Result<()> {
@@ -284,15 +279,11 @@ fn private_hole(place: &Place) -> Result<()> {
 /// The bytes from `at` on that are data, by lseek(2), up to the next that are not; `None` if there
 /// are none.
 fn data_from(file: &std::fs::File, at: usize) -> Result<Option<std::ops::Range<usize>>> {
-    let seek = |at: usize, whence| {
-        // SAFETY: a plain system call.
-        let to = unsafe { libc::lseek(file.as_raw_fd(), at as i64, whence) };
-        usize::try_from(to).ok()
-    };
-    let Some(from) = seek(at, libc::SEEK_DATA) else {
+    let to = |from: SeekFrom| Some(seek(file, from).ok()? as usize);
+    let Some(from) = to(SeekFrom::Data(at as u64)) else {
         return Ok(None);
     };
-    Ok(seek(from, libc::SEEK_HOLE).map(|to| from..to))
+    Ok(to(SeekFrom::Hole(from as u64)).map(|to| from..to))
 }
 
 fn unwritten(place: &Place) -> Result<()> {
@@ -302,7 +293,7 @@ fn unwritten(place: &Place) -> Result<()> {
     drop(old);
     std::fs::remove_file(place.dir.join("old"))?;
     let file = create(&place.fresh("a"))?;
-    fallocate(&file, 0, 0, 16 * PAGE as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, 16 * PAGE as u64)?;
     let map = Map::shared(&file, 16 * PAGE)?;
     ensure!((0..16 * PAGE).step_by(512).all(|at| map.load(at) == 0));
     ensure!(data_from(&file, 0)?.is_none(), "a load made data");
@@ -318,7 +309,7 @@ fn unwritten(place: &Place) -> Result<()> {
     expected[7 * PAGE - 3..][..6].copy_from_slice(b"across");
     ensure!(read_at(&file, 16 * PAGE, 0)? == expected);
     // Zeros again, at once and for the mapping.
-    let zero = libc::FALLOC_FL_ZERO_RANGE;
+    let zero = FallocateFlags::ZERO_RANGE;
     fallocate(&file, zero, PAGE + 5, 14 * PAGE as u64)?;
     ensure!(data_from(&file, 0)?.is_none(), "data is left");
     ensure!(map.load(5 * PAGE + 9) == 0 && map.load(7 * PAGE) == 0);
@@ -331,7 +322,7 @@ fn unwritten(place: &Place) -> Result<()> {
 fn unwritten_huge(place: &Place) -> Result<()> {
     let huge = 512 * PAGE;
     let file = create(&place.fresh("a"))?;
-    fallocate(&file, 0, 0, 2 * huge as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, 2 * huge as u64)?;
     let map = Map::shared(&file, 2 * huge)?;
     place
         .counters
@@ -350,18 +341,12 @@ fn own_buffers(place: &Place) -> Result<()> {
     let file = OpenOptions::new().read(true).write(true).open(&path)?;
     let map = Map::shared(&file, 64 * PAGE)?;
     let write = |from: usize, to: usize, len: usize| -> Result<()> {
-        // SAFETY: the buffer is mapped.
-        let n = check_len(unsafe {
-            libc::pwrite(file.as_raw_fd(), map.at(from).cast(), len, to as i64)
-        })?;
+        let n = map.write_from(from, len, &file, to as u64)?;
         ensure!(n == len, "{n} of {len} bytes written");
         Ok(())
     };
     let read = |from: usize, to: usize, len: usize| -> Result<()> {
-        // SAFETY: the buffer is mapped.
-        let n = check_len(unsafe {
-            libc::pread(file.as_raw_fd(), map.at(to).cast(), len, from as i64)
-        })?;
+        let n = map.read_into(to, len, &file, from as u64)?;
         ensure!(n == len, "{n} of {len} bytes read");
         Ok(())
     };

@@ -7,8 +7,10 @@ use std::fs::File;
 use std::time::SystemTime;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::mm::MsyncFlags;
 
-use crate::sys::{filled, syncfs, Map, PAGE};
+use crate::common::{filled, syncfs};
 use crate::times::moved;
 use crate::{huge, Place, Scenario};
 
@@ -49,7 +51,7 @@ const HOT: [(&str, u64); 7] = [
 
 fn store_and_sync(map: &Map, at: usize, value: u8) -> Result<()> {
     map.store(at, value);
-    map.msync(at - at % PAGE, PAGE, libc::MS_SYNC)
+    Ok(map.msync(at - at % PAGE, PAGE, MsyncFlags::SYNC)?)
 }
 
 /// A file of `pages` with the first page hot.
@@ -126,7 +128,7 @@ fn times(place: &Place) -> Result<()> {
         ensure!(seen, "round {round}: the times did not move");
     }
     for _ in 0..=PATIENCE {
-        let seen = moved(&file, || map.msync(0, PAGE, libc::MS_SYNC))?;
+        let seen = moved(&file, || Ok(map.msync(0, PAGE, MsyncFlags::SYNC)?))?;
         ensure!(!seen, "the times moved without a store");
     }
     let seen = moved(&file, || {

@@ -6,9 +6,13 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::FallocateFlags;
+use rustix::mm::MsyncFlags;
+use rustix::pipe::pipe;
 
-use crate::sys::{
-    create, fallocate, free_blocks, pipe, read_at, vmsplice, waits_for_pin, write_at, Map, PAGE,
+use crate::common::{
+    create, fallocate, free_blocks, read_at, vmsplice, waits_for_pin, write_at, PUNCH,
 };
 use crate::times::moved;
 use crate::{Place, Scenario};
@@ -51,7 +55,7 @@ const PAGES: u64 = 512;
 /// 1.
 pub fn file(place: &Place, pieces: usize) -> Result<File> {
     let file = create(&place.fresh("huge"))?;
-    fallocate(&file, 0, 0, (pieces * HUGE) as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, (pieces * HUGE) as u64)?;
     for page in 0..pieces * PAGES as usize {
         write_at(&file, &[(page / PAGES as usize) as u8 + 1], page * PAGE)?;
     }
@@ -155,11 +159,11 @@ fn one_page(place: &Place) -> Result<()> {
     let one = [("pages_written_back", 1), ("fences", 1)];
     place
         .counters
-        .expect(&one, || map.msync(5 * PAGE, PAGE, libc::MS_SYNC))?;
+        .expect(&one, || Ok(map.msync(5 * PAGE, PAGE, MsyncFlags::SYNC)?))?;
     // Now clean, and write-protected with its neighbours, which are dirty still.
     place.counters.expect(&one, || {
         map.store(5 * PAGE, 3);
-        map.msync(5 * PAGE, PAGE, libc::MS_SYNC)
+        Ok(map.msync(5 * PAGE, PAGE, MsyncFlags::SYNC)?)
     })?;
     place
         .counters
@@ -259,8 +263,7 @@ fn punch(place: &Place) -> Result<()> {
     map.store(0, 10);
     map.store(HUGE, 20);
     let free = free_blocks(&place.dir)?;
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    fallocate(&file, mode, 7 * PAGE, PAGE as u64)?;
+    fallocate(&file, PUNCH, 7 * PAGE, PAGE as u64)?;
     ensure!(free_blocks(&place.dir)? == free + 1);
     ensure!(map.load(7 * PAGE) == 0 && map.load(6 * PAGE) == 1 && map.load(0) == 10);
     // The others of the piece are dirty still.

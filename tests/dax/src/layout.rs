@@ -4,17 +4,23 @@
 //! owner before its last user is gone. (Pins that outlive the inode are in `pins`.)
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{interrupt_every, Map, PAGE};
+use rustix::fs::{ftruncate, FallocateFlags};
+use rustix::io::Errno;
+use rustix::mm::MsyncFlags;
+use rustix::pipe::pipe;
 
-use crate::held::{read_held, HeldDevice};
-use crate::sys::{
-    check, create, dies_of_sigbus, fallocate, filled, free_blocks, pipe, read_at, vmsplice,
-    wait_until, waits_for_pin, write_at, End, Map, PAGE,
+use crate::common::{
+    create, dies_of_sigbus, fallocate, filled, free_blocks, in_child, read_at, vmsplice,
+    wait_until, waits_for_pin, write_at, PUNCH,
 };
+use crate::held::{read_held, HeldDevice};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -38,8 +44,7 @@ fn punch(place: &Place) -> Result<()> {
     (0..8).for_each(|page| map.store(page * PAGE, 100));
     private.store(3 * PAGE, 55);
     let free = free_blocks(&place.dir)?;
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    fallocate(&file, mode, 2 * PAGE + 10, 3 * PAGE as u64)?;
+    fallocate(&file, PUNCH, 2 * PAGE + 10, 3 * PAGE as u64)?;
     ensure!(
         free_blocks(&place.dir)? == free + 2,
         "two whole pages were punched"
@@ -75,7 +80,7 @@ fn zero_range(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 4)?;
     let map = Map::shared(&file, 4 * PAGE)?;
     (0..4).for_each(|page| map.store(page * PAGE, 9));
-    fallocate(&file, libc::FALLOC_FL_ZERO_RANGE, PAGE, 2 * PAGE as u64)?;
+    fallocate(&file, FallocateFlags::ZERO_RANGE, PAGE, 2 * PAGE as u64)?;
     ensure!(map.load(0) == 9 && map.load(PAGE) == 0 && map.load(2 * PAGE) == 0);
     ensure!(map.load(3 * PAGE) == 9 && map.load(PAGE + 1) == 0);
     map.store(PAGE, 4);
@@ -86,8 +91,8 @@ fn zero_range(place: &Place) -> Result<()> {
 /// What is no whole block is made zero in place, and a fence follows.
 fn zero_edges(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), 8)?;
-    let keep = libc::FALLOC_FL_KEEP_SIZE;
-    for mode in [libc::FALLOC_FL_PUNCH_HOLE, libc::FALLOC_FL_ZERO_RANGE] {
+    let keep = FallocateFlags::KEEP_SIZE;
+    for mode in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
         for (at, len) in [
             // Within a block, at its begin, at its end, across two.
             (PAGE + 100, 50),
@@ -146,30 +151,14 @@ fn truncate_pinned(place: &Place) -> Result<()> {
     let Pinned { file, map, pin, .. } = Pinned::new(place)?;
     let free = free_blocks(&place.dir)?;
     // A signal ends the wait, and the file is as it was.
-    let child = crate::sys::spawn(|| {
-        // SAFETY: arms a signal that does nothing but interrupt.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = nothing as *const () as usize;
-            libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
-            // Again and again, should the first come before the call.
-            let every = libc::timeval {
-                tv_sec: 0,
-                tv_usec: 500_000,
-            };
-            let timer = libc::itimerval {
-                it_interval: every,
-                it_value: every,
-            };
-            libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
-        }
-        // SAFETY: a plain system call; std's would try again.
-        let error = check(unsafe { libc::ftruncate(file.as_raw_fd(), 0) }).unwrap_err();
-        ensure!(error.kind() == std::io::ErrorKind::Interrupted, "{error}");
-        // SAFETY: ends the child at once.
-        unsafe { libc::_exit(17) };
+    in_child(|| {
+        // Again and again, should the first come before the call.
+        interrupt_every(Duration::from_millis(500))?;
+        // std's would try again.
+        let error = ftruncate(&file, 0);
+        ensure!(error == Err(Errno::INTR), "{error:?}");
+        Ok(())
     })?;
-    ensure!(child.wait()? == End::Exit(17));
     ensure!(file.metadata()?.len() == 4 * PAGE as u64 && map.load(PAGE) == 33);
     ensure!(free_blocks(&place.dir)? == free);
     let truncate = || Ok(file.set_len(0)?);
@@ -184,12 +173,11 @@ fn truncate_pinned(place: &Place) -> Result<()> {
 
 fn punch_pinned(place: &Place) -> Result<()> {
     let Pinned { file, map, pin, .. } = Pinned::new(place)?;
-    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let free = free_blocks(&place.dir)?;
     // Another page of the file is nobody's.
-    fallocate(&file, mode, 2 * PAGE, PAGE as u64)?;
+    fallocate(&file, PUNCH, 2 * PAGE, PAGE as u64)?;
     ensure!(free_blocks(&place.dir)? == free + 1);
-    let punch = || Ok(fallocate(&file, mode, 0, 2 * PAGE as u64)?);
+    let punch = || Ok(fallocate(&file, PUNCH, 0, 2 * PAGE as u64)?);
     waits_for_pin(pin, 33, punch, || {
         // The page is mapped again meanwhile, and stays so.
         ensure!(map.load(PAGE) == 33 && free_blocks(&place.dir)? == free + 1);
@@ -223,8 +211,6 @@ fn truncate_dma(place: &Place) -> Result<()> {
     Ok(())
 }
 
-extern "C" fn nothing(_: i32) {}
-
 /// Takes every free block and fills it with `value`.
 pub fn fill_free(place: &Place, value: u8) -> Result<File> {
     let file = create(&place.fresh("fill"))?;
@@ -233,7 +219,7 @@ pub fn fill_free(place: &Place, value: u8) -> Result<File> {
     loop {
         match std::os::unix::fs::FileExt::write_at(&file, &buffer, at) {
             Ok(n) => at += n as u64,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => break,
+            Err(error) if error.kind() == ErrorKind::StorageFull => break,
             Err(error) => return Err(error.into()),
         }
     }
@@ -255,7 +241,7 @@ fn unlink_mapped(place: &Place) -> Result<()> {
         "a block of an open file was reused"
     );
     map.store(63 * PAGE, 6);
-    map.msync(0, 64 * PAGE, libc::MS_SYNC)?;
+    map.msync(0, 64 * PAGE, MsyncFlags::SYNC)?;
     drop(map);
     ensure!(
         wait_until(|| free_blocks(&place.dir).is_ok_and(|now| now == free)),

@@ -6,13 +6,15 @@
 use std::fs::File;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{faults, End, Map, Whose, PAGE};
+use rustix::mm::{mlockall, munlockall, MapFlags, MlockAllFlags, MsyncFlags, ProtFlags};
 
 use crate::aging;
+use crate::common::{filled, spawn, syncfs, wait_until};
 use crate::freeze::stands_still;
 use crate::hot::PATIENCE;
 use crate::huge::{self, HUGE};
 use crate::no_cache::NoCache;
-use crate::sys::{check, filled, spawn, syncfs, wait_until, End, Map, PAGE};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -38,40 +40,33 @@ struct AllLocked;
 
 impl AllLocked {
     fn new() -> Result<Self> {
-        // SAFETY: a plain system call.
-        check(unsafe { libc::mlockall(libc::MCL_FUTURE) })?;
+        mlockall(MlockAllFlags::FUTURE)?;
         Ok(AllLocked)
     }
 }
 
 impl Drop for AllLocked {
     fn drop(&mut self) {
-        // SAFETY: a plain system call.
-        unsafe { libc::munlockall() };
+        let _ = munlockall();
     }
 }
 
 /// Maps `len` bytes of a file, locked in memory.
 pub fn map_locked(file: &File, len: usize) -> Result<Map> {
-    let flags = libc::MAP_SHARED | libc::MAP_LOCKED;
-    Map::new(file, len, libc::PROT_READ | libc::PROT_WRITE, flags)
-}
-
-/// How many faults this thread has taken.
-fn faults() -> Result<i64> {
-    // SAFETY: an all-zero rusage is valid, and is filled in.
-    unsafe {
-        let mut usage = std::mem::zeroed::<libc::rusage>();
-        check(libc::getrusage(libc::RUSAGE_THREAD, &mut usage))?;
-        Ok(usage.ru_minflt + usage.ru_majflt)
-    }
+    let flags = MapFlags::SHARED | MapFlags::LOCKED;
+    Ok(Map::new(
+        file,
+        len,
+        ProtFlags::READ | ProtFlags::WRITE,
+        flags,
+    )?)
 }
 
 /// `work` takes no fault.
 fn without_faults<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let before = faults()?;
+    let before = faults(Whose::Thread);
     let result = work()?;
-    let taken = faults()? - before;
+    let taken = faults(Whose::Thread) - before;
     ensure!(taken == 0, "{taken} faults");
     Ok(result)
 }
@@ -91,7 +86,7 @@ fn no_sync_protects(
 ) -> Result<()> {
     type Sync = fn(&File, &Map, usize) -> Result<()>;
     let syncs: [Sync; 4] = [
-        |_, map, pages| map.msync(0, pages * PAGE, libc::MS_SYNC),
+        |_, map, pages| Ok(map.msync(0, pages * PAGE, MsyncFlags::SYNC)?),
         |file, _, _| Ok(file.sync_data()?),
         |file, _, _| Ok(file.sync_all()?),
         |file, _, _| syncfs(file),
@@ -113,8 +108,7 @@ fn no_sync_protects(
     for round in 0..10 {
         without_faults(|| {
             store_all(map, 2, round);
-            // SAFETY: a plain system call.
-            unsafe { libc::sync() };
+            rustix::fs::sync();
             Ok(())
         })?;
     }
@@ -157,7 +151,7 @@ fn locked_late(place: &Place) -> Result<()> {
     place.counters.expect(&cost(1), || {
         without_faults(|| {
             store_all(&map, PAGES, 2);
-            map.msync(PAGE, PAGE, libc::MS_SYNC)
+            Ok(map.msync(PAGE, PAGE, MsyncFlags::SYNC)?)
         })
     })
 }
@@ -272,7 +266,7 @@ fn unlocked(place: &Place) -> Result<()> {
 /// A child's copy of the mapping is not locked; the parent's is, still, and so is a part of it.
 fn forked(place: &Place) -> Result<()> {
     let (file, mut map) = locked(place, 4)?;
-    map.move_away()?;
+    map.relocate()?;
     store_all(&map, 4, 2);
     place.counters.expect(&cost(4), || syncfs(&file))?;
     let child = spawn(|| {
@@ -295,8 +289,8 @@ fn read_only(place: &Place) -> Result<()> {
     let other = Map::new(
         &file,
         4 * PAGE,
-        libc::PROT_READ,
-        libc::MAP_SHARED | libc::MAP_LOCKED,
+        ProtFlags::READ,
+        MapFlags::SHARED | MapFlags::LOCKED,
     )?;
     for round in 0..2 {
         let expect = [("pages_write_protected", 1), ("pages_written_back", 1)];

@@ -4,11 +4,13 @@
 //! page is mapped, and guard pages. Accesses there end, in every kind of mapping.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{ensure, Result};
+use rdax_test_sys::{alarm, End, Map, Userfault, PAGE};
+use rustix::mm::Advice;
+use rustix::process::Signal;
 
-use crate::sys::{check, create, filled, in_child, read_at, spawn, write_at, End, Map, PAGE};
+use crate::common::{create, filled, in_child, read_at, spawn, write_at};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -31,57 +33,10 @@ const HUGE: usize = 2 << 20;
 /// A fault that never ends is found by this, in seconds.
 const LIMIT: u32 = 30;
 
-const MADV_GUARD_INSTALL: i32 = 102;
-const MADV_GUARD_REMOVE: i32 = 103;
-
-/// Of linux/userfaultfd.h.
-const UFFD_API: u64 = 0xaa;
-const UFFD_USER_MODE_ONLY: i32 = 1;
-const UFFD_FEATURE_WP_ASYNC: u64 = 1 << 15;
-const UFFDIO_API: u64 = 0xc018_aa3f;
-const UFFDIO_REGISTER: u64 = 0xc020_aa00;
-const UFFDIO_WRITEPROTECT: u64 = 0xc018_aa06;
-const MODE_WP: u64 = 1 << 1;
-const WRITEPROTECT_WP: u64 = 1;
-
-/// Tracks stores to a mapping by write-protecting it (`UFFD_FEATURE_WP_ASYNC`).
-pub struct Watch(OwnedFd);
-
-impl Watch {
-    /// Of `len` bytes of `map`.
-    pub fn new(map: &Map, len: usize) -> Result<Watch> {
-        let flags = libc::O_CLOEXEC | UFFD_USER_MODE_ONLY;
-        // SAFETY: a plain system call.
-        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, flags) };
-        let fd = check(fd as i32).context("userfaultfd")?;
-        // SAFETY: it is new and ours.
-        let watch = Watch(unsafe { OwnedFd::from_raw_fd(fd) });
-        watch.ioctl(UFFDIO_API, [UFFD_API, UFFD_FEATURE_WP_ASYNC, 0])?;
-        watch.ioctl(UFFDIO_REGISTER, [map.at(0) as u64, len as u64, MODE_WP, 0])?;
-        Ok(watch)
-    }
-
-    /// Write-protects `len` bytes of `map` from `at`: pages that are not mapped get markers.
-    fn protect(&self, map: &Map, at: usize, len: usize) -> Result<()> {
-        self.ioctl(
-            UFFDIO_WRITEPROTECT,
-            [map.at(at) as u64, len as u64, WRITEPROTECT_WP],
-        )
-    }
-
-    fn ioctl<const N: usize>(&self, request: u64, mut argument: [u64; N]) -> Result<()> {
-        // SAFETY: the argument is as large as the request says, and the call fills it at most.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument.as_mut_ptr()) })
-            .with_context(|| format!("request {request:#x} of userfaultfd"))?;
-        Ok(())
-    }
-}
-
 /// Runs `work` in a child that is killed if it takes too long.
 fn ends(work: impl FnOnce() -> Result<()>) -> Result<()> {
     in_child(|| {
-        // SAFETY: a plain system call.
-        unsafe { libc::alarm(LIMIT) };
+        alarm(LIMIT);
         work()
     })
 }
@@ -97,13 +52,13 @@ fn write_protect_markers(place: &Place) -> Result<()> {
     let file = half(place)?;
     ends(|| {
         let map = Map::shared(&file, 4 * PAGE)?;
-        let watch = Watch::new(&map, 4 * PAGE)?;
+        let watch = Userfault::stores(&map, 4 * PAGE)?;
         watch.protect(&map, 0, 4 * PAGE)?;
         ensure!(map.load(PAGE) == 2 && map.load(3 * PAGE) == 0);
         (0..4).for_each(|page| map.store(page * PAGE + 9, 7));
         // What was write-protected while it was mapped, and is unmapped then.
         watch.protect(&map, 0, 4 * PAGE)?;
-        map.advise(0, 4 * PAGE, libc::MADV_DONTNEED)?;
+        map.advise(0, 4 * PAGE, Advice::LinuxDontNeed)?;
         (0..4).for_each(|page| map.store(page * PAGE + 10, map.load(page * PAGE + 9)));
         Ok(())
     })?;
@@ -112,7 +67,7 @@ fn write_protect_markers(place: &Place) -> Result<()> {
     }
     ends(|| {
         let map = Map::private(&file, 4 * PAGE)?;
-        let watch = Watch::new(&map, 4 * PAGE)?;
+        let watch = Userfault::stores(&map, 4 * PAGE)?;
         watch.protect(&map, 0, 4 * PAGE)?;
         ensure!(map.load(9) == 7);
         map.store(9, 8);
@@ -129,7 +84,7 @@ fn huge_markers(place: &Place) -> Result<()> {
     write_at(&file, &vec![5; 2 * HUGE], 0)?;
     ends(|| {
         let map = Map::shared(&file, 2 * HUGE)?;
-        let watch = Watch::new(&map, 2 * HUGE)?;
+        let watch = Userfault::stores(&map, 2 * HUGE)?;
         // The first is mapped by then, the second is not.
         place.counters.expect(&[("huge_faults", 0)], || {
             map.store(0, 6);
@@ -154,7 +109,7 @@ fn markers_left(place: &Place) -> Result<()> {
     let file = half(place)?;
     ends(|| {
         let map = Map::shared(&file, 4 * PAGE)?;
-        let watch = Watch::new(&map, 4 * PAGE)?;
+        let watch = Userfault::stores(&map, 4 * PAGE)?;
         (0..4).for_each(|page| map.store(page * PAGE, 7));
         watch.protect(&map, 0, 4 * PAGE)?;
         file.sync_all()?;
@@ -176,16 +131,18 @@ fn markers_left(place: &Place) -> Result<()> {
 fn guard_pages(place: &Place) -> Result<()> {
     let file = half(place)?;
     let map = Map::shared(&file, 4 * PAGE)?;
-    map.advise(0, 4 * PAGE, MADV_GUARD_INSTALL)?;
+    map.guard(0, 4 * PAGE, true)?;
     let dies = |access: &dyn Fn()| -> Result<()> {
         let child = spawn(|| {
-            // SAFETY: a plain system call.
-            unsafe { libc::alarm(LIMIT) };
+            alarm(LIMIT);
             access();
             Ok(())
         })?;
         let end = child.wait()?;
-        ensure!(end == End::Signal(libc::SIGSEGV), "{end:?}, not SIGSEGV");
+        ensure!(
+            end == End::Signal(Signal::SEGV.as_raw()),
+            "{end:?}, not SIGSEGV"
+        );
         Ok(())
     };
     for page in 0..4 {
@@ -194,7 +151,7 @@ fn guard_pages(place: &Place) -> Result<()> {
         })?;
         dies(&|| map.store(page * PAGE, 1))?;
     }
-    map.advise(0, 4 * PAGE, MADV_GUARD_REMOVE)?;
+    map.guard(0, 4 * PAGE, false)?;
     ensure!(map.load(PAGE) == 2 && map.load(2 * PAGE) == 0);
     map.store(2 * PAGE, 3);
     ensure!(read_at(&file, 1, 2 * PAGE)? == [3]);

@@ -8,9 +8,13 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::{End, Map, PAGE};
+use rustix::fs::FallocateFlags;
+use rustix::mount::{mount, MountFlags};
+use rustix::pipe::pipe;
 
+use crate::common::{create, fallocate, read_page, spawn, vmsplice, wait_until};
 use crate::hot::WARM_UP;
-use crate::sys::{check, create, fallocate, spawn, wait_until, End, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -40,11 +44,7 @@ impl Group {
     fn new() -> Result<Group> {
         let root = PathBuf::from("/sys/fs/cgroup");
         if !root.join("cgroup.controllers").exists() {
-            let kind = c"cgroup2".as_ptr();
-            let at = c"/sys/fs/cgroup".as_ptr();
-            // SAFETY: the names are C strings; there is no data.
-            check(unsafe { libc::mount(kind, at, kind, 0, std::ptr::null()) })
-                .context("cgroup2")?;
+            mount("cgroup2", &root, "cgroup2", MountFlags::empty(), None).context("cgroup2")?;
         }
         let group = Group(root.join("rdax-dax-test"));
         let _ = fs::remove_dir(&group.0);
@@ -107,10 +107,8 @@ fn quarantine() -> Result<u64> {
 
 /// Calls `access` with each of the `chunks` of `file`, as a mapping of [`WINDOW`] and a byte in it.
 fn slide(file: &File, chunks: usize, access: impl Fn(&Map, usize)) -> Result<()> {
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
     for first in (0..chunks).step_by(WINDOW) {
-        let (len, offset) = (WINDOW * CHUNK, (first * CHUNK) as i64);
-        let map = Map::at_offset(file, len, protection, libc::MAP_SHARED, offset)?;
+        let map = Map::shared_at(file, (first * CHUNK) as u64, WINDOW * CHUNK)?;
         (0..WINDOW.min(chunks - first)).for_each(|chunk| access(&map, chunk * CHUNK));
     }
     Ok(())
@@ -158,10 +156,15 @@ fn stores(place: &Place) -> Result<()> {
 fn tables(place: &Place) -> Result<()> {
     const CHUNKS: usize = 100;
     let file = create(&place.fresh("pieces"))?;
-    fallocate(&file, 0, 0, ((CHUNKS + 1) * CHUNK) as u64)?;
+    fallocate(
+        &file,
+        FallocateFlags::empty(),
+        0,
+        ((CHUNKS + 1) * CHUNK) as u64,
+    )?;
     for chunk in 0..CHUNKS {
         let at = chunk * CHUNK + 50 * PAGE;
-        fallocate(&file, libc::FALLOC_FL_COLLAPSE_RANGE, at, PAGE as u64)?;
+        fallocate(&file, FallocateFlags::COLLAPSE_RANGE, at, PAGE as u64)?;
     }
     let group = Group::new()?;
     group.run(|| {
@@ -194,18 +197,18 @@ fn outlives(place: &Place) -> Result<()> {
     let file = create(&place.fresh("a"))?;
     file.write_all_at(&[1; 4 * PAGE], 0)?;
     let map = Map::shared(&file, 4 * PAGE)?;
-    let pipe = crate::sys::pipe()?;
+    let pipe = pipe()?;
     for round in 0..20u8 {
         map.store(0, round);
         ensure!(map.load(PAGE) == 1);
         if round == 10 {
-            crate::sys::vmsplice(&pipe.1, &map, 2 * PAGE)?;
+            vmsplice(&pipe.1, &map, 2 * PAGE)?;
         }
         // Each drops what was not used since the one before.
         (0..3).try_for_each(|_| fs::write("/proc/sys/vm/drop_caches", "2"))?;
         ensure!(map.load(0) == round && map.load(2 * PAGE) == 1);
     }
-    ensure!(crate::sys::read_page(&pipe.0)? == [1; PAGE]);
+    ensure!(read_page(&pipe.0)? == [1; PAGE]);
     place.counters.expect(&[("pages_written_back", 1)], || {
         map.store(3 * PAGE, 9);
         file.sync_all()?;

@@ -7,10 +7,12 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::mm::{MapFlags, MsyncFlags, ProtFlags};
 
+use crate::common::filled;
 use crate::freeze::{remount, stands_still};
 use crate::hot::PATIENCE;
-use crate::sys::{filled, Map, PAGE};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -75,7 +77,7 @@ fn switched(place: &Place) -> Result<()> {
             .counters
             .expect(&[("mkwrite_faults", 1), ("write_faults", 0)], || {
                 map.store(0, 2);
-                map.msync(0, 4 * PAGE, libc::MS_SYNC)
+                Ok(map.msync(0, 4 * PAGE, MsyncFlags::SYNC)?)
             })?;
         file.set_len(2 * PAGE as u64)?;
         drop(off);
@@ -109,7 +111,7 @@ fn times(place: &Place) -> Result<()> {
         ensure!(!seen, "the times moved without a store");
         let seen = moved(&file, || {
             map.store(8, 100 + quiet as u8);
-            map.msync(0, PAGE, libc::MS_SYNC)
+            Ok(map.msync(0, PAGE, MsyncFlags::SYNC)?)
         })?;
         ensure!(seen, "not after {quiet} syncs without a store");
     }
@@ -145,7 +147,7 @@ fn read_only(place: &Place) -> Result<()> {
     drop((file, map));
     remount(place, true)?;
     let file = File::open(place.dir.join("a"))?;
-    let kept = Map::new(&file, PAGE, libc::PROT_READ, libc::MAP_SHARED)?.load(0);
+    let kept = Map::new(&file, PAGE, ProtFlags::READ, MapFlags::SHARED)?.load(0);
     remount(place, false)?;
     drop(off);
     ensure!(kept == 9);

@@ -3,23 +3,22 @@
 //! Pages that are pinned when their inode leaves memory: nobody waits for them, they stay what they
 //! are, and when the last pin is gone, so is everything that it held up.
 
-use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{freeze, Handle, Map, PAGE};
+use rustix::io::Errno;
+use rustix::pipe::pipe;
 
-use crate::freeze::{ioctl, remount, FIFREEZE, FITHAW};
+use crate::common::{
+    drop_inodes, errno, filled, free_blocks, read_at, read_page, vmsplice, wait_until,
+    waits_for_pin,
+};
+use crate::freeze::remount;
 use crate::held::{read_held, HeldDevice, DEVICE_BYTE};
 use crate::huge::{self, HUGE};
 use crate::layout::{fill_free, Pinned};
-use crate::sys::{
-    check, drop_inodes, errno, filled, free_blocks, pipe, read_at, read_page, vmsplice, wait_until,
-    waits_for_pin, Map, PAGE,
-};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -126,11 +125,11 @@ fn frozen(place: &Place) -> Result<()> {
     let pinned = Pinned::new(place)?;
     let free = free_blocks(&place.dir)?;
     let pin = pinned.unlink()?;
-    ioctl(&dir, FIFREEZE)?;
+    freeze(&dir, true)?;
     drop(pin);
     std::thread::sleep(LATE);
     let now = free_blocks(&place.dir);
-    ioctl(&dir, FITHAW)?;
+    freeze(&dir, false)?;
     ensure!(now? == free, "freed while frozen");
     come_back(place, before)
 }
@@ -161,57 +160,22 @@ fn read_only(place: &Place) -> Result<()> {
     come_back(place, before)
 }
 
-/// `struct file_handle` with room for the longest.
-#[repr(C)]
-struct Handle {
-    bytes: u32,
-    kind: i32,
-    handle: [u8; 128],
-}
-
-impl Handle {
-    fn of(path: &Path) -> Result<Self> {
-        let path = CString::new(path.as_os_str().as_bytes())?;
-        let mut handle = Handle {
-            bytes: 128,
-            kind: 0,
-            handle: [0; 128],
-        };
-        let mut mount = 0;
-        // SAFETY: the path is a C string, and the handle as long as it says.
-        check(unsafe {
-            let handle = (&raw mut handle).cast();
-            libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), handle, &mut mount, 0)
-        })?;
-        Ok(handle)
-    }
-
-    /// The error with which it cannot be opened.
-    fn errno(&mut self, dir: &File) -> Option<i32> {
-        // SAFETY: the handle is as long as it says.
-        let opened = check(unsafe {
-            let handle = (&raw mut *self).cast();
-            libc::open_by_handle_at(dir.as_raw_fd(), handle, libc::O_RDONLY)
-        });
-        errno(opened.map_err(Into::into))
-    }
-}
-
 fn stale_handle(place: &Place) -> Result<()> {
     let before = free_blocks(&place.dir)?;
     let dir = File::open(&place.dir)?;
     let pinned = Pinned::new(place)?;
     let mut handle = Handle::of(&pinned.path)?;
+    let mut open = || errno(handle.open(&dir));
     let pin = pinned.unlink()?;
-    let error = handle.errno(&dir);
+    let error = open();
     ensure!(
-        error == Some(libc::ESTALE),
+        error == Some(Errno::STALE),
         "{error:?} instead of ESTALE while it is pinned"
     );
     drop(pin);
     come_back(place, before)?;
-    let error = handle.errno(&dir);
-    ensure!(error == Some(libc::ESTALE), "{error:?} instead of ESTALE");
+    let error = open();
+    ensure!(error == Some(Errno::STALE), "{error:?} instead of ESTALE");
     Ok(())
 }
 
@@ -255,8 +219,7 @@ fn late_dma(place: &Place) -> Result<()> {
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_held(block, &map, 0));
         device.wait_for_read()?;
-        // SAFETY: nobody looks at the page any more, and the kernel has it pinned.
-        check(unsafe { libc::munmap(map.at(0).cast(), PAGE) })?;
+        map.unmap(0, PAGE)?;
         drop(file);
         let result = drop_inodes(place, 1);
         // Nobody has the file open, and its inode is not in memory: what is written to it is
@@ -264,14 +227,12 @@ fn late_dma(place: &Place) -> Result<()> {
         let end = || {
             device.let_go();
             reader.join().unwrap()?;
-            // SAFETY: a plain system call.
-            unsafe { libc::sync() };
+            rustix::fs::sync();
             Ok(())
         };
         let expected = [("pages_written_back", 1), ("fences", 1)];
         result.and(place.counters.expect(&expected, end))
     })?;
-    std::mem::forget(map);
     device.disconnect()?;
     let file = File::open(&path)?;
     ensure!(read_at(&file, 1, 0)? == [DEVICE_BYTE]);

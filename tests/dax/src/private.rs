@@ -2,15 +2,18 @@
 
 //! Private mappings: they see the file, and never change it.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 
 use anyhow::{anyhow, ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::FallocateFlags;
 
+use crate::common::{
+    create, dies_of_sigbus, fallocate, filled, in_child, read_at, wait_until, write_at, PUNCH,
+};
 use crate::huge::HUGE;
-use crate::sys::{create, fallocate, filled, in_child, read_at, wait_until, write_at, Map, PAGE};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -72,7 +75,7 @@ fn truncated_copy(place: &Place) -> Result<()> {
     map.store(2 * PAGE, 9);
     file.set_len(2 * PAGE as u64)?;
     ensure!(map.load(0) == 9);
-    crate::sys::dies_of_sigbus("a private copy past the end", || {
+    dies_of_sigbus("a private copy past the end", || {
         map.load(2 * PAGE);
     })
 }
@@ -83,7 +86,7 @@ fn truncated_while_copied(place: &Place) -> Result<()> {
     let byte = filled(&place.fresh("byte"), 1)?;
     let copy = create(&place.fresh("copy"))?;
     let file = create(&place.fresh("a"))?;
-    let (barrier, address) = (Barrier::new(2), AtomicUsize::new(0));
+    let (barrier, shared) = (Barrier::new(2), Mutex::new(None::<Map>));
     let spin = |times: usize| {
         (0..times).for_each(|nth| {
             std::hint::black_box(nth);
@@ -96,29 +99,24 @@ fn truncated_while_copied(place: &Place) -> Result<()> {
                 barrier.wait();
                 spin(round * 7919 % 3000);
                 // A store by the kernel: past the end it is EFAULT, and no signal.
-                let to = address.load(SeqCst) as *mut libc::c_void;
-                // SAFETY: the kernel stores a byte to the mapping, to which nothing refers.
-                unsafe { libc::pread(byte.as_raw_fd(), to, 1, 0) };
+                if let Some(map) = shared.lock().unwrap().as_ref() {
+                    let _ = map.read_into(0, 1, &byte, 0);
+                }
                 barrier.wait();
             }
         });
         for round in 0..ROUNDS {
             let grown = file.set_len(PAGE as u64);
-            let map = Map::private(&file, PAGE);
-            if let Ok(map) = &map {
-                address.store(map.at(0) as usize, SeqCst);
-            }
+            *shared.lock().unwrap() = Map::private(&file, PAGE).ok();
             barrier.wait();
             spin(round * 104_729 % 6000);
             let cut = grown.and(file.set_len(0));
             barrier.wait();
-            let (Ok(map), Ok(())) = (map, cut) else {
+            let (Some(map), Ok(())) = (shared.lock().unwrap().take(), cut) else {
                 failed += 1;
                 continue;
             };
-            // SAFETY: the kernel loads a byte of the mapping, or finds that it cannot.
-            let loaded = unsafe { libc::pwrite(copy.as_raw_fd(), map.at(0).cast(), 1, 0) };
-            left += usize::from(loaded != -1);
+            left += usize::from(map.write_from(0, 1, &copy, 0).is_ok());
         }
     });
     ensure!(failed == 0, "{failed} calls failed");
@@ -163,7 +161,7 @@ fn one_fault(place: &Place) -> Result<()> {
     ensure!(file.metadata()?.blocks() == 8 * 8, "st_blocks");
     // Of 2 MiB that are mapped in one piece to be read, and of a hole.
     let file = create(&place.fresh("b"))?;
-    fallocate(&file, 0, 0, 2 * HUGE as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, 2 * HUGE as u64)?;
     write_at(&file, &vec![5; HUGE], 0)?;
     let map = Map::private(&file, 2 * HUGE)?;
     ensure!(map.load(0) == 5 && map.load(HUGE) == 0);
@@ -183,7 +181,7 @@ fn one_fault(place: &Place) -> Result<()> {
 fn beside_a_reader(place: &Place) -> Result<()> {
     const ROUNDS: usize = 20;
     let data = create(&place.fresh("a"))?;
-    fallocate(&data, 0, 0, HUGE as u64)?;
+    fallocate(&data, FallocateFlags::empty(), 0, HUGE as u64)?;
     write_at(&data, &vec![5; HUGE], 0)?;
     let hole = create(&place.fresh("b"))?;
     hole.set_len(HUGE as u64)?;
@@ -246,8 +244,7 @@ fn punched(place: &Place) -> Result<()> {
         let result = wait_until(|| {
             rounds += 1;
             let round = || -> Result<()> {
-                let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-                fallocate(&file, punch, 0, (PAGES * PAGE) as u64)?;
+                fallocate(&file, PUNCH, 0, (PAGES * PAGE) as u64)?;
                 let other = create(&place.fresh("b"))?;
                 write_at(&other, &[OTHERS; PAGES * PAGE], 0)?;
                 let fresh = rounds as u8 % 100 + 1;

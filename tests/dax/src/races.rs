@@ -7,8 +7,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::fs::FallocateFlags;
+use rustix::mm::{Advice, MsyncFlags};
 
-use crate::sys::{create, fallocate, read_at, Map, PAGE};
+use crate::common::{create, fallocate, read_at};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -58,7 +61,7 @@ fn next(state: &mut u32) -> u32 {
 
 fn race(place: &Place, name: &str, against: Against) -> Result<()> {
     let file = create(&place.fresh(name))?;
-    fallocate(&file, 0, 0, (PAGES * PAGE) as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, (PAGES * PAGE) as u64)?;
     let map = Map::shared(&file, PAGES * PAGE)?;
     let at = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
@@ -87,10 +90,10 @@ fn race(place: &Place, name: &str, against: Against) -> Result<()> {
                 std::hint::spin_loop();
             }
             match against {
-                Against::Msync | Against::Both => map.msync(page * PAGE, PAGE, libc::MS_SYNC)?,
+                Against::Msync | Against::Both => map.msync(page * PAGE, PAGE, MsyncFlags::SYNC)?,
                 Against::Fdatasync => file.sync_data()?,
                 Against::Zap => {
-                    map.advise(page * PAGE, PAGE, libc::MADV_DONTNEED)?;
+                    map.advise(page * PAGE, PAGE, Advice::LinuxDontNeed)?;
                     file.sync_data()?;
                 }
             }

@@ -5,9 +5,7 @@
 //!
 //! Each scenario leaves a new volume mounted where it found one.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,13 +13,17 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use rdax_test_sys::{run_when_idle, Map, Userfault, PAGE};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::pipe::pipe;
+use rustix::thread::gettid;
 
+use crate::common::{
+    create, errno, filled, long, open, read_at, read_page, vmsplice, wait_until, write_at,
+};
 use crate::counters::Counters;
 use crate::evict::run_on;
-use crate::sys::{
-    check, check_len, create, errno, filled, read_at, wait_until, write_at, Map, PAGE,
-};
-use crate::userfault::Missing;
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -85,9 +87,7 @@ impl Driver {
 
     /// All bytes of the device, past the page cache.
     fn open(&self) -> Result<File> {
-        let mut options = OpenOptions::new();
-        let options = options.read(true).write(true).custom_flags(libc::O_EXCL);
-        Ok(options.open(&self.block)?)
+        open(&self.block, OFlags::RDWR | OFlags::EXCL)
     }
 
     /// The device gets a new owner, all of whose bytes are [`NEXT`].
@@ -147,6 +147,46 @@ fn again(place: &Place, driver: &Driver) -> Result<()> {
     mount_new(driver, &place.dir)
 }
 
+/// Anonymous memory of which some pages come when a scenario wants: who touches one sleeps.
+struct Missing {
+    map: Map,
+    pages: usize,
+    present: usize,
+    watch: Userfault,
+}
+
+impl Missing {
+    /// `pages` pages, of which the first `present` are full of `value`, and the others are missing.
+    fn new(pages: usize, present: usize, value: u8) -> Result<Self> {
+        let map = Map::anonymous(pages * PAGE)?;
+        (0..present * PAGE).for_each(|at| map.store(at, value));
+        let watch = Userfault::missing(&map, present * PAGE, (pages - present) * PAGE)?;
+        Ok(Missing {
+            map,
+            pages,
+            present,
+            watch,
+        })
+    }
+
+    /// Waits until somebody sleeps for a page that is missing.
+    fn wait_for_sleeper(&self) -> Result<()> {
+        let sleeps = self.watch.wait_for_sleeper(long())?;
+        ensure!(sleeps, "nobody touched a missing page");
+        // It is about to sleep.
+        std::thread::sleep(Duration::from_millis(50));
+        Ok(())
+    }
+
+    /// The missing pages come, full of `value`.
+    fn come(&self, value: u8) -> Result<()> {
+        for nth in self.present..self.pages {
+            self.watch.come(&self.map, nth * PAGE, &[value; PAGE])?;
+        }
+        Ok(())
+    }
+}
+
 /// How many pages a copy is of that sleeps in the middle.
 const PAGES: usize = 32;
 
@@ -155,13 +195,7 @@ fn write_sleeps(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("file"), PAGES)?;
     let memory = Missing::new(PAGES, PAGES / 2, 1)?;
     std::thread::scope(|scope| {
-        let write = scope.spawn(|| {
-            // SAFETY: the memory is as long.
-            check_len(unsafe {
-                let from = memory.map.at(0).cast();
-                libc::pwrite(file.as_raw_fd(), from, PAGES * PAGE, 0)
-            })
-        });
+        let write = scope.spawn(|| memory.map.write_from(0, PAGES * PAGE, &file, 0));
         memory.wait_for_sleeper()?;
         driver.unbind_at_once()?;
         driver.bind()?;
@@ -170,9 +204,7 @@ fn write_sleeps(place: &Place) -> Result<()> {
         let written = write.join().unwrap();
         ensure!(
             written.as_ref().is_ok_and(|n| *n <= PAGES / 2 * PAGE)
-                || written
-                    .as_ref()
-                    .is_err_and(|e| e.raw_os_error() == Some(libc::EIO)),
+                || written.as_ref().is_err_and(|e| e.errno() == Errno::IO),
             "{written:?}"
         );
         driver.is_untouched()
@@ -186,13 +218,7 @@ fn read_sleeps(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("file"), PAGES)?;
     let memory = Missing::new(PAGES, PAGES / 2, 0)?;
     std::thread::scope(|scope| {
-        let read = scope.spawn(|| {
-            // SAFETY: the memory is as long.
-            check_len(unsafe {
-                let to = memory.map.at(0).cast();
-                libc::pread(file.as_raw_fd(), to, PAGES * PAGE, 0)
-            })
-        });
+        let read = scope.spawn(|| memory.map.read_into(0, PAGES * PAGE, &file, 0));
         memory.wait_for_sleeper()?;
         driver.unbind_at_once()?;
         driver.bind()?;
@@ -201,9 +227,7 @@ fn read_sleeps(place: &Place) -> Result<()> {
         let read = read.join().unwrap();
         ensure!(
             read.as_ref().is_ok_and(|n| *n <= PAGES / 2 * PAGE)
-                || read
-                    .as_ref()
-                    .is_err_and(|e| e.raw_os_error() == Some(libc::EIO)),
+                || read.as_ref().is_err_and(|e| e.errno() == Errno::IO),
             "{read:?}"
         );
         let seen = (0..PAGES * PAGE).filter(|at| memory.map.load(*at) == NEXT);
@@ -213,14 +237,6 @@ fn read_sleeps(place: &Place) -> Result<()> {
     })?;
     drop(file);
     again(place, &driver)
-}
-
-/// The calling thread runs when no other wants to.
-fn yield_to_all() -> Result<()> {
-    let none = libc::sched_param { sched_priority: 0 };
-    // SAFETY: a plain system call, for this thread.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &none) })?;
-    Ok(())
 }
 
 /// A copy that does not sleep, but has little of its processor: removal waits for it all the same.
@@ -238,9 +254,8 @@ fn write_copies(place: &Place) -> Result<()> {
         let (file, data, busy, end) = (&file, &data, &busy, &end);
         let write = scope.spawn(move || {
             run_on(1)?;
-            yield_to_all()?;
-            // SAFETY: a plain system call.
-            started.send(unsafe { libc::gettid() })?;
+            run_when_idle()?;
+            started.send(gettid().as_raw_nonzero())?;
             while !end.load(Relaxed) {
                 write_at(file, data, 0)?;
             }
@@ -282,7 +297,7 @@ fn write_copies(place: &Place) -> Result<()> {
         unbind.join().unwrap()?;
         ensure!(found, "no copy was interrupted");
         ensure!(!too_early, "a copy was not waited for");
-        ensure!(errno(written) == Some(libc::EIO), "the write did not fail");
+        ensure!(errno(written) == Some(Errno::IO), "the write did not fail");
         Ok(())
     })?;
     drop(file);
@@ -312,9 +327,9 @@ fn comes_back(place: &Place) -> Result<()> {
         "whose counters are these?"
     );
     // The dead one stays dead.
-    ensure!(errno(file.sync_all().map_err(Into::into)) == Some(libc::EIO));
-    ensure!(errno(read_at(&file, 1, 0)) == Some(libc::EIO));
-    ensure!(errno(create(&place.dir.join("other"))) == Some(libc::EIO));
+    ensure!(errno(file.sync_all()) == Some(Errno::IO));
+    ensure!(errno(read_at(&file, 1, 0)) == Some(Errno::IO));
+    ensure!(errno(create(&place.dir.join("other"))) == Some(Errno::IO));
     drop((map, file));
     run("umount", &[&place.dir])?;
     counters
@@ -330,11 +345,11 @@ fn comes_back(place: &Place) -> Result<()> {
 fn pinned(place: &Place, open: bool) -> Result<()> {
     let driver = Driver::of(place)?;
     let path = place.fresh("file");
-    let (reader, writer) = crate::sys::pipe()?;
+    let (reader, writer) = pipe()?;
     let file = filled(&path, 4)?;
     {
         let map = Map::shared(&file, 4 * PAGE)?;
-        crate::sys::vmsplice(&writer, &map, PAGE)?;
+        vmsplice(&writer, &map, PAGE)?;
     }
     let file = open.then_some(file);
     if !open {
@@ -344,7 +359,7 @@ fn pinned(place: &Place, open: bool) -> Result<()> {
         let unbind = scope.spawn(|| driver.unbind());
         std::thread::sleep(std::time::Duration::from_millis(300));
         ensure!(!unbind.is_finished(), "the pin was not waited for");
-        ensure!(crate::sys::read_page(&reader)? == [2; PAGE]);
+        ensure!(read_page(&reader)? == [2; PAGE]);
         drop((reader, writer));
         ensure!(wait_until(|| unbind.is_finished()), "removal does not end");
         unbind.join().unwrap()

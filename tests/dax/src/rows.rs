@@ -6,10 +6,11 @@
 use std::fs::File;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{End, Map, Userfault, PAGE};
+use rustix::process::Signal;
 
+use crate::common::{dies_of_sigbus, fallocate, filled, free_blocks, spawn, PUNCH};
 use crate::locked::map_locked;
-use crate::markers::Watch;
-use crate::sys::{check, dies_of_sigbus, fallocate, filled, free_blocks, spawn, End, Map, PAGE};
 use crate::times::moved;
 use crate::{Place, Scenario};
 
@@ -150,22 +151,18 @@ fn ends(place: &Place) -> Result<()> {
     dies_of_sigbus("a store past the end", || map.store((ROW + 4) * PAGE, 1))?;
     drop(map);
     let file = filled(&place.fresh("a"), PAGES)?;
-    let map = Map::shared(&file, LEN)?;
-    let (end, rest) = (map.at((ROW + 3) * PAGE), LEN - (ROW + 3) * PAGE);
-    // SAFETY: ours, and not used again but to be unmapped.
-    check(unsafe { libc::munmap(end.cast(), rest) })?;
+    let mut map = Map::shared(&file, LEN)?;
+    map.shorten((ROW + 3) * PAGE)?;
     dirties(place, &file, &map, &row, ROW as u64 + 3)?;
     drop(map);
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let map = Map::at_offset(&file, LEN, protection, libc::MAP_SHARED, 50 * PAGE as i64)?;
+    let map = Map::shared_at(&file, 50 * PAGE as u64, LEN)?;
     let down: Vec<_> = (2..=2 + ROW).rev().collect();
     dirties(place, &file, &map, &down, ROW as u64 + 3)
 }
 
 fn holes(place: &Place) -> Result<()> {
     let file = filled(&place.fresh("a"), PAGES)?;
-    let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-    fallocate(&file, punch, 12 * PAGE, 2 * PAGE as u64)?;
+    fallocate(&file, PUNCH, 12 * PAGE, 2 * PAGE as u64)?;
     let map = Map::shared(&file, LEN)?;
     let row: Vec<_> = (0..=ROW).collect();
     let free = free_blocks(&place.dir)?;
@@ -180,14 +177,13 @@ fn holes(place: &Place) -> Result<()> {
 }
 
 fn others(place: &Place) -> Result<()> {
-    const MADV_GUARD_INSTALL: i32 = 102;
     let file = filled(&place.fresh("a"), PAGES)?;
     let map = Map::shared(&file, LEN)?;
-    map.advise(12 * PAGE, PAGE, MADV_GUARD_INSTALL)?;
+    map.guard(12 * PAGE, PAGE, true)?;
     store(&map, 0..=ROW)?;
     let end = spawn(|| store(&map, [12]))?.wait()?;
     ensure!(
-        matches!(end, End::Signal(libc::SIGSEGV)),
+        end == End::Signal(Signal::SEGV.as_raw()),
         "a guard page: {end:?}"
     );
     // Those around it are mapped.
@@ -205,6 +201,6 @@ fn by_pages(place: &Place) -> Result<()> {
     drop(map);
     let file = filled(&place.fresh("a"), PAGES)?;
     let map = Map::shared(&file, LEN)?;
-    let _watch = Watch::new(&map, LEN)?;
+    let _watch = Userfault::stores(&map, LEN)?;
     dirties(place, &file, &map, &row, ROW as u64 + 1)
 }

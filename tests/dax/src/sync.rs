@@ -2,11 +2,12 @@
 
 //! fsync, msync, sync: they write back what is dirty in their range, once, and nothing else.
 
-use std::os::fd::AsRawFd;
-
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Addresses, Map, PAGE};
+use rustix::fs::FallocateFlags;
+use rustix::mm::{MapFlags, MprotectFlags, MsyncFlags, ProtFlags};
 
-use crate::sys::{create, fallocate, filled, syncfs, Map, PAGE};
+use crate::common::{create, fallocate, filled, syncfs};
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -48,7 +49,7 @@ fn one_page(place: &Place) -> Result<()> {
         Ok(())
     })?;
     place.counters.expect(&[("pages_written_back", 64)], || {
-        map.msync(0, 64 * PAGE, libc::MS_SYNC)
+        Ok(map.msync(0, 64 * PAGE, MsyncFlags::SYNC)?)
     })?;
     file.sync_all()?;
     place.counters.expect(
@@ -65,18 +66,18 @@ fn one_page(place: &Place) -> Result<()> {
         },
     )?;
     // The times moved as well, and fdatasync-like msync leaves them alone.
-    place
-        .counters
-        .expect(&ONE_PAGE, || map.msync(3 * PAGE, PAGE, libc::MS_SYNC))?;
-    place
-        .counters
-        .expect(&NOTHING, || map.msync(3 * PAGE, PAGE, libc::MS_SYNC))?;
-    place
-        .counters
-        .expect(&ONE_PAGE, || map.msync(40 * PAGE, PAGE, libc::MS_SYNC))?;
-    place
-        .counters
-        .expect(&NOTHING, || map.msync(0, 64 * PAGE, libc::MS_SYNC))
+    place.counters.expect(&ONE_PAGE, || {
+        Ok(map.msync(3 * PAGE, PAGE, MsyncFlags::SYNC)?)
+    })?;
+    place.counters.expect(&NOTHING, || {
+        Ok(map.msync(3 * PAGE, PAGE, MsyncFlags::SYNC)?)
+    })?;
+    place.counters.expect(&ONE_PAGE, || {
+        Ok(map.msync(40 * PAGE, PAGE, MsyncFlags::SYNC)?)
+    })?;
+    place.counters.expect(&NOTHING, || {
+        Ok(map.msync(0, 64 * PAGE, MsyncFlags::SYNC)?)
+    })
 }
 
 fn nothing_dirty(place: &Place) -> Result<()> {
@@ -97,7 +98,7 @@ fn inside_pages(place: &Place) -> Result<()> {
     place
         .counters
         .expect(&[("pages_written_back", 3), ("fences", 1)], || {
-            map.msync(2 * PAGE, 2 * PAGE + 1, libc::MS_SYNC)
+            Ok(map.msync(2 * PAGE, 2 * PAGE + 1, MsyncFlags::SYNC)?)
         })?;
     place
         .counters
@@ -108,7 +109,7 @@ fn far_apart(place: &Place) -> Result<()> {
     let pages = 4096;
     let file = create(&place.fresh("a"))?;
     file.set_len((pages * PAGE) as u64)?;
-    fallocate(&file, 0, 0, (pages * PAGE) as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, (pages * PAGE) as u64)?;
     let map = Map::shared(&file, pages * PAGE)?;
     for i in 0..8 {
         map.store(i * 512 * PAGE + i * PAGE, 1);
@@ -124,7 +125,7 @@ fn far_apart(place: &Place) -> Result<()> {
             ("lines_flushed", 512),
             ("fences", 1),
         ],
-        || map.msync(0, pages * PAGE, libc::MS_SYNC),
+        || Ok(map.msync(0, pages * PAGE, MsyncFlags::SYNC)?),
     )
 }
 
@@ -145,7 +146,7 @@ fn edges(place: &Place) -> Result<()> {
         (last, last),
     ] {
         let file = create(&place.fresh("a"))?;
-        fallocate(&file, 0, 0, (len * PAGE) as u64)?;
+        fallocate(&file, FallocateFlags::empty(), 0, (len * PAGE) as u64)?;
         let map = Map::shared(&file, len * PAGE)?;
         // The first time, 2 MiB each.
         (0..3).for_each(|i| map.store((i * 512 + 100) * PAGE, 1));
@@ -155,7 +156,7 @@ fn edges(place: &Place) -> Result<()> {
         let within = within.count() as u64;
         let expect = |pages| [("pages_written_back", pages), ("lines_flushed", pages * 64)];
         place.counters.expect(&expect(within), || {
-            map.msync(start * PAGE, (end + 1 - start) * PAGE, libc::MS_SYNC)
+            Ok(map.msync(start * PAGE, (end + 1 - start) * PAGE, MsyncFlags::SYNC)?)
         })?;
         let others = stored.len() as u64 - within;
         place
@@ -191,7 +192,7 @@ fn one_run(place: &Place) -> Result<()> {
                 ("lines_flushed", 180 * 64),
                 ("fences", 1),
             ],
-            || map.msync(0, 180 * PAGE, libc::MS_SYNC),
+            || Ok(map.msync(0, 180 * PAGE, MsyncFlags::SYNC)?),
         )?;
     }
     Ok(())
@@ -211,8 +212,7 @@ fn other_calls(place: &Place) -> Result<()> {
         .expect(&[("pages_written_back", 1)], || syncfs(&file))?;
     map.store(2 * PAGE, 3);
     place.counters.expect(&[("pages_written_back", 1)], || {
-        // SAFETY: a plain system call.
-        unsafe { libc::sync() };
+        rustix::fs::sync();
         Ok(())
     })?;
     Ok(())
@@ -222,38 +222,17 @@ fn msync_flags(place: &Place) -> Result<()> {
     let a = filled(&place.fresh("a"), 2)?;
     let b = filled(&place.fresh("b"), 2)?;
     // Two files next to each other in one range of addresses.
-    let all = Map::new(
-        &a,
-        4 * PAGE,
-        libc::PROT_NONE,
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-    )?;
-    let place_at = |at: usize, file: &std::fs::File| -> Result<()> {
-        // SAFETY: replaces part of a mapping that is ours.
-        let got = unsafe {
-            libc::mmap(
-                all.at(at * PAGE).cast(),
-                2 * PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_FIXED,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        ensure!(got == all.at(at * PAGE).cast(), "mmap");
-        Ok(())
-    };
-    place_at(0, &a)?;
-    place_at(2, &b)?;
-    all.store(0, 1);
-    all.store(2 * PAGE, 1);
+    let all = Addresses::new(4 * PAGE)?;
+    let (first, second) = (all.map(0, &a, 2 * PAGE)?, all.map(2 * PAGE, &b, 2 * PAGE)?);
+    first.store(0, 1);
+    second.store(0, 1);
     place.counters.expect(&[("pages_written_back", 0)], || {
-        all.msync(0, 4 * PAGE, libc::MS_ASYNC)
+        Ok(all.msync(MsyncFlags::ASYNC)?)
     })?;
     place
         .counters
         .expect(&[("pages_written_back", 2), ("fences", 2)], || {
-            all.msync(0, 4 * PAGE, libc::MS_SYNC)
+            Ok(all.msync(MsyncFlags::SYNC)?)
         })
 }
 
@@ -262,7 +241,7 @@ fn other_mappings(place: &Place) -> Result<()> {
     let file = filled(&path, 4)?;
     let read_only = std::fs::File::open(&path)?;
     let first = Map::private(&file, 4 * PAGE)?;
-    let second = Map::new(&read_only, 4 * PAGE, libc::PROT_READ, libc::MAP_SHARED)?;
+    let second = Map::new(&read_only, 4 * PAGE, ProtFlags::READ, MapFlags::SHARED)?;
     let writer = Map::shared(&file, 4 * PAGE)?;
     let third = Map::private(&file, 4 * PAGE)?;
     for map in [&first, &second, &writer, &third] {
@@ -292,8 +271,8 @@ fn protection(place: &Place) -> Result<()> {
     let map = Map::shared(&file, 2 * PAGE)?;
     map.store(0, 1);
     file.sync_data()?;
-    map.protect(libc::PROT_READ)?;
-    map.protect(libc::PROT_READ | libc::PROT_WRITE)?;
+    map.protect(0, 2 * PAGE, MprotectFlags::READ)?;
+    map.protect(0, 2 * PAGE, MprotectFlags::READ | MprotectFlags::WRITE)?;
     place
         .counters
         .expect(&[("mkwrite_faults", 1), ("pages_tagged", 1)], || {
@@ -301,7 +280,7 @@ fn protection(place: &Place) -> Result<()> {
             Ok(())
         })?;
     // And a dirty one stays dirty.
-    map.protect(libc::PROT_READ)?;
+    map.protect(0, 2 * PAGE, MprotectFlags::READ)?;
     place
         .counters
         .expect(&[("pages_written_back", 1)], || Ok(file.sync_data()?))

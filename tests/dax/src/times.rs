@@ -7,8 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use anyhow::{ensure, Result};
+use rdax_test_sys::{Map, PAGE};
+use rustix::mm::MsyncFlags;
 
-use crate::sys::{filled, Map, PAGE};
+use crate::common::filled;
 use crate::{Place, Scenario};
 
 pub const SCENARIOS: &[Scenario] = &[
@@ -85,7 +87,7 @@ fn after_sync(place: &Place) -> Result<()> {
     for round in 0..5 {
         let seen = moved(&file, || {
             map.store(0, round);
-            map.msync(0, PAGE, libc::MS_SYNC)
+            Ok(map.msync(0, PAGE, MsyncFlags::SYNC)?)
         })?;
         ensure!(seen, "round {round}: the times did not move");
     }
@@ -100,7 +102,7 @@ fn not_without_a_store(place: &Place) -> Result<()> {
         ensure!(shared.load(0) == 1 && private.load(PAGE) == 2);
         private.store(0, 77);
         private.store(2 * PAGE, 77);
-        shared.msync(0, 4 * PAGE, libc::MS_SYNC)?;
+        shared.msync(0, 4 * PAGE, MsyncFlags::SYNC)?;
         Ok(file.sync_all()?)
     })?;
     ensure!(!seen, "the times moved without a store");

@@ -6,8 +6,13 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use rdax_test_sys::{self as sys, Map, PAGE};
+use rustix::fs::{syncfs, OFlags};
+use rustix::mm::{Advice, MsyncFlags};
+use rustix::mount::{mount_remount, MountFlags};
+use rustix::system::delete_module;
+
 use crate::machine::Machine;
-use crate::sys::{self, Map, PAGE};
 
 /// Something that happens in the life of a mount.
 pub struct Event {
@@ -38,13 +43,13 @@ pub const EVENTS: [Event; 13] = [
     Event {
         name: "sync",
         run: |_, _| {
-            sys::sync();
+            rustix::fs::sync();
             Ok(())
         },
     },
     Event {
         name: "syncfs",
-        run: |machine, _| sys::syncfs(&machine.open()?),
+        run: |machine, _| Ok(syncfs(machine.open()?)?),
     },
     Event {
         name: "eviction",
@@ -79,28 +84,28 @@ pub const EVENTS: [Event; 13] = [
 /// One that is new: nothing uses the old one.
 fn mount(machine: &Machine, _: &mut fastrand::Rng) -> io::Result<()> {
     let _ = machine.unmount();
-    sys::mount(&machine.block, &machine.at)
+    machine.mount()
 }
 
 fn freeze(machine: &Machine, random: &mut fastrand::Rng) -> io::Result<()> {
     let file = machine.open()?;
     sys::freeze(&file, true)?;
     std::thread::sleep(Duration::from_micros(random.u64(..3000)));
-    sys::freeze(&file, false)
+    Ok(sys::freeze(&file, false)?)
 }
 
 fn remount(machine: &Machine, _: &mut fastrand::Rng) -> io::Result<()> {
-    let _ = sys::remount(&machine.at, true);
-    sys::remount(&machine.at, false)
+    let _ = mount_remount(&machine.at, MountFlags::RDONLY, "");
+    Ok(mount_remount(&machine.at, MountFlags::empty(), "")?)
 }
 
 fn truncate(machine: &Machine, random: &mut fastrand::Rng) -> io::Result<()> {
     let file = machine.open()?;
-    let map = Map::new(&file, 16 * PAGE)?;
+    let map = Map::shared(&file, 16 * PAGE)?;
     for _ in 0..16 {
         file.set_len(random.u64(..16 * PAGE as u64))?;
         file.set_len(16 * PAGE as u64)?;
-        let _ = map.sync();
+        let _ = map.msync(0, 16 * PAGE, MsyncFlags::SYNC);
     }
     Ok(())
 }
@@ -130,10 +135,10 @@ pub fn fail_memory(dir: &std::path::Path, random: &mut fastrand::Rng) -> io::Res
     let name = dir.join(format!("file{}", random.usize(..4)));
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).write(true).open(name)?;
-    let map = Map::new(&file, 16 * PAGE)?;
+    let map = Map::shared(&file, 16 * PAGE)?;
     let at = random.usize(..16) * PAGE;
     map.load(at);
-    map.advise(at, libc::MADV_HWPOISON)?;
+    map.advise(at, PAGE, Advice::LinuxHwPoison)?;
     std::os::unix::fs::FileExt::write_all_at(&file, &[2; PAGE], at as u64)
 }
 
@@ -144,7 +149,7 @@ fn rebind(machine: &Machine, _: &mut fastrand::Rng) -> io::Result<()> {
 
 fn unload(machine: &Machine, _: &mut fastrand::Rng) -> io::Result<()> {
     let _ = machine.unmount();
-    let unloaded = sys::rmmod();
-    let _ = sys::insmod(&machine.module);
-    unloaded
+    let unloaded = delete_module(c"rdax", OFlags::NONBLOCK.bits() as i32);
+    let _ = machine.load_module();
+    Ok(unloaded?)
 }

@@ -13,8 +13,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::Result;
-
-use crate::sys::{Map, PAGE};
+use rdax_test_sys::{Map, PAGE};
+use rustix::mm::{Advice, MsyncFlags};
 
 /// Pages of a file.
 const PAGES: usize = 64;
@@ -126,13 +126,13 @@ fn turn(dir: &Path, random: &mut fastrand::Rng) -> io::Result<()> {
     match random.u8(..8) {
         0..=2 => {
             let file = open(dir, random)?;
-            let map = Map::new(&file, PAGES * PAGE)?;
+            let map = Map::shared(&file, PAGES * PAGE)?;
             for _ in 0..random.usize(1..200) {
                 let at = random.usize(..PAGES * PAGE);
                 match random.u8(..8) {
-                    0 => map.sync()?,
+                    0 => map.msync(0, PAGES * PAGE, MsyncFlags::SYNC)?,
                     1 => drop(map.load(at)),
-                    2 => map.advise(at, libc::MADV_DONTNEED)?,
+                    2 => map.advise(at / PAGE * PAGE, PAGE, Advice::LinuxDontNeed)?,
                     _ => map.store(at, random.u8(..)),
                 }
             }
@@ -154,7 +154,7 @@ fn turn(dir: &Path, random: &mut fastrand::Rng) -> io::Result<()> {
             let name = dir.join(format!("temporary{}", random.u8(..16)));
             fs::write(&name, vec![1; random.usize(..3 * PAGE)])?;
             fs::rename(&name, dir.join(format!("temporary{}", random.u8(..16))))?;
-            let map = Map::new(&open(dir, random)?, PAGE)?;
+            let map = Map::shared(&open(dir, random)?, PAGE)?;
             map.store(0, 1);
             fs::remove_file(dir.join(format!("temporary{}", random.u8(..16))))?;
         }

@@ -10,9 +10,11 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use rdax_test_sys::freeze;
+use rustix::mount::{mount, unmount, MountFlags, UnmountFlags};
+use rustix::system::finit_module;
 
 use crate::load::Load;
-use crate::sys;
 
 /// How long anything may take before it counts as hung.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -68,10 +70,21 @@ impl Machine {
         OpenOptions::new().read(true).write(true).open(name)
     }
 
+    /// Mounts it.
+    pub fn mount(&self) -> io::Result<()> {
+        let flags = MountFlags::empty();
+        Ok(mount(&self.block, &self.at, "rdax", flags, None)?)
+    }
+
+    /// Loads the module.
+    pub fn load_module(&self) -> io::Result<()> {
+        Ok(finit_module(File::open(&self.module)?, c"", 0)?)
+    }
+
     /// Ends all use, and unmounts it.
     pub fn unmount(&self) -> io::Result<()> {
         self.load.stop();
-        sys::unmount(&self.at, 0)
+        Ok(unmount(&self.at, UnmountFlags::empty())?)
     }
 
     fn is_mounted(&self) -> Result<bool> {
@@ -88,9 +101,9 @@ impl Machine {
         let start = Instant::now();
         while self.is_mounted()? {
             if let Ok(dir) = File::open(&self.at) {
-                let _ = sys::freeze(&dir, false);
+                let _ = freeze(&dir, false);
             }
-            if let Err(error) = sys::unmount(&self.at, 0) {
+            if let Err(error) = unmount(&self.at, UnmountFlags::empty()) {
                 ensure!(start.elapsed() < LONG, "cannot be unmounted: {error}");
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -107,7 +120,7 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(2));
         }
         if !Path::new("/sys/module/rdax").exists() {
-            sys::insmod(&self.module).context("cannot be loaded")?;
+            self.load_module().context("cannot be loaded")?;
         }
         self.check()
     }
@@ -136,7 +149,7 @@ impl Machine {
 
     /// Mounts it and starts the load: where a round begins.
     pub fn begin(&self, processes: usize) -> Result<()> {
-        sys::mount(&self.block, &self.at).context("cannot be mounted")?;
+        self.mount().context("cannot be mounted")?;
         // For `open`.
         fs::write(self.at.join("file0"), [1; 64 << 10]).context("cannot be written to")?;
         self.load.start(processes)

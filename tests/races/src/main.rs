@@ -6,10 +6,11 @@
 //! the same time. Afterwards everything must come to an end, the volume be clean, and the kernel
 //! have reported nothing. Runs as root in a VM of its own, which it may crash: see tests/races/run.
 
+#![forbid(unsafe_code)]
+
 mod events;
 mod load;
 mod machine;
-mod sys;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -24,7 +24,7 @@ impl Counters {
         let device = fs::metadata(path)
             .with_context(|| path.display().to_string())?
             .dev();
-        let (major, minor) = (libc::major(device), libc::minor(device));
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let link = fs::read_link(format!("/sys/dev/block/{major}:{minor}")).ok();
         let dir = link
             .and_then(|link| Some(Path::new("/sys/fs/rdax").join(link.file_name()?)))

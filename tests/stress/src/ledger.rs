@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use anyhow::{bail, Context, Result};
-
-use crate::sys;
+use rdax_test_sys::shared_counters;
+use rustix::fs::OFlags;
 
 /// One line of a log: 16 bytes, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Log {
             options
                 .create(true)
                 .append(true)
-                .custom_flags(libc::O_DSYNC);
+                .custom_flags(OFlags::DSYNC.bits() as i32);
             options.open(dir.join(format!("{name}.log")))
         };
         Ok(Log {
@@ -114,7 +114,7 @@ impl FileLedger {
     /// generation that was begun; without, only a ceiling for all of them.
     pub fn new(file: u32, slots: u64, exact: bool) -> io::Result<FileLedger> {
         let slots = slots as usize;
-        let words = sys::shared_words(slots * 3 + 1)?;
+        let words = shared_counters(slots * 3 + 1)?;
         Ok(FileLedger {
             file,
             begun: &words[..slots],
@@ -334,7 +334,7 @@ mod tests {
         let log = Log::open(None, "w").unwrap();
         ledger.begin(&log, 0, 1).unwrap();
         ledger.finish(0);
-        let error = || Err(io::Error::from_raw_os_error(libc::EIO));
+        let error = || Err(io::Error::from(rustix::io::Errno::IO));
         assert!(ledger.promise(&log, 0..1, error).is_err());
         assert_eq!(ledger.promised(0), 0);
     }

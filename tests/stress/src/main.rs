@@ -7,8 +7,9 @@
 //! verified at rest. With `--ledger DIR` what was promised durable is kept outside the file
 //! system, and `--verify` holds the file system to it in a later boot, also after a kill.
 
+#![forbid(unsafe_code)]
+
 mod counters;
-mod guard;
 mod ledger;
 mod manifest;
 mod names;
@@ -106,7 +107,7 @@ fn run(args: &Args) -> Result<bool> {
         size: args.size << 20,
     };
     let groups = choose(&args.only)?;
-    guard::install();
+    rdax_test_sys::catch_faults();
     if let Some(ledger) = &config.ledger {
         ledger::clear(ledger)?;
         manifest::start(ledger, config.seed)?;

@@ -12,11 +12,11 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{symlink, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure, Context, Result};
+use rustix::fs::{mknodat, FileType, Mode, CWD};
 
 use crate::slots::{SlotFile, Tracked};
 
@@ -125,12 +125,8 @@ pub fn make(root: &Path) -> io::Result<()> {
 }
 
 fn mkfifo(path: &Path) -> io::Result<()> {
-    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: the path ends in a zero byte and outlives the call.
-    match unsafe { libc::mkfifo(path.as_ptr(), 0o600) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    let mode = Mode::RUSR | Mode::WUSR;
+    Ok(mknodat(CWD, path, FileType::Fifo, mode, 0)?)
 }
 
 fn write_record(file: &SlotFile, slot: u64, gen: u64, path: &Path) -> io::Result<()> {

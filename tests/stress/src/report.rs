@@ -97,7 +97,7 @@ pub fn progress(name: &str, elapsed: Duration, total: Duration, ops: u64, termin
 }
 
 /// Prints where in the kernel the threads of a process are, as far as we may know.
-pub fn stacks(pid: libc::pid_t) {
+pub fn stacks(pid: i32) {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return;
     };

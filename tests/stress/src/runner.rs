@@ -2,18 +2,18 @@
 
 //! Runs a group of tests: forks the processes, watches them, verifies what they leave.
 
-use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rdax_test_sys::{faults, fork, Child, End, Whose};
+use rustix::process::{set_parent_process_death_signal, Signal};
 
 use crate::counters::Counters;
 use crate::ledger::Log;
 use crate::manifest;
 use crate::report::{Outcome, Row};
-use crate::sys;
 use crate::test::{remove, Config, Run, Setup, Skip, Test, Worker};
 
 /// Tests that run at the same time.
@@ -44,7 +44,7 @@ pub fn run(
             counters.read("lines_flushed")?,
         ])
     };
-    let (before, faults) = (read()?, sys::child_faults());
+    let (before, faults_before) = (read()?, faults(Whose::Children));
     let mut row = Row::new(group.name);
     match run_tests(config, group, (procs, threads), time, next_id, &mut row) {
         Ok(()) => (),
@@ -55,7 +55,7 @@ pub fn run(
     }
     let delta = |now: Option<u64>, then: Option<u64>| Some(now? - then?);
     let after = read()?;
-    row.faults = sys::child_faults() - faults;
+    row.faults = faults(Whose::Children) - faults_before;
     row.pages = delta(after[0], before[0]);
     row.lines = delta(after[1], before[1]);
     row.time = start.elapsed();
@@ -90,14 +90,14 @@ fn run_tests(
         runs.push(run);
     }
     let deadline = Instant::now() + time;
-    let mut children = HashMap::new();
+    let mut children = Vec::new();
     for process in 0..procs {
-        let pid = sys::fork(|| {
-            sys::die_with_parent();
+        let child = fork(|| {
+            // Without it, who kills the program has the children to kill, too.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
             i32::from(!work(config, &runs, process, procs, deadline))
-        })
-        .context("fork")?;
-        children.insert(pid, process);
+        })?;
+        children.push((child, process));
     }
     let held = watch(row, &runs, children, deadline)?;
     row.ops = runs.iter().map(|run| run.ops.load(Relaxed)).sum();
@@ -169,7 +169,7 @@ fn work(config: &Config, runs: &[Run], process: u32, procs: u32, deadline: Insta
 fn watch(
     row: &mut Row,
     runs: &[Run],
-    mut children: HashMap<libc::pid_t, u32>,
+    mut children: Vec<(Child, u32)>,
     deadline: Instant,
 ) -> Result<bool> {
     let start = Instant::now();
@@ -187,20 +187,19 @@ fn watch(
         if now != ops {
             (ops, moved) = (now, Instant::now());
         }
-        let mut ended = Vec::new();
-        for (&pid, process) in &children {
-            match sys::wait(pid, false).context("wait")? {
-                None => continue,
-                Some(0) => (),
-                Some(1) => held = false,
-                Some(status) => {
+        let mut running = Vec::new();
+        for (child, process) in children {
+            match child.try_wait()? {
+                None => running.push((child, process)),
+                Some(End::Exit(0)) => (),
+                Some(End::Exit(1)) => held = false,
+                Some(end) => {
                     held = false;
-                    eprintln!("{}: process {process} ended with {status}", row.name);
+                    eprintln!("{}: process {process} ended with {end:?}", row.name);
                 }
             }
-            ended.push(pid);
         }
-        children.retain(|pid, _| !ended.contains(pid));
+        children = running;
         if !held {
             runs.iter().for_each(|run| run.failed.store(1, Relaxed));
         }
@@ -209,14 +208,14 @@ fn watch(
             crate::report::progress(row.name, start.elapsed(), deadline - start, ops, terminal);
         }
         if Instant::now() > moved.max(deadline) + GRACE {
-            for (&pid, process) in &children {
+            for (child, process) in &children {
                 eprintln!(
                     "{}: HANG process {process}, no operation for {} s",
                     row.name,
                     GRACE.as_secs()
                 );
-                crate::report::stacks(pid);
-                sys::kill(pid);
+                crate::report::stacks(child.pid());
+                child.kill()?;
             }
             return Ok(false);
         }

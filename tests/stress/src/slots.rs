@@ -11,11 +11,11 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::{bail, ensure, Context, Result};
+use rdax_test_sys::Fault;
 
-use crate::guard::Fault;
 use crate::ledger::{FileLedger, Log};
 use crate::record::{describe_slot, Identity, SlotBytes, RECORD, SLOT};
-use crate::sys::{self, Map, Sharing, PAGE};
+use crate::sys::{self, Map, PAGE};
 
 /// Slots in a page.
 pub const SLOTS_PER_PAGE: u64 = PAGE / SLOT;
@@ -139,7 +139,7 @@ impl SlotFile {
     pub fn open(&self) -> Result<(File, Map)> {
         let context = || self.path.display().to_string();
         let file = sys::open(&self.path).with_context(context)?;
-        let map = Map::new(&file, 0, self.bytes(), Sharing::Shared).with_context(context)?;
+        let map = Map::shared(&file, 0, self.bytes()).with_context(context)?;
         Ok((file, map))
     }
 
@@ -289,7 +289,7 @@ impl Tracked {
                 "write(2) of {} wrote {len}",
                 bytes.len()
             ),
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 slots.for_each(|slot| self.ledger.give_up(slot));
                 return Ok(false);
             }
@@ -309,7 +309,7 @@ impl Tracked {
         let offset = slots.start * SLOT;
         match sys::punch(file, offset, slots.end * SLOT - offset) {
             Ok(()) => slots.for_each(|slot| self.ledger.finish(slot)),
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 slots.for_each(|slot| self.ledger.give_up(slot));
                 return Ok(false);
             }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use rdax_test_sys::shared_counters;
 
 use crate::ledger::{FileLedger, Log};
 use crate::names;
@@ -101,7 +102,7 @@ impl<'a> Setup<'a> {
         let dir = directory(&config.dir, &label);
         remove(&dir)?;
         fs::create_dir(&dir).with_context(|| format!("mkdir {}", dir.display()))?;
-        let words = sys::shared_words(3)?;
+        let words = shared_counters(3)?;
         let (ops, failed, mark, files) = (&words[0], &words[1], &words[2], Vec::new());
         let (seed, size) = (config.seed, config.size);
         let run = Run {

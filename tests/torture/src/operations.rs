@@ -5,14 +5,15 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::{chown, symlink, FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use rdax_test_sys::{Map, PAGE};
 use rustix::fs::{
     fallocate, mknodat, renameat_with, setxattr, FallocateFlags, FileType, Mode, RenameFlags,
     XattrFlags, CWD,
 };
+use rustix::mm::MsyncFlags;
 
 /// An operation.
 pub struct Operation {
@@ -85,27 +86,10 @@ fn rename(dir: &Path, from: &str, to: &str, flags: RenameFlags) -> io::Result<()
 
 /// Stores to a shared mapping of the first page, and syncs it.
 fn store(dir: &Path, len: usize) -> io::Result<()> {
-    use rustix::mm::{mmap, msync, munmap, MapFlags, MsyncFlags, ProtFlags};
     let file = open(&dir.join("file"))?;
-    let prot = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: a new mapping, of a file that nobody else has open, which is used only here.
-    unsafe {
-        let at = mmap(
-            std::ptr::null_mut(),
-            len,
-            prot,
-            MapFlags::SHARED,
-            file.as_fd(),
-            0,
-        )?;
-        for page in (0..len).step_by(4096) {
-            // The mapping has `len` bytes, and so has the file.
-            at.cast::<u8>().add(page).write_volatile(3);
-        }
-        let synced = msync(at, len, MsyncFlags::SYNC);
-        munmap(at, len)?;
-        Ok(synced?)
-    }
+    let map = Map::shared(&file, len)?;
+    (0..len).step_by(PAGE).for_each(|at| map.store(at, 3));
+    Ok(map.msync(0, len, MsyncFlags::SYNC)?)
 }
 
 /// Lists operations: a name, what it needs, what it does.

@@ -6,12 +6,12 @@ use std::fs::OpenOptions;
 use std::io::Write;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::Fault;
 
-use crate::guard::Fault;
 use crate::record::{describe_slot, SLOT};
 use crate::slots::Tracked;
 use crate::stream;
-use crate::sys::{Map, Sharing, PAGE};
+use crate::sys::{Map, PAGE};
 use crate::test::{nothing, Test, Worker};
 
 /// Appends by write(2), read through mappings.
@@ -100,7 +100,7 @@ fn look(w: &mut Worker, file: &Tracked) -> Result<()> {
         .read(true)
         .write(true)
         .open(&file.path)?;
-    let map = Map::new(&fd, 0, file.bytes(), Sharing::Shared).context("mmap")?;
+    let map = Map::shared(&fd, 0, file.bytes()).context("mmap")?;
     for _ in 0..16 {
         let (round, size) = stream::position(file.ledger.stored(0));
         if size == 0 {

@@ -8,7 +8,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::record::{describe_slot, SLOT};
 use crate::slots::{Owner, Rule, SlotFile, Tracked, View};
-use crate::sys::{self, Map, Sharing, PAGE};
+use crate::sys::{self, Map, PAGE};
 use crate::test::{nothing, Test, Worker};
 
 /// I/O from a mapping to its own file and back.
@@ -47,7 +47,7 @@ fn direct(w: &mut Worker) -> Result<()> {
     let buffered = sys::open(&file.path)?;
     buffered.set_len(2 * file.bytes())?;
     let direct = sys::open_direct(&file.path)?;
-    let map = Map::new(&buffered, 0, 2 * file.bytes(), Sharing::Shared).context("mmap")?;
+    let map = Map::shared(&buffered, 0, 2 * file.bytes()).context("mmap")?;
     let scene = Scene {
         file,
         buffered,

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use anyhow::{bail, ensure, Context, Result};
+use rdax_test_sys::{End, Fault};
 
-use crate::guard::Fault;
 use crate::record::{describe_slot, Identity, SLOT};
 use crate::slots::{Owner, Rule, Tracked, View, SLOTS_PER_PAGE};
-use crate::sys::{self, Map, Sharing, PAGE};
+use crate::sys::{self, Map, PAGE};
 use crate::test::{nothing, Setup, Test, Worker};
 
 /// A file in which every worker owns slots of every page.
@@ -37,22 +37,21 @@ fn fork(w: &mut Worker) -> Result<()> {
         file.must_store(&w.log, &map, 0, before)?;
         let childs: [u64; 8] = std::array::from_fn(|_| w.own(file, w.index));
         let log = &w.log;
-        let child = sys::fork(|| {
+        let child = rdax_test_sys::fork(|| {
             for slot in childs {
                 if !matches!(file.store(log, &map, 0, slot), Ok(Ok(()))) {
                     return 1;
                 }
             }
             0
-        })
-        .context("fork")?;
+        })?;
         // Not while the child runs: a slot has one writer. Other slots are free to use.
         let meanwhile = w.rng.u64(0..file.slots);
         file.check(View::Map(&map), meanwhile)?;
-        let status = sys::wait(child, true).context("wait")?;
+        let end = child.wait()?;
         ensure!(
-            status == Some(0),
-            "the child of a fork ended with {status:?}"
+            end == End::Exit(0),
+            "the child of a fork ended with {end:?}"
         );
         match w.rng.u32(0..3) {
             0 => file.msync(&w.log, &map, 0, 0..file.bytes())?,
@@ -86,7 +85,7 @@ fn munmap(w: &mut Worker) -> Result<()> {
         let window = w.pages(file, 32);
         let fd = sys::open(&file.path)?;
         let len = window.end - window.start;
-        let map = Map::new(&fd, window.start, len, Sharing::Shared).context("mmap")?;
+        let map = Map::shared(&fd, window.start, len).context("mmap")?;
         let mut stores = 0;
         for _ in 0..w.rng.u32(1..24) {
             let Some(slot) = own_within(w, file, &window) else {
@@ -153,7 +152,7 @@ fn remap(w: &mut Worker) -> Result<()> {
             }
         }
         match w.rng.u32(0..4) {
-            0 => map = map.relocate().context("mremap")?,
+            0 => map.relocate().context("mremap")?,
             1 => map.drop_pages(0..file.bytes()).context("madvise")?,
             _ => (),
         }
@@ -267,7 +266,7 @@ pub const PRIVATE: Test = Test {
 fn private(w: &mut Worker) -> Result<()> {
     let file = &w.run.files[0];
     let (fd, map) = file.open()?;
-    let mine = Map::new(&fd, 0, file.bytes(), Sharing::Private).context("mmap")?;
+    let mine = Map::private(&fd, file.bytes()).context("mmap")?;
     // Whom the stores to the private mapping claim to be: no writer of any file.
     let poison = |slot| Identity {
         writer: u32::MAX,

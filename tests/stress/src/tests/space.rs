@@ -3,12 +3,13 @@
 //! Holes, and what happens when there is nothing left to fill them with.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use rdax_test_sys::Fault;
 
-use crate::guard::Fault;
 use crate::rest;
 use crate::slots::{Owner, Rule, Tracked, View, SLOTS_PER_PAGE};
 use crate::sys::{self, Map, PAGE};
@@ -98,7 +99,7 @@ fn enospc_setup(setup: &mut Setup) -> Result<()> {
         setup.cycle(CYCLE);
     }
     let ballast = File::create_new(setup.run().dir.join(BALLAST))?;
-    if sys::magic(&ballast)? == sys::TMPFS {
+    if sys::is_tmpfs(&ballast)? {
         bail!(Skip(
             "tmpfs takes space for holes that are only read".into()
         ));
@@ -125,9 +126,9 @@ fn fill(ballast: &File) -> Result<()> {
         if len == 0 {
             return Ok(());
         }
-        match sys::fallocate(ballast, 0, end, len) {
+        match sys::fallocate(ballast, end, len) {
             Ok(()) => end += len,
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => most = len / 2,
+            Err(error) if error.kind() == ErrorKind::StorageFull => most = len / 2,
             Err(error) => return Err(error).context("fallocate"),
         }
     }

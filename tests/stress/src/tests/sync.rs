@@ -5,6 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{ensure, Context, Result};
+use rdax_test_sys::sync_file_range;
 
 use crate::slots::{Owner, Rule, View};
 use crate::sys::{self, PAGE};
@@ -90,7 +91,7 @@ fn fsync_other(w: &mut Worker) -> Result<()> {
                 .ledger
                 .promise(&w.log, 0..file.slots, || sys::syncfs(&fd))
                 .context("syncfs")?,
-            1 => sys::sync_file_range(&fd).context("sync_file_range")?,
+            1 => sync_file_range(&fd, 0, 0)?,
             2..=4 => file.fsync(&w.log, &fd, true)?,
             _ => file.fsync(&w.log, &fd, false)?,
         }
@@ -125,7 +126,7 @@ fn hot(w: &mut Worker) -> Result<()> {
     let (_, shared_map) = shared.open()?;
     let (fd, map) = own.open()?;
     // tmpfs does not see stores to pages that are dirty already.
-    let stamps = sys::magic(&fd)? != sys::TMPFS;
+    let stamps = !sys::is_tmpfs(&fd)?;
     let mut times = [(0, 0); 2];
     while w.running() {
         let slot = w.own(own, 0) % (PAGE / crate::record::SLOT);

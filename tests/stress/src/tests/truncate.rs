@@ -6,11 +6,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{bail, ensure, Context, Result};
+use rdax_test_sys::Fault;
 
-use crate::guard::Fault;
 use crate::record::{describe_slot, RECORD, SLOT};
 use crate::slots::{Owner, Rule, Tracked, View};
-use crate::sys::{self, Map, Sharing, PAGE};
+use crate::sys::{self, Map, PAGE};
 use crate::test::{Run, Setup, Test, Worker};
 
 /// Truncation and punching under writers, with other files waiting for the blocks.
@@ -72,7 +72,7 @@ fn cut(w: &mut Worker) -> Result<()> {
             }
             5 => {
                 let first = w.rng.u64(0..size / PAGE);
-                sys::fallocate(&fd, 0, first * PAGE, PAGE).context("fallocate")?;
+                sys::fallocate(&fd, first * PAGE, PAGE).context("fallocate")?;
             }
             6 => check_tail(w, &tail)?,
             _ => fd.sync_all()?,
@@ -93,7 +93,7 @@ fn check_tail(w: &mut Worker, file: &File) -> Result<()> {
     const LEN: usize = (PAGES * PAGE) as usize;
     file.set_len(0)?;
     file.set_len(PAGES * PAGE)?;
-    let map = Map::new(file, 0, PAGES * PAGE, Sharing::Shared).context("mmap")?;
+    let map = Map::shared(file, 0, PAGES * PAGE).context("mmap")?;
     let fault = |fault: Fault| anyhow::anyhow!("{fault:?} inside of the file");
     map.store(0, &[0xab; LEN]).map_err(fault)?;
     if w.rng.bool() {
@@ -103,7 +103,7 @@ fn check_tail(w: &mut Worker, file: &File) -> Result<()> {
     file.set_len(cut)?;
     let end = cut.next_multiple_of(PAGE);
     // Allowed, and not part of the file. tmpfs is known to forget that.
-    if w.rng.bool() && end - cut >= 8 && sys::magic(file)? != sys::TMPFS {
+    if w.rng.bool() && end - cut >= 8 && !sys::is_tmpfs(file)? {
         map.store(end - 8, &[0xcd; 8]).map_err(fault)?;
     }
     if end < PAGES * PAGE {

@@ -7,10 +7,12 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{bail, Result};
+use anyhow::Result;
 use fastrand::Rng;
+use rdax_test_sys::{interrupt_every, Map, PAGE};
+use rustix::process::{setrlimit, Resource, Rlimit};
 
 use super::calls::{Arg, Call, CALLS, REQUESTS};
 
@@ -90,8 +92,8 @@ const XATTRS: [&str; 12] = [
 
 struct User {
     rng: Rng,
-    /// Memory of the user's, and where it is.
-    memory: usize,
+    /// Memory of the user's.
+    memory: Map,
     mapped: Vec<i64>,
     paths: Vec<CString>,
     xattrs: Vec<CString>,
@@ -100,24 +102,10 @@ struct User {
 }
 
 /// Memory with nothing behind it.
-fn memory() -> Result<usize> {
-    // SAFETY: a new mapping, which nothing else uses.
-    let at = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            MEMORY + 4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if at == libc::MAP_FAILED {
-        bail!("no memory");
-    }
-    // SAFETY: its last page, which nobody has used.
-    unsafe { libc::munmap(at.cast::<u8>().add(MEMORY).cast(), 4096) };
-    Ok(at as usize)
+fn memory() -> Result<Map> {
+    let mut map = Map::anonymous(MEMORY + PAGE)?;
+    map.shorten(MEMORY)?;
+    Ok(map)
 }
 
 fn paths(top: &Path) -> Vec<CString> {
@@ -154,7 +142,7 @@ impl User {
             3..=8 => self.rng.usize(0..MEMORY),
             _ => self.rng.usize(0..MEMORY / 8) * 8,
         };
-        (self.memory + at) as i64
+        (self.memory.address() + at) as i64
     }
 
     fn mapped(&mut self) -> i64 {
@@ -236,8 +224,7 @@ impl User {
             1 => self.rng.i64(3..40),
             _ => value,
         };
-        // SAFETY: within the mapping of `memory`, of which Rust knows nothing else.
-        unsafe { ((self.memory + at * 8) as *mut i64).write_volatile(value) };
+        self.memory.store_words(at * 8, &value.to_ne_bytes());
     }
 
     /// Makes a call. Returns whether it must have failed and has not.
@@ -276,41 +263,18 @@ impl User {
     }
 }
 
-extern "C" fn wake(_: libc::c_int) {}
-
 /// Makes calls until `stop`. False if one has succeeded that must not.
 pub fn be_user(top: &Path, seed: u64, stop: Instant) -> Result<bool> {
-    let limit = libc::rlimit {
-        rlim_cur: FDS as u64,
-        rlim_max: FDS as u64,
-    };
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    let memory_limit = libc::rlimit {
-        rlim_cur: 256 << 20,
-        rlim_max: 256 << 20,
-    };
-    let tick = libc::timeval {
-        tv_sec: 0,
-        tv_usec: 50_000,
-    };
-    let timer = libc::itimerval {
-        it_interval: tick,
-        it_value: tick,
-    };
-    // SAFETY: plain calls with structures of this function; the handler does nothing, and is there
-    // so that calls that wait are interrupted.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = wake as *const () as libc::sighandler_t;
-        libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut());
-        libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut());
-        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
-        libc::setrlimit(libc::RLIMIT_CORE, &none);
-        libc::setrlimit(libc::RLIMIT_AS, &memory_limit);
+    for (resource, most) in [
+        (Resource::Nofile, FDS as u64),
+        (Resource::Core, 0),
+        (Resource::As, 256 << 20),
+    ] {
+        let (current, maximum) = (Some(most), Some(most));
+        setrlimit(resource, Rlimit { current, maximum })?;
     }
+    // Calls that wait are interrupted.
+    interrupt_every(Duration::from_millis(50))?;
     fs::create_dir("d")?;
     for name in ["a", "b", "d/a"] {
         fs::File::create(name)?.write_all(&[5; 30_000])?;

@@ -3,8 +3,8 @@
 //! Loads and stores to mapped memory that may fault for good: past the end of a file, with no
 //! space left, behind a revoked protection.
 //!
-//! One routine in assembly does every access to a mapping. SIGBUS and SIGSEGV inside it end it
-//! with the signal as its result; anywhere else they kill the process as they would have.
+//! One routine in assembly does these accesses. SIGBUS and SIGSEGV inside it end it with the signal
+//! as its result; anywhere else they kill the process as they would have.
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the guarded copy is written for x86-64");
@@ -19,9 +19,9 @@ pub enum Fault {
 }
 
 std::arch::global_asm!(
-    ".globl rdax_stress_copy",
-    ".globl rdax_stress_copy_end",
-    "rdax_stress_copy:",
+    ".globl rdax_test_copy",
+    ".globl rdax_test_copy_end",
+    "rdax_test_copy:",
     "xor eax, eax",
     "test rdx, rdx",
     "jz 3f",
@@ -33,15 +33,15 @@ std::arch::global_asm!(
     "dec rdx",
     "jnz 2b",
     "3:",
-    "rdax_stress_copy_end:",
+    "rdax_test_copy_end:",
     "ret",
 );
 
 extern "C" {
     /// Copies `words` times 8 bytes upwards. 0, or the signal that a load or store ended in.
-    fn rdax_stress_copy(to: *mut u8, from: *const u8, words: usize) -> libc::c_int;
-    /// The final `ret` of [`rdax_stress_copy`]. Never called.
-    fn rdax_stress_copy_end();
+    fn rdax_test_copy(to: *mut u8, from: *const u8, words: usize) -> libc::c_int;
+    /// The final `ret` of [`rdax_test_copy`]. Never called.
+    fn rdax_test_copy_end();
 }
 
 extern "C" fn on_fault(
@@ -53,8 +53,8 @@ extern "C" fn on_fault(
     // is ours until the handler returns.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let at = registers[libc::REG_RIP as usize] as usize;
-    let end = rdax_stress_copy_end as *const () as usize;
-    if (rdax_stress_copy as *const () as usize..end).contains(&at) {
+    let end = rdax_test_copy_end as *const () as usize;
+    if (rdax_test_copy as *const () as usize..end).contains(&at) {
         registers[libc::REG_RAX as usize] = i64::from(signal);
         registers[libc::REG_RIP as usize] = end as i64;
     } else {
@@ -64,8 +64,9 @@ extern "C" fn on_fault(
     }
 }
 
-/// Installs the handlers. To be called once, before the first access to a mapping.
-pub fn install() {
+/// Installs the handlers, without which a fault in a guarded access kills as any other does. To be
+/// called once.
+pub fn catch_faults() {
     for signal in [libc::SIGBUS, libc::SIGSEGV] {
         // SAFETY: an all-zero sigaction is a valid value of the type, its fields are set as
         // sigaction(2) asks, and the handler touches nothing but its arguments.
@@ -85,10 +86,10 @@ pub fn install() {
 /// Both sides must be private memory of the caller's that is valid for `len` bytes, or lie within
 /// a mapping that stays reserved during the call (it need not be accessible). They must not
 /// overlap.
-pub unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
+pub(crate) unsafe fn copy(to: *mut u8, from: *const u8, len: usize) -> Result<(), Fault> {
     assert_eq!(len % 8, 0);
     // SAFETY: the caller vouches for the ranges; a fault in them ends the routine early.
-    match unsafe { rdax_stress_copy(to, from, len / 8) } {
+    match unsafe { rdax_test_copy(to, from, len / 8) } {
         0 => Ok(()),
         libc::SIGBUS => Err(Fault::Bus),
         _ => Err(Fault::Segv),
