@@ -22,7 +22,7 @@ const MISTAKES: [(Mistake, Scene); 29] = [
     (Mistake::FailAlone, failing_fence),
     (Mistake::TrustHot, hot_pages),
     (Mistake::CoolUnprotected, cooling_pages),
-    (Mistake::ClearMarkLate, zaps_and_dma),
+    (Mistake::ClearMarkLate, dma_told_early),
     (Mistake::IgnoreDma, dma_and_freeze),
     (Mistake::WritableCheckedEarly, late_mapping),
     (Mistake::PinnedIsIdle, truncation),
