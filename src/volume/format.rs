@@ -200,9 +200,9 @@ pub const INODE_BYTES: u64 = 256;
 /// Slots in an inode chunk, which is one block: so any free block has room for inodes. Slot 0 holds
 /// the [`InodeChunk`] header, so inode number `n` is in slot `n % 16` of inode chunk `n / 16` and a
 /// multiple of 16 is never an inode.
-pub const INODES_PER_CHUNK: u64 = BLOCK / INODE_BYTES;
+pub const INODE_CHUNK_SLOTS: u64 = BLOCK / INODE_BYTES;
 /// Words of an inode chunk's bitmap.
-pub const INODE_CHUNK_WORDS: usize = to_usize(INODES_PER_CHUNK.div_ceil(64));
+pub const INODE_CHUNK_WORDS: usize = to_usize(INODE_CHUNK_SLOTS.div_ceil(64));
 /// Inode chunks that mkfs makes, and by which the inode table grows where blocks are contiguous.
 pub const INODE_CHUNKS: u64 = 16;
 /// Inode number of the root directory.

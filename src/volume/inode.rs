@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 use super::dir::Leaves;
 use super::error::{Error, Result, Structure};
 use super::extent::{Edited, Nodes};
-use super::format::{RawInode, Time, INODES_PER_CHUNK, INODE_BYTES, SYSTEM_INODES, TABLE_INO};
+use super::format::{RawInode, Time, INODE_BYTES, INODE_CHUNK_SLOTS, SYSTEM_INODES, TABLE_INO};
 use super::journal::Tx;
 use super::num::to_usize;
 use super::pmem::Pmem;
@@ -228,7 +228,7 @@ impl Inode {
 
     /// Byte address of the header of its inode chunk, and its slot there.
     pub(super) fn slot(&self) -> (u64, u64) {
-        let slot = self.ino() % INODES_PER_CHUNK;
+        let slot = self.ino() % INODE_CHUNK_SLOTS;
         (self.at - slot * INODE_BYTES, slot)
     }
 

@@ -23,7 +23,7 @@ use super::alloc::Want;
 use super::error::{Error, Result, Structure};
 use super::extent::{self, Mapping, KEY_END};
 use super::format::{
-    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNKS, INODE_CHUNK_MAGIC,
+    InodeChunk, RawInode, BLOCK, INODE_BYTES, INODE_CHUNKS, INODE_CHUNK_MAGIC, INODE_CHUNK_SLOTS,
     INODE_CHUNK_WORDS,
 };
 use super::inode::{self, crc_of, Before, Inode, WHOLE};
@@ -38,9 +38,9 @@ use crate::env::{siphash24, Lock, NoMemory, Vec};
 /// Bytes of a header.
 const HEADER: u64 = size_of::<InodeChunk>() as u64;
 /// Inodes that an inode chunk can hold.
-const CHUNK_INODES: u64 = INODES_PER_CHUNK - 1;
+const INODE_CHUNK_INODES: u64 = INODE_CHUNK_SLOTS - 1;
 /// Bits of a header's bitmap for which there is no slot, in its last word.
-const NO_SLOTS: u64 = match INODES_PER_CHUNK % 64 {
+const NO_SLOTS: u64 = match INODE_CHUNK_SLOTS % 64 {
     0 => 0,
     slots => u64::MAX << slots,
 };
@@ -49,7 +49,7 @@ const FREED_MAX: usize = 64;
 /// The end of the table is checked after this many inodes were freed.
 const SHRINK_AFTER: u64 = 256;
 /// Free slots that are never freed.
-const SPARE: u64 = 2 * INODE_CHUNKS * CHUNK_INODES;
+const SPARE: u64 = 2 * INODE_CHUNKS * INODE_CHUNK_INODES;
 /// The most inode chunks that are freed at a time.
 const SHRINK_MAX: u64 = 1024;
 
@@ -216,23 +216,23 @@ pub(super) fn apply<P: Pmem, S>(
 
 /// The number of inode slots that fit in `free` blocks.
 pub(super) fn slots_in(free: u64) -> u64 {
-    free * CHUNK_INODES
+    free * INODE_CHUNK_INODES
 }
 
 impl Open {
     /// The word of `used`, and the bit in it, of `ino` if it is in this inode chunk.
     fn bit(&mut self, ino: u64) -> Option<(&mut u64, u64)> {
-        if ino / INODES_PER_CHUNK != self.index {
+        if ino / INODE_CHUNK_SLOTS != self.index {
             return None;
         }
-        let slot = ino % INODES_PER_CHUNK;
+        let slot = ino % INODE_CHUNK_SLOTS;
         let word = self.used.get_mut(to_usize(slot / 64))?;
         Some((word, 1 << (slot % 64)))
     }
 
     /// Takes the first free inode.
     fn take(&mut self) -> Option<u64> {
-        let base = self.index * INODES_PER_CHUNK;
+        let base = self.index * INODE_CHUNK_SLOTS;
         for (first, word) in (base..).step_by(64).zip(self.used.iter_mut()) {
             if *word != u64::MAX {
                 let bit = word.trailing_ones();
@@ -320,7 +320,7 @@ impl Table {
         if used {
             return;
         }
-        slots.freed_since += match ino / INODES_PER_CHUNK == slots.last_used {
+        slots.freed_since += match ino / INODE_CHUNK_SLOTS == slots.last_used {
             true => SHRINK_AFTER,
             false => 1,
         };
@@ -328,10 +328,10 @@ impl Table {
             *word &= !bit;
             return;
         }
-        let chunk = ino / INODES_PER_CHUNK;
-        if slots.freed.len() < FREED_MAX && !slots.freed.contains(&chunk) {
+        let index = ino / INODE_CHUNK_SLOTS;
+        if slots.freed.len() < FREED_MAX && !slots.freed.contains(&index) {
             // Within its capacity. Without the hint the scan finds the inode chunk.
-            let _ = slots.freed.push(chunk);
+            let _ = slots.freed.push(index);
         }
     }
 }
@@ -344,12 +344,12 @@ fn generation(key: &[u8; 16], number: u64) -> u32 {
 }
 
 /// Inode chunks of the table whose system inode is `table`.
-fn chunks(table: &Inode) -> u64 {
+fn inode_chunks(table: &Inode) -> u64 {
     table.size() / BLOCK
 }
 
 /// Byte address of inode chunk `index`, which the table has.
-fn chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> {
+fn inode_chunk_at<P: Pmem>(vol: &Volume<P>, table: &Inode, index: u64) -> Result<u64> {
     let found = extent::lookup(&vol.media(), None, table.raw(), table.at(), index)?;
     match found.floor {
         Some(m) if !m.unwritten && index < m.end() => Ok((m.block + (index - m.key)) * BLOCK),
@@ -393,12 +393,12 @@ impl<P: Pmem> Volume<P> {
     /// Calls `f` with the byte address of inode `ino`, which is in use; otherwise the error is
     /// [`Error::Stale`]. Meanwhile the table does not shrink.
     fn used<T>(&self, ino: u64, f: impl FnOnce(u64) -> Result<T>) -> Result<T> {
-        let (index, slot) = (ino / INODES_PER_CHUNK, ino % INODES_PER_CHUNK);
+        let (index, slot) = (ino / INODE_CHUNK_SLOTS, ino % INODE_CHUNK_SLOTS);
         let table = self.table.inode.lock();
-        if slot == 0 || index >= chunks(&table) {
+        if slot == 0 || index >= inode_chunks(&table) {
             return Err(Error::Stale);
         }
-        let at = chunk_at(self, &table, index)?;
+        let at = inode_chunk_at(self, &table, index)?;
         let header = self
             .table
             .locked(|| read_header(&self.pmem, self.geo.seed, at, index))?;
@@ -424,13 +424,13 @@ impl<P: Pmem> Volume<P> {
         let taken = self.table.slots.lock().take()?;
         let taken = match taken {
             Some(taken) => taken,
-            None => self.open_chunk()?,
+            None => self.open_inode_chunk()?,
         };
         self.used_inodes.add(1);
         let mut reservation = InodeReservation {
             vol: self,
             ino: taken.ino,
-            at: taken.chunk_at + taken.ino % INODES_PER_CHUNK * INODE_BYTES,
+            at: taken.chunk_at + taken.ino % INODE_CHUNK_SLOTS * INODE_BYTES,
             generation: 0,
         };
         // So that it can be removed again, whatever else takes space.
@@ -445,16 +445,16 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// Opens an inode chunk with a free inode, an old one or a new one, and takes an inode from it.
-    fn open_chunk(&self) -> Result<Taken> {
+    fn open_inode_chunk(&self) -> Result<Taken> {
         let mut table = self.table.inode.lock();
         // While this thread waited, another may have done it.
         if let Some(taken) = self.table.slots.lock().take()? {
             return Ok(taken);
         }
-        let count = chunks(&table);
+        let count = inode_chunks(&table);
         // Twice around: inodes freed meanwhile count, too. The hints come on top.
         let mut left = count + FREED_MAX as u64;
-        while left > 0 && self.used_inodes.get() < to_i64(count * CHUNK_INODES) {
+        while left > 0 && self.used_inodes.get() < to_i64(count * INODE_CHUNK_INODES) {
             left -= 1;
             let index = {
                 let mut slots = self.table.slots.lock();
@@ -465,7 +465,7 @@ impl<P: Pmem> Volume<P> {
                 });
                 next.min(count - 1)
             };
-            let at = chunk_at(self, &table, index)?;
+            let at = inode_chunk_at(self, &table, index)?;
             let mut slots = self.table.slots.lock();
             let header = read_header(&self.pmem, self.geo.seed, at, index)?;
             if slots.open(index, at, &header) {
@@ -479,9 +479,9 @@ impl<P: Pmem> Volume<P> {
 
     /// Adds inode chunks to the table, opens the first, and takes an inode from it.
     fn grow_table(&self, table: &mut Inode) -> Result<Taken> {
-        let index = chunks(table);
+        let index = inode_chunks(table);
         let goal = match index.checked_sub(1) {
-            Some(last) => Some(chunk_at(self, table, last)? / BLOCK + 1),
+            Some(last) => Some(inode_chunk_at(self, table, last)? / BLOCK + 1),
             None => None,
         };
         let reservation = self.reserve(Want {
@@ -528,7 +528,7 @@ impl<P: Pmem> Volume<P> {
 
     /// Inodes that the table has slots for.
     pub(super) fn inode_slots(&self) -> u64 {
-        chunks(&self.table.inode.lock()) * CHUNK_INODES
+        inode_chunks(&self.table.inode.lock()) * INODE_CHUNK_INODES
     }
 
     /// Frees the inode chunks at the end of the table without an inode, if there are many free
@@ -544,12 +544,12 @@ impl<P: Pmem> Volume<P> {
     fn shrink_table_once(&self) -> Result<()> {
         let mut table = self.table.inode.lock();
         self.table.slots.lock().freed_since = 0;
-        let count = chunks(&table);
+        let count = inode_chunks(&table);
         // Keeps so many inode chunks that about half of the slots are in use, plus some.
-        let keep = (2 * to_u64(self.used_inodes.get()) + SPARE).div_ceil(CHUNK_INODES);
+        let keep = (2 * to_u64(self.used_inodes.get()) + SPARE).div_ceil(INODE_CHUNK_INODES);
         let keep = keep.max(INODE_CHUNKS).max(count.saturating_sub(SHRINK_MAX));
         let mut end = count;
-        while end > keep && self.is_empty_chunk(&table, end - 1)? {
+        while end > keep && self.is_empty_inode_chunk(&table, end - 1)? {
             end -= 1;
         }
         self.table.slots.lock().last_used = end.saturating_sub(1);
@@ -576,17 +576,17 @@ impl<P: Pmem> Volume<P> {
 
     /// Whether inode chunk `index` has no inode, and cannot get one while the caller holds the
     /// table.
-    fn is_empty_chunk(&self, table: &Inode, index: u64) -> Result<bool> {
-        let at = chunk_at(self, table, index)?;
+    fn is_empty_inode_chunk(&self, table: &Inode, index: u64) -> Result<bool> {
+        let at = inode_chunk_at(self, table, index)?;
         let mut slots = self.table.slots.lock();
-        let of_it = |ino: &u64| ino / INODES_PER_CHUNK == index;
+        let of_it = |ino: &u64| ino / INODE_CHUNK_SLOTS == index;
         if slots.busy.iter().any(of_it) {
             return Ok(false);
         }
         let free = read_header(&self.pmem, self.geo.seed, at, index)?
             .free
             .get();
-        let empty = u64::from(free) == CHUNK_INODES;
+        let empty = u64::from(free) == INODE_CHUNK_INODES;
         if empty && slots.open.as_ref().is_some_and(|open| open.index == index) {
             // Whoever needs an inode waits for the table.
             slots.open = None;

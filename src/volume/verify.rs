@@ -15,7 +15,7 @@ use super::error::{Error, Result, Structure};
 use super::extent::{scan_root, unpack, Media};
 use super::file::FILE_END;
 use super::format::{
-    RawInode, BLOCK, INLINE_MAX, INODES_PER_CHUNK, LINK_MAX, MAX_FILE, ROOT_INO, SYMLINK_MAX,
+    RawInode, BLOCK, INLINE_MAX, INODE_CHUNK_SLOTS, LINK_MAX, MAX_FILE, ROOT_INO, SYMLINK_MAX,
 };
 use super::num::to_usize;
 use super::pmem::Pmem;
@@ -95,7 +95,7 @@ fn links(raw: &RawInode, kind: Type) -> bool {
     };
     let placed = match kind {
         Type::Directory if raw.ino.get() == ROOT_INO => parent == ROOT_INO,
-        Type::Directory => parent % INODES_PER_CHUNK != 0,
+        Type::Directory => parent % INODE_CHUNK_SLOTS != 0,
         _ => parent == 0,
     };
     counted && in_orphans && placed

@@ -4,7 +4,7 @@
 
 use super::super::error::{Error, Result, Structure};
 use super::super::format::{
-    InodeChunk, RawInode, BLOCK, INLINE_MAX, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_MAGIC,
+    InodeChunk, RawInode, BLOCK, INLINE_MAX, INODE_BYTES, INODE_CHUNK_MAGIC, INODE_CHUNK_SLOTS,
     LINK_MAX, MAX_FILE, ORPHAN_INO, ROOT_EXTENTS, SYMLINK_MAX, TABLE_INO,
 };
 use super::super::num::to_usize;
@@ -106,7 +106,7 @@ impl Checker<'_> {
         // A table with wild extents may seem larger than the device; then the part beyond is not
         // checked, and the extents were reported.
         let chunks = end.min(self.sb.blocks.get());
-        let count = usize::try_from(chunks * INODES_PER_CHUNK).map_err(|_| Error::NoMemory)?;
+        let count = usize::try_from(chunks * INODE_CHUNK_SLOTS).map_err(|_| Error::NoMemory)?;
         self.slots = Vec::with_capacity(count)?;
         for _ in 0..count {
             self.slots.push(Slot {
@@ -142,7 +142,7 @@ impl Checker<'_> {
     }
 
     fn inode_chunk(&mut self, chunk: u64) -> Result<()> {
-        let first = chunk * INODES_PER_CHUNK;
+        let first = chunk * INODE_CHUNK_SLOTS;
         let Some(at) = self.inode_at(first) else {
             self.all_inodes = false;
             return Ok(());
@@ -179,7 +179,7 @@ impl Checker<'_> {
         if header.bitmap[0].get() & 1 == 0 {
             self.problem(Structure::InodeChunk, at, None, Kind::HeaderFree);
         }
-        let no_slots = (INODES_PER_CHUNK..header.bitmap.len() as u64 * 64)
+        let no_slots = (INODE_CHUNK_SLOTS..header.bitmap.len() as u64 * 64)
             .any(|slot| (header.bitmap[to_usize(slot / 64)].get() >> (slot % 64)) & 1 == 0);
         if no_slots {
             self.problem(Structure::InodeChunk, at, None, Kind::FreePastEnd);
@@ -197,7 +197,7 @@ impl Checker<'_> {
             };
             self.problem(Structure::InodeChunk, at, None, kind);
         }
-        for index in 1..INODES_PER_CHUNK {
+        for index in 1..INODE_CHUNK_SLOTS {
             let ino = first + index;
             let word = header.bitmap[(index / 64) as usize].get();
             let state = if (word >> (index % 64)) & 1 == 1 {

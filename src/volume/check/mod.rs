@@ -199,7 +199,7 @@ impl Checker<'_> {
 
     /// Slot of inode `ino`; None beyond the table and for impossible numbers.
     fn slot(&mut self, ino: u64) -> Option<&mut Slot> {
-        if ino % super::format::INODES_PER_CHUNK == 0 {
+        if ino % super::format::INODE_CHUNK_SLOTS == 0 {
             return None;
         }
         usize::try_from(ino)

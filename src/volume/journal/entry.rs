@@ -10,7 +10,7 @@ use crate::volume::alloc::{bits, Run};
 use crate::volume::error::{Error, Result};
 use crate::volume::format::{
     BLOCK, ENTRY_ALLOC, ENTRY_COUNT_BITS, ENTRY_FREE, ENTRY_INODE_ALLOC, ENTRY_INODE_FREE,
-    ENTRY_KIND_BITS, ENTRY_WRITE, ENTRY_ZERO, INODES_PER_CHUNK,
+    ENTRY_KIND_BITS, ENTRY_WRITE, ENTRY_ZERO, INODE_CHUNK_SLOTS,
 };
 use crate::volume::persist::Dirty;
 use crate::volume::pmem::Pmem;
@@ -180,7 +180,7 @@ impl Entry<'_> {
                 let at = place * WORD as u64;
                 let inside = at % BLOCK == 0
                     && geo.is_data(at / BLOCK, 1)
-                    && (1..INODES_PER_CHUNK).contains(&count);
+                    && (1..INODE_CHUNK_SLOTS).contains(&count);
                 inside.then_some(Entry::Inode {
                     header: at,
                     slot: count,

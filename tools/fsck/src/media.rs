@@ -9,8 +9,8 @@ use rdax_volume::volume::check::crc;
 use rdax_volume::volume::extent::{unpack, Mapping, KEY_END, MAX_DEPTH};
 use rdax_volume::volume::format::{
     record_seed, Dirent, Extent, InodeChunk, LeafHeader, NodeHeader, RawInode, SuperBlock,
-    XattrHeader, XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODES_PER_CHUNK, INODE_BYTES,
-    INODE_CHUNK_MAGIC, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC, ROOT_EXTENTS, TABLE_INO,
+    XattrHeader, XattrRecord, BLOCK, CHUNK_BLOCKS, EXTENT_MAX, INODE_BYTES, INODE_CHUNK_MAGIC,
+    INODE_CHUNK_SLOTS, LEAF_MAGIC, MAX_FILE, NODE_EXTENTS, NODE_MAGIC, ROOT_EXTENTS, TABLE_INO,
     XATTR_MAGIC, XATTR_RUNS_MAX,
 };
 use rdax_volume::volume::inode;
@@ -162,26 +162,29 @@ impl<'a> Media<'a> {
 
     /// The inode `ino`, if it is in use and sound, and its byte address.
     pub fn inode(&self, ino: u64) -> Option<(u64, RawInode)> {
-        let (_, header) = self.chunk(ino / INODES_PER_CHUNK)?;
-        let slot = ino % INODES_PER_CHUNK;
+        let (_, header) = self.inode_chunk(ino / INODE_CHUNK_SLOTS)?;
+        let slot = ino % INODE_CHUNK_SLOTS;
         let used = (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1 == 1;
         let at = self.inode_at(ino).filter(|_| used && slot != 0)?;
         Some((at, self.inode_in(at, ino)?))
     }
 
     /// The number of inode chunks.
-    pub fn chunks(&self) -> u64 {
+    pub fn inode_chunks(&self) -> u64 {
         self.table.last().map_or(0, Mapping::end)
     }
 
     /// The header of an inode chunk, if it is sound, and its byte address.
-    pub fn chunk(&self, index: u64) -> Option<(u64, InodeChunk)> {
-        let at = self.inode_at(index.checked_mul(INODES_PER_CHUNK)?)?;
-        Some((at, self.chunk_in(at).filter(|c| c.index.get() == index)?))
+    pub fn inode_chunk(&self, index: u64) -> Option<(u64, InodeChunk)> {
+        let at = self.inode_at(index.checked_mul(INODE_CHUNK_SLOTS)?)?;
+        Some((
+            at,
+            self.inode_chunk_in(at).filter(|c| c.index.get() == index)?,
+        ))
     }
 
     /// The header of any inode chunk at `at`, if it is sound.
-    pub fn chunk_in(&self, at: u64) -> Option<InodeChunk> {
+    pub fn inode_chunk_in(&self, at: u64) -> Option<InodeChunk> {
         self.get::<InodeChunk>(at).filter(|header| {
             header.magic.get() == INODE_CHUNK_MAGIC
                 && header.crc.get() == crc(self.geo.seed, header.as_bytes())

@@ -15,7 +15,7 @@ use rdax_volume::files::readdir;
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::error::{Error, Result};
 use rdax_volume::volume::format::{
-    record_seed, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNK_MAGIC, LEAF_MAGIC,
+    record_seed, SuperBlock, BLOCK, INODE_BYTES, INODE_CHUNK_MAGIC, INODE_CHUNK_SLOTS, LEAF_MAGIC,
     NODE_MAGIC,
 };
 use rdax_volume::volume::inode::Inode;
@@ -108,7 +108,7 @@ fn targets(sim: &Sim) -> Vec<Target> {
             }
         } else if word(4) == INODE_CHUNK_MAGIC {
             add(at, 64, Some(seed));
-            for slot in 1..INODES_PER_CHUNK {
+            for slot in 1..INODE_CHUNK_SLOTS {
                 let at = at + slot * INODE_BYTES;
                 let used = bytes(sim, at, 256).iter().any(|b| *b != 0);
                 if used {

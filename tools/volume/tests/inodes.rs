@@ -15,7 +15,7 @@ use rdax_volume::volume::alloc::Want;
 use rdax_volume::volume::check;
 use rdax_volume::volume::error::{Error, Structure};
 use rdax_volume::volume::format::{
-    InodeChunk, RawInode, BLOCK, INODES_PER_CHUNK, INODE_BYTES, ORPHAN_BLOCKS, ROOT_INO,
+    InodeChunk, RawInode, BLOCK, INODE_BYTES, INODE_CHUNK_SLOTS, ORPHAN_BLOCKS, ROOT_INO,
 };
 use rdax_volume::volume::inode::Inode;
 use rdax_volume::volume::namespace::NewInode;
@@ -91,7 +91,7 @@ fn run(ops: &[Op], start: u32) {
                 Op::Create { fill, commit } => {
                     let slot = vol.reserve_inode().unwrap();
                     let ino = slot.ino();
-                    assert!(ino != ROOT_INO && ino % INODES_PER_CHUNK != 0);
+                    assert!(ino != ROOT_INO && ino % INODE_CHUNK_SLOTS != 0);
                     assert!(!live.contains_key(&ino), "{ino} is in use");
                     assert_ne!(Some(&slot.generation()), generations.get(&ino));
                     let raw = raw(&vol, *fill);
@@ -196,14 +196,14 @@ fn the_table_grows_until_no_space_is_left() {
 #[test]
 fn growing_survives_every_crash() {
     let vol = mount(made(SMALL));
-    let slots = 16 * (INODES_PER_CHUNK - 1);
+    let slots = 16 * (INODE_CHUNK_SLOTS - 1);
     for _ in 1..slots {
         create(&vol, 1).unwrap();
     }
     let free = vol.free_blocks();
     vol.pmem().record();
     let inode = create(&vol, 9).unwrap();
-    assert_eq!(inode.ino(), 16 * INODES_PER_CHUNK + 1);
+    assert_eq!(inode.ino(), 16 * INODE_CHUNK_SLOTS + 1);
     assert_eq!(vol.free_blocks(), free - 16);
     let trace = vol.pmem().take_trace();
     let (mut before, mut grown, mut after) = (0, 0, 0);
@@ -224,7 +224,9 @@ fn growing_survives_every_crash() {
         media::used_blocks(&vol);
         // There is always room for two more, wherever it comes from.
         let made = [create(&vol, 3).unwrap(), create(&vol, 4).unwrap()];
-        assert!(made.iter().all(|inode| inode.ino() > 16 * INODES_PER_CHUNK));
+        assert!(made
+            .iter()
+            .all(|inode| inode.ino() > 16 * INODE_CHUNK_SLOTS));
         assert_eq!(vol.statfs().inodes_used, used + 2);
     });
     assert!(
@@ -396,7 +398,7 @@ fn reserved_numbers_are_not_found_free_on_the_media() {
     // A chunk that is opened again while numbers in it are reserved.
     let (mut first, others): (Vec<_>, Vec<_>) = slots
         .into_iter()
-        .partition(|slot| slot.ino() < 16 * INODES_PER_CHUNK);
+        .partition(|slot| slot.ino() < 16 * INODE_CHUNK_SLOTS);
     let given_back = first.swap_remove(100).ino();
     let more: Vec<_> = (0..200).map(|_| vol.reserve_inode().unwrap()).collect();
     let mut numbers: Vec<u64> = [&first, &others, &more]
@@ -427,8 +429,8 @@ fn a_freed_number_is_busy_until_its_transaction_is_retired() {
     };
     let (victim, other) = (&first[52], &first[50]);
     assert_eq!(
-        victim.ino() / INODES_PER_CHUNK,
-        other.ino() / INODES_PER_CHUNK
+        victim.ino() / INODE_CHUNK_SLOTS,
+        other.ino() / INODE_CHUNK_SLOTS
     );
     // Held before the fences of log, of the change in place, and of `retired`.
     for fences in 0..3 {

@@ -5,7 +5,7 @@
 use rdax_volume::ram::Ram;
 use rdax_volume::volume::file::Map;
 use rdax_volume::volume::format::{
-    LeafHeader, NodeHeader, BLOCK, INODES_PER_CHUNK, INODE_BYTES, LANE_BODY, LANE_BYTES,
+    LeafHeader, NodeHeader, BLOCK, INODE_BYTES, INODE_CHUNK_SLOTS, LANE_BODY, LANE_BYTES,
     LEAF_MAGIC, NODE_MAGIC,
 };
 use rdax_volume::volume::pmem::{read_struct, Pmem, LINE};
@@ -96,9 +96,9 @@ fn inode(volume: &Volume<Ram>, at: u64) -> Option<String> {
         if (slot..slot + INODE_BYTES).contains(&at) {
             return Some(format!("inode {ino}, line {}", (at - slot) / LINE));
         }
-        let header = slot - ino % INODES_PER_CHUNK * INODE_BYTES;
+        let header = slot - ino % INODE_CHUNK_SLOTS * INODE_BYTES;
         if (header..header + INODE_BYTES).contains(&at) {
-            return Some(format!("header of inode chunk {}", ino / INODES_PER_CHUNK));
+            return Some(format!("header of inode chunk {}", ino / INODE_CHUNK_SLOTS));
         }
         let end = inode.size().div_ceil(BLOCK);
         let mut file_block = 0;

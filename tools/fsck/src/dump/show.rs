@@ -380,14 +380,14 @@ fn leaf(media: &Media<'_>, block: u64) -> Node {
 
 /// The inode chunks.
 pub fn inodes(media: &Media<'_>) -> Node {
-    let chunks = (0..media.chunks()).map(|index| {
-        let first = index * INODES_PER_CHUNK;
-        let Some((at, header)) = media.chunk(index) else {
+    let chunks = (0..media.inode_chunks()).map(|index| {
+        let first = index * INODE_CHUNK_SLOTS;
+        let Some((at, header)) = media.inode_chunk(index) else {
             let at = media.inode_at(first).map_or("nowhere".into(), hex);
             return Node::new(format!("chunk {index} at {at}")).field("header", "damaged");
         };
-        let inodes = (first + 1..first + INODES_PER_CHUNK).filter(|ino| {
-            let slot = ino % INODES_PER_CHUNK;
+        let inodes = (first + 1..first + INODE_CHUNK_SLOTS).filter(|ino| {
+            let slot = ino % INODE_CHUNK_SLOTS;
             (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1 == 1
         });
         let inodes = inodes.map(|ino| {

@@ -8,7 +8,7 @@ use rdax_volume::volume::check::{crc, Kind, Problem};
 use rdax_volume::volume::error::{Result, Structure};
 use rdax_volume::volume::extent::Mapping;
 use rdax_volume::volume::format::{
-    Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODES_PER_CHUNK, INODE_CHUNK_MAGIC,
+    Extent, InodeChunk, OrphanSlot, RawInode, Time, BLOCK, INODE_CHUNK_MAGIC, INODE_CHUNK_SLOTS,
     INODE_CHUNK_WORDS, MAX_FILE, ORPHAN_INO, ROOT_ATTRS, ROOT_INO, ROOT_MODE, TABLE_INO,
 };
 use zerocopy::little_endian::{U16, U32, U64};
@@ -24,14 +24,14 @@ fn kept(header: &InodeChunk) -> (u32, [u8; 26]) {
 
 /// The header of inode chunk `index` in `block`, with the slots of `bitmap` in use, in a volume of
 /// this `seed`. `kept` has the old generation and reserved bytes.
-pub(super) fn chunk_header(
+pub(super) fn inode_chunk_header(
     seed: u32,
     (index, block): (u64, u64),
     mut bitmap: [u64; INODE_CHUNK_WORDS],
     (generation, reserved): (u32, [u8; 26]),
 ) -> InodeChunk {
     bitmap[0] |= 1;
-    for slot in INODES_PER_CHUNK..INODE_CHUNK_WORDS as u64 * 64 {
+    for slot in INODE_CHUNK_SLOTS..INODE_CHUNK_WORDS as u64 * 64 {
         bitmap[(slot / 64) as usize] |= 1 << (slot % 64);
     }
     let free: u32 = bitmap.iter().map(|word| word.count_zeros()).sum();
@@ -65,7 +65,7 @@ impl Repair<'_, '_> {
             let Some(index) = run.map(|m| m.key + block - m.block) else {
                 continue;
             };
-            let (bitmap, kept) = match self.media.chunk(index) {
+            let (bitmap, kept) = match self.media.inode_chunk(index) {
                 Some((_, header)) => (header.bitmap.map(U64::get), kept(&header)),
                 None => match self.slots_in_use(index) {
                     bitmap if bitmap.iter().all(|word| *word == 0) => {
@@ -81,7 +81,7 @@ impl Repair<'_, '_> {
                     }
                 },
             };
-            let header = chunk_header(self.media.geo.seed, (index, block), bitmap, kept);
+            let header = inode_chunk_header(self.media.geo.seed, (index, block), bitmap, kept);
             self.log
                 .commit(&[(problem.at, header.as_bytes().to_vec())])?;
             done = true;
@@ -104,11 +104,11 @@ impl Repair<'_, '_> {
                 (Kind::Unreachable, Structure::Inode, Some(ino)) => (ino, false),
                 _ => continue,
             };
-            let index = ino / INODES_PER_CHUNK;
-            let Some((_, header)) = self.media.chunk(index) else {
+            let index = ino / INODE_CHUNK_SLOTS;
+            let Some((_, header)) = self.media.inode_chunk(index) else {
                 continue;
             };
-            let slot = ino % INODES_PER_CHUNK;
+            let slot = ino % INODE_CHUNK_SLOTS;
             let is_used = (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1 == 1;
             let Some(raw) = self
                 .media
@@ -137,8 +137,8 @@ impl Repair<'_, '_> {
     /// in the orphan file. A removed inode has neither.
     fn slots_in_use(&self, index: u64) -> [u64; INODE_CHUNK_WORDS] {
         let mut bitmap = [0; INODE_CHUNK_WORDS];
-        let first = index * INODES_PER_CHUNK;
-        for slot in 1..INODES_PER_CHUNK {
+        let first = index * INODE_CHUNK_SLOTS;
+        for slot in 1..INODE_CHUNK_SLOTS {
             let at = self.media.inode_at(first + slot);
             let raw = at.and_then(|at| self.media.inode_in(at, first + slot));
             if raw.is_some_and(|raw| raw.nlink.get() > 0 || self.is_orphan(&raw)) {
@@ -266,12 +266,12 @@ impl Repair<'_, '_> {
 
     /// Marks an inode in use or free.
     fn set_used(&mut self, ino: u64, used: bool) -> Result<()> {
-        let index = ino / INODES_PER_CHUNK;
-        let Some((at, header)) = self.media.chunk(index) else {
+        let index = ino / INODE_CHUNK_SLOTS;
+        let Some((at, header)) = self.media.inode_chunk(index) else {
             return Ok(());
         };
         let mut bitmap = header.bitmap.map(U64::get);
-        let slot = ino % INODES_PER_CHUNK;
+        let slot = ino % INODE_CHUNK_SLOTS;
         let (word, mask) = ((slot / 64) as usize, 1 << (slot % 64));
         bitmap[word] = if used {
             bitmap[word] | mask
@@ -279,7 +279,7 @@ impl Repair<'_, '_> {
             bitmap[word] & !mask
         };
         let place = (index, at / BLOCK);
-        let header = chunk_header(self.media.geo.seed, place, bitmap, kept(&header));
+        let header = inode_chunk_header(self.media.geo.seed, place, bitmap, kept(&header));
         self.log.commit(&[(at, header.as_bytes().to_vec())])
     }
 

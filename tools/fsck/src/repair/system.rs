@@ -10,7 +10,7 @@ use rdax_volume::volume::check::{self, Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
 use rdax_volume::volume::extent::{joins, Mapping};
 use rdax_volume::volume::format::{
-    Extent, InodeChunk, OrphanSlot, RawInode, SuperBlock, BLOCK, INODES_PER_CHUNK, INODE_BYTES,
+    Extent, InodeChunk, OrphanSlot, RawInode, SuperBlock, BLOCK, INODE_BYTES, INODE_CHUNK_SLOTS,
     INODE_CHUNK_WORDS, LANE_BYTES, ORPHAN_BLOCKS, ORPHAN_INO, TABLE_INO,
 };
 use rdax_volume::volume::inode;
@@ -22,7 +22,7 @@ use rdax_volume::volume::super_block::{self, Geometry};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::inode::chunk_header;
+use super::inode::inode_chunk_header;
 use super::log::{give_up, reset_lane};
 use super::{is_local, of, Line, Repair, Said};
 
@@ -254,8 +254,10 @@ impl Repair<'_, '_> {
     /// Whether the inode of the inode table is from before it grew: inode chunks are found behind
     /// its end.
     fn is_older(&self) -> bool {
-        let end = self.media.chunks();
-        self.stray_chunks().iter().any(|(index, _)| *index >= end)
+        let end = self.media.inode_chunks();
+        self.stray_inode_chunks()
+            .iter()
+            .any(|(index, _)| *index >= end)
     }
 
     /// Of two sound system inodes in `slot` that differ, the one with more structures where it
@@ -271,7 +273,7 @@ impl Repair<'_, '_> {
             let sound = sound.filter(|&(key, block)| match slot {
                 0 => self
                     .media
-                    .chunk_in(block * BLOCK)
+                    .inode_chunk_in(block * BLOCK)
                     .is_some_and(|header| header.index.get() == key),
                 _ => self.is_orphan_block(key, block),
             });
@@ -312,7 +314,7 @@ impl Repair<'_, '_> {
         for m in self.media.table.clone() {
             for index in m.key..m.end() {
                 let block = m.block + index - m.key;
-                match self.media.chunk_in(block * BLOCK) {
+                match self.media.inode_chunk_in(block * BLOCK) {
                     // A sound header of another inode chunk proves that the key is wrong.
                     Some(header) if header.index.get() == index => {
                         chunks.insert(index, block);
@@ -324,7 +326,7 @@ impl Repair<'_, '_> {
                 }
             }
         }
-        let strays = self.stray_chunks();
+        let strays = self.stray_inode_chunks();
         for (index, block) in strays.into_iter().chain(doubtful) {
             let taken = chunks.values().any(|taken| *taken == block);
             if !taken && !chunks.contains_key(&index) {
@@ -353,7 +355,7 @@ impl Repair<'_, '_> {
         for index in 0..count {
             let block = match chunks.get(&index) {
                 Some(block) => *block,
-                None => match self.empty_chunk(index) {
+                None => match self.empty_inode_chunk(index) {
                     Ok(block) => block,
                     Err(e) if is_local(&e) => return Ok(false),
                     Err(e) => return Err(e),
@@ -369,9 +371,13 @@ impl Repair<'_, '_> {
     /// Inode chunks that begin, according to a sound header, at a block in use which is not known
     /// to be a file's: their index and block. If two places look like one inode chunk, the one with
     /// more inodes in use comes first, or else the one with more sound inodes.
-    fn stray_chunks(&self) -> Vec<(u64, u64)> {
-        let chunk_in = |block| Some((block, self.media.chunk_in(block * BLOCK)?));
-        let mut found: Strays = self.media.used_blocks().filter_map(chunk_in).collect();
+    fn stray_inode_chunks(&self) -> Vec<(u64, u64)> {
+        let inode_chunk_in = |block| Some((block, self.media.inode_chunk_in(block * BLOCK)?));
+        let mut found: Strays = self
+            .media
+            .used_blocks()
+            .filter_map(inode_chunk_in)
+            .collect();
         for (_, raw) in self.media.inodes() {
             if found.is_empty() {
                 break;
@@ -417,9 +423,9 @@ impl Repair<'_, '_> {
     /// The sound inodes of the inode chunk in `block` that its header marks in use, and that have a
     /// link or a place in the orphan file; and the number of sound ones, in use or not.
     fn inodes_in(&self, block: u64, header: &InodeChunk) -> (Vec<RawInode>, usize) {
-        let first = header.index.get().saturating_mul(INODES_PER_CHUNK);
+        let first = header.index.get().saturating_mul(INODE_CHUNK_SLOTS);
         let (mut used, mut sound) = (Vec::new(), 0);
-        for slot in 1..INODES_PER_CHUNK {
+        for slot in 1..INODE_CHUNK_SLOTS {
             let at = block * BLOCK + slot * INODE_BYTES;
             let Some(raw) = self.media.inode_in(at, first.saturating_add(slot)) else {
                 continue;
@@ -434,14 +440,14 @@ impl Repair<'_, '_> {
     }
 
     /// A new inode chunk, without an inode.
-    fn empty_chunk(&mut self, index: u64) -> Result<u64> {
+    fn empty_inode_chunk(&mut self, index: u64) -> Result<u64> {
         let geo = self.media.geo;
         let run = self.take(1)?;
         self.media
             .pmem
             .zero_nt(run.block * BLOCK, run.len * BLOCK)?;
         let place = (index, run.block);
-        let header = chunk_header(geo.seed, place, [0; INODE_CHUNK_WORDS], (1, [0; 26]));
+        let header = inode_chunk_header(geo.seed, place, [0; INODE_CHUNK_WORDS], (1, [0; 26]));
         self.media
             .pmem
             .store_nt(run.block * BLOCK, header.as_bytes())?;

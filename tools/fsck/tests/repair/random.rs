@@ -96,7 +96,7 @@ fn targets(bed: &Bed) -> Vec<Target> {
     let inodes = table.len * BLOCK / INODE_BYTES;
     for ino in 0..inodes {
         let at = table.block * BLOCK + ino * INODE_BYTES;
-        if ino % INODES_PER_CHUNK == 0 {
+        if ino % INODE_CHUNK_SLOTS == 0 {
             put(at, 64, &[], Seal::From(seed));
             continue;
         }

@@ -98,10 +98,10 @@ fn chunks_that_were_given_back() {
     let bed = filled();
     let table: RawInode = bed.get(bed.system_at(0));
     let (count, last) = (table.size.get() / BLOCK, bed.ino("last"));
-    assert!(count > 20 && last / INODES_PER_CHUNK > 20);
+    assert!(count > 20 && last / INODE_CHUNK_SLOTS > 20);
     for (of_file, index) in [
-        (false, last / INODES_PER_CHUNK),
-        (true, last / INODES_PER_CHUNK),
+        (false, last / INODE_CHUNK_SLOTS),
+        (true, last / INODE_CHUNK_SLOTS),
         (true, count),
     ] {
         let bed = filled();
@@ -126,11 +126,11 @@ fn chunks_that_were_given_back() {
             header.index = U64::new(index);
             header.block = U64::new(block);
             header.bitmap.fill(U64::ZERO);
-            header.free = U16::new(INODES_PER_CHUNK as u16 - 1);
+            header.free = U16::new(INODE_CHUNK_SLOTS as u16 - 1);
         });
-        for slot in 1..INODES_PER_CHUNK {
+        for slot in 1..INODE_CHUNK_SLOTS {
             let mut raw = bed.raw("last");
-            raw.ino = U64::new(index * INODES_PER_CHUNK + slot);
+            raw.ino = U64::new(index * INODE_CHUNK_SLOTS + slot);
             inode::seal(&mut raw, seed());
             bed.put(block * BLOCK + slot * INODE_BYTES, &raw);
         }
@@ -151,7 +151,7 @@ fn inode_in_use_marked_free() {
             let (ino, at) = (bed.ino(name), bed.at(name));
             let header = bed.inode_chunk_at(ino, at);
             bed.inode_chunk(header, |header| {
-                let slot = ino % INODES_PER_CHUNK;
+                let slot = ino % INODE_CHUNK_SLOTS;
                 header.bitmap[(slot / 64) as usize] &= U64::new(!(1 << (slot % 64)));
                 header.free += 1;
             });
@@ -186,7 +186,7 @@ fn removed_inode_marked_in_use() {
     drop(vol);
     let before = tree_of(&bed);
     bed.inode_chunk(bed.inode_chunk_at(ino, at), |header| {
-        let slot = ino % INODES_PER_CHUNK;
+        let slot = ino % INODE_CHUNK_SLOTS;
         header.bitmap[(slot / 64) as usize] |= U64::new(1 << (slot % 64));
         header.free -= 1;
     });

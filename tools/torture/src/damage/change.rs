@@ -173,10 +173,10 @@ impl Damager<'_, '_> {
     fn marked_free(&self, place: &Place, before: &[u8], draft: &Draft<'_, '_>, hits: &mut Hits) {
         let at = std::mem::offset_of!(InodeChunk, bitmap);
         let after = draft.read(place.at, place.len);
-        for n in 0..INODES_PER_CHUNK {
+        for n in 0..INODE_CHUNK_SLOTS {
             let byte = at + n as usize / 8;
             if ((before[byte] & !after[byte]) >> (n % 8)) & 1 == 1 {
-                hits.inodes.insert(place.number * INODES_PER_CHUNK + n);
+                hits.inodes.insert(place.number * INODE_CHUNK_SLOTS + n);
             }
         }
     }
@@ -228,7 +228,7 @@ impl Damager<'_, '_> {
         match self.rng.u8(0..6) {
             0 => 0,
             1 => ROOT_INO,
-            2 => self.rng.u64(0..6) * INODES_PER_CHUNK,
+            2 => self.rng.u64(0..6) * INODE_CHUNK_SLOTS,
             3 => self.number(old, 8),
             _ => known[self.rng.usize(0..known.len())],
         }
@@ -339,8 +339,8 @@ impl Damager<'_, '_> {
         }) {
             hits.add(lost, true, self.base);
             if lost.kind == Kind::InodeChunk {
-                let first = lost.number * INODES_PER_CHUNK;
-                hits.inodes.extend(first..first + INODES_PER_CHUNK);
+                let first = lost.number * INODE_CHUNK_SLOTS;
+                hits.inodes.extend(first..first + INODE_CHUNK_SLOTS);
             }
         }
         hits.inodes.extend(self.base.owner(to));

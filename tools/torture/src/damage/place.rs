@@ -324,8 +324,8 @@ pub fn places(cow: &Cow<'_>) -> Vec<Place> {
     let (sb, geo) = super_block::read_at(cow, 0).expect("a sound superblock");
     let media = Media::new(cow, sb, geo);
     fixed_places(cow, &media, put);
-    for index in 0..media.chunks() {
-        if let Some((at, _)) = media.chunk(index) {
+    for index in 0..media.inode_chunks() {
+        if let Some((at, _)) = media.inode_chunk(index) {
             let len = size_of::<InodeChunk>();
             put(Place {
                 number: index,

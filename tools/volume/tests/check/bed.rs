@@ -257,7 +257,7 @@ impl Bed {
     }
 
     pub fn inode_chunk_at(&self, ino: u64, at: u64) -> u64 {
-        at - ino % INODES_PER_CHUNK * INODE_BYTES
+        at - ino % INODE_CHUNK_SLOTS * INODE_BYTES
     }
 
     pub fn inode_chunk(&self, at: u64, change: impl FnOnce(&mut InodeChunk)) {

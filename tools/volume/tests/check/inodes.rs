@@ -5,7 +5,7 @@
 use rdax_volume::volume::check::Kind;
 use rdax_volume::volume::error::Structure::{Bitmap, Inode, InodeChunk, Orphan, SuperBlock};
 use rdax_volume::volume::format::{
-    self, Extent, RawInode, BLOCK, INODES_PER_CHUNK, ORPHAN_INO, ROOT_INO, TABLE_INO,
+    self, Extent, RawInode, BLOCK, INODE_CHUNK_SLOTS, ORPHAN_INO, ROOT_INO, TABLE_INO,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
@@ -32,7 +32,7 @@ fn damaged_chunk_header() {
 fn chunk_header_of_another_chunk() {
     let bed = Bed::new();
     let at = chunk(&bed);
-    let expected = bed.ino("last") / INODES_PER_CHUNK;
+    let expected = bed.ino("last") / INODE_CHUNK_SLOTS;
     bed.inode_chunk(at, |header| header.index = U64::new(77));
     let kind = Kind::Misplaced {
         field: "index",
@@ -308,8 +308,8 @@ fn inode_marked_free() {
     let header = bed.inode_chunk_at(ino, at);
     let inodes = problems(&bed.ram).0.inodes;
     bed.inode_chunk(header, |header| {
-        header.bitmap[(ino % INODES_PER_CHUNK / 64) as usize] &=
-            !(1 << (ino % INODES_PER_CHUNK % 64));
+        header.bitmap[(ino % INODE_CHUNK_SLOTS / 64) as usize] &=
+            !(1 << (ino % INODE_CHUNK_SLOTS % 64));
         header.free += 1;
     });
     let slot = bed.orphan_slot_at(0);

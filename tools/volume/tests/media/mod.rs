@@ -12,7 +12,7 @@ use rdax_volume::env::crc32c;
 use rdax_volume::sim::Sim;
 use rdax_volume::volume::error::Error;
 use rdax_volume::volume::format::{
-    RawInode, Time, BLOCK, CHUNK_BLOCKS, INODES_PER_CHUNK, INODE_BYTES, INODE_CHUNKS, ROOT_INO,
+    RawInode, Time, BLOCK, CHUNK_BLOCKS, INODE_BYTES, INODE_CHUNKS, INODE_CHUNK_SLOTS, ROOT_INO,
 };
 use rdax_volume::volume::mkfs;
 use rdax_volume::volume::pmem::Pmem;
@@ -116,14 +116,14 @@ pub fn try_used_inodes<P: Pmem>(vol: &Volume<P>) -> Result<Vec<(u64, Vec<u8>)>, 
         let header = bytes(vol.pmem(), at, 64);
         let sum = crc32c(vol.geometry().seed, &header[4..]).to_le_bytes();
         ensure(header[..4] == sum, "checksum of an inode chunk")?;
-        let used: Vec<u64> = (1..INODES_PER_CHUNK)
+        let used: Vec<u64> = (1..INODE_CHUNK_SLOTS)
             .filter(|i| (header[16 + (i / 8) as usize] >> (i % 8)) & 1 == 1)
             .collect();
-        let free = (INODES_PER_CHUNK - 1 - used.len() as u64) as u16;
+        let free = (INODE_CHUNK_SLOTS - 1 - used.len() as u64) as u16;
         ensure(header[32..34] == free.to_le_bytes(), "free inodes")?;
         inodes.extend(used.into_iter().map(|slot| {
             let inode = bytes(vol.pmem(), at + slot * INODE_BYTES, INODE_BYTES);
-            (chunk * INODES_PER_CHUNK + slot, inode)
+            (chunk * INODE_CHUNK_SLOTS + slot, inode)
         }));
     }
     Ok(inodes)
