@@ -71,6 +71,10 @@ pub fn evict<M: Machine, N: Mount, L: Environment>(
 /// none.
 fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N, L>) -> bool {
     let (file, mount) = (evicted.file, evicted.mount);
+    let wait_for = |block| {
+        file.device().wait_idle(block);
+        file.dissociate(block);
+    };
     let mut pinned = Vec::new();
     for chunk in file.tracker().chunks(0, u64::MAX, false) {
         let state = file.tracker().lock(chunk);
@@ -85,8 +89,7 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
             };
             if pinned.push(page).is_err() {
                 // Without memory to record it, waiting is the only way.
-                file.device().wait_idle(block);
-                file.dissociate(block);
+                wait_for(block);
             }
         }
     }
@@ -95,16 +98,18 @@ fn leave_pages<M: Machine, N: Mount, L: Environment>(evicted: &Evicted<'_, M, N,
     }
     // A release of pages waits until these are recorded: stores of DMA from here on tag no page.
     let mut left = mount.left();
+    if left.reserve(evicted.ino, pinned.len()).is_err() {
+        // Not to be held while waiting.
+        drop(left);
+        pinned.iter().for_each(|page| wait_for(page.block));
+        return true;
+    }
     pinned.retain(|page| !file.leave_behind(page.block));
     if pinned.is_empty() {
         return true;
     }
-    let added = left.add(evicted.ino, evicted.unlinked, pinned);
-    drop(left);
-    if let Err(pinned) = added {
-        pinned.iter().for_each(|page| wait_for(mount, page));
-        return true;
-    }
+    // There is room.
+    let _ = left.add(evicted.ino, evicted.unlinked, pinned);
     mount.release_later();
     false
 }
@@ -116,12 +121,6 @@ pub fn free_later<N: Mount>(mount: &N, ino: u64) {
     if added.is_ok() {
         mount.release_later();
     }
-}
-
-/// Waits for the last pin of a page that was left behind.
-fn wait_for<N: Mount>(mount: &N, pinned: &Pinned) {
-    mount.device().wait_idle(pinned.block);
-    mount.device().reset(pinned.block);
 }
 
 /// Gives the pages that were left behind by the file `ino` back to it, before others see it.
@@ -233,7 +232,10 @@ pub fn wait_for_all<N: Mount>(mount: &N) {
         let Some(left) = mount.left().pop() else {
             break;
         };
-        left.pages.iter().for_each(|page| wait_for(mount, page));
+        for page in left.pages.iter() {
+            mount.device().wait_idle(page.block);
+            mount.device().reset(page.block);
+        }
     }
 }
 

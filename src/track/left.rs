@@ -5,7 +5,7 @@
 //!
 //! Pure: no locks, no kernel. [`evict`](super::evict) says what becomes of them.
 
-use crate::env::Vec;
+use crate::env::{NoMemory, Vec};
 
 /// A page that was pinned when its inode was evicted; or the first one of a huge folio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,14 @@ impl LeftBehind {
     /// Any page.
     pub fn any_page(&self) -> Option<Pinned> {
         self.0.iter().find_map(|left| left.pages.first().copied())
+    }
+
+    /// Makes room for `nr` more pages of an inode.
+    pub fn reserve(&mut self, ino: u64, nr: usize) -> Result<(), NoMemory> {
+        match self.0.iter_mut().find(|left| left.ino == ino) {
+            Some(left) => left.pages.reserve(nr),
+            None => self.0.reserve(1),
+        }
     }
 
     /// Adds what an inode leaves; returns `pages` if memory is short. Pages that

@@ -65,6 +65,8 @@ holds! {
     stored_all_over
     closed
     huge_closed
+    opened_again
+    huge_opened_again
     closed_twice
     closed_and_frozen
     closed_and_read_only

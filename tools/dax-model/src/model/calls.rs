@@ -12,13 +12,13 @@ use shuttle::thread;
 
 use super::kernel::Invalidate;
 use super::machine::{Machine, LAST};
-use super::memory::{Pmd, Pte, NR};
+use super::memory::{Pmd, Pte, FIRST, NR};
 
 impl Machine {
     /// fsync or msync of the pages `first..=last`, and whether it kept its promise.
     pub fn sync(&self, first: usize, last: usize) {
         self.check_sync(first, last, || {
-            sync::sync_range(self, first as u64, last as u64).is_ok()
+            sync::sync_range(self, FIRST + first as u64, FIRST + last as u64).is_ok()
         });
     }
 
@@ -131,7 +131,7 @@ impl Machine {
             !dirty.pages().is_empty()
         };
         let was_dirty = is_dirty();
-        layout::fail_page(self, page as u64);
+        layout::fail_page(self, FIRST + page as u64);
         assert!(!self.is_mapped(block..block + 1), "a bad block is mapped");
         // No sync has made it clean meanwhile.
         if was_dirty && is_dirty() {
@@ -194,7 +194,8 @@ impl Machine {
     pub fn punch(&self, first: usize, last: usize) {
         let mut faults_out = Invalidate::new(self);
         let interrupted = self.is_interrupted.load(SeqCst);
-        let broken = layout::break_layout(self, &mut faults_out, first as u64, last as u64);
+        let pages = (FIRST + first as u64, FIRST + last as u64);
+        let broken = layout::break_layout(self, &mut faults_out, pages.0, pages.1);
         if broken.is_err() {
             let is_why = interrupted || self.is_gone.load(SeqCst);
             assert!(is_why, "a truncation failed by itself");
@@ -218,7 +219,7 @@ impl Machine {
                 extents[page] = Some(self.allocate());
             }
         }
-        layout::hole_filled(self, page as u64, 1);
+        layout::hole_filled(self, FIRST + page as u64, 1);
         self.assert_no_zeroes(page..page + 1);
     }
 
@@ -231,7 +232,7 @@ impl Machine {
                 *extents = std::array::from_fn(|page| Some(first + page as u64));
             }
         }
-        layout::hole_filled(self, 0, self.pages());
+        layout::hole_filled(self, FIRST, self.pages() - FIRST);
         self.assert_no_zeroes(0..NR);
     }
 

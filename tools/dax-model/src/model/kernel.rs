@@ -19,7 +19,7 @@ use shuttle::sync::{MutexGuard, RwLockWriteGuard};
 use shuttle::thread;
 
 use super::machine::{Machine, LAST};
-use super::memory::{Pmd, Pte, NR};
+use super::memory::{nth, Pmd, Pte, FIRST, NR};
 use super::mistakes::Mistake;
 use super::scenes::maps_ahead;
 use super::tracking::{Chunk, Tracker};
@@ -55,7 +55,7 @@ impl Blocks for Extents<'_> {
             Some((_, early)) if self.machine.is(Mistake::LookupEarly) => early,
             _ => &*self.extents,
         };
-        let page = page as usize;
+        let page = nth(page);
         let first = extents[page];
         let follows = |nth: usize| extents[nth] == first.map(|block| block + nth as u64);
         let all = self.machine.has_chunk && page == 0 && (0..NR).all(follows);
@@ -72,7 +72,7 @@ impl Blocks for Extents<'_> {
             len > 0 && page + len <= self.machine.pages(),
             "past the end of the file"
         );
-        if let Some(block) = self.extents[page as usize] {
+        if let Some(block) = self.extents[nth(page)] {
             let len = if len == PAGES as u64 { len } else { 1 };
             assert!(
                 !self.machine.is_bad(block, len),
@@ -100,7 +100,7 @@ impl Blocks for Extents<'_> {
         );
         left.fetch_sub(1, SeqCst);
         let block = self.machine.allocate();
-        self.extents[page as usize] = Some(block);
+        self.extents[nth(page)] = Some(block);
         Ok(Run { block, len: 1 })
     }
 }
@@ -241,7 +241,7 @@ impl Model for Machine {
     }
 
     fn write_protect(&self, page: u64, block: u64, len: usize) {
-        let page = page as usize;
+        let page = nth(page);
         for nth in (page..page + len).filter(|page| *page < NR) {
             let mapped = block + (nth - page) as u64;
             let extents = self.extents.lock().unwrap();
@@ -255,8 +255,11 @@ impl Model for Machine {
     }
 
     fn unmap(&self, first: u64, last: u64) {
-        let last = last.min(LAST as u64) as usize;
-        self.unmap_pages(&PageSet::range(first as usize, last));
+        if last < FIRST {
+            return;
+        }
+        let (first, last) = (nth(first.max(FIRST)), nth(last).min(LAST));
+        self.unmap_pages(&PageSet::range(first, last));
     }
 
     fn is_of_another(&self, block: u64, page: u64) -> bool {
@@ -268,7 +271,7 @@ impl Model for Machine {
     }
 
     fn associate(&self, block: u64, page: u64) -> bool {
-        if page >= NR as u64 {
+        if nth(page) >= NR {
             return false;
         }
         let mut device = self.device.lock().unwrap();
@@ -348,11 +351,7 @@ impl Model for Machine {
     }
 
     fn pages(&self) -> u64 {
-        if self.has_chunk {
-            PAGES as u64
-        } else {
-            NR as u64
-        }
+        FIRST + if self.has_chunk { PAGES } else { NR } as u64
     }
 
     fn touch(&self) {
@@ -360,7 +359,9 @@ impl Model for Machine {
         self.life.are_times_dirty.store(true, SeqCst);
     }
 
-    fn tail_may_change(&self) {}
+    fn tail_may_change(&self) {
+        self.may_tail_change.store(true, SeqCst);
+    }
 
     fn stores_are_lost(&self) {
         self.told.store(true, SeqCst);
@@ -597,7 +598,7 @@ impl Fault for Access<'_> {
     }
 
     fn page(&self) -> u64 {
-        self.page as u64
+        FIRST + self.page as u64
     }
 
     fn is_write(&self) -> bool {
@@ -639,17 +640,18 @@ impl Fault for Access<'_> {
     }
 
     fn neighbours(&self) -> Range<u64> {
-        0..NR as u64
+        FIRST..FIRST + NR as u64
     }
 
     fn insert_writable(&self, page: u64, block: u64, len: usize) {
+        let first = nth(page);
         for nth in 0..len {
             let block = block + nth as u64;
             assert!(self.times_moved.get(), "a store would move no time");
             self.assert_not_bad(block, 1);
             self.is_about_to_store();
             let mut pmd = self.machine.maps[self.map].lock().unwrap();
-            let pte = pmd.pte(page as usize + nth);
+            let pte = pmd.pte(first + nth);
             match *pte {
                 Pte::Zero => panic!("a block inserted over the zero page"),
                 Pte::None => *pte = Pte::Rw(block),

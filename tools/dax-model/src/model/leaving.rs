@@ -34,6 +34,7 @@ fn end(m: &Machine) {
     m.unmount();
     let mut device = m.device.lock().unwrap();
     for block in m.extents.lock().unwrap().iter().flatten() {
+        assert!(!device.is_huge(*block), "a folio of a file that is gone");
         let block = device.block(*block);
         assert_eq!(block.owner, None, "a page belongs to a file that is gone");
         assert_eq!(block.media, block.cache, "not durable after the end");
@@ -66,6 +67,31 @@ fn pinned_and_closed(mistake: Mistake, file: File, page: usize) {
             m.sync_all();
             m.flush();
             m.sync_all();
+        }),
+    ]);
+    end(&m);
+}
+
+/// DMA ends while the file is opened again, and synced.
+pub fn opened_again(mistake: Mistake) {
+    dma_and_open(mistake, File::Pages);
+}
+
+/// The same, with 2 MiB in one piece.
+pub fn huge_opened_again(mistake: Mistake) {
+    dma_and_open(mistake, File::Huge);
+}
+
+fn dma_and_open(mistake: Mistake, file: File) {
+    let m = machine(mistake, file, 1);
+    let pinned = m.pin(0, 1).expect("a page that can be stored to");
+    m.close(0);
+    join(vec![
+        run(&m, move |m| m.end_dma(pinned, 1, false)),
+        run(&m, |m| {
+            assert!(m.open());
+            m.sync_file();
+            m.close(0);
         }),
     ]);
     end(&m);
@@ -177,8 +203,8 @@ pub fn closed_and_unmounted(mistake: Mistake) {
 /// There is no memory to remember a page that is pinned: the eviction waits for it.
 pub fn not_remembered(mistake: Mistake) {
     // For what the file leaves; for the list of the mount.
-    for allocations in [0, 1] {
-        let m = machine(mistake, File::Pages, 1);
+    for (allocations, file) in [(0, File::Pages), (1, File::Pages), (1, File::Huge)] {
+        let m = machine(mistake, file, 1);
         let pinned = m.pin(0, 0).expect("a page that can be stored to");
         let dma = run(&m, move |m| m.end_dma(pinned, 0, false));
         fail_allocations_after(Some(allocations));

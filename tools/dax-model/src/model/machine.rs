@@ -11,7 +11,7 @@ use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock, Weak};
 use shuttle::thread::{self, ThreadId};
 
 use super::life::Life;
-use super::memory::{Device, Pmd, Pte, NR};
+use super::memory::{Device, Pmd, Pte, FIRST, NR};
 use super::mistakes::Mistake;
 use super::tracking::Tracker;
 
@@ -93,6 +93,8 @@ pub struct Machine {
     pub under_way: std::sync::Mutex<UnderWay>,
     /// The extents, as a thread has seen them before it locked the chunk.
     pub seen: std::sync::Mutex<Vec<(ThreadId, [Option<u64>; NR])>>,
+    /// What is behind the end of the file in its last page may change.
+    pub may_tail_change: AtomicBool,
     /// Counts what happens.
     pub clock: AtomicU64,
     /// When the timestamps of the file changed last.
@@ -155,6 +157,7 @@ impl Machine {
             lost: AtomicU64::new(0),
             under_way: Default::default(),
             seen: Default::default(),
+            may_tail_change: AtomicBool::new(false),
             clock: AtomicU64::new(1),
             moved: AtomicU64::new(0),
             synced: std::sync::Mutex::new([(0, 0); NR]),
@@ -199,12 +202,12 @@ impl Machine {
             (device.is_huge(block), device.block(block).owner)
         };
         // By that the kernel finds the file.
-        let is_known = owner == Some(page as u64);
+        let is_known = owner == Some(FIRST + page as u64);
         assert!(is_known, "page {page} is dirtied, but belongs to {owner:?}");
         match huge {
-            true if self.is(Mistake::DmaTagsFirst) => sync::dirty_page(self, 0, false),
-            true => sync::dirty_page(self, 0, true),
-            false => sync::dirty_page(self, page as u64, false),
+            true if self.is(Mistake::DmaTagsFirst) => sync::dirty_page(self, FIRST, false),
+            true => sync::dirty_page(self, FIRST, true),
+            false => sync::dirty_page(self, FIRST + page as u64, false),
         };
     }
 
@@ -328,6 +331,8 @@ impl Machine {
         let mut device = self.device.lock().unwrap();
         let block = device.block(block);
         assert!(!block.free, "a store to a freed block");
+        let is_known = self.may_tail_change.load(SeqCst);
+        assert!(is_known, "a store behind the end would go unnoticed");
         block.cache += 1;
         block.complete = block.cache;
         block.stored = now.unwrap_or(block.stored);

@@ -10,6 +10,14 @@ use crate::track::page_set::PAGES;
 
 /// Pages that can be stored to.
 pub const NR: usize = 2;
+/// The file page that is the first one of them: before it is a chunk that nobody uses. So a page
+/// number of the chunk that is taken for one of the file, or the other way round, leads elsewhere.
+pub const FIRST: u64 = PAGES as u64;
+
+/// The number in the chunk of `page` of the file.
+pub fn nth(page: u64) -> usize {
+    (page - FIRST) as usize
+}
 
 /// An entry for one page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

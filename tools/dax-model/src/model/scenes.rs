@@ -13,7 +13,7 @@ use crate::track::heat::PATIENCE;
 use crate::track::machine::Tracking;
 
 use super::machine::{File, Machine};
-use super::memory::Pte;
+use super::memory::{nth, Pte};
 use super::mistakes::Mistake;
 
 /// One scene: what its threads do.
@@ -527,7 +527,7 @@ pub fn used_twice(mistake: Mistake) {
         }),
     ]);
     let owner = m.device.lock().unwrap().block(block).owner;
-    let owner = owner.expect("one of them has it") as usize;
+    let owner = nth(owner.expect("one of them has it"));
     for map in &m.maps {
         let pte = *map.lock().unwrap().pte(1 - owner);
         assert_eq!(pte, Pte::None, "the block of another page is mapped");

@@ -14,7 +14,7 @@ use shuttle::sync::Arc;
 use shuttle::thread;
 
 use super::machine::{File, Machine, LAST};
-use super::memory::{Pmd, Pte, NR};
+use super::memory::{Pmd, Pte, FIRST, NR};
 use super::mistakes::Mistake;
 use super::scenes::{join, run, with_pages_ahead};
 
@@ -80,7 +80,7 @@ pub fn left_and_lost() {
     m.close(1);
     m.end_dma(pinned, 0, false);
     m.fence_fails.store(true, SeqCst);
-    assert!(evict::release(&*m).is_err());
+    assert!(evict::sync_all(&*m, &*m, |_| Ok(())).is_err());
     assert!(m.told.load(SeqCst), "lost, and nobody knows");
 }
 
@@ -375,7 +375,7 @@ pub fn one_window() {
     m.store(0, 1);
     let (tracker, chunk) = (&m.tracker, m.tracker.any_chunk());
     let (through, mut other) = (Arc::new(AtomicBool::new(false)), None);
-    windows::sync::<_, Failure>(tracker, 0, 1, |taking| {
+    windows::sync::<_, Failure>(tracker, FIRST, FIRST + 1, |taking| {
         let taken = |page| -> Protected {
             let pages = PageSet::range(page, page);
             windows::dirty_in(tracker, chunk, &pages).write_protected()
@@ -386,14 +386,15 @@ pub fn one_window() {
         // It is of all of the chunk, and of nothing else.
         let is_through = through.clone();
         other = Some(run(&m, move |m| {
-            let last = LAST as u64;
+            let last = FIRST + LAST as u64;
             windows::sync::<_, Failure>(&m.tracker, last, last, |_| Ok(())).unwrap();
             is_through.store(true, SeqCst);
         }));
         (0..100).for_each(|_| thread::yield_now());
         let waited = !through.load(SeqCst);
         assert!(waited, "a sync of the last page is through before this one");
-        let behind = LAST as u64 + 1;
+        windows::sync::<_, Failure>(tracker, 0, FIRST - 1, |_| Ok(()))?;
+        let behind = FIRST + LAST as u64 + 1;
         windows::sync(tracker, behind, behind, |_| Ok(()))
     })
     .unwrap();

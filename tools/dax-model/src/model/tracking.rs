@@ -14,9 +14,13 @@ use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use shuttle::thread::{self, ThreadId};
 
+use super::memory::FIRST;
 use super::mistakes::Mistake;
 
-/// What is known of pages 0 to 511.
+/// The number of the chunk.
+const INDEX: u64 = FIRST / PAGES as u64;
+
+/// What is known of its pages.
 pub type ChunkState = State<Box<[u64; PAGES]>>;
 
 /// The one chunk of the file.
@@ -174,7 +178,7 @@ impl Tracker {
 
     /// Runs `reclaim` with the chunk, if nobody has a reference to it.
     pub fn reclaim(&self, reclaim: impl FnOnce(&Chunk)) {
-        if let (Ok(_nobody), Some(chunk)) = (self.lifetime.try_write(), self.chunk(0)) {
+        if let (Ok(_nobody), Some(chunk)) = (self.lifetime.try_write(), self.chunk(INDEX)) {
             if self.is_in_list.load(SeqCst) {
                 reclaim(chunk);
             }
@@ -246,13 +250,13 @@ impl Tracking for Tracker {
     type Windows = Windows;
 
     fn chunk(&self, index: u64) -> Option<&Chunk> {
-        (index == 0 && self.is_made.load(SeqCst)).then_some(&self.chunk)
+        (index == INDEX && self.is_made.load(SeqCst)).then_some(&self.chunk)
     }
 
-    fn chunks(&self, first: u64, _last: u64, dirty: bool) -> impl Iterator<Item = &Chunk> {
-        let chunk = self.chunk(first / PAGES as u64);
-        chunk
-            .filter(|_| !dirty || self.mark.load(SeqCst))
+    fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Chunk> {
+        let is_asked_for = first / PAGES as u64 <= INDEX && INDEX <= last / PAGES as u64;
+        self.chunk(INDEX)
+            .filter(|_| is_asked_for && (!dirty || self.mark.load(SeqCst)))
             .into_iter()
     }
 
@@ -265,7 +269,7 @@ impl Tracking for Tracker {
     }
 
     fn place(&self, _chunk: &Chunk) -> Place {
-        Place::new(0)
+        Place::new(INDEX)
     }
 
     fn lock<'a>(&'a self, chunk: &'a Chunk) -> MutexGuard<'a, ChunkState> {
