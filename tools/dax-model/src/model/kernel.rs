@@ -399,10 +399,16 @@ impl Model for Machine {
         self.left.load(SeqCst) < PAGES as u64
     }
 
-    /// As if the file were written from one end to the other, or not at all so.
+    /// As if the file were written from one end to the other, or not at all so. A file without a
+    /// chunk is asked for more than there is, on both sides.
     fn ask(&self, page: u64) -> Ask {
         match self.fills_ahead.load(SeqCst) {
-            true => Ask::chunk(page),
+            true if self.has_chunk => Ask::chunk(page),
+            true => {
+                let mut ask = Ask::page(page);
+                ask.pages = FIRST - 5..self.pages() + 5;
+                ask
+            }
             false => Ask::page(page),
         }
     }
@@ -647,6 +653,7 @@ impl Fault for Access<'_> {
         let first = nth(page);
         for nth in 0..len {
             let block = block + nth as u64;
+            assert!(self.write, "a load has pages mapped to be stored to");
             assert!(self.times_moved.get(), "a store would move no time");
             self.assert_not_bad(block, 1);
             self.is_about_to_store();
