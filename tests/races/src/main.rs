@@ -28,7 +28,7 @@ use machine::{Machine, LONG};
 /// Races every two events in the life of a mount against each other.
 #[derive(Parser)]
 struct Args {
-    /// How long, in seconds
+    /// How long, in seconds; but each pair is raced once at least
     #[arg(long, default_value_t = 40)]
     seconds: u64,
     /// Which order of pairs, and which delays
@@ -164,15 +164,18 @@ fn run(args: &Args, figures: &mut Figures) -> Result<()> {
     std::thread::scope(|scope| {
         scope.spawn(|| machine.load.keep_up(done));
         let result = (|| {
-            while Instant::now() < end {
+            // Each pair once, however long that takes.
+            let mut is_first = true;
+            while is_first || Instant::now() < end {
                 random.shuffle(&mut pairs);
                 for &(a, b) in &pairs {
-                    if Instant::now() >= end {
+                    if !is_first && Instant::now() >= end {
                         break;
                     }
                     ROUND.fetch_add(1, SeqCst);
                     one_round(&machine, args, (a, b), &mut random, figures)?;
                 }
+                is_first = false;
             }
             Ok(())
         })();
