@@ -12,6 +12,8 @@
 use kernel::bindings::work_struct;
 use kernel::prelude::*;
 
+#[cfg(rdax_shadow)]
+use super::page::Page;
 use crate::mount::dirty::Listed;
 use crate::mount::inode::InodeInfo;
 use crate::mount::lock::{InternalWrite, MountLock};
