@@ -569,8 +569,8 @@ proptest! {
 #[test]
 fn a_row_is_counted_on_both_sides() {
     let mut tags = Tags::new();
-    tags.set(&PageSet::range(3, 5));
-    tags.set(&PageSet::range(8, 8));
+    let _ = tags.set(&PageSet::range(3, 5));
+    let _ = tags.set(&PageSet::range(8, 8));
     let rows = [2, 6, 7, 9, 10].map(|page| tags.row_beside(page));
     assert_eq!(rows, [3, 3, 1, 1, 0]);
 }
