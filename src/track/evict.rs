@@ -159,9 +159,14 @@ fn adopt_page<M: Machine>(file: &M, pinned: &Pinned) -> Result<(), M::Error> {
     Ok(())
 }
 
-/// Makes stores to the pages that files with a name left behind durable, and gives up those that
-/// are idle. Fails if the device fails. May sleep.
+/// Gives up the pages left behind that are idle, after it has made stores to them durable, unless
+/// their file has no name. Fails if the device fails. May sleep.
 pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
+    write_back_left(mount, false)
+}
+
+/// As [`release`]; makes stores to the pages that are still pinned durable, too, if `pinned`.
+fn write_back_left<N: Mount>(mount: &N, pinned: bool) -> Result<(), Failure> {
     let mut left = mount.left();
     let device = mount.device();
     if left.is_empty() {
@@ -173,11 +178,11 @@ pub fn release<N: Mount>(mount: &N) -> Result<(), Failure> {
     let mut written = 0;
     for file in left.iter_mut() {
         let unlinked = file.unlinked;
-        file.pages.retain(|pinned| {
-            let block = pinned.block;
+        file.pages.retain(|page| {
+            let block = page.block;
             // Before it is written back: DMA may continue meanwhile.
             let is_idle = device.is_idle(block);
-            if !unlinked {
+            if !unlinked && (is_idle || pinned) {
                 let nr = if device.is_huge(block) {
                     PAGES as u64
                 } else {
@@ -219,7 +224,7 @@ where
     L::Error: From<Failure>,
 {
     // First: pages that a file adopts later are dirty in the file then.
-    let released = release(mount);
+    let released = write_back_left(mount, true);
     let synced = dirty_list::sync_all(dirty, write_back);
     Ok(released?).and(synced)
 }

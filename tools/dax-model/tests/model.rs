@@ -68,6 +68,7 @@ holds! {
     opened_again
     huge_opened_again
     closed_twice
+    closed_with_two_pins
     closed_and_frozen
     closed_and_read_only
     closed_and_unmounted
@@ -138,6 +139,7 @@ is_done! {
     a_part_goes
     one_piece_again
     left_and_lost
+    times_of_hot_pages
     taken_apart_once
     mapped_ahead
     one_window

@@ -117,6 +117,17 @@ pub fn closed_twice(mistake: Mistake) {
     end(&m);
 }
 
+/// Two have the same page pinned: what the first stored is durable while the second goes on.
+pub fn closed_with_two_pins(mistake: Mistake) {
+    let m = machine(mistake, File::Pages, 2);
+    join(vec![
+        run(&m, |m| dma_outlives(m, 0, 0)),
+        run(&m, |m| dma_outlives(m, 1, 0)),
+        run(&m, |m| m.look()),
+    ]);
+    end(&m);
+}
+
 /// A freeze leaves all clean, pinned or not; then the file is closed, and the pin ends.
 pub fn closed_and_frozen(mistake: Mistake) {
     let m = machine(mistake, File::Pages, 1);

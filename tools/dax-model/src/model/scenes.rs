@@ -67,7 +67,7 @@ fn machine(mistake: Mistake, file: File) -> Arc<Machine> {
 }
 
 /// Makes the first page hot.
-fn make_hot(m: &Machine) {
+pub fn make_hot(m: &Machine) {
     for _ in 0..3 {
         m.store(0, 0);
         m.sync(0, 0);

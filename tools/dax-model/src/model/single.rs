@@ -16,7 +16,7 @@ use shuttle::thread;
 use super::machine::{File, Machine, LAST};
 use super::memory::{Pmd, Pte, FIRST, NR};
 use super::mistakes::Mistake;
-use super::scenes::{join, run, with_pages_ahead};
+use super::scenes::{join, make_hot, run, with_pages_ahead};
 
 fn machine(file: File) -> Arc<Machine> {
     Machine::new(Mistake::None, file, [true, false])
@@ -71,6 +71,15 @@ pub fn two_mib_are_filled() {
         m.load(0, 0);
         assert_eq!(pte(&m, 0, 0), Pte::Zero);
     }
+}
+
+/// A sync of all makes the times durable that stores to hot pages have moved.
+pub fn times_of_hot_pages() {
+    let m = machine(File::Pages);
+    make_hot(&m);
+    m.store(0, 0);
+    m.sync_all();
+    assert!(!m.life.are_times_dirty.load(SeqCst), "times are lost");
 }
 
 /// What DMA stored to a page that was left behind is lost: the sync says so.
