@@ -325,12 +325,17 @@ impl<P: Pmem> Volume<P> {
     }
 
     /// The place where a block for `file_block` would continue the extent before it, or otherwise
-    /// precede the one after it, with the same gap on the media as in the file.
+    /// precede the one after it, with the same gap on the media as in the file. One of its own chunk
+    /// comes first: the chunks of a file may lie anywhere.
     fn goal(&self, found: &Found, file_block: u64) -> Option<u64> {
-        let goal = match (found.floor, found.first) {
-            (Some(before), _) => before.block.checked_add(file_block - before.key),
-            (None, Some(after)) => after.block.checked_sub(after.key - file_block),
-            (None, None) => None,
+        let start = file_block - file_block % CHUNK_BLOCKS;
+        let in_chunk = |m: &Mapping| m.end() > start && m.key < start + CHUNK_BLOCKS;
+        let (before, after) = (found.floor, found.after);
+        let near = before.filter(in_chunk).or(after.filter(in_chunk));
+        let m = near.or(before).or(after)?;
+        let goal = match file_block.checked_sub(m.key) {
+            Some(gap) => m.block.checked_add(gap),
+            None => m.block.checked_sub(m.key - file_block),
         };
         goal.filter(|goal| self.geometry().is_data(*goal, 1))
     }
@@ -358,15 +363,21 @@ impl<P: Pmem> Volume<P> {
     fn want_in(&self, inode: &Inode, found: &Found, file_block: u64, len: u64) -> Want {
         let hole = found.next.unwrap_or(FILE_END) - file_block;
         let want = Want::blocks(len.min(hole));
-        // The first block of a chunk that is wholly a hole, or of a file without blocks, where the
-        // size covers the chunk: more will follow, in whatever order.
-        let begins_chunk = file_block % CHUNK_BLOCKS == 0 && hole >= CHUNK_BLOCKS;
-        let begins_file = found.floor.is_none() && found.next.is_none();
-        let end = (file_block / CHUNK_BLOCKS + 1) * CHUNK_BLOCKS;
-        let begins = (begins_chunk || begins_file) && inode.size() / BLOCK >= end;
-        let want = match want.len >= LARGE || begins {
-            true => want.aligned(file_block),
-            false => want,
+        // The first block in a chunk that is wholly a hole, where the size covers the chunk: more
+        // will follow, in whatever order. But the middle of a file with more holes than there is
+        // free space stays sparse, and must not use up all free chunks.
+        let start = file_block - file_block % CHUNK_BLOCKS;
+        let end = start + CHUNK_BLOCKS;
+        let size = inode.size() / BLOCK;
+        let begins = size >= end
+            && found.floor.is_none_or(|m| m.end() <= start)
+            && found.next.is_none_or(|next| next >= end)
+            && (file_block == start
+                || size.saturating_sub(inode.blocks()) <= self.available_blocks());
+        let want = match (begins, want.len >= LARGE) {
+            (true, _) => want.beginning(file_block),
+            (false, true) => want.aligned(file_block),
+            (false, false) => want,
         };
         match self.goal(found, file_block) {
             Some(goal) => want.near(goal),

@@ -80,6 +80,9 @@ pub struct Want {
     /// The file block it is for, if the run should have the same offset in its chunk as the file
     /// blocks in theirs, which a 2 MiB mapping needs.
     pub align_key: Option<u64>,
+    /// With `align_key`: it is the first run in its chunk of the file, and others will follow. It
+    /// goes to a wholly free chunk, if there is any.
+    pub begins: bool,
     /// Which of the last free blocks it may use.
     pub kept: Kept,
     /// It is for a growing file, which may need the blocks after it next.
@@ -94,6 +97,7 @@ impl Want {
             min: 1,
             goal: None,
             align_key: None,
+            begins: false,
             kept: Kept::No,
             grows: false,
         }
@@ -124,6 +128,14 @@ impl Want {
     #[must_use]
     pub fn aligned(mut self, key: u64) -> Self {
         self.align_key = Some(key);
+        self
+    }
+
+    /// For file blocks from `key` on, aligned, the first in their chunk.
+    #[must_use]
+    pub fn beginning(mut self, key: u64) -> Self {
+        self.align_key = Some(key);
+        self.begins = true;
         self
     }
 
@@ -380,6 +392,7 @@ impl Groups {
         state.busy.push(run)?;
         // A file that ended there does not continue.
         state.windows.end(run.end());
+        state.windows.end_chunks(run);
         Ok(())
     }
 
@@ -422,10 +435,10 @@ impl<P: Pmem> Volume<P> {
     /// Reserves a run of free blocks.
     ///
     /// Bad blocks are healed, or skipped. The run continues at `want.goal` if that is free; with
-    /// `want.align_key`, only if it is aligned with the file there. Otherwise an aligned run comes
-    /// from wholly free chunks, if there are any. Any other run comes from chunks that are partly
-    /// in use, so that free chunks stay whole, and not from the windows of other files, while there
-    /// are other blocks.
+    /// `want.align_key`, only if it is aligned with the file there; with `want.begins`, only if the
+    /// whole chunk is free, or no other is. Otherwise an aligned run comes from wholly free chunks,
+    /// if there are any. Any other run comes from chunks that are partly in use, so that free chunks
+    /// stay whole, and not from the windows of other files, while there are other blocks.
     ///
     /// Fails with [`Error::NoSpace`] if no free run of `want.min` blocks exists, or only in the
     /// reserved blocks, which need permission; with [`Error::Invalid`] if `want.min` is out of

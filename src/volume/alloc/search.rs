@@ -55,29 +55,42 @@ impl Groups {
         };
         // The length of the next window of the file.
         let mut ahead = None;
-        if let Some(goal) = goal {
-            // A long misaligned run would prevent 2 MiB mappings in the rest of the file.
-            let aligned = match want.align_key {
-                Some(key) => goal % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
-                None => true,
-            };
-            if aligned || want.grows {
-                let group = self.of(goal)?;
-                let found = group.locked(pmem, geo, count, Manners::Needy, |g| {
-                    let run = if aligned { g.at(goal, want)? } else { None };
-                    if want.grows {
-                        ahead = g.go_on(goal, run);
-                    }
-                    Ok(run)
-                })?;
-                if let Some(run) = found {
-                    return Ok(run);
+        // A long misaligned run would prevent 2 MiB mappings in the rest of the file.
+        let aligned = |goal: u64| match want.align_key {
+            Some(key) => goal % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
+            None => true,
+        };
+        if let Some(goal) = goal.filter(|goal| aligned(*goal) || want.grows) {
+            let group = self.of(goal)?;
+            let found = group.locked(pmem, geo, count, Manners::Needy, |g| {
+                let fits = aligned(goal) && (!want.begins || g.is_whole(goal / CHUNK_BLOCKS)?);
+                let run = if fits { g.at(goal, want)? } else { None };
+                g.begin_chunk(run, want);
+                if want.grows {
+                    ahead = g.go_on(goal, run);
                 }
+                Ok(run)
+            })?;
+            if let Some(run) = found {
+                return Ok(run);
             }
         }
         if let Some(key) = want.align_key {
-            let whole = |g: &mut Locked<'_, P>| g.whole(key, want);
+            let whole = |g: &mut Locked<'_, P>| {
+                let run = g.whole(key, want)?;
+                g.begin_chunk(run, want);
+                Ok(run)
+            };
             if let Some(run) = self.anywhere(pmem, geo, count, first, ahead, whole)? {
+                return Ok(run);
+            }
+        }
+        if let Some(goal) = goal.filter(|goal| want.begins && aligned(*goal)) {
+            let at = |g: &mut Locked<'_, P>| g.at(goal, want);
+            let found = self
+                .of(goal)?
+                .locked(pmem, geo, count, Manners::Needy, at)?;
+            if let Some(run) = found {
                 return Ok(run);
             }
         }
@@ -256,6 +269,13 @@ impl<P: Pmem> Locked<'_, P> {
         Some(next)
     }
 
+    /// If `want` begins a chunk of a file, and got `run`: leaves the chunk to the file.
+    fn begin_chunk(&mut self, run: Option<Run>, want: &Want) {
+        if let (Some(run), true) = (run, want.begins) {
+            self.state.windows.begin_chunk(run);
+        }
+    }
+
     /// Begins the window `next` after `run`, with as many blocks as are free there.
     fn begin_window(&mut self, run: Option<Run>, next: Option<Next>) {
         let (Some(run), Some(next)) = (run, next) else {
@@ -330,7 +350,9 @@ impl<P: Pmem> Locked<'_, P> {
             {
                 seen |= free > 0;
                 let used = free < CHUNK_BLOCKS || self.state.opened == Some(chunk);
-                if !used && whole.is_none() {
+                if polite && self.state.windows.is_begun(chunk) {
+                    // Left to its file.
+                } else if !used && whole.is_none() {
                     if self.is_whole(chunk)? {
                         whole = Some(chunk);
                     } else {

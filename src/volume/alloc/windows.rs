@@ -9,6 +9,11 @@
 //! twice as long. It ends with the file, or with the part of the file that it follows; a window
 //! that is not used is forgotten when others need its slot.
 //!
+//! In the same way a chunk is left to the file that has *begun* it ([`Want::begins`]): one block of
+//! another file, or of a node, would keep it from being mapped by 2 MiB.
+//!
+//! [`Want::begins`]: super::Want::begins
+//!
 //! Similar to the reservation windows of ext3 (`fs/ext3/balloc.c` of Linux 2.6.10 to 4.2), which
 //! belong to inodes and are held against others.
 
@@ -19,6 +24,8 @@ use crate::volume::format::CHUNK_BLOCKS;
 
 /// The most windows of a group.
 const WINDOWS: usize = 64;
+/// The most begun chunks of a group.
+const BEGUN: usize = 64;
 /// Blocks of a file's first window.
 const FIRST: u64 = 8;
 /// The most blocks of a window.
@@ -45,10 +52,14 @@ pub(super) struct Next {
 /// The windows of a group. No two begin at the same block.
 pub(super) struct Windows {
     all: Vec<Window>,
-    /// Bit `n % 64` is set if there are, or have been, blocks of windows in chunk `n`.
+    /// The chunks that files have begun last.
+    begun: Vec<u64>,
+    /// Bit `n % 64` is set if chunk `n` is begun, or if there are, or have been, blocks of windows
+    /// in it.
     chunks: u64,
-    /// The one that is replaced next, in turn.
+    /// The window that is replaced next, in turn, and the begun chunk.
     victim: usize,
+    begun_victim: usize,
     /// The last search that skipped them found nothing else in the group: until a window ends or
     /// blocks become free, no such search is needed.
     pub(super) only: bool,
@@ -64,8 +75,10 @@ impl Windows {
     pub(super) fn new() -> Self {
         Windows {
             all: Vec::new(),
+            begun: Vec::new(),
             chunks: 0,
             victim: 0,
+            begun_victim: 0,
             only: false,
         }
     }
@@ -74,18 +87,64 @@ impl Windows {
         self.all.iter().position(|w| w.left.block == block)
     }
 
-    /// Recomputes in which chunks the windows are.
+    /// Recomputes in which chunks the windows are, and which are begun.
     fn update_chunks(&mut self) {
-        let chunks = self.all.iter().flat_map(|w| w.left.chunks());
+        let windows = self.all.iter().flat_map(|w| w.left.chunks());
+        let chunks = windows.chain(self.begun.iter().copied());
         self.chunks = chunks.fold(0, |bits, chunk| bits | bit(chunk));
     }
 
-    /// Adds the blocks of all windows in `chunk` to `mask`.
+    /// Whether `chunk` is left to the file that has begun it.
+    pub(super) fn is_begun(&self, chunk: u64) -> bool {
+        self.chunks & bit(chunk) != 0 && self.begun.iter().any(|begun| *begun == chunk)
+    }
+
+    /// A file has begun a chunk by `run`.
+    pub(super) fn begin_chunk(&mut self, run: Run) {
+        let chunk = run.block / CHUNK_BLOCKS;
+        if run.len >= CHUNK_BLOCKS || self.is_begun(chunk) {
+            return;
+        }
+        match self.begun.get_mut(self.begun_victim) {
+            Some(old) => {
+                *old = chunk;
+                self.only = false;
+            }
+            // Without memory for it nothing is left to the file.
+            None => drop(self.begun.push(chunk)),
+        }
+        self.begun_victim = (self.begun_victim + 1) % BEGUN;
+        self.update_chunks();
+    }
+
+    /// `run` is being freed: what is free in its chunks may be taken by all.
+    pub(super) fn end_chunks(&mut self, run: Run) {
+        let chunks = run.chunks();
+        if !chunks.clone().any(|chunk| self.chunks & bit(chunk) != 0) {
+            return;
+        }
+        while let Some(at) = self.begun.iter().position(|begun| chunks.contains(begun)) {
+            self.begun.swap_remove(at);
+            self.begun_victim = self.begun.len();
+            self.only = false;
+        }
+        self.update_chunks();
+    }
+
+    /// Adds the blocks of all windows in `chunk`, or all of it if it is begun, to `mask`.
     pub(super) fn hide(&self, mask: &mut Mask, chunk: u64) {
         if self.chunks & bit(chunk) == 0 {
             return;
         }
         let base = chunk * CHUNK_BLOCKS;
+        if self.is_begun(chunk) {
+            let all = Run {
+                block: base,
+                len: CHUNK_BLOCKS,
+            };
+            mask.add(all, chunk);
+            return;
+        }
         for window in self.all.iter() {
             if window.left.block < base + CHUNK_BLOCKS && window.left.end() > base {
                 mask.add(window.left, chunk);

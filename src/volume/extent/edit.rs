@@ -247,7 +247,7 @@ pub fn insert<P: Pmem>(
         }
     }
     if join {
-        merge(&mut change, &mut m, None, path.after);
+        merge(&mut change, &mut m, None, path.found.after);
     }
     change.push(m);
     let edited = splice(tx, media, inode, &path, &change.change())?;
@@ -286,7 +286,7 @@ pub fn mark<P: Pmem>(
     if from > old.key {
         change.push(old.part(old.key, from));
     }
-    merge(&mut change, &mut new, before, path.after);
+    merge(&mut change, &mut new, before, path.found.after);
     change.push(new);
     if to < old.end() {
         change.push(old.part(to, old.end()));

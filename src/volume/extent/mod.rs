@@ -87,8 +87,8 @@ pub struct Found {
     pub floor: Option<Mapping>,
     /// The key of the extent after that.
     pub next: Option<u64>,
-    /// That extent, if there is no floor; not set by a search for several holes.
-    pub first: Option<Mapping>,
+    /// That extent, if it is in the same leaf.
+    pub after: Option<Mapping>,
 }
 
 /// The place of a path in one node. (Small: a path lies on the kernel's stack.)
@@ -123,8 +123,6 @@ struct Path {
     owner: Owner,
     /// The floor is below the path: entry `index` of each node has a greater key.
     before: bool,
-    /// In the leaf, the extent after the floor.
-    after: Option<Mapping>,
     found: Found,
 }
 
@@ -238,11 +236,10 @@ impl Path {
             leaf: usize::from(raw.depth),
             owner: owner(raw),
             before: true,
-            after: None,
             found: Found {
                 floor: None,
                 next: None,
-                first: None,
+                after: None,
             },
         }
     }
@@ -283,7 +280,7 @@ impl Path {
             self.steps[level].count = to_u16(count);
         }
         let floor = (!self.before).then(|| unpack(&around.at.1));
-        self.after = if !self.before {
+        let after = if !self.before {
             around.next.map(|e| unpack(&e))
         } else if self.leaf().count() > 0 {
             Some(unpack(&around.at.1))
@@ -295,8 +292,8 @@ impl Path {
         let bound = (end != KEY_END).then_some(end);
         self.found = Found {
             floor,
-            next: self.after.map(|m| m.key).or(bound),
-            first: self.after.filter(|_| self.before),
+            next: after.map(|m| m.key).or(bound),
+            after,
         };
         Ok(())
     }
@@ -358,18 +355,14 @@ pub fn lookup<P: Pmem>(
         count = search(media, &mut nodes, &expect, &mut around)?;
     }
     let bound = (end != KEY_END).then_some(end);
-    let first = around.at.1;
-    let found = |floor, after: Option<u64>, first| Found {
-        floor,
-        next: after.or(bound),
-        first,
+    let at = (count > 0).then(|| unpack(&around.at.1));
+    let (floor, after) = match around.before {
+        true => (None, at),
+        false => (at, around.next.map(|e| unpack(&e))),
     };
-    Ok(match around.before {
-        _ if count == 0 => found(None, None, None),
-        true => found(None, Some(first.key.get()), Some(unpack(&first))),
-        false => {
-            let after = around.next.map(|e| e.key.get());
-            found(Some(unpack(&first)), after, None)
-        }
+    Ok(Found {
+        floor,
+        next: after.map(|m| m.key).or(bound),
+        after,
     })
 }

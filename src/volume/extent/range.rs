@@ -126,15 +126,15 @@ pub fn holes<P: Pmem>(
     let mut holes = Vec::new();
     let (mut key, mut end, mut floor) = (from, to.min(bound), None);
     let mut pushed = Ok(());
-    // Where a hole may begin, and the key of the extent after it.
-    let mut add = |key, next: Option<u64>, floor| {
+    // Where a hole may begin, and what is before and after it.
+    let mut add = |key, floor, after: Option<Mapping>, bound| {
+        let next = after.map(|m| m.key).or(bound);
         if key >= end || next.is_some_and(|next| next <= key) {
             return;
         }
         match holes.len() < most {
             true => {
-                let first = None;
-                let found = Found { floor, next, first };
+                let found = Found { floor, next, after };
                 pushed = pushed.and_then(|()| holes.push((key, found)));
             }
             false => end = key,
@@ -142,12 +142,12 @@ pub fn holes<P: Pmem>(
     };
     path.scan_leaf(media, inode, &mut |_, e| {
         let m = unpack(e);
-        add(key, Some(m.key), floor);
+        add(key, floor, Some(m), None);
         floor = Some(m);
         // (Not verified before the scan has ended.)
         key = key.max(m.key.saturating_add(m.len));
     })?;
-    add(key, (bound != KEY_END).then_some(bound), floor);
+    add(key, floor, None, (bound != KEY_END).then_some(bound));
     pushed?;
     Ok((holes, end))
 }

@@ -75,8 +75,9 @@ fn want() -> impl Strategy<Value = Want> {
     let goal = prop::option::of(0..5000_u64);
     let key = prop::option::of(0..5000_u64);
     let limited = prop::bool::weighted(0.2);
-    (len, 1..600_u64, limited, goal, key, any::<bool>()).prop_map(
-        |(len, min, limited, goal, key, grows)| Want {
+    let flags = (any::<bool>(), any::<bool>());
+    (len, 1..600_u64, limited, goal, key, flags).prop_map(
+        |(len, min, limited, goal, key, (grows, begins))| Want {
             len,
             min: if limited {
                 min.min(len).min(CHUNK_BLOCKS)
@@ -85,6 +86,7 @@ fn want() -> impl Strategy<Value = Want> {
             },
             goal,
             align_key: key,
+            begins: begins && key.is_some(),
             kept: Kept::Removal,
             grows,
         },
@@ -123,9 +125,18 @@ impl Model {
             Some(key) => block % CHUNK_BLOCKS == key % CHUNK_BLOCKS,
             None => true,
         };
+        let whole = |chunk: u64| {
+            (chunk * CHUNK_BLOCKS..(chunk + 1) * CHUNK_BLOCKS).all(|b| self.free.contains(&b))
+        };
+        let room = |chunk: u64| {
+            let block = chunk * CHUNK_BLOCKS + want.align_key.unwrap_or(0) % CHUNK_BLOCKS;
+            whole(chunk) && (block..block + want.min).all(|b| self.free.contains(&b))
+        };
+        let has_room = (0..16).any(room);
         if let Some(goal) = goal {
             let enough = (goal..goal + want.min).all(|block| self.free.contains(&block));
-            if aligned(goal) && enough {
+            let continues = !want.begins || whole(goal / CHUNK_BLOCKS) || !has_room;
+            if aligned(goal) && enough && continues {
                 assert_eq!(run.block, goal, "{want:?}");
                 let len = (goal..)
                     .take_while(|block| self.free.contains(block))
@@ -134,15 +145,11 @@ impl Model {
             }
         }
         // What asks for it is aligned where a wholly free chunk exists.
-        let whole = |chunk: u64| {
-            (chunk * CHUNK_BLOCKS..(chunk + 1) * CHUNK_BLOCKS).all(|b| self.free.contains(&b))
-        };
-        let room = |chunk: u64| {
-            let block = chunk * CHUNK_BLOCKS + want.align_key.unwrap_or(0) % CHUNK_BLOCKS;
-            whole(chunk) && (block..block + want.min).all(|b| self.free.contains(&b))
-        };
-        if want.align_key.is_some() && (0..16).any(room) {
+        if want.align_key.is_some() && has_room {
             assert!(aligned(run.block), "{run:?} {want:?}");
+        }
+        if want.begins && has_room {
+            assert!(whole(run.block / CHUNK_BLOCKS), "{run:?} {want:?}");
         }
         for block in blocks_of(run) {
             assert!(self.free.remove(&block), "{block} is not free: {run:?}");
@@ -347,6 +354,66 @@ fn free_and_take_again(vol: &Vol, run: Run) {
         got += run.len;
     }
     assert_eq!(got, run.len);
+}
+
+#[test]
+fn a_begun_chunk_is_left_to_its_file() {
+    let vol = mount(made(64 << 20));
+    // Nothing is free in chunks that are partly in use.
+    while alloc(&vol, up_to(1)).unwrap().block % CHUNK_BLOCKS != CHUNK_BLOCKS - 1 {}
+    let begun = alloc(&vol, Want::blocks(1).beginning(7)).unwrap();
+    let chunk = begun.block / CHUNK_BLOCKS;
+    for len in (1..200).step_by(19) {
+        let other = alloc(&vol, up_to(len)).unwrap();
+        assert_ne!(other.block / CHUNK_BLOCKS, chunk, "{len} blocks");
+    }
+    // The file itself goes on there, and others when nothing else is left.
+    let next = alloc(&vol, Want::blocks(1).near(begun.block + 1)).unwrap();
+    assert_eq!(next.block, begun.block + 1);
+    let mut last = None;
+    while let Ok(run) = alloc(&vol, up_to(1)) {
+        last = Some(run.block / CHUNK_BLOCKS);
+    }
+    assert_eq!(last, Some(chunk));
+}
+
+#[test]
+fn a_begun_chunk_that_shrinks_is_for_all() {
+    let vol = mount(made(64 << 20));
+    while alloc(&vol, up_to(1)).unwrap().block % CHUNK_BLOCKS != CHUNK_BLOCKS - 1 {}
+    let begun = alloc(&vol, Want::blocks(2).beginning(7)).unwrap();
+    let last = Run {
+        block: begun.block + 1,
+        len: 1,
+    };
+    free(&vol, last);
+    let other = alloc(&vol, up_to(4)).unwrap();
+    assert_eq!(other.block / CHUNK_BLOCKS, begun.block / CHUNK_BLOCKS);
+}
+
+#[test]
+fn begun_chunks_do_not_count_as_searched() {
+    let vol = mount(made(64 << 20));
+    while alloc(&vol, up_to(1)).unwrap().block % CHUNK_BLOCKS != CHUNK_BLOCKS - 1 {}
+    for _ in 0..13 {
+        alloc(&vol, Want::blocks(1).beginning(CHUNK_BLOCKS)).unwrap();
+    }
+    let partly = alloc(&vol, up_to(CHUNK_BLOCKS + 5).aligned(0)).unwrap();
+    let small = alloc(&vol, up_to(4)).unwrap();
+    assert_eq!(small.block, partly.end());
+}
+
+#[test]
+fn a_long_run_ends_before_a_begun_chunk() {
+    let vol = mount(made(64 << 20));
+    let begun = alloc(&vol, Want::blocks(1).beginning(3 * CHUNK_BLOCKS + 7)).unwrap();
+    let chunk = begun.block / CHUNK_BLOCKS;
+    let long = Want::blocks(8 * CHUNK_BLOCKS).aligned(0);
+    let mut ends = Vec::new();
+    while let Ok(run) = alloc(&vol, long.at_least(CHUNK_BLOCKS)) {
+        ends.push(run.end());
+    }
+    assert!(ends.contains(&(chunk * CHUNK_BLOCKS)), "{ends:?}");
 }
 
 #[test]

@@ -440,6 +440,56 @@ fn a_hole_filled_in_any_order_is_aligned() {
 }
 
 #[test]
+fn a_hole_filled_in_any_order_is_aligned_in_what_others_left() {
+    // Every second chunk is another's, and of the chunks between a part of every second: the file
+    // has no room in one piece, but each of its chunks has.
+    let (vol, ram) = fresh(64 << 20);
+    let mut dir = root(&vol);
+    let mut other = vol.create(&mut dir, b"other", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut other, 24 * 512 * BLOCK, time(2)).unwrap();
+    for chunk in 0..24 {
+        vol.fill(&mut other, chunk * 512, 512, None).unwrap();
+    }
+    for chunk in (0..20).step_by(2) {
+        let at = chunk * 512 + chunk % 4 * 100;
+        let left = (chunk + 1) * 512 - at;
+        vol.punch(&mut other, at, left, time(3)).unwrap();
+    }
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut file, 2048 * BLOCK, time(2)).unwrap();
+    for nth in 0..2048 {
+        let at = (1300 + nth * 999) % 2048;
+        vol.fill(&mut file, at, 1, None).unwrap();
+    }
+    for chunk in 0..4 {
+        let whole = vol.map(&mut file, chunk * 512, 512).unwrap();
+        assert!(
+            matches!(whole, Map::Run { block, len: 512 } if block % 512 == 0),
+            "chunk {chunk}: {whole:?}"
+        );
+    }
+    assert_clean(&*ram);
+}
+
+#[test]
+fn a_file_that_cannot_be_filled_leaves_free_chunks_whole() {
+    let (vol, ram) = fresh(64 << 20);
+    let mut dir = root(&vol);
+    let mut sparse = vol.create(&mut dir, b"sparse", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut sparse, 1 << 40, time(2)).unwrap();
+    for chunk in 0..100 {
+        vol.fill(&mut sparse, chunk * 1000 * 512 + 7, 1, None)
+            .unwrap();
+    }
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    for chunk in 0..20 {
+        let run = vol.fill(&mut file, chunk * 512, 512, None).unwrap();
+        assert_eq!((run.block % 512, run.len), (0, 512), "chunk {chunk}");
+    }
+    assert_clean(&*ram);
+}
+
+#[test]
 fn the_largest_file() {
     let (vol, ram) = fresh(16 << 20);
     let mut dir = root(&vol);
