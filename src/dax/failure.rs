@@ -14,7 +14,6 @@ use kernel::prelude::*;
 use kernel::sync::rcu;
 
 use super::page::Page;
-use super::pins;
 use crate::bindings;
 use crate::mount::inode::{InodeInfo, InodeRef};
 use crate::mount::lock::{FaultsOut, MountLock};
@@ -23,6 +22,7 @@ use crate::mount::super_block::SbInfo;
 use crate::pmem::User;
 use crate::track;
 use crate::track::machine::Machine;
+use crate::track::removal::{self, Removal};
 use crate::track::sync::{sync_pages, Purpose};
 use crate::volume;
 
@@ -31,27 +31,42 @@ const PAGE: u64 = 4096;
 
 impl User for SbInfo {
     fn removed(&self) {
-        shut_down(self, "device is being removed");
-        // The name becomes free for the next device.
-        self.hide_counters();
-        let pmem = self.volume.pmem();
-        pmem.set_gone();
-        // Whoever was giving pages back to an inode that it reads is done, or sees the shutdown.
-        pins::wait_for_adoption(self);
-        // No mapping, no pin and no inode may lead to the device when it is gone.
-        for_each_file(self, |info| {
-            let _faults = FaultsOut::new(info);
-            track::layout::detach(info);
-        });
-        pmem.wait_for_owners();
-        track::evict::wait_for_all(self);
-        pmem.release();
+        removal::remove(self);
     }
 
     fn failed(&self, at: u64, len: u64) {
         for block in self.volume.pmem().blocks_at(at, len) {
             fail_block(self, block);
         }
+    }
+}
+
+impl Removal for SbInfo {
+    type File = InodeInfo;
+
+    fn shut_down(&self) {
+        shut_down(self, "device is being removed");
+        // The name becomes free for the next device.
+        self.hide_counters();
+    }
+
+    fn end_access(&self) {
+        self.volume.pmem().set_gone();
+    }
+
+    fn for_each_file(&self, mut each: impl FnMut(&InodeInfo)) {
+        for_each_file(self, |info| {
+            let _faults = FaultsOut::new(info);
+            each(info);
+        });
+    }
+
+    fn wait_for_owners(&self) {
+        self.volume.pmem().wait_for_owners();
+    }
+
+    fn release_device(&self) {
+        self.volume.pmem().release();
     }
 }
 

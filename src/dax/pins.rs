@@ -122,11 +122,6 @@ pub unsafe extern "C" fn look(work: *mut work_struct) {
     }
 }
 
-/// Waits for tasks that are giving pages back to an inode. After a shutdown no new ones begin.
-pub fn wait_for_adoption(sb: &SbInfo) {
-    drop(sb.pins.left.lock());
-}
-
 /// The end of a mount, when all inodes are gone: waits for every pin.
 pub fn finish(sb: &SbInfo) {
     // The work item does not wait for anything that the caller holds.

@@ -32,5 +32,6 @@ pub mod left;
 pub mod machine;
 pub mod page_set;
 pub mod place;
+pub mod removal;
 pub mod sync;
 pub mod windows;

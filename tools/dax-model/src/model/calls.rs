@@ -3,8 +3,9 @@
 //! System calls, and actions of the kernel itself: each runs the module's code.
 
 use crate::track::layout;
-use crate::track::machine::{Machine as _, Mount, Tracking};
+use crate::track::machine::{Machine as _, Tracking};
 use crate::track::page_set::PageSet;
+use crate::track::removal;
 use crate::track::sync::{self, Purpose};
 use crate::track::windows;
 use shuttle::sync::atomic::Ordering::SeqCst;
@@ -142,30 +143,12 @@ impl Machine {
     }
 
     /// The device goes.
-    pub fn detach(&self) {
-        self.may_store.store(false, SeqCst);
-        self.is_gone.store(true, SeqCst);
-        // Who gave pages back to the file has done so, or sees that.
-        drop(self.left());
-        if let Some(file) = self.grab() {
-            let faults_out = Invalidate::new(&file);
-            layout::detach(&*file);
-            assert!(
-                !self.tracker.is_any_marked(),
-                "a page is dirty that nobody has"
-            );
-            drop(faults_out);
-        }
-        while self.is_owner() {
-            thread::yield_now();
-        }
-        self.forget_left();
-        // Whoever has begun to use the device is waited for.
-        let _nobody = self.access.write().unwrap();
-        self.is_removed.store(true, SeqCst);
+    pub fn remove_device(&self) {
+        removal::remove(self);
+        assert!(self.is_removed.load(SeqCst), "the device is kept");
         assert!(
-            self.device.lock().unwrap().is_idle(),
-            "a page in use is gone"
+            !self.tracker.is_any_marked(),
+            "a page is dirty that nobody has"
         );
     }
 

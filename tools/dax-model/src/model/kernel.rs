@@ -108,7 +108,7 @@ impl Blocks for Extents<'_> {
 impl Device for Machine {
     fn access(&self) -> Option<impl Sized + '_> {
         let access = self.access.read().unwrap();
-        (!self.is_gone.load(SeqCst)).then_some(access)
+        (!self.has_ended.load(SeqCst)).then_some(access)
     }
 
     fn has_write_cache(&self) -> bool {

@@ -239,7 +239,7 @@ pub fn closed_and_removed(mistake: Mistake) {
                 m.close(1);
             }
         }),
-        run(&m, |m| m.detach()),
+        run(&m, |m| m.remove_device()),
     ]);
 }
 

@@ -9,10 +9,14 @@ use crate::track::dirty_list::{self, Environment, Links, List};
 use crate::track::evict::{self, Evicted};
 use crate::track::left::LeftBehind;
 use crate::track::machine::{Failure, Mount, Tracking};
+use crate::track::page_set::PageSet;
+use crate::track::removal::Removal;
 use crate::track::sync::write_back_file;
 use shuttle::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
+use shuttle::thread;
 
+use super::kernel::Invalidate;
 use super::machine::{Machine, LAST};
 
 /// The number of the file.
@@ -176,6 +180,48 @@ impl Mount for Machine {
 
     fn without_reclaim<R>(&self, f: impl FnOnce() -> R) -> R {
         f()
+    }
+}
+
+impl Removal for Machine {
+    type File = Machine;
+
+    fn shut_down(&self) {
+        self.may_store.store(false, SeqCst);
+        self.is_gone.store(true, SeqCst);
+        self.for_each_file(|file| file.unmap_pages(&PageSet::ALL));
+    }
+
+    fn end_access(&self) {
+        self.has_ended.store(true, SeqCst);
+        // Whoever has begun to use the device is waited for.
+        drop(self.access.write().unwrap());
+    }
+
+    fn for_each_file(&self, mut each: impl FnMut(&Machine)) {
+        if let Some(file) = self.grab() {
+            let _faults_out = Invalidate::new(&file);
+            each(&file);
+        }
+    }
+
+    fn wait_for_owners(&self) {
+        while self.life.is_owner.load(SeqCst) {
+            thread::yield_now();
+        }
+    }
+
+    fn release_device(&self) {
+        assert!(self.has_ended.load(SeqCst), "the device is used, and gone");
+        for map in &self.maps {
+            let pmd = map.lock().unwrap();
+            assert!(!pmd.leads_to(0..u64::MAX), "a page that is gone is mapped");
+        }
+        self.is_removed.store(true, SeqCst);
+        assert!(
+            self.device.lock().unwrap().is_idle(),
+            "a page in use is gone"
+        );
     }
 }
 
@@ -345,11 +391,6 @@ impl Machine {
         assert!(self.left().any_page().is_none(), "a page stays behind");
         self.look();
         assert!(self.left().is_empty(), "a file stays behind");
-    }
-
-    /// What evicted files have left behind goes with the device.
-    pub fn forget_left(&self) {
-        evict::wait_for_all(self);
     }
 
     /// A page was tagged.

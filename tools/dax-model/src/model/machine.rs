@@ -86,6 +86,8 @@ pub struct Machine {
     pub fence_fails: AtomicBool,
     /// The device is going: nothing that is stored stays.
     pub is_gone: AtomicBool,
+    /// Nobody begins to use it any more.
+    pub has_ended: AtomicBool,
     /// Open files know that stores are lost.
     pub told: AtomicBool,
     /// How many fences have failed.
@@ -153,6 +155,7 @@ impl Machine {
             has_cache: AtomicBool::new(true),
             fence_fails: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
             told: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             under_way: Default::default(),

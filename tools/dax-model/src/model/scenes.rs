@@ -467,7 +467,7 @@ pub fn removal_and_truncation(mistake: Mistake) {
     join(vec![
         run(&m, |m| m.dma(0, 0)),
         run(&m, |m| m.truncate(0)),
-        run(&m, |m| m.detach()),
+        run(&m, |m| m.remove_device()),
     ]);
     m.assert_no_stores();
 }
@@ -481,7 +481,7 @@ pub fn removal(mistake: Mistake) {
             m.store(0, 1);
         }),
         run(&m, |m| m.sync_file()),
-        run(&m, |m| m.detach()),
+        run(&m, |m| m.remove_device()),
     ]);
     m.assert_no_stores();
 }
