@@ -8,12 +8,12 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
-use clap::{ArgAction, Parser};
+use clap::Parser;
 use rdax_cli::{complain, device, human, progress, say, signature};
+use rdax_fsck::args::Fsck;
 use rdax_fsck::repair::{self, Level, Line};
 use rdax_fsck::trial;
 use rdax_volume::image::Image;
@@ -30,57 +30,13 @@ const UNCORRECTED: u8 = 4;
 const OPERATIONAL: u8 = 8;
 const USAGE: u8 = 16;
 
-/// Check and repair an rdax volume.
-///
-/// Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 the check could not be done,
-/// 16 wrong arguments.
-#[derive(Parser)]
-#[command(
-    name = "fsck.rdax",
-    bin_name = "fsck.rdax",
-    version,
-    disable_version_flag = true
-)]
-struct Args {
-    /// Check only, write nothing (the default)
-    #[arg(short = 'n', conflicts_with_all = ["preen", "yes"])]
-    no: bool,
-
-    /// Repair, unless that would lose data
-    #[arg(short = 'p', short_alias = 'a')]
-    preen: bool,
-
-    /// Repair everything; damaged files and names are lost, the rest moves to lost+found
-    #[arg(short = 'y', conflicts_with = "preen")]
-    yes: bool,
-
-    /// Accepted; every check is a full one
-    #[arg(short)]
-    force: bool,
-
-    /// Also print what the volume holds
-    #[arg(short)]
-    verbose: bool,
-
-    /// Accepted; progress is shown on a terminal when the check takes long
-    #[arg(short = 'C')]
-    progress: bool,
-
-    /// Print the version
-    #[arg(short = 'V', action = ArgAction::Version)]
-    version: Option<bool>,
-
-    /// Block device or image file
-    device: PathBuf,
-}
-
 fn main() -> ExitCode {
     // fsck(8) passes -C with the number of a file descriptor.
     let args = std::env::args_os().map(|arg| match arg.to_str() {
         Some(text) if is_progress_fd(text) => OsString::from("-C"),
         _ => arg,
     });
-    let args = match Args::try_parse_from(args) {
+    let args = match Fsck::try_parse_from(args) {
         Ok(args) => args,
         Err(e) => {
             let code = if e.use_stderr() { USAGE } else { CLEAN };
@@ -105,7 +61,7 @@ fn is_progress_fd(text: &str) -> bool {
     })
 }
 
-fn run(args: &Args) -> Result<u8> {
+fn run(args: &Fsck) -> Result<u8> {
     let name = args.device.display();
     let repair = args.preen || args.yes;
     let file = device::open(&args.device, repair)?;
@@ -120,7 +76,7 @@ fn run(args: &Args) -> Result<u8> {
 
 /// A device whose first superblock was replaced by something else is not this volume any more, even
 /// if the copy at its end still exists.
-fn refuse_foreign(args: &Args, image: &Image) -> Result<()> {
+fn refuse_foreign(args: &Fsck, image: &Image) -> Result<()> {
     let found = signature::probe(image).map_err(|e| explain(image, e))?;
     let rdax_first = found.iter().any(|s| s.name == signature::RDAX && s.at == 0);
     match found.iter().find(|s| s.name != signature::RDAX) {
@@ -136,7 +92,7 @@ fn refuse_foreign(args: &Args, image: &Image) -> Result<()> {
 }
 
 /// Checks the volume as the next mount would find it, and writes nothing.
-fn check_only(args: &Args, image: &Image) -> Result<u8> {
+fn check_only(args: &Fsck, image: &Image) -> Result<u8> {
     let name = args.device.display();
     let options = MountOptions::default();
     let view = Overlay::new(image);
@@ -164,7 +120,7 @@ fn check_only(args: &Args, image: &Image) -> Result<u8> {
 }
 
 /// Repairs the volume and prints what was found and done.
-fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
+fn check_and_repair(args: &Fsck, image: &Image) -> Result<u8> {
     let name = args.device.display();
     let mut say = |line: Line| match line {
         Line::Found(problem) => say!("{name}: {problem}"),
@@ -208,7 +164,7 @@ fn check_and_repair(args: &Args, image: &Image) -> Result<u8> {
 }
 
 /// Checks what `view` shows and prints each problem.
-fn examine(args: &Args, image: &Image, view: &dyn Pmem) -> Result<Option<Summary>> {
+fn examine(args: &Fsck, image: &Image, view: &dyn Pmem) -> Result<Option<Summary>> {
     let name = args.device.display();
     let result = progress::watch("checking", image, || {
         check::check(view, &mut |problem| say!("{name}: {problem}"))
@@ -221,7 +177,7 @@ fn examine(args: &Args, image: &Image, view: &dyn Pmem) -> Result<Option<Summary
 }
 
 /// Prints the result in one line and gives the exit code. No summary: both superblocks are damaged.
-fn verdict(args: &Args, summary: Option<Summary>, before: u8, problems_are: &str) -> u8 {
+fn verdict(args: &Fsck, summary: Option<Summary>, before: u8, problems_are: &str) -> u8 {
     let name = args.device.display();
     let Some(summary) = summary else {
         say!("{name}: both superblocks are damaged");

@@ -8,10 +8,7 @@
 
 #![forbid(unsafe_code)]
 
-mod size;
-
 use std::fs::OpenOptions;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,62 +16,12 @@ use anyhow::{bail, Context, Result};
 use clap::Parser;
 use rdax_cli::device::{self, Target};
 use rdax_cli::{complain, human, progress, say, signature};
+use rdax_mkfs::Args;
 use rdax_volume::image::Image;
 use rdax_volume::volume::format::{Time, BLOCK, MAX_BYTES, MIN_BYTES};
 use rdax_volume::volume::pmem::Pmem;
 use rdax_volume::volume::{mkfs, super_block, Error};
 use uuid::Uuid;
-
-/// Make an rdax volume on a persistent memory device or in an image file.
-#[derive(Parser)]
-#[command(
-    name = "mkfs.rdax",
-    bin_name = "mkfs.rdax",
-    version,
-    disable_version_flag = true
-)]
-struct Args {
-    /// Overwrite what is on the device already
-    #[arg(short, long)]
-    force: bool,
-
-    /// Label of the volume, at most 32 bytes of UTF-8
-    #[arg(short = 'L', long, value_name = "LABEL", default_value = "", value_parser = label)]
-    label: String,
-
-    /// UUID of the volume; a random one if not given
-    #[arg(short = 'U', long, value_name = "UUID")]
-    uuid: Option<Uuid>,
-
-    /// Size of the volume, as 64M or 2G; an image file is made or grown to that
-    #[arg(short, long, value_name = "SIZE", value_parser = size::parse)]
-    size: Option<u64>,
-
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Check and print everything, write nothing
-    #[arg(short = 'n', long)]
-    dry_run: bool,
-
-    /// Print the version
-    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
-    version: Option<bool>,
-
-    /// Block device or image file
-    device: PathBuf,
-}
-
-fn label(text: &str) -> Result<String, String> {
-    if text.len() > 32 {
-        return Err(format!("{} bytes, at most 32 are possible", text.len()));
-    }
-    if text.contains('\0') {
-        return Err("a label cannot have a NUL in it".into());
-    }
-    Ok(text.into())
-}
 
 fn main() -> ExitCode {
     let args = Args::parse();

@@ -8,77 +8,19 @@ mod node;
 mod show;
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use rdax_cli::{complain, device};
+use rdax_fsck::args::{Dump, Structure};
 use rdax_fsck::media::Media;
 use rdax_volume::image::Image;
 use rdax_volume::volume::format::ROOT_INO;
 use rdax_volume::volume::super_block;
 
-/// Show the structures of an rdax volume.
-#[derive(Parser)]
-#[command(name = "rdax-dump", version)]
-struct Args {
-    /// Block device or image file
-    device: PathBuf,
-
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
-
-    #[command(subcommand)]
-    what: Option<What>,
-}
-
-#[derive(Subcommand)]
-enum What {
-    /// Both superblocks (the default)
-    Superblock,
-    /// The journal lanes and their last transactions
-    Journal,
-    /// An inode by its number; 0 and 1 with --system: the inode table's and the orphan file's
-    Inode {
-        /// Number of the inode
-        ino: u64,
-        /// Slot of a system inode instead
-        #[arg(long)]
-        system: bool,
-    },
-    /// A directory with its leaves and entries
-    Dir {
-        /// Its inode number, or its path from the root of the volume
-        dir: String,
-    },
-    /// The extent tree of an inode with its nodes
-    Extents {
-        /// Number of the inode
-        ino: u64,
-        /// Slot of a system inode instead
-        #[arg(long)]
-        system: bool,
-    },
-    /// The inode chunks and the inodes in use
-    Inodes,
-    /// Free space: chunks of blocks and what is free in them
-    Alloc,
-    /// The slots of the orphan file that are in use
-    Orphans,
-    /// A block: what it is, and its bytes
-    Block {
-        /// Number of the first block
-        block: u64,
-        /// How many
-        #[arg(default_value_t = 1)]
-        count: u64,
-    },
-}
-
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&Dump::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             complain!("rdax-dump: {e:#}");
@@ -87,26 +29,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<()> {
+fn run(args: &Dump) -> Result<()> {
     let name = args.device.display();
     let image = Image::new(device::open(&args.device, false)?)
         .with_context(|| format!("cannot find the size of {name}"))?;
-    let what = args.what.as_ref().unwrap_or(&What::Superblock);
-    let shown = if let What::Superblock = what {
+    let what = args.what.as_ref().unwrap_or(&Structure::Superblock);
+    let shown = if let Structure::Superblock = what {
         // Also of a device that is no volume any more.
         show::super_blocks(&image)
     } else {
         let media = open(&image).with_context(|| name.to_string())?;
         match what {
-            What::Superblock => show::super_blocks(&image),
-            What::Journal => show::journal(&media),
-            What::Inode { ino, system } => show::inode(&media, find(&media, *ino, *system)?),
-            What::Dir { dir } => show::directory(&media, directory(&media, dir)?)?,
-            What::Extents { ino, system } => show::tree(&media, find(&media, *ino, *system)?)?,
-            What::Inodes => show::inodes(&media),
-            What::Alloc => show::alloc(&media),
-            What::Orphans => show::orphans(&media),
-            What::Block { block, count } => show::blocks(&media, *block, *count)?,
+            Structure::Superblock => show::super_blocks(&image),
+            Structure::Journal => show::journal(&media),
+            Structure::Inode { ino, system } => show::inode(&media, find(&media, *ino, *system)?),
+            Structure::Dir { dir } => show::directory(&media, directory(&media, dir)?)?,
+            Structure::Extents { ino, system } => show::tree(&media, find(&media, *ino, *system)?)?,
+            Structure::Inodes => show::inodes(&media),
+            Structure::Alloc => show::alloc(&media),
+            Structure::Orphans => show::orphans(&media),
+            Structure::Block { block, count } => show::blocks(&media, *block, *count)?,
         }
     };
     let mut out = std::io::stdout().lock();
