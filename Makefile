@@ -28,7 +28,7 @@ else
 
 .PHONY: all module tools run shell test host-test vm-test crash torture bench
 .PHONY: mutants debug-kernel debug-module test-debug xfstests pjdfstest lint doc
-.PHONY: rust-analyzer clean help
+.PHONY: rust-analyzer completions clean help
 all: module tools
 
 # Without a KDIR the module is built for the stock kernel, in the toolchain root.
@@ -113,6 +113,11 @@ lint: module
 doc: module
 	@scripts/doc
 
+# Of bash, zsh and fish, for mkfs.rdax, fsck.rdax and rdax-dump.
+completions:
+	@scripts/in-root scripts/build-tools rdax-completions
+	@build/bin/rdax-completions build/completions
+
 # For editors: CONTRIBUTING.md.
 rust-analyzer: module
 	@scripts/rust-analyzer
@@ -149,6 +154,7 @@ help:
 	@echo 'make KDIR=TREE     only the module, against the prepared kernel tree TREE'
 	@echo 'make lint          rustfmt, clippy, shellcheck, rustdoc'
 	@echo 'make doc           the documentation of the code, module and tools'
+	@echo 'make completions   shell completions of the programs (bash, zsh, fish), to build/completions/'
 	@echo 'make rust-analyzer rust-project.json, for an editor'
 	@echo 'make clean         remove build/ (not the cache, ~/.cache/rdax)'
 	@echo 'qemu/vm --help     run a program of your own in the VM'
