@@ -76,8 +76,8 @@ cached() {
 			flock "$lock"
 		}
 		if [ ! -d "$dir" ]; then
-			# What an interrupted run left.
-			rm -rf --one-file-system "$tmp"
+			# What interrupted runs left.
+			rm -rf --one-file-system "$CACHE/tmp.${name%%-*}-"*
 			mkdir "$tmp"
 			"$build" "$tmp"
 			mv "$tmp" "$dir"
