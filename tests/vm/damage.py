@@ -12,7 +12,6 @@
 # damage.py DEVICE random SEED         changes some bytes of some metadata
 import json
 import random
-import re
 import subprocess
 import sys
 
@@ -28,10 +27,6 @@ def dump(device, *what):
     return json.loads(output)
 
 
-def address(node):
-    return int(re.search(r" at (0x[0-9a-f]+)", node["what"]).group(1), 16)
-
-
 def node_of(device, ino):
     child = dump(device, "extents", ino)["parts"][0]
     return child["parts"][0]["block"] * BLOCK
@@ -43,8 +38,8 @@ def leaf_of(device, ino):
 
 def record_of(device, ino):
     leaf = leaf_of(device, ino)
-    record = next(part for part in leaf["parts"] if "name" in part)
-    return address(leaf) + int(record["what"], 16)
+    record = next(part for part in leaf["parts"] if "ino" in part)
+    return leaf["at"] + record["offset"]
 
 
 def superblock(device):
@@ -53,16 +48,13 @@ def superblock(device):
 
 # Structure: its address, and the offset of a byte in it that nothing but its checksum protects.
 PLACES = {
-    "inode": lambda device, ino: (address(dump(device, "inode", ino)), 100),
-    "inode-chunk": lambda device, ino: (
-        address(dump(device, "inodes")["parts"][ino // 16]),
-        50,
-    ),
+    "inode": lambda device, ino: (dump(device, "inode", ino)["at"], 100),
+    "inode-chunk": lambda device, ino: (dump(device, "inodes")["parts"][ino // 16]["at"], 50),
     "extent-node": lambda device, ino: (node_of(device, ino), 64 + 9),
-    "leaf": lambda device, ino: (address(leaf_of(device, ino)), 20),
+    "leaf": lambda device, ino: (leaf_of(device, ino)["at"], 20),
     "record": lambda device, ino: (record_of(device, ino), 24),
-    "orphan": lambda device, ino: (address(dump(device, "orphans")["parts"][0]), 8),
-    "lane": lambda device, ino: (address(dump(device, "journal")["parts"][0]), 0),
+    "orphan": lambda device, ino: (dump(device, "orphans")["parts"][0]["at"], 8),
+    "lane": lambda device, ino: (dump(device, "journal")["parts"][0]["at"], 0),
     "table": lambda device, ino: (superblock(device)["system_block"] * BLOCK, 100),
 }
 
@@ -89,7 +81,7 @@ def one(device, what, ino):
 
 
 def field(device, ino, offset, size, value):
-    change(device, address(dump(device, "inode", ino)), 256, offset, size, value)
+    change(device, dump(device, "inode", ino)["at"], 256, offset, size, value)
 
 
 def name(device, ino, value):

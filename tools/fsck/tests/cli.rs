@@ -391,10 +391,10 @@ fn closed_output() {
     assert_eq!(run(program, &["-n"], &bed.path), Some(4));
     assert_eq!(run(program, &["-y"], &bed.path), Some(1));
     assert_eq!(run(program, &["-y"], &bed.path), Some(0));
-    assert_eq!(
-        run(env!("CARGO_BIN_EXE_rdax-dump"), &[], &bed.path),
-        Some(0)
-    );
+    for args in [&[][..], &["--json"]] {
+        let dump = env!("CARGO_BIN_EXE_rdax-dump");
+        assert_eq!(run(dump, args, &bed.path), Some(0));
+    }
     let there = Path::new("/nonexistent/device");
     assert_eq!(run(program, &["-n"], there), Some(8));
 }

@@ -7,11 +7,12 @@
 mod node;
 mod show;
 
-use std::io::{ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::process::ExitCode;
 
 use anyhow::{bail, Context, Result};
 use clap::Parser;
+use node::Node;
 use rdax_cli::{complain, device};
 use rdax_fsck::args::{Dump, Structure};
 use rdax_fsck::media::Media;
@@ -51,16 +52,22 @@ fn run(args: &Dump) -> Result<()> {
             Structure::Block { block, count } => show::blocks(&media, *block, *count)?,
         }
     };
-    let mut out = std::io::stdout().lock();
-    let written = match args.json {
-        true => writeln!(out, "{}", shown.json()),
-        false => write!(out, "{shown}"),
-    };
-    match written {
+    match print(&shown, args.json) {
         // The reader has closed the output.
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write"),
     }
+}
+
+fn print(shown: &Node, json: bool) -> std::io::Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if json {
+        serde_json::to_writer_pretty(&mut out, shown)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{shown}")?;
+    }
+    out.flush()
 }
 
 /// The volume by the superblock that counts.

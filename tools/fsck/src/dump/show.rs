@@ -10,54 +10,48 @@ use rdax_volume::volume::extent::unpack;
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::journal::{self, retired_word, unretired_word, LaneState};
 use rdax_volume::volume::pmem::Pmem;
-use rdax_volume::volume::{inode as volume_inode, orphan, super_block};
+use rdax_volume::volume::{inode as volume_inode, orphan, super_block, Error};
+use serde_json::json;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::node::Node;
+use crate::node::{digits, Node};
 
-fn hex(at: u64) -> String {
-    format!("{at:#x}")
+/// A structure at a byte address that the title has at its end.
+fn at(what: &'static str, title: &str, at: u64) -> Node {
+    Node::new(what, format!("{title} at {at:#x}")).value("at", at)
 }
 
-fn bytes(bytes: &[u8]) -> String {
-    let digits: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    digits.concat()
-}
-
-/// Bytes of names, of any kind, on one line.
-fn text(bytes: &[u8]) -> String {
-    bytes.escape_ascii().to_string()
-}
-
-fn unreadable(title: String) -> Node {
-    Node::new(title).field("unreadable", true)
+/// Ends a structure that cannot be read.
+fn unreadable(node: Node) -> Node {
+    node.field("unreadable", true)
 }
 
 /// Both superblocks.
 pub fn super_blocks(pmem: &dyn Pmem) -> Node {
-    let copy = super_block::copy_at(pmem.len());
-    let both = [("superblock", 0), ("copy of the superblock", copy)];
-    Node::new("superblocks").parts(both.map(|(name, at)| {
-        let title = format!("{name} at {at:#x}");
-        let mut sb = SuperBlock::new_zeroed();
-        match pmem.read(at, sb.as_mut_bytes()) {
-            Ok(()) => one_super_block(title, &sb),
-            Err(_) => unreadable(title),
-        }
-    }))
+    let copy_at = super_block::copy_at(pmem.len());
+    let first = at("superblock", "superblock", 0).value("copy", false);
+    let copy = at("superblock", "copy of the superblock", copy_at).value("copy", true);
+    Node::new("superblocks", "superblocks").parts([(first, 0), (copy, copy_at)].map(
+        |(node, at)| {
+            let mut sb = SuperBlock::new_zeroed();
+            match pmem.read(at, sb.as_mut_bytes()) {
+                Ok(()) => one_super_block(node, &sb),
+                Err(_) => unreadable(node),
+            }
+        },
+    ))
 }
 
-fn one_super_block(title: String, sb: &SuperBlock) -> Node {
+fn one_super_block(node: Node, sb: &SuperBlock) -> Node {
     let label = sb.label.split(|b| *b == 0).next().unwrap_or_default();
-    Node::new(title)
-        .field("magic", text(&sb.magic))
+    node.bytes("magic", &sb.magic)
         .checksum(sb.crc.get(), super_block::checksum(sb))
         .field("version", sb.version.get())
-        .field("compat", hex(sb.compat.get()))
-        .field("ro_compat", hex(sb.ro_compat.get()))
-        .field("incompat", hex(sb.incompat.get()))
-        .field("uuid", bytes(&sb.uuid))
-        .field("label", text(label))
+        .hex("compat", sb.compat.get())
+        .hex("ro_compat", sb.ro_compat.get())
+        .hex("incompat", sb.incompat.get())
+        .field("uuid", digits(&sb.uuid))
+        .bytes("label", label)
         .field("blocks", sb.blocks.get())
         .field("system_block", sb.system_block.get())
         .field("lanes_block", sb.lanes_block.get())
@@ -70,7 +64,7 @@ fn one_super_block(title: String, sb: &SuperBlock) -> Node {
         .field("free_blocks", sb.free_blocks.get())
         .field("used_inodes", sb.used_inodes.get())
         .field("root_ino", sb.root_ino.get())
-        .field("hash_key", bytes(&sb.hash_key))
+        .field("hash_key", digits(&sb.hash_key))
         .field("made_sec", sb.made_sec.get())
         .field("block", sb.block.get())
         .field("generation", sb.generation.get())
@@ -79,48 +73,53 @@ fn one_super_block(title: String, sb: &SuperBlock) -> Node {
 /// The lanes, with both headers each, and the entries of transactions that are not retired.
 pub fn journal(media: &Media<'_>) -> Node {
     let lanes = (0..media.geo.lane_count).map(|lane| {
-        let at = media.geo.lane_at(lane);
+        let lane_at = media.geo.lane_at(lane);
         let mut body = env::Vec::new();
         let state = journal::inspect(media.pmem, &media.geo, lane, &mut body);
-        let says = match &state {
-            Ok((_, LaneState::Retired)) => "quiet".to_owned(),
-            Ok((_, LaneState::Logged)) => "to be replayed".to_owned(),
-            Ok((_, LaneState::Torn)) => "last transaction was not logged".to_owned(),
-            Err(e) => e.to_string(),
+        let (state, says) = match &state {
+            Ok((_, LaneState::Retired)) => ("retired", "quiet".to_owned()),
+            Ok((_, LaneState::Logged)) => ("logged", "to be replayed".to_owned()),
+            Ok((_, LaneState::Torn)) => ("torn", "last transaction was not logged".to_owned()),
+            Err(e @ Error::Media { .. }) => ("unreadable", e.to_string()),
+            Err(e) => ("damaged", e.to_string()),
         };
-        let headers = (0..2).map(|slot| header(media, at + slot * 64));
+        let headers = (0..2).map(|slot| header(media, lane_at + slot * 64));
         let mut words = body.iter().map(|word| word.get()).collect::<Vec<_>>();
         words.reverse();
-        Node::new(format!("lane {lane} at {at:#x}"))
-            .field("state", says)
+        at("lane", &format!("lane {lane}"), lane_at)
+            .value("lane", lane)
+            .text("state", says)
+            .value("state", state)
             .parts(headers)
             .parts(std::iter::from_fn(|| entry(&mut words)))
     });
-    Node::new("journal").parts(lanes)
+    Node::new("journal", "journal").parts(lanes)
 }
 
-/// The fields of a header that describe its transaction.
-fn retired(h: &LaneHeader) -> String {
+/// Whether the transaction of a header is retired, if the header says so, and in words.
+fn retired(h: &LaneHeader) -> (Option<bool>, String) {
     let seq = h.seq.get();
     match h.retired {
-        word if word == retired_word(seq) => "yes".to_owned(),
-        word if word == unretired_word(seq) => "no".to_owned(),
-        word => format!("{:#x}, which says neither", word.get()),
+        word if word == retired_word(seq) => (Some(true), "yes".to_owned()),
+        word if word == unretired_word(seq) => (Some(false), "no".to_owned()),
+        word => (None, format!("{:#x}, which says neither", word.get())),
     }
 }
 
-fn header(media: &Media<'_>, at: u64) -> Node {
-    let title = format!("header at {at:#x}");
-    let Some(h) = media.get::<LaneHeader>(at) else {
-        return unreadable(title);
+fn header(media: &Media<'_>, header_at: u64) -> Node {
+    let node = at("header", "header", header_at);
+    let Some(h) = media.get::<LaneHeader>(header_at) else {
+        return unreadable(node);
     };
-    Node::new(title)
-        .checksum(h.crc.get(), crc(media.geo.seed, &h.as_bytes()[..56]))
+    let (retired, says) = retired(&h);
+    node.checksum(h.crc.get(), crc(media.geo.seed, &h.as_bytes()[..56]))
         .field("seq", h.seq.get())
-        .field("retired", retired(&h))
+        .text("retired", says)
+        .value("retired", retired)
+        .value("retired_word", h.retired.get())
         .field("lane", h.lane.get())
         .field("body_len", h.body_len.get())
-        .field("body_crc", hex(h.body_crc.get().into()))
+        .hex("body_crc", h.body_crc.get().into())
         .field("free_blocks", h.free_blocks.get())
         .field("used_inodes", h.used_inodes.get())
 }
@@ -131,52 +130,49 @@ fn entry(words: &mut Vec<u64>) -> Option<Node> {
     let kind = head & ((1 << ENTRY_KIND_BITS) - 1);
     let count = (head >> ENTRY_KIND_BITS) & ((1 << ENTRY_COUNT_BITS) - 1);
     let place = head >> (ENTRY_KIND_BITS + ENTRY_COUNT_BITS);
-    let node = |name: &str| Node::new(name.to_owned());
+    let title = match kind {
+        ENTRY_WRITE => "write",
+        ENTRY_ZERO => "zero",
+        ENTRY_ALLOC => "alloc",
+        ENTRY_FREE => "free",
+        ENTRY_INODE_ALLOC => "inode alloc",
+        ENTRY_INODE_FREE => "inode free",
+        _ => "no entry",
+    };
+    let node = Node::new("entry", title).value("kind", title);
     Some(match kind {
         ENTRY_WRITE => {
-            let what = (0..count).map_while(|_| words.pop());
-            let what: Vec<String> = what.map(|word| format!("{word:016x}")).collect();
-            node("write")
-                .field("at", hex(place * 8))
-                .field("words", what.join(" "))
+            let what: Vec<u64> = (0..count).map_while(|_| words.pop()).collect();
+            let text: Vec<String> = what.iter().map(|word| format!("{word:016x}")).collect();
+            node.hex("at", place * 8)
+                .text("words", text.join(" "))
+                .value("words", what)
         }
-        ENTRY_ZERO => node("zero")
-            .field("at", hex(place * 8 + count))
+        ENTRY_ZERO => node
+            .hex("at", place * 8 + count)
             .field("len", words.pop().unwrap_or(0)),
-        ENTRY_ALLOC | ENTRY_FREE => {
-            let name = if kind == ENTRY_ALLOC { "alloc" } else { "free" };
-            node(name)
-                .field("block", place)
-                .field("len", words.pop().unwrap_or(0))
-        }
-        ENTRY_INODE_ALLOC | ENTRY_INODE_FREE => {
-            let name = if kind == ENTRY_INODE_ALLOC {
-                "inode alloc"
-            } else {
-                "inode free"
-            };
-            node(name)
-                .field("chunk", hex(place * 8))
-                .field("slot", count)
-        }
-        _ => node("no entry").field("head", hex(head)),
+        ENTRY_ALLOC | ENTRY_FREE => node
+            .field("block", place)
+            .field("len", words.pop().unwrap_or(0)),
+        ENTRY_INODE_ALLOC | ENTRY_INODE_FREE => node.hex("chunk", place * 8).field("slot", count),
+        _ => node.hex("head", head),
     })
 }
 
 /// The inode in the slot at `at`.
-pub fn inode(media: &Media<'_>, at: u64) -> Node {
-    let title = format!("inode slot at {at:#x}");
-    let Some(raw) = media.get::<RawInode>(at) else {
-        return unreadable(title);
+pub fn inode(media: &Media<'_>, slot_at: u64) -> Node {
+    let node = at("inode", "inode slot", slot_at);
+    let Some(raw) = media.get::<RawInode>(slot_at) else {
+        return unreadable(node);
     };
-    let time = |sec: i64, nsec: u32| format!("{sec}.{nsec:09}");
     let ino = raw.ino.get();
-    let in_use = media.inode_at(ino) == Some(at) && media.inode(ino).is_some();
-    let node = Node::new(title)
+    let in_use = media.inode_at(ino) == Some(slot_at) && media.inode(ino).is_some();
+    let node = node
         .field("ino", ino)
         .checksum(raw.crc.get(), volume_inode::checksum(&raw, media.geo.seed))
         .field("in_use", in_use)
-        .field("mode", format!("{:#o}", raw.mode.get()))
+        .text("mode", format!("{:#o}", raw.mode.get()))
+        .value("mode", raw.mode.get())
         .field("nlink", raw.nlink.get())
         .field("uid", raw.uid.get())
         .field("gid", raw.gid.get())
@@ -188,14 +184,14 @@ pub fn inode(media: &Media<'_>, at: u64) -> Node {
         .nonzero("rdev", raw.rdev.get().into())
         .nonzero("orphan", raw.orphan.get().into())
         .nonzero("xattr_block", raw.xattr_block.get())
-        .field("mtime", time(raw.mtime_sec.get(), raw.mtime_nsec.get()))
-        .field("ctime", time(raw.ctime_sec.get(), raw.ctime_nsec.get()))
-        .field("atime", time(raw.atime_sec.get(), raw.atime_nsec.get()))
-        .field("btime", time(raw.btime_sec.get(), raw.btime_nsec.get()))
+        .time("mtime", raw.mtime_sec.get(), raw.mtime_nsec.get())
+        .time("ctime", raw.ctime_sec.get(), raw.ctime_nsec.get())
+        .time("atime", raw.atime_sec.get(), raw.atime_nsec.get())
+        .time("btime", raw.btime_sec.get(), raw.btime_nsec.get())
         .parts(xattrs(media, &raw));
     let size = raw.size.get() as usize;
     if file_type(&raw) == 10 && size <= INLINE_MAX {
-        return node.field("target", text(&raw.root.as_bytes()[..size]));
+        return node.bytes("target", &raw.root.as_bytes()[..size]);
     }
     let count = usize::from(raw.root_count.get());
     node.field("depth", raw.depth)
@@ -213,60 +209,56 @@ fn xattrs(media: &Media<'_>, raw: &RawInode) -> Option<Node> {
     if block == 0 {
         return None;
     }
-    let shown = Node::new(format!("extended attributes in block {block}"));
+    let title = format!("extended attributes in block {block}");
+    let shown = Node::new("extended attributes", title).value("in_block", block);
     let Some((records, whole)) = media.xattrs(raw) else {
-        return Some(shown.field("damaged", true));
+        return Some(shown.flag("damaged", true));
     };
     let attributes = records.iter().map(|xattr| {
         let len = xattr.head.value_len();
-        let node = Node::new("attribute")
-            .field("name", text(&xattr.name))
+        let node = Node::new("attribute", "attribute")
+            .bytes("name", &xattr.name)
             .field("len", len);
         if xattr.head.runs == 0 {
             let value = xattr.body.get(..len).unwrap_or_default();
-            return node.field("value", text(value));
+            return node.bytes("value", value);
         }
         let runs = xattr.runs().map(|run| {
-            Node::new("run")
+            Node::new("run", "run")
                 .field("block", run.block)
                 .field("len", run.len)
         });
         let damaged = media.xattr_value(xattr).is_none();
-        let crc = hex(xattr.head.value_crc.get().into());
-        node.field("value_crc", crc)
+        node.hex("value_crc", xattr.head.value_crc.get().into())
             .field("value_damaged", damaged)
             .parts(runs)
     });
-    let shown = shown.parts(attributes);
-    Some(match whole {
-        true => shown,
-        false => shown.field("broken_off", true),
-    })
+    let shown = shown.flag("damaged", false).parts(attributes);
+    Some(shown.flag("broken_off", !whole))
 }
 
 fn extent(entry: &Extent, height: u8) -> Node {
-    let key = format!("{:#x}", entry.key.get());
+    let key = entry.key.get();
     if height > 0 {
-        return Node::new("child")
-            .field("key", key)
+        return Node::new("child", "child")
+            .hex("key", key)
             .field("block", entry.value.get());
     }
     let m = unpack(entry);
-    let shown = Node::new("extent")
-        .field("key", key)
+    Node::new("extent", "extent")
+        .hex("key", key)
         .field("block", m.block)
-        .field("len", m.len);
-    match m.unwritten {
-        true => shown.field("unwritten", true),
-        false => shown,
-    }
+        .field("len", m.len)
+        .flag("unwritten", m.unwritten)
 }
 
 /// The tree of the inode in the slot at `at`, with its nodes.
-pub fn tree(media: &Media<'_>, at: u64) -> Result<Node> {
-    let raw: RawInode = media.get(at).context("the inode cannot be read")?;
+pub fn tree(media: &Media<'_>, slot_at: u64) -> Result<Node> {
+    let raw: RawInode = media.get(slot_at).context("the inode cannot be read")?;
     let count = usize::from(raw.root_count.get()).min(ROOT_EXTENTS);
-    let root = Node::new(format!("extents of inode {} at {at:#x}", raw.ino))
+    let title = format!("extents of inode {}", raw.ino);
+    let root = at("extent tree", &title, slot_at)
+        .value("ino", raw.ino.get())
         .checksum(raw.crc.get(), volume_inode::checksum(&raw, media.geo.seed))
         .field("depth", raw.depth);
     Ok(root.parts(below(media, &raw.root[..count], raw.depth.min(7))))
@@ -285,23 +277,23 @@ fn below(media: &Media<'_>, entries: &[Extent], height: u8) -> Vec<Node> {
 }
 
 fn node(media: &Media<'_>, block: u64, height: u8) -> Node {
-    let title = format!("node in block {block}");
+    let node = Node::new("node", format!("node in block {block}")).value("in_block", block);
     let content = block
         .checked_mul(BLOCK)
         .and_then(|at| media.bytes(at, BLOCK as usize));
     let Some(content) = content else {
-        return unreadable(title);
+        return unreadable(node);
     };
     let head = size_of::<NodeHeader>();
     let Ok((h, rest)) = NodeHeader::read_from_prefix(&content) else {
-        return unreadable(title);
+        return unreadable(node);
     };
     let count = usize::from(h.count.get()).min(NODE_EXTENTS);
     let sum = crc(
         media.geo.seed,
         &content[..head + count * size_of::<Extent>()],
     );
-    let shown = Node::new(title)
+    let shown = node
         .field("magic", h.magic.get() == NODE_MAGIC)
         .checksum(h.crc.get(), sum)
         .field("level", h.level.get())
@@ -309,8 +301,10 @@ fn node(media: &Media<'_>, block: u64, height: u8) -> Node {
         .field("generation", h.generation.get())
         .field("block", h.block.get())
         .field("count", h.count.get());
-    if h.magic.get() != NODE_MAGIC || h.level.get() != u16::from(height) {
-        return shown.field("not", "a node of this tree at this place");
+    let here = h.magic.get() == NODE_MAGIC && h.level.get() == u16::from(height);
+    let shown = shown.value("misplaced", !here);
+    if !here {
+        return shown.text("not", "a node of this tree at this place");
     }
     let entries: Vec<Extent> = rest
         .chunks_exact(size_of::<Extent>())
@@ -322,7 +316,7 @@ fn node(media: &Media<'_>, block: u64, height: u8) -> Node {
 
 /// A directory with its leaves and entries.
 pub fn directory(media: &Media<'_>, ino: u64) -> Result<Node> {
-    let (at, raw) = media
+    let (slot_at, raw) = media
         .inode(ino)
         .with_context(|| format!("inode {ino} is not in use or damaged"))?;
     anyhow::ensure!(file_type(&raw) == DT_DIR, "inode {ino} is no directory");
@@ -330,7 +324,8 @@ pub fn directory(media: &Media<'_>, ino: u64) -> Result<Node> {
         .extents(&raw)
         .into_iter()
         .map(|m| leaf(media, m.block));
-    Ok(Node::new(format!("directory {ino} at {at:#x}"))
+    Ok(at("directory", &format!("directory {ino}"), slot_at)
+        .value("ino", ino)
         .field("parent", raw.parent.get())
         .field("nlink", raw.nlink.get())
         .field("size", raw.size.get())
@@ -338,13 +333,12 @@ pub fn directory(media: &Media<'_>, ino: u64) -> Result<Node> {
 }
 
 fn leaf(media: &Media<'_>, block: u64) -> Node {
-    let at = block * BLOCK;
-    let title = format!("leaf at {at:#x}");
-    let Some(content) = media.bytes(at, BLOCK as usize) else {
-        return unreadable(title);
+    let node = at("leaf", "leaf", block * BLOCK);
+    let Some(content) = media.bytes(block * BLOCK, BLOCK as usize) else {
+        return unreadable(node);
     };
     let Ok((h, _)) = LeafHeader::read_from_prefix(&content) else {
-        return unreadable(title);
+        return unreadable(node);
     };
     let mut records = Vec::new();
     let seed = record_seed(media.geo.seed, h.owner.get(), block);
@@ -353,27 +347,31 @@ fn leaf(media: &Media<'_>, block: u64) -> Node {
         seed,
         &media.nameless,
         &mut |offset, len, record| {
-            let node = Node::new(format!("{offset:#05x}")).field("len", len);
+            let node = Node::new("record", format!("{offset:#05x}"))
+                .value("offset", offset)
+                .field("len", len)
+                .flag("damaged", record.is_none());
             records.push(match record {
-                None => node.field("damaged", true),
-                Some((head, _)) if head.ino.get() == 0 => node.field("free", true),
+                None => node,
+                Some((head, _)) if head.ino.get() == 0 => node.flag("free", true),
                 Some((head, name)) => node
+                    .flag("free", false)
                     .field("ino", head.ino.get())
                     .field("type", head.file_type)
-                    .field("cookie", hex(head.cookie.get()))
-                    .field("name", text(name)),
+                    .hex("cookie", head.cookie.get())
+                    .bytes("name", name),
             });
         },
     );
-    let shown = Node::new(title)
+    let shown = node
         .field("magic", h.magic.get() == LEAF_MAGIC)
         .checksum(h.crc.get(), crc(media.geo.seed, h.as_bytes()))
         .field("owner", h.owner.get())
-        .field("key", hex(h.key.get()))
+        .hex("key", h.key.get())
         .field("block", h.block.get());
     match end {
         end if end == content.len() => shown,
-        end => shown.field("broken_off_at", hex(end as u64)),
+        end => shown.hex("broken_off_at", end as u64),
     }
     .parts(records)
 }
@@ -382,56 +380,71 @@ fn leaf(media: &Media<'_>, block: u64) -> Node {
 pub fn inodes(media: &Media<'_>) -> Node {
     let chunks = (0..media.inode_chunks()).map(|index| {
         let first = index * INODE_CHUNK_SLOTS;
-        let Some((at, header)) = media.inode_chunk(index) else {
-            let at = media.inode_at(first).map_or("nowhere".into(), hex);
-            return Node::new(format!("chunk {index} at {at}")).field("header", "damaged");
+        let chunk_at = media.inode_at(first);
+        let place = chunk_at.map_or("nowhere".to_owned(), |at| format!("{at:#x}"));
+        let node = Node::new("inode chunk", format!("chunk {index} at {place}"))
+            .value("index", index)
+            .value("at", chunk_at);
+        let Some((_, header)) = media.inode_chunk(index) else {
+            return node.text("header", "damaged").value("damaged", true);
         };
         let inodes = (first + 1..first + INODE_CHUNK_SLOTS).filter(|ino| {
             let slot = ino % INODE_CHUNK_SLOTS;
             (header.bitmap[(slot / 64) as usize].get() >> (slot % 64)) & 1 == 1
         });
         let inodes = inodes.map(|ino| {
-            let node = Node::new(format!("inode {ino}"));
+            let node = Node::new("inode", format!("inode {ino}")).value("ino", ino);
             match media.inode(ino) {
                 Some((at, raw)) => node
-                    .field("at", hex(at))
-                    .field("mode", format!("{:#o}", raw.mode.get()))
+                    .value("damaged", false)
+                    .hex("at", at)
+                    .text("mode", format!("{:#o}", raw.mode.get()))
+                    .value("mode", raw.mode.get())
                     .field("nlink", raw.nlink.get())
                     .field("size", raw.size.get()),
                 None => node.field("damaged", true),
             }
         });
-        Node::new(format!("chunk {index} at {at:#x}"))
+        node.value("damaged", false)
             .field("free", header.free.get())
             .parts(inodes)
     });
-    Node::new("inode table").parts(chunks)
+    Node::new("inode table", "inode table").parts(chunks)
 }
 
 /// Free space.
 pub fn alloc(media: &Media<'_>) -> Node {
     let chunks = (0..media.geo.chunks).map(|chunk| {
-        let title = format!("chunk {chunk}, blocks from {}", chunk * CHUNK_BLOCKS);
+        let first = chunk * CHUNK_BLOCKS;
+        let node = Node::new("chunk", format!("chunk {chunk}, blocks from {first}"))
+            .value("chunk", chunk)
+            .value("block", first);
         let summary: Option<Summary> = media.get(media.geo.summary_at(chunk));
         let (Some(bitmap), Some(summary)) = (media.bitmap(chunk), summary) else {
-            return unreadable(title);
+            return unreadable(node);
         };
         let sum = crc32c(crc32c(media.geo.seed, &bitmap), &summary.as_bytes()[4..]);
         let sum = crc32c(sum, &chunk.to_le_bytes());
         let clear: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
-        let shown = Node::new(title)
+        let shown = node
             .field("free", summary.free.get())
             .checksum(summary.crc.get(), sum);
         if u32::from(summary.free.get()) == clear {
-            return shown.field("runs", free_runs(&bitmap, chunk * CHUNK_BLOCKS));
+            let runs = free_runs(&bitmap, first);
+            let values = runs
+                .iter()
+                .map(|run| json!({"block": run.0, "len": run.1 - run.0 + 1}));
+            return shown
+                .text("runs", runs_text(&runs))
+                .value("runs", values.collect::<Vec<_>>());
         }
         shown.field("clear_bits", clear)
     });
-    Node::new("free space").parts(chunks)
+    Node::new("free space", "free space").parts(chunks)
 }
 
-/// The free blocks of a bitmap: "10-12 14".
-fn free_runs(bitmap: &[u8; 64], first: u64) -> String {
+/// The free blocks of a bitmap: the first and the last of each run.
+fn free_runs(bitmap: &[u8; 64], first: u64) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     let free = |bit: &u64| (bitmap[(bit / 8) as usize] >> (bit % 8)) & 1 == 0;
     for block in (0..CHUNK_BLOCKS).filter(free).map(|bit| first + bit) {
@@ -440,6 +453,11 @@ fn free_runs(bitmap: &[u8; 64], first: u64) -> String {
             _ => runs.push((block, block)),
         }
     }
+    runs
+}
+
+/// "10-12 14".
+fn runs_text(runs: &[(u64, u64)]) -> String {
     let run = |(from, to): &(u64, u64)| match from == to {
         true => from.to_string(),
         false => format!("{from}-{to}"),
@@ -457,12 +475,13 @@ pub fn orphans(media: &Media<'_>) -> Node {
         let size = size_of::<OrphanSlot>() as u64;
         (0..m.len * per_block).map(move |i| (m.key * per_block + i, m.block * BLOCK + i * size))
     });
-    let slots = slots.filter_map(|(index, at)| {
-        let slot: OrphanSlot = media.get(at)?;
+    let slots = slots.filter_map(|(index, slot_at)| {
+        let slot: OrphanSlot = media.get(slot_at)?;
         let sum = orphan::checksum(media.geo.seed, &slot, index);
         let used = slot.as_bytes().iter().any(|b| *b != 0);
         used.then(|| {
-            Node::new(format!("slot {index} at {at:#x}"))
+            at("orphan slot", &format!("slot {index}"), slot_at)
+                .value("slot", index)
                 .field("ino", slot.ino.get())
                 .nonzero("work", slot.work.get().into())
                 .nonzero("from", slot.from.get())
@@ -470,7 +489,7 @@ pub fn orphans(media: &Media<'_>) -> Node {
                 .checksum(slot.crc.get(), sum)
         })
     });
-    Node::new("orphan file").parts(slots)
+    Node::new("orphan file", "orphan file").parts(slots)
 }
 
 /// Blocks as what they look like, and as bytes.
@@ -481,16 +500,18 @@ pub fn blocks(media: &Media<'_>, first: u64, count: u64) -> Result<Node> {
         "the device has no block {}",
         end - 1
     );
-    Ok(Node::new("blocks").parts((first..end).map(|block| one_block(media, block))))
+    let blocks = (first..end).map(|block| one_block(media, block));
+    Ok(Node::new("blocks", "blocks").parts(blocks))
 }
 
 fn one_block(media: &Media<'_>, block: u64) -> Node {
-    let title = format!("block {block} at {:#x}", block * BLOCK);
+    let title = format!("block {block}");
+    let shown = at("block", &title, block * BLOCK).value("block", block);
     let Some(content) = media.bytes(block * BLOCK, BLOCK as usize) else {
-        return unreadable(title);
+        return unreadable(shown);
     };
     let word = u32::from_le_bytes([content[4], content[5], content[6], content[7]]);
-    let shown = Node::new(title)
+    let shown = shown
         .field("in_use", media.is_used(block))
         .field("area", area(media, block));
     let shown = match word {
@@ -505,9 +526,10 @@ fn one_block(media: &Media<'_>, block: u64) -> Node {
         .enumerate()
         .filter(|(_, line)| line.iter().any(|b| *b != 0));
     shown.parts(lines.map(|(i, line)| {
-        Node::new(format!("{:#05x}", i * 32))
-            .field("hex", bytes(line))
-            .field("text", text(line))
+        Node::new("bytes", format!("{:#05x}", i * 32))
+            .value("offset", i * 32)
+            .field("hex", digits(line))
+            .text("text", line.escape_ascii().to_string())
     }))
 }
 
