@@ -16,24 +16,38 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between two updates.
 const TICK: Duration = Duration::from_millis(200);
 
+/// The line on the terminal, if there is one.
+pub struct Line(ProgressBar);
+
+impl Line {
+    /// Calls `print`, which prints on standard output. If that is a terminal, the line makes room
+    /// meanwhile.
+    pub fn make_room(&self, print: impl FnOnce()) {
+        match std::io::stdout().is_terminal() {
+            true => self.0.suspend(print),
+            false => print(),
+        }
+    }
+}
+
 /// Does `work`; if it takes long and standard error is a terminal, shows there what `image` has
 /// read and written so far.
-pub fn watch<T>(what: &'static str, image: &Image, work: impl FnOnce() -> T) -> T {
+pub fn watch<T>(what: &'static str, image: &Image, work: impl FnOnce(&Line) -> T) -> T {
+    let line = Line(ProgressBar::hidden());
     if !std::io::stderr().is_terminal() {
-        return work();
+        return work(&line);
     }
+    let bar = line.0.clone().with_prefix(what).with_style(
+        ProgressStyle::with_template("{spinner} {prefix} {elapsed}: {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
     let (done, rest) = channel::<()>();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             if rest.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(
-                ProgressStyle::with_template("{spinner} {prefix} {elapsed}: {msg}")
-                    .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-            );
-            bar.set_prefix(what);
+            bar.set_draw_target(ProgressDrawTarget::stderr());
             while rest.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
                 let (read, written) = (image.bytes_read(), image.bytes_written());
                 bar.set_message(format!("{} read, {} written", human(read), human(written)));
@@ -41,7 +55,7 @@ pub fn watch<T>(what: &'static str, image: &Image, work: impl FnOnce() -> T) -> 
             }
             bar.finish_and_clear();
         });
-        let result = work();
+        let result = work(&line);
         drop(done);
         result
     })

@@ -135,8 +135,8 @@ fn check_and_repair(args: &Fsck, image: &Image) -> Result<u8> {
         Err(e) => return Err(explain(image, e).context(name.to_string())),
     }
     let level = if args.yes { Level::All } else { Level::Safe };
-    let outcome = progress::watch("repairing", image, || {
-        repair::repair(image, level, &mut say)
+    let outcome = progress::watch("repairing", image, |progress| {
+        repair::repair(image, level, &mut |line| progress.make_room(|| say(line)))
     });
     let outcome = outcome.map_err(|e| explain(image, e).context(name.to_string()))?;
     image.fence().map_err(|e| explain(image, e))?;
@@ -166,8 +166,10 @@ fn check_and_repair(args: &Fsck, image: &Image) -> Result<u8> {
 /// Checks what `view` shows and prints each problem.
 fn examine(args: &Fsck, image: &Image, view: &dyn Pmem) -> Result<Option<Summary>> {
     let name = args.device.display();
-    let result = progress::watch("checking", image, || {
-        check::check(view, &mut |problem| say!("{name}: {problem}"))
+    let result = progress::watch("checking", image, |progress| {
+        check::check(view, &mut |problem| {
+            progress.make_room(|| say!("{name}: {problem}"));
+        })
     });
     match result {
         Ok(summary) => Ok(Some(summary)),

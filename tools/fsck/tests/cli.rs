@@ -3,8 +3,10 @@
 //! `fsck.rdax` on image files: what it says, its exit codes, and that it writes only when asked to.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use assert_cmd::assert::Assert;
 use assert_cmd::Command;
@@ -366,6 +368,93 @@ fn damaged_journal() {
         .stdout(contains("made anew"))
         .stdout(contains("journal replayed"));
     bed.unchanged(&["-n"], 0);
+}
+
+/// A check that takes long because nobody reads its problems: progress is shown on standard error
+/// if that is a terminal, and nothing if it is not.
+#[test]
+fn progress_is_for_terminals() {
+    use std::process::{Command, Stdio};
+    // Each problem names the device: together they are more than a pipe holds.
+    let dir = tempfile::tempdir().unwrap();
+    let deep = ["a", "b", "c"].map(|part| part.repeat(250));
+    let path = deep
+        .iter()
+        .fold(dir.path().to_owned(), |path, part| path.join(part));
+    fs::create_dir_all(&path).unwrap();
+    let path = path.join("volume.img");
+    let ram = volume();
+    let vol = mount(&ram);
+    let mut root = vol.iget(ROOT_INO).unwrap();
+    for n in 0..200 {
+        let new = NewInode {
+            mode: 0o100644,
+            now: NOW,
+            ..NewInode::default()
+        };
+        let inode = vol
+            .create(&mut root, format!("{n}").as_bytes(), &new)
+            .unwrap();
+        ram.store(inode.at() + 20, b"?").unwrap();
+    }
+    drop(vol);
+    fs::write(&path, content(&ram)).unwrap();
+
+    let check = |stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fsck-rdax"));
+        command.arg(&path).stdout(stdout).stderr(stderr);
+        command.spawn().unwrap()
+    };
+    let (mut terminal, end) = pty();
+    let on_terminal = check(Stdio::piped(), end.into());
+    let on_pipe = check(Stdio::piped(), Stdio::piped());
+    let (mut both, end) = pty();
+    let mut on_both = check(end.try_clone().unwrap().into(), end.into());
+    std::thread::sleep(Duration::from_secs(5));
+
+    let on_terminal = on_terminal.wait_with_output().unwrap();
+    let on_pipe = on_pipe.wait_with_output().unwrap();
+    assert_eq!(on_terminal.status.code(), Some(4));
+    assert_eq!(on_terminal.stdout, on_pipe.stdout);
+    assert!(on_pipe.stdout.len() > 65536);
+    assert_eq!(String::from_utf8_lossy(&on_pipe.stderr), "");
+    let shown = read_slowly(&mut terminal);
+    assert!(shown.contains("checking"), "{shown:?}");
+    assert!(shown.contains(" read, 0 bytes written"), "{shown:?}");
+
+    // A problem has a line of its own.
+    let shown = read_slowly(&mut both);
+    assert_eq!(on_both.wait().unwrap().code(), Some(4));
+    for line in shown.lines() {
+        let line = line.trim_end().rsplit('\r').next().unwrap();
+        assert!(
+            !line.contains("checking") || !line.contains("volume.img"),
+            "{line:?}"
+        );
+    }
+}
+
+/// What is shown on a terminal until nobody has its other end open any more.
+fn read_slowly(terminal: &mut File) -> String {
+    let mut shown = Vec::new();
+    let mut piece = [0; 4096];
+    while let Ok(len @ 1..) = terminal.read(&mut piece) {
+        shown.extend(&piece[..len]);
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+/// Both ends of a new terminal: what is written to the second is read from the first.
+fn pty() -> (File, File) {
+    use rustix::pty::{grantpt, openpt, ptsname, unlockpt, OpenptFlags};
+    let first = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&first).unwrap();
+    unlockpt(&first).unwrap();
+    let name = ptsname(&first, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let second = rustix::fs::open(&*name, flags, rustix::fs::Mode::empty()).unwrap();
+    (first.into(), second.into())
 }
 
 /// What is printed has no reader any more: the repair goes on to its end all the same.

@@ -96,7 +96,7 @@ fn run(args: &Args) -> Result<()> {
         now: now(),
         bytes: Some(size),
     };
-    progress::watch("formatting", &image, || {
+    progress::watch("formatting", &image, |_| {
         signature::wipe(&image, &found)?;
         mkfs::format(&image, &options)
     })
