@@ -31,12 +31,7 @@ const OPERATIONAL: u8 = 8;
 const USAGE: u8 = 16;
 
 fn main() -> ExitCode {
-    // fsck(8) passes -C with the number of a file descriptor.
-    let args = std::env::args_os().map(|arg| match arg.to_str() {
-        Some(text) if is_progress_fd(text) => OsString::from("-C"),
-        _ => arg,
-    });
-    let args = match Fsck::try_parse_from(args) {
+    let args = match Fsck::try_parse_from(without_fd(std::env::args_os())) {
         Ok(args) => args,
         Err(e) => {
             let code = if e.use_stderr() { USAGE } else { CLEAN };
@@ -54,11 +49,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn is_progress_fd(text: &str) -> bool {
-    text.strip_prefix("-C").is_some_and(|fd| {
-        let fd = fd.strip_prefix('-').unwrap_or(fd);
-        !fd.is_empty() && fd.bytes().all(|b| b.is_ascii_digit())
-    })
+/// Removes the number of a file descriptor that fsck(8) and e2fsck(8) have with -C, in the same
+/// argument or in the next.
+fn without_fd(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut may_follow = false;
+    for arg in args {
+        let text = arg.to_str().unwrap_or_default();
+        let with_fd = text.strip_prefix("-C").is_some_and(is_fd);
+        let skip = may_follow && is_fd(text);
+        may_follow = text == "-C";
+        if !skip {
+            kept.push(if with_fd { "-C".into() } else { arg });
+        }
+    }
+    kept
+}
+
+fn is_fd(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn run(args: &Fsck) -> Result<u8> {

@@ -117,6 +117,8 @@ fn clean() {
         &["-a"],
         &["-y"],
         &["-a", "-C0"],
+        &["-C-1", "-a"],
+        &["-C", "0", "-a"],
         &["-C"],
     ] {
         bed.unchanged(args, 0).stdout(says.clone()).stderr("");
@@ -137,6 +139,8 @@ fn usage_is_16() {
         &["-x"],
         &["--no-such"],
         &["second"],
+        &["-C", "0", "1"],
+        &["-C0", "1"],
     ] {
         bed.unchanged(args, 16);
     }
