@@ -75,6 +75,13 @@ impl machine::Blocks for Blocks<'_> {
         self.info.update_blocks(&self.meta);
         Ok(run)
     }
+
+    fn fill_all(&mut self, page: u64, len: u64) -> Result<u64> {
+        let sb = self.info.sb();
+        let filled = sb.check(sb.volume.fill_all(&mut self.meta, page, len, None))?;
+        self.info.update_blocks(&self.meta);
+        Ok(filled)
+    }
 }
 
 impl InodeInfo {

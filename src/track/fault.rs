@@ -312,9 +312,41 @@ fn find_block<M: Machine>(
         Map::Hole { .. } | Map::Unwritten { .. } if !write => Ok(None),
         found => {
             let ask = ask(file, at, found);
+            let is_alone = matches!(found, Map::Hole { .. }) && ask == Ask::page(at);
+            if is_alone && !file.is_space_scarce() && state.store_to_hole() {
+                fill_chunk(file, chunk, state, &mut blocks);
+                if let Map::Run { block, .. } = blocks.find(at, 1)? {
+                    return Ok(Some(block));
+                }
+            }
             let run = fill_hole(file, chunk, state, &mut blocks, at, ask)?;
             Ok(Some(run.block))
         }
+    }
+}
+
+/// Fills the holes of `chunk`, as far as there is space. They are zero, durably, before anyone can
+/// see them.
+#[inline(never)]
+fn fill_chunk<M: Machine>(
+    file: &M,
+    chunk: &ChunkOf<M>,
+    state: &mut StateOf<M>,
+    blocks: &mut M::Blocks<'_>,
+) {
+    let place = file.tracker().place(chunk);
+    let (first, end) = (place.first_page(), place.end().min(file.pages()));
+    let mut at = first;
+    while at < end {
+        // Nobody asked for it: only the page that is stored to can fail, afterwards.
+        let Ok(filled) = blocks.fill_all(at, end - at) else {
+            break;
+        };
+        at += filled;
+    }
+    if at > first {
+        let filled = PageSet::range(0, (at - first) as usize - 1);
+        unmap_zeroes(file, chunk, state, &filled);
     }
 }
 

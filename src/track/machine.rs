@@ -135,6 +135,9 @@ pub trait Blocks {
     /// the first block, and the number of blocks. They are zero, durably. Fails, and does nothing,
     /// if there is no space for `least` contiguous pages; the hole has at least as many.
     fn fill(&mut self, page: u64, least: u64, len: u64) -> Result<Run, Self::Error>;
+    /// Fills holes among the `len` pages from `page` on. Returns the number of pages, from the first
+    /// on, that are no hole any more, at least 1. They are zero, durably.
+    fn fill_all(&mut self, page: u64, len: u64) -> Result<u64, Self::Error>;
 }
 
 /// The device of a mount: its cache lines and media, and the struct page of each block. What is

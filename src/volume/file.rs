@@ -33,8 +33,8 @@ pub(super) const FILE_END: u64 = (MAX_FILE + 1) / BLOCK;
 const LARGE: u64 = CHUNK_BLOCKS / 2;
 /// The most blocks that one [`Volume::fill`] zeroes: 16 MiB, a few milliseconds.
 const FILL_MAX: u64 = 4096;
-/// The most holes to which one [`Volume::preallocate`] maps blocks: half of a split node has room
-/// for as many.
+/// The most holes to which one [`Volume::preallocate`] or [`Volume::fill_all`] maps blocks: half of
+/// a split node has room for as many.
 const HOLES_MAX: usize = 64;
 /// The bits of a mode that hold the file type, and those of a regular file.
 const S_IFMT: u16 = 0o170000;
@@ -231,7 +231,7 @@ impl<P: Pmem> Volume<P> {
         self.finish_rest(inode)?;
         let found = self.around(inode, file_block)?;
         if covering(&found, file_block).is_some() || found.next.is_some_and(|next| next < end) {
-            return self.preallocate_holes(inode, (file_block, end), now);
+            return self.map_holes(inode, (file_block, end), true, Some(now));
         }
         let blocks = self.reserve_several(self.want_in(inode, &found, file_block, len))?;
         let done = blocks.blocks();
@@ -239,14 +239,33 @@ impl<P: Pmem> Volume<P> {
         Ok(done)
     }
 
-    /// The same for the file blocks `from..to`, which are not one hole.
-    fn preallocate_holes(
+    /// Makes the holes among the `len` file blocks from `file_block` on data, all zeros: as many as
+    /// one transaction can, at least one if there is any. Sets the timestamps if `now` is given.
+    /// Returns the number of file blocks, from the first on, that are no hole any more.
+    ///
+    /// Fails with [`Error::NoSpace`] if there is no block for the first hole.
+    pub fn fill_all(
+        &self,
+        inode: &mut Inode,
+        file_block: u64,
+        len: u64,
+        now: Option<Time>,
+    ) -> Result<u64> {
+        let end = end_of(file_block, len)?;
+        self.finish_rest(inode)?;
+        self.map_holes(inode, (file_block, end), false, now)
+    }
+
+    /// Maps blocks to the holes among the file blocks `from..to`, as [`Volume::preallocate`] does if
+    /// `unwritten`, and as [`Volume::fill_all`] otherwise.
+    fn map_holes(
         &self,
         inode: &mut Inode,
         (from, to): (u64, u64),
-        now: Time,
+        unwritten: bool,
+        now: Option<Time>,
     ) -> Result<u64> {
-        let mut holes = self.reserve_holes(inode, (from, to))?;
+        let mut holes = self.reserve_holes(inode, (from, to), unwritten)?;
         let Some(first) = holes.new.first().map(|m| m.key) else {
             return Ok(holes.end - from);
         };
@@ -259,8 +278,10 @@ impl<P: Pmem> Volume<P> {
         }
         let done = holes.end - from;
         let before = inode.before::<WHOLE>();
-        modified(&mut inode.raw, now);
-        let result = self.fill_holes(inode, holes, &before);
+        if let Some(now) = now {
+            modified(&mut inode.raw, now);
+        }
+        let result = self.fill_holes(inode, holes, unwritten, &before);
         if result.is_err() {
             inode.restore(&before);
         }
@@ -269,7 +290,12 @@ impl<P: Pmem> Volume<P> {
 
     /// Blocks for the holes among the file blocks `from..to`, in the leaf where `from` belongs and
     /// as many as one transaction takes.
-    fn reserve_holes(&self, inode: &mut Inode, (from, to): (u64, u64)) -> Result<ForHoles<'_, P>> {
+    fn reserve_holes(
+        &self,
+        inode: &mut Inode,
+        (from, to): (u64, u64),
+        unwritten: bool,
+    ) -> Result<ForHoles<'_, P>> {
         let (holes, end) = extent::holes(&Media::of(self), inode, (from, to), HOLES_MAX)?;
         let mut taken = ForHoles {
             new: Vec::with_capacity(holes.len())?,
@@ -290,7 +316,7 @@ impl<P: Pmem> Volume<P> {
             };
             let run = blocks.run();
             let new = Mapping {
-                unwritten: true,
+                unwritten,
                 ..Mapping::new(*key, run.block, run.len)
             };
             let continues = around.floor.is_some_and(|m| extent::joins(&m, &new));
@@ -311,9 +337,18 @@ impl<P: Pmem> Volume<P> {
         &self,
         inode: &mut Inode,
         mut holes: ForHoles<'_, P>,
+        unwritten: bool,
         before: &Before<WHOLE>,
     ) -> Result<()> {
+        if !unwritten && !mutated!("fill-zero") {
+            for m in holes.new.iter() {
+                self.pmem().zero_nt(m.block * BLOCK, m.len * BLOCK)?;
+            }
+        }
         let mut tx = self.begin()?;
+        if !unwritten && !mutated!("insert-order") {
+            tx.ordered();
+        }
         while let Some(blocks) = holes.blocks.pop() {
             tx.take(blocks)?;
         }

@@ -46,6 +46,7 @@ pub const SCENARIOS: &[Scenario] = &[
         streams,
     ),
     ("a hole that is written here and there", scattered_hole),
+    ("a hole that is written all over", dense_hole),
 ];
 
 /// Bytes in a huge page, and pages.
@@ -422,5 +423,30 @@ fn scattered_hole(place: &Place) -> Result<()> {
     let used = free - free_blocks(&place.dir)?;
     // And a few for the extents.
     ensure!(used <= 70, "64 stores took {used} blocks");
+    Ok(())
+}
+
+fn dense_hole(place: &Place) -> Result<()> {
+    let file = create(&place.fresh("huge"))?;
+    file.set_len(2 * HUGE as u64)?;
+    let map = Map::shared(&file, 2 * HUGE)?;
+    let free = free_blocks(&place.dir)?;
+    let page = |i| (i * 37) % PAGES as usize;
+    let used = || -> Result<u64> { Ok(free - free_blocks(&place.dir)?) };
+    (0..15).for_each(|i| map.store(page(i) * PAGE, 1));
+    ensure!(used()? <= 20, "15 stores took {} blocks", used()?);
+    map.store(page(15) * PAGE, 1);
+    let filled = used()?;
+    ensure!(
+        (512..=520).contains(&filled),
+        "{filled} blocks after 16 stores"
+    );
+    (16..PAGES as usize).for_each(|i| map.store(page(i) * PAGE, 1));
+    ensure!(used()? == filled, "{} blocks after 512 stores", used()?);
+    file.sync_data()?;
+    let found = read_at(&file, HUGE, 0)?;
+    for (at, byte) in found.iter().enumerate() {
+        ensure!(*byte == u8::from(at % PAGE == 0), "byte {at}: {byte}");
+    }
     Ok(())
 }

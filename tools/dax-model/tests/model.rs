@@ -33,6 +33,7 @@ holds! {
     late_mapping
     truncation
     holes
+    all_holes
     reclaim
     ends_of_stores
     cache_is_switched
@@ -91,6 +92,7 @@ holds! {
     dma_and_freeze
     truncation
     holes
+    all_holes
     reclaim
     ends_of_stores
     cache_is_switched
@@ -126,6 +128,7 @@ is_done! {
     two_mib
     two_mib_are_filled
     little_space
+    many_holes
     copied_beside_a_reader
     unwritten_and_bad
     by_pages

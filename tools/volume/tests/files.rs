@@ -490,6 +490,41 @@ fn a_file_that_cannot_be_filled_leaves_free_chunks_whole() {
 }
 
 #[test]
+fn all_holes_of_a_range_are_filled() {
+    let (vol, ram) = fresh(64 << 20);
+    let mut dir = root(&vol);
+    let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
+    vol.truncate(&mut file, 1024 * BLOCK, time(2)).unwrap();
+    for at in (0..512).step_by(3) {
+        let data = [at as u8 | 1; BLOCK as usize];
+        write(&vol, &mut file, at * BLOCK, &data, time(3)).unwrap();
+    }
+    vol.preallocate(&mut file, 100, 2, time(3)).unwrap();
+    let mtime = file.mtime();
+    let mut at = 0;
+    while at < 512 {
+        let filled = vol.fill_all(&mut file, at, 512 - at, None).unwrap();
+        assert!(filled > 0 && at + filled <= 512);
+        at += filled;
+    }
+    assert_eq!(file.mtime(), mtime);
+    for at in 0..512 {
+        let first = read(&vol, &mut file, at * BLOCK, BLOCK).unwrap();
+        let stored = if at % 3 == 0 { at as u8 | 1 } else { 0 };
+        assert!(first.iter().all(|byte| *byte == stored), "block {at}");
+        let found = vol.map(&mut file, at, 1).unwrap();
+        let is_unwritten = matches!(found, Map::Unwritten { .. });
+        assert!(is_unwritten == (at == 100 || at == 101), "{at}: {found:?}");
+        assert!(!matches!(found, Map::Hole { .. }), "{at}");
+    }
+    assert!(matches!(
+        vol.map(&mut file, 512, 512),
+        Ok(Map::Hole { len: 512 })
+    ));
+    assert_clean(&*ram);
+}
+
+#[test]
 fn the_largest_file() {
     let (vol, ram) = fresh(16 << 20);
     let mut dir = root(&vol);

@@ -2,6 +2,7 @@
 
 //! System calls, and actions of the kernel itself: each runs the module's code.
 
+use crate::track::chunk::HOLES;
 use crate::track::layout;
 use crate::track::machine::{Machine as _, Tracking};
 use crate::track::page_set::PageSet;
@@ -204,6 +205,14 @@ impl Machine {
         }
         layout::hole_filled(self, FIRST + page as u64, 1);
         self.assert_no_zeroes(page..page + 1);
+    }
+
+    /// As many stores to holes of the chunk, which is in memory, were given a block each that the
+    /// next one fills them all.
+    pub fn store_to_holes(&self) {
+        let chunk = self.tracker.chunk(1).unwrap();
+        let mut state = self.tracker.lock(chunk);
+        (1..HOLES).for_each(|_| assert!(!state.store_to_hole(), "a sparse file is filled"));
     }
 
     /// The same of 2 MiB: fallocate(2), if nothing is there yet.

@@ -103,6 +103,17 @@ impl Blocks for Extents<'_> {
         self.extents[nth(page)] = Some(block);
         Ok(Run { block, len: 1 })
     }
+
+    /// One at a time.
+    fn fill_all(&mut self, page: u64, len: u64) -> Result<u64, Failure> {
+        if self.machine.cannot_fill_all.load(SeqCst) {
+            return Err(Failure::Device);
+        }
+        if self.extents[nth(page)].is_none() {
+            self.fill(page, 1, len)?;
+        }
+        Ok(1)
+    }
 }
 
 impl Device for Machine {

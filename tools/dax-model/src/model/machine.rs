@@ -71,6 +71,8 @@ pub struct Machine {
     pub is_removed: AtomicBool,
     /// The next allocation of memory, or change of times, fails.
     pub fails: AtomicBool,
+    /// All holes of a chunk cannot be filled.
+    pub cannot_fill_all: AtomicBool,
     /// A block that is bad.
     pub bad: AtomicU64,
     /// Every fault that begins knows of it.
@@ -147,6 +149,7 @@ impl Machine {
             access: RwLock::new(()),
             is_removed: AtomicBool::new(false),
             fails: AtomicBool::new(false),
+            cannot_fill_all: AtomicBool::new(false),
             bad: AtomicU64::new(u64::MAX),
             is_bad_known: AtomicBool::new(false),
             tracker: Tracker::new(mistake),

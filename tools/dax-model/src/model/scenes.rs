@@ -305,6 +305,28 @@ pub fn holes(mistake: Mistake) {
     ]);
 }
 
+/// A store fills all holes, one of which is read, stored to and filled by others.
+pub fn all_holes(mistake: Mistake) {
+    let m = machine(mistake, File::Hole);
+    m.fills_ahead.store(false, SeqCst);
+    m.load(1, 1);
+    m.store_to_holes();
+    join(vec![
+        run(&m, |m| {
+            m.store(0, 0);
+            m.sync_file();
+        }),
+        run(&m, |m| m.write_hole(1)),
+        run(&m, |m| {
+            m.load(1, 1);
+            m.store(1, 1);
+            m.sync_file();
+        }),
+    ]);
+    m.sync_file();
+    m.assert_no_zeroes(0..2);
+}
+
 /// A page is mapped, stored to and synced while the chunk is given back.
 pub fn reclaim(mistake: Mistake) {
     let m = machine(mistake, File::Pages);

@@ -139,6 +139,28 @@ pub fn little_space() {
     assert!(!m.fault(0, 0, true));
 }
 
+/// The holes of a chunk are filled when many were stored to, and not before; and where that fails,
+/// the store gets its block.
+pub fn many_holes() {
+    for (many, fails, filled) in [
+        (true, false, true),
+        (false, false, false),
+        (true, true, false),
+    ] {
+        let m = machine(File::Hole);
+        m.fills_ahead.store(false, SeqCst);
+        m.load(1, 0);
+        if many {
+            m.store_to_holes();
+        }
+        m.cannot_fill_all.store(fails, SeqCst);
+        m.store(0, 1);
+        let extents = *m.extents.lock().unwrap();
+        assert!(extents[1].is_some() && extents[0].is_some() == filled);
+        assert_eq!(pte(&m, 1, 0) == Pte::Zero, !filled);
+    }
+}
+
 /// A store to a private mapping gets a page beside a thread that reads the 2 MiB all the time, of
 /// blocks or of zeros; and they are mapped in one piece again afterwards.
 pub fn copied_beside_a_reader() {
