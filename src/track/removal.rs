@@ -2,8 +2,8 @@
 
 //! The removal of the device while it is mounted.
 //!
-//! Guarantee: when [`remove`] returns, nobody uses the memory of the device or its struct pages, and
-//! nobody will. The mount stays until it is unmounted, but every access fails.
+//! Guarantee: when [`remove`] returns, nobody uses the memory of the device or its struct pages,
+//! and nobody will. The mount stays until it is unmounted, but every access fails.
 
 use super::evict;
 use super::layout;
