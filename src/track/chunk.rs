@@ -98,8 +98,8 @@ const READS_MAX: u16 = 1 << 14;
 
 /// After this many stores to holes of a chunk, each of which was given one block, all of its holes
 /// are filled. Such a store costs 16,000 instructions, most of them for a transaction, and 2 MiB
-/// filled at once 450,000. So a chunk that is stored to all over costs less than twice that, and
-/// one with fewer stores stays sparse.
+/// filled at once 450,000. So to fill a chunk that is stored to all over costs less than twice what
+/// it would at the first store, and one with fewer stores stays sparse.
 pub const HOLES: u8 = 16;
 
 /// What the chunk lock guards. `T` is a heap-allocated table of one block number a page.
