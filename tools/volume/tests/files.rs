@@ -493,6 +493,12 @@ fn a_file_that_cannot_be_filled_leaves_free_chunks_whole() {
 fn all_holes_of_a_range_are_filled() {
     let (vol, ram) = fresh(64 << 20);
     let mut dir = root(&vol);
+    // What is free has old bytes.
+    let mut old = vol.create(&mut dir, b"old", &new(FILE, 1)).unwrap();
+    for at in 0..14_000 {
+        write(&vol, &mut old, at * BLOCK, &[7; BLOCK as usize], time(2)).unwrap();
+    }
+    vol.truncate(&mut old, 0, time(2)).unwrap();
     let mut file = vol.create(&mut dir, b"file", &new(FILE, 1)).unwrap();
     vol.truncate(&mut file, 1024 * BLOCK, time(2)).unwrap();
     for at in (0..512).step_by(3) {
