@@ -7,9 +7,10 @@
 //! [`Geometry`] without further checks. Nothing here writes but [`seal`]'s callers (mkfs, and the
 //! label).
 //!
-//! If two superblocks differ, the one with more [`witnesses`] counts; if these are as many, the one
-//! with the greater generation, at the same generation the one without unknown features, otherwise
-//! the first.
+//! If two superblocks differ, the one with more [`witnesses`] counts; if these are as many, the
+//! first if the copy alone has unknown features (newer code writes the first before the copy), then
+//! the one with the greater generation, at the same generation the one without unknown features,
+//! otherwise the first.
 
 use core::mem::offset_of;
 
@@ -97,10 +98,13 @@ impl Geometry {
         block >= self.data_block && len <= self.data_end() && block <= self.data_end() - len
     }
 
-    /// Whether the bytes `at..at + len` are in the volume.
-    pub fn contains(&self, at: u64, len: u64) -> bool {
+    /// Whether transactions may write the bytes `at..at + len`: they are in the volume, and not in
+    /// the journal lanes.
+    #[inline]
+    pub(super) fn is_logged(&self, at: u64, len: u64) -> bool {
         let bytes = self.blocks * BLOCK;
-        len <= bytes && at <= bytes - len
+        let lanes = self.lane_at(0)..self.summary_block * BLOCK;
+        len <= bytes && at <= bytes - len && (at >= lanes.end || at + len <= lanes.start)
     }
 
     pub(super) fn of(sb: &SuperBlock) -> Geometry {
@@ -234,7 +238,7 @@ pub fn read_at<P: Pmem + ?Sized>(pmem: &P, at: u64) -> Result<(SuperBlock, Geome
     let geo = Geometry::of(&sb);
     let lane_bytes = u64::from(sb.lane_bytes.get());
     let here = geo.is_sound()
-        && sb.block.get() * BLOCK == at
+        && sb.block.get() == at / BLOCK
         && (at == 0 || at == copy_at(geo.blocks * BLOCK));
     if !here || lane_bytes != LANE_BYTES || sb.root_ino.get() != ROOT_INO {
         return Err(Error::Corrupt {
@@ -288,11 +292,18 @@ fn witnesses<P: Pmem + ?Sized>(pmem: &P, geo: &Geometry) -> usize {
     found.iter().filter(|found| **found).count()
 }
 
-/// The evidence for a superblock against a different one: the things it names are there; it is
-/// newer; it has no unknown features.
-fn weight<P: Pmem + ?Sized>(pmem: &P, sb: &SuperBlock, geo: &Geometry) -> (usize, u64, bool) {
-    let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
-    (witnesses(pmem, geo), sb.generation.get(), plain)
+/// A superblock, with the layout that it gives.
+type Sound = (SuperBlock, Geometry);
+
+/// Whether the copy counts instead of the first, from which it differs.
+fn copy_counts<P: Pmem + ?Sized>(pmem: &P, first: &Sound, copy: &Sound) -> bool {
+    let plain = |sb: &SuperBlock| sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
+    let weight = |(sb, geo): &Sound, may_be_newer: bool| {
+        let newer = (sb.generation.get(), plain(sb));
+        (witnesses(pmem, geo), may_be_newer.then_some(newer))
+    };
+    let may_be_newer = plain(&copy.0) || !plain(&first.0);
+    weight(copy, may_be_newer) > weight(first, true)
 }
 
 /// Whether the first superblock, which this code must not use, says so only because it is damaged:
@@ -340,13 +351,10 @@ pub fn read<P: Pmem + ?Sized>(pmem: &P) -> Result<Read> {
         (Ok((_, geo)), Err(_)) if witnesses(pmem, &geo) == 0 => return Err(damaged),
         (Ok((sb, geo)), Err(_)) => (sb, geo, None),
         (Ok((sb, geo)), Ok((copy, _))) if agree(&sb, &copy) => (sb, geo, None),
-        (Ok((sb, geo)), Ok((copy, copy_geo))) => {
-            if weight(pmem, &copy, &copy_geo) > weight(pmem, &sb, &geo) {
-                (copy, copy_geo, Some(damaged))
-            } else {
-                (sb, geo, None)
-            }
-        }
+        (Ok(first), Ok(copy)) => match copy_counts(pmem, &first, &copy) {
+            true => (copy.0, copy.1, Some(damaged)),
+            false => (first.0, first.1, None),
+        },
         (Err(Error::NotRdax), _) if is_foreign(pmem)? => return Err(Error::NotRdax),
         (Err(why), Ok((_, geo))) if witnesses(pmem, &geo) == 0 => return Err(why),
         (Err(why), Ok((copy, geo))) => match why {

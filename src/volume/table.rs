@@ -184,7 +184,8 @@ fn read_header<P: Pmem>(pmem: &P, seed: u32, at: u64, index: u64) -> Result<Inod
     let good = header.crc.get() == crc_of(seed, header.as_bytes())
         && header.magic.get() == INODE_CHUNK_MAGIC
         && header.index.get() == index
-        && header.block.get() * BLOCK == at;
+        && at % BLOCK == 0
+        && header.block.get() == at / BLOCK;
     good.then_some(header).ok_or(corrupt(at))
 }
 

@@ -3,7 +3,9 @@
 //! The links between structures: orphan slots, link counts, parents, reachability from the root.
 
 use super::super::error::{Result, Structure};
-use super::super::format::{OrphanSlot, BLOCK, KEY_BITS, WORK_CUT, WORK_NONE, WORK_UNWRITE};
+use super::super::format::{
+    OrphanSlot, BLOCK, INODE_CHUNK_SLOTS, KEY_BITS, WORK_CUT, WORK_NONE, WORK_UNWRITE,
+};
 use super::super::num::to_usize;
 use super::inode::{DT_DIR, DT_REG};
 use super::media::get;
@@ -144,7 +146,8 @@ impl Checker<'_> {
                 self.problem(Structure::Inode, at, Some(ino), kind);
             }
             let found = if root { ino } else { slot.found_in };
-            if directory && found != 0 && slot.parent != found {
+            let possible = slot.parent % INODE_CHUNK_SLOTS != 0;
+            if directory && (slot.parent != found && found != 0 || !possible) {
                 let stored = slot.parent;
                 let kind = Kind::Parent { stored, found };
                 self.problem(Structure::Inode, at, Some(ino), kind);

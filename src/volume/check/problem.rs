@@ -205,7 +205,7 @@ pub enum Kind {
     Parent {
         /// What the inode says.
         stored: u64,
-        /// The directory with its name.
+        /// The directory with its name; 0 if it was removed, but `stored` cannot be a directory.
         found: u64,
     },
     /// No directory names this inode, and it is not in the orphan file.
@@ -393,6 +393,9 @@ impl fmt::Display for Kind {
                 write!(f, "link count is {stored}, should be {counted}")
             }
             Kind::SymlinkTarget => f.write_str("symlink target is damaged"),
+            Kind::Parent { stored, found: 0 } => {
+                write!(f, "parent is {stored}, which no inode is")
+            }
             Kind::Parent { stored, found } => {
                 write!(f, "parent is {stored}, but directory {found} names it")
             }

@@ -123,10 +123,24 @@ fn witnesses(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
     Ok(count + lanes)
 }
 
-/// The evidence for a superblock against a different one.
-fn weight(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<(u32, u64, bool)> {
-    let plain = sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0;
-    Ok((witnesses(pmem, sb)?, sb.generation.get(), plain))
+/// Whether `sb` has only known features.
+fn plain(sb: &SuperBlock) -> bool {
+    sb.ro_compat.get() & !RO_COMPAT_KNOWN == 0
+}
+
+/// Whether `copy` counts instead of `first`, from which it differs.
+fn copy_counts(pmem: &dyn Pmem, first: &SuperBlock, copy: &SuperBlock) -> Result<bool> {
+    let (by_first, by_copy) = (witnesses(pmem, first)?, witnesses(pmem, copy)?);
+    if by_first != by_copy {
+        return Ok(by_copy > by_first);
+    }
+    // Newer code writes the first before the copy, so features of the copy alone are not true,
+    // however new it says to be.
+    if plain(first) && !plain(copy) {
+        return Ok(false);
+    }
+    let weight = |sb: &SuperBlock| (sb.generation.get(), plain(sb));
+    Ok(weight(copy) > weight(first))
 }
 
 /// How the two differ.
@@ -181,8 +195,8 @@ pub(super) fn bearing(pmem: &dyn Pmem, sb: &SuperBlock) -> Result<u32> {
 }
 
 /// Finds the superblock that counts. If two differ, the one with more witnesses; if these are as
-/// many, the one with the greater generation, then the one without unknown features, otherwise the
-/// first.
+/// many, the first if the copy alone has unknown features, the one with the greater generation,
+/// then the one without unknown features, otherwise the first.
 pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> Result<SuperBlock> {
     let have = pmem.len();
     if have < MIN_BYTES {
@@ -224,7 +238,7 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
         (Found::Sound(first), Found::Sound(copy)) => match differ(&first, &copy) {
             Differ::No | Differ::ByALabel => first,
             Differ::Yes => {
-                if weight(pmem, &copy)? > weight(pmem, &first)? {
+                if copy_counts(pmem, &first, &copy)? {
                     problem(0, Kind::CopiesDiffer);
                     copy
                 } else {
@@ -247,9 +261,10 @@ pub(super) fn super_blocks(pmem: &dyn Pmem, report: &mut dyn FnMut(Problem)) -> 
         }
         (Found::Refused(first, why), Found::Sound(copy)) => {
             let newer = first.generation.get() > copy.generation.get();
-            // Another volume made since would have overwritten some of them.
-            let other = first.uuid != copy.uuid && witnesses(pmem, &copy)? < WITNESSES;
-            if other || newer {
+            // Another volume made since would have overwritten some of what the copy names.
+            let found = witnesses(pmem, &copy)?;
+            let other = first.uuid != copy.uuid && found < WITNESSES;
+            if other || newer || found == 0 {
                 return Err(why);
             }
             problem(0, REFUSED);

@@ -151,7 +151,7 @@ impl Entry<'_> {
                 let words = rest.get(..count as usize)?;
                 *body = rest.get(words.len()..)?;
                 let at = place * WORD as u64;
-                geo.contains(at, size_of_val(words) as u64)
+                geo.is_logged(at, size_of_val(words) as u64)
                     .then_some(Entry::Write { at, words })
             }
             kind @ (ENTRY_ALLOC | ENTRY_FREE) => {

@@ -143,7 +143,7 @@ impl<'v, P: Pmem> Tx<'v, P> {
 
     /// Logs the head of a write of `len` bytes at `at`, and makes sure that they fit.
     fn write_at(&mut self, at: u64, len: usize) -> Result<()> {
-        if at % WORD as u64 != 0 || len % WORD != 0 || !self.vol.geo.contains(at, len as u64) {
+        if at % WORD as u64 != 0 || len % WORD != 0 || !self.vol.geo.is_logged(at, len as u64) {
             return Err(Error::Invalid);
         }
         // A committed transaction has to be applied: this is the last chance to find out that it

@@ -118,10 +118,21 @@ impl<'a> Media<'a> {
         media
     }
 
-    /// The system inode in `slot`, or its copy if that is damaged.
+    /// The system inode in `slot`, or its copy if that is damaged; if both are, what is in a place
+    /// of the other system inode.
     pub fn system_inode(&self, slot: u64) -> Option<RawInode> {
         let [first, copy] = self.system_inodes(slot);
-        first.or(copy)
+        first.or(copy).or_else(|| self.misplaced_system_inode(slot))
+    }
+
+    /// The system inode of `slot` in a place of the other one, if it is sound.
+    pub fn misplaced_system_inode(&self, slot: u64) -> Option<RawInode> {
+        let others = [
+            self.geo.system_inode_at(1 - slot),
+            self.geo.system_copy_at(1 - slot),
+        ];
+        let mut found = others.into_iter();
+        found.find_map(|at| self.inode_in(at, TABLE_INO + slot))
     }
 
     /// The system inode in `slot` and its copy, if they are sound.
@@ -188,7 +199,7 @@ impl<'a> Media<'a> {
         self.get::<InodeChunk>(at).filter(|header| {
             header.magic.get() == INODE_CHUNK_MAGIC
                 && header.crc.get() == crc(self.geo.seed, header.as_bytes())
-                && header.block.get() * BLOCK == at
+                && header.block.get() == at / BLOCK
         })
     }
 
@@ -298,6 +309,15 @@ impl<'a> Media<'a> {
         }
         runs.retain(|run| self.geo.is_data(run.block, run.len));
         runs
+    }
+
+    /// All blocks of an inode, as far as what names them is sound.
+    pub fn blocks_of(&self, raw: &RawInode) -> Vec<Mapping> {
+        let mut nodes = HashSet::new();
+        let mut blocks = self.extents_and_nodes(raw, &mut nodes);
+        blocks.extend(nodes.into_iter().map(|block| Mapping::new(0, block, 1)));
+        blocks.extend(self.xattr_runs(raw));
+        blocks
     }
 
     /// Blocks of the extents and the nodes of an inode, as far as they are sound.

@@ -685,6 +685,29 @@ fn a_bad_target_is_found_before_the_commit() {
     tx.commit().unwrap();
 }
 
+/// The lanes are not written by transactions.
+#[test]
+fn what_no_transaction_may_write() {
+    let bench = Bench::new();
+    let (geo, len) = (bench.vol.geometry(), bench.sim().len());
+    let lanes = geo.lane_at(0)..geo.lane_at(geo.lane_count);
+    for (at, may) in [
+        (0, true),
+        (lanes.start - 16, true),
+        (lanes.start - 8, false),
+        (lanes.start, false),
+        (lanes.end - 8, false),
+        (lanes.end, true),
+        (len - 16, true),
+        (len - 8, false),
+        (len, false),
+    ] {
+        let mut tx = bench.vol.begin().unwrap();
+        let expected = may.then_some(()).ok_or(Error::Invalid);
+        assert_eq!(tx.write(at, &[1; 16]), expected, "{at:#x}");
+    }
+}
+
 #[test]
 fn a_fence_that_fails_stops_the_volume_unless_nothing_has_happened() {
     for n in 0..4 {

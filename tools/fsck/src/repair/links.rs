@@ -109,7 +109,7 @@ impl Repair<'_, '_> {
                     // The last report has the number found; the first may only say that there are
                     // too many.
                     Kind::Links { counted, .. } => raw.nlink = U32::new(counted as u32),
-                    Kind::Parent { found, .. } => raw.parent = U64::new(found),
+                    Kind::Parent { found, .. } => raw.parent = U64::new(found.max(ROOT_INO)),
                     _ => {}
                 }
                 self.say(format!("inode {ino}: corrected: {kind}"));

@@ -35,6 +35,7 @@ pub use system::restore_super_blocks;
 
 use crate::media::Media;
 use log::Log;
+use space::Named;
 
 /// The most rounds: far more than any damage has needed. Each does all of a stage.
 const ROUNDS: usize = 200;
@@ -77,6 +78,12 @@ struct Repair<'a, 's> {
     log: Log<'a>,
     /// The chunk where the last free blocks were found.
     cursor: u64,
+    /// Blocks that sound structures name, in the bitmaps of their chunks; known once one is taken.
+    named: Option<Named>,
+    /// Blocks for nodes of a tree, taken before others.
+    spare: Vec<u64>,
+    /// A system inode, or a chunk of the inode table, lacks space.
+    short: bool,
     said: &'a mut Said<'s>,
 }
 
@@ -106,6 +113,8 @@ pub fn repair(pmem: &dyn Pmem, level: Level, say: &mut dyn FnMut(Line)) -> Resul
     replay(pmem, &mut said);
     let (mut last, mut in_vain) = (None, 0);
     for _ in 0..ROUNDS {
+        // A transaction that was replayed may have damaged one.
+        restore_super_blocks(pmem, said.say)?;
         let mut problems = Vec::new();
         let summary = check::check(pmem, &mut |problem| problems.push(problem))?;
         in_vain = if last.as_ref() == Some(&problems) {
@@ -191,6 +200,9 @@ fn round(pmem: &dyn Pmem, problems: &[Problem], said: &mut Said<'_>) -> Result<b
         media,
         log: Log::open(pmem, &geo, 0)?,
         cursor: 0,
+        named: None,
+        spare: Vec::new(),
+        short: false,
         said,
     };
     stages(&mut repair, problems)
@@ -201,6 +213,7 @@ fn stages(repair: &mut Repair<'_, '_>, problems: &[Problem]) -> Result<bool> {
         Repair::inode_table,
         Repair::inode_chunks,
         Repair::orphan_file,
+        Repair::wrong_trees,
         Repair::bitmaps,
         Repair::inodes,
         Repair::xattrs,

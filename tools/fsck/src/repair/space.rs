@@ -8,7 +8,7 @@ use rdax_volume::env::crc32c;
 use rdax_volume::volume::alloc::Run;
 use rdax_volume::volume::check::{Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
-use rdax_volume::volume::format::{Summary, CHUNK_BLOCKS};
+use rdax_volume::volume::format::{Summary, CHUNK_BLOCKS, ORPHAN_INO, TABLE_INO};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
 
@@ -16,6 +16,9 @@ use super::log::{Log, Write};
 use super::{of, Repair};
 
 type Bitmap = [u8; 64];
+
+/// Bitmaps of some chunks.
+pub(super) type Named = BTreeMap<u64, Bitmap>;
 
 fn is_set(bitmap: &Bitmap, bit: u64) -> bool {
     (bitmap[(bit / 8) as usize] >> (bit % 8)) & 1 == 1
@@ -74,17 +77,23 @@ impl Repair<'_, '_> {
         Ok(!chunks.is_empty())
     }
 
-    /// Frees unused blocks. Done last: while anything else is wrong, they may be part of that.
+    /// Frees unused blocks. Done last: while anything else is wrong, they may be part of that;
+    /// unless it is only wrong because it lacks space, and has been searched for.
     pub(super) fn leaks(&mut self, problems: &[Problem]) -> Result<bool> {
         let (mut chunks, mut freed) = (BTreeMap::new(), 0);
         for problem in problems {
-            match problem.kind {
-                Kind::Leaked { block, len } => {
+            match (problem.kind, problem.what) {
+                (Kind::Leaked { block, len }, _) => {
                     by_chunk(&mut chunks, block, len);
                     freed += len;
                 }
+                (Kind::OrphanSlot { .. }, _) | (_, Structure::InodeChunk) if self.short => {}
+                _ if self.short && matches!(problem.ino, Some(TABLE_INO | ORPHAN_INO)) => {}
                 _ => return Ok(false),
             }
+        }
+        if freed == 0 {
+            return Ok(false);
         }
         self.mark(&chunks, false)?;
         self.say(format!("{freed} blocks that nothing uses freed"));
@@ -130,9 +139,35 @@ impl Repair<'_, '_> {
         ]
     }
 
-    /// Takes up to `want` contiguous free blocks, and marks them. They have no owner until
-    /// something refers to them. Fails with [`Error::NoSpace`].
+    /// The blocks that sound structures name, but for extents longer than all that their inode
+    /// counts. The checker does not mark those of a structure that it does not look into because
+    /// another one has its block, too.
+    fn named_blocks(&self) -> Named {
+        let mut named = Named::new();
+        let system = (0..2).filter_map(|slot| self.media.system_inode(slot));
+        for raw in system.chain(self.media.inodes().map(|(_, raw)| raw)) {
+            let mut blocks = self.media.blocks_of(&raw);
+            blocks.retain(|m| m.len <= raw.blocks.get());
+            for m in blocks {
+                let mut chunks = BTreeMap::new();
+                by_chunk(&mut chunks, m.block, m.len);
+                for (chunk, runs) in chunks {
+                    let bitmap = named.entry(chunk).or_insert([0; 64]);
+                    for block in runs.iter().flat_map(|run| run.block..run.end()) {
+                        set(bitmap, block % CHUNK_BLOCKS, true);
+                    }
+                }
+            }
+        }
+        named
+    }
+
+    /// Takes up to `want` contiguous free blocks that nothing names, and marks them. They have no
+    /// owner until something refers to them. Fails with [`Error::NoSpace`].
     pub(super) fn take(&mut self, want: u64) -> Result<Run> {
+        if self.named.is_none() {
+            self.named = Some(self.named_blocks());
+        }
         let chunks = self.media.geo.chunks;
         for chunk in (self.cursor..chunks).chain(0..self.cursor.min(chunks)) {
             let Some(mut bitmap) = self.media.bitmap(chunk) else {
@@ -144,6 +179,12 @@ impl Repair<'_, '_> {
                 let right = summary_of(self.media.geo.seed, chunk, &bitmap, stored.reserved);
                 stored.as_bytes() == right.as_bytes()
             });
+            if let Some(named) = self.named.as_ref().and_then(|named| named.get(&chunk)) {
+                bitmap
+                    .iter_mut()
+                    .zip(named)
+                    .for_each(|(byte, bits)| *byte |= bits);
+            }
             let first = (0..CHUNK_BLOCKS).find(|&bit| !is_set(&bitmap, bit));
             let Some(first) = first.filter(|_| sound) else {
                 continue;

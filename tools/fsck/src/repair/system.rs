@@ -244,6 +244,10 @@ impl Repair<'_, '_> {
             {
                 (one, "its inode restored from the other copy")
             }
+            [None, None] => match self.media.misplaced_system_inode(slot) {
+                Some(raw) => (raw, "its inode restored from the place of another"),
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         };
         self.write_system_inode(slot, raw)?;
@@ -252,12 +256,15 @@ impl Repair<'_, '_> {
     }
 
     /// Whether the inode of the inode table is from before it grew: inode chunks are found behind
-    /// its end.
+    /// its end, in blocks that it does not have.
     fn is_older(&self) -> bool {
-        let end = self.media.inode_chunks();
-        self.stray_inode_chunks()
-            .iter()
-            .any(|(index, _)| *index >= end)
+        let (end, table) = (self.media.inode_chunks(), &self.media.table);
+        let has = |block| {
+            let mut runs = table.iter();
+            runs.any(|m| (m.block..m.block + m.len).contains(&block))
+        };
+        let mut strays = self.stray_inode_chunks().into_iter();
+        strays.any(|(index, block)| index >= end && !has(block))
     }
 
     /// Of two sound system inodes in `slot` that differ, the one with more structures where it
@@ -315,18 +322,19 @@ impl Repair<'_, '_> {
             for index in m.key..m.end() {
                 let block = m.block + index - m.key;
                 match self.media.inode_chunk_in(block * BLOCK) {
-                    // A sound header of another inode chunk proves that the key is wrong.
                     Some(header) if header.index.get() == index => {
                         chunks.insert(index, block);
                     }
-                    Some(_) => {}
+                    // A sound header of another inode chunk proves that the key is wrong.
+                    Some(header) if header.index.get() < most => {}
                     // The size and the number of blocks prove it, too, if there is no header.
-                    None if index < most && !lost.contains(&index) => doubtful.push((index, block)),
-                    None => {}
+                    _ if index < most && !lost.contains(&index) => doubtful.push((index, block)),
+                    _ => {}
                 }
             }
         }
-        let strays = self.stray_inode_chunks();
+        let mut strays = self.stray_inode_chunks();
+        strays.retain(|(_, block)| doubtful.iter().all(|(_, other)| other != block));
         for (index, block) in strays.into_iter().chain(doubtful) {
             let taken = chunks.values().any(|taken| *taken == block);
             if !taken && !chunks.contains_key(&index) {
@@ -357,13 +365,16 @@ impl Repair<'_, '_> {
                 Some(block) => *block,
                 None => match self.empty_inode_chunk(index) {
                     Ok(block) => block,
-                    Err(e) if is_local(&e) => return Ok(false),
+                    Err(e) if is_local(&e) => return Ok(self.lacks_space(0)),
                     Err(e) => return Err(e),
                 },
             };
             push(&mut extents, index, block, 1);
         }
-        self.put_system_inode(0, old, &extents)?;
+        match self.put_system_inode(0, old, &extents) {
+            Err(e) if is_local(&e) => return Ok(self.lacks_space(0)),
+            result => result?,
+        }
         self.say(format!("inode table: rebuilt with {} chunks", count));
         Ok(true)
     }
@@ -483,7 +494,7 @@ impl Repair<'_, '_> {
         }
         if extents.is_empty() {
             let blocks = match self.take_all(ORPHAN_BLOCKS as usize) {
-                Err(e) if is_local(&e) => return Ok(false),
+                Err(e) if is_local(&e) => return Ok(self.lacks_space(1)),
                 blocks => blocks?,
             };
             for (key, block) in (0..).zip(blocks) {
@@ -492,9 +503,19 @@ impl Repair<'_, '_> {
             }
             self.media.pmem.fence()?;
         }
-        self.put_system_inode(1, old, &extents)?;
+        match self.put_system_inode(1, old, &extents) {
+            Err(e) if is_local(&e) => return Ok(self.lacks_space(1)),
+            result => result?,
+        }
         self.say("orphan file: rebuilt".into());
         Ok(true)
+    }
+
+    /// The system inode in `slot` is not repaired for lack of space. Always false.
+    fn lacks_space(&mut self, slot: u64) -> bool {
+        self.say(format!("{}: not repaired: {}", name(slot), Error::NoSpace));
+        self.short = true;
+        false
     }
 
     fn put_system_inode(
@@ -518,12 +539,21 @@ impl Repair<'_, '_> {
         self.write_system_inode(slot, raw)
     }
 
-    /// Writes the system inode in `slot`, sealed, and its copy.
-    fn write_system_inode(&mut self, slot: u64, mut raw: RawInode) -> Result<()> {
+    /// Writes the system inode in `slot`, sealed, and its copy. If what is overwritten is all that
+    /// there is of the other one, that is written to its own places.
+    fn write_system_inode(&mut self, slot: u64, raw: RawInode) -> Result<()> {
         let geo = self.media.geo;
-        inode::seal(&mut raw, geo.seed);
-        let places = [geo.system_inode_at(slot), geo.system_copy_at(slot)];
-        let writes = places.map(|at| (at, raw.as_bytes().to_vec()));
+        let mut inodes = vec![(slot, raw)];
+        if let [None, None] = self.media.system_inodes(1 - slot) {
+            let other = self.media.misplaced_system_inode(1 - slot);
+            inodes.extend(other.map(|raw| (1 - slot, raw)));
+        }
+        let mut writes = Vec::new();
+        for (slot, mut raw) in inodes {
+            inode::seal(&mut raw, geo.seed);
+            let places = [geo.system_inode_at(slot), geo.system_copy_at(slot)];
+            writes.extend(places.map(|at| (at, raw.as_bytes().to_vec())));
+        }
         self.log.commit(&writes)
     }
 }

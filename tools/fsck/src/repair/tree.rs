@@ -2,7 +2,7 @@
 
 //! Extent trees: rebuilt from the sound extents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdax_volume::volume::alloc::Run;
 use rdax_volume::volume::check::{crc, Kind, Problem};
@@ -25,6 +25,64 @@ const FILL: usize = NODE_EXTENTS * 3 / 4;
 const PIECE: u64 = 64;
 
 impl Repair<'_, '_> {
+    /// Files with an impossible tree, or with more or fewer blocks than they say, that have blocks
+    /// of others. These are theirs: what the file has of them is copied, or cut where there is no
+    /// space. An extent longer than all that the inode says to have is none. First: the others have
+    /// nothing wrong then.
+    pub(super) fn wrong_trees(&mut self, problems: &[Problem]) -> Result<bool> {
+        let is_shared = |p: &Problem| matches!(p.kind, Kind::UsedTwice { .. });
+        if !problems.iter().any(is_shared) {
+            return Ok(false);
+        }
+        let is_wrong = |p: &Problem| matches!(p.kind, Kind::Blocks { .. }) || is_of_tree(p);
+        // The checker does not count the blocks of a file that has some with another.
+        let has_more = |ino| {
+            let Some((_, raw)) = self.media.inode(ino) else {
+                return false;
+            };
+            let blocks = self
+                .media
+                .blocks_of(&raw)
+                .iter()
+                .map(|m| m.len)
+                .sum::<u64>();
+            blocks > raw.blocks.get()
+        };
+        let mut wrong = BTreeSet::new();
+        for problem in problems {
+            let Some(ino) = problem.ino else { continue };
+            if is_wrong(problem) || is_shared(problem) && !wrong.contains(&ino) && has_more(ino) {
+                wrong.insert(ino);
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(false);
+        }
+        let mut others = BTreeSet::new();
+        for (_, raw) in self.media.inodes().filter(|(ino, _)| !wrong.contains(ino)) {
+            let blocks = self.media.blocks_of(&raw);
+            others.extend(blocks.iter().flat_map(|m| m.block..m.block + m.len));
+        }
+        let mut inodes = BTreeMap::new();
+        for ino in wrong {
+            let Some((_, raw)) = self
+                .media
+                .inode(ino)
+                .filter(|(_, raw)| file_type(raw) == DT_REG)
+            else {
+                continue;
+            };
+            let extents = self.media.extents(&raw);
+            let blocks = extents.iter().flat_map(|m| m.block..m.block + m.len);
+            let shared = blocks.filter(|block| others.contains(block));
+            let shared: Vec<Run> = shared.map(|block| Run { block, len: 1 }).collect();
+            if !shared.is_empty() {
+                inodes.insert(ino, shared);
+            }
+        }
+        self.rebuild_trees(inodes, true)
+    }
+
     /// Files with a damaged tree: sound extents stay, and the rest becomes a hole. Blocks that
     /// another file has, too, are copied, so that both keep their content.
     pub(super) fn trees(&mut self, problems: &[Problem]) -> Result<bool> {
@@ -37,25 +95,18 @@ impl Repair<'_, '_> {
             else {
                 continue;
             };
-            let of_tree = match problem.kind {
-                Kind::UsedTwice { block, len } => {
-                    inodes.entry(ino).or_default().push(Run { block, len });
-                    continue;
-                }
-                Kind::TreeDepth(_)
-                | Kind::TreeCount(_)
-                | Kind::ExtentOrder { .. }
-                | Kind::ExtentRange { .. }
-                | Kind::ExtentFlags { .. }
-                | Kind::ExtentLength { .. }
-                | Kind::OutsideData { .. }
-                | Kind::NoFirstLeaf => true,
-                _ => problem.what == Structure::ExtentNode,
-            };
-            if of_tree {
+            if let Kind::UsedTwice { block, len } = problem.kind {
+                inodes.entry(ino).or_default().push(Run { block, len });
+            } else if is_of_tree(problem) {
                 inodes.entry(ino).or_default();
             }
         }
+        self.rebuild_trees(inodes, false)
+    }
+
+    /// Rebuilds the trees of `inodes`, which have some blocks with others; `counted`: without
+    /// extents that are longer than what the inode counts.
+    fn rebuild_trees(&mut self, inodes: BTreeMap<u64, Vec<Run>>, counted: bool) -> Result<bool> {
         let mut done = false;
         for (ino, twice) in inodes {
             let Some((at, raw)) = self.media.inode(ino) else {
@@ -63,7 +114,10 @@ impl Repair<'_, '_> {
             };
             let result = match file_type(&raw) {
                 DT_DIR => self.rebuild_directory(ino, at, raw, true, Vec::new()),
-                _ => self.rebuild_file(ino, at, raw, &twice),
+                _ => {
+                    let most = if counted { raw.blocks.get() } else { u64::MAX };
+                    self.rebuild_file(at, raw, &twice, most)
+                }
             };
             match result {
                 Ok(()) => done = true,
@@ -74,7 +128,9 @@ impl Repair<'_, '_> {
         Ok(done)
     }
 
-    fn rebuild_file(&mut self, ino: u64, at: u64, mut raw: RawInode, twice: &[Run]) -> Result<()> {
+    /// Rebuilds the tree of `raw` from its extents of at most `most` blocks.
+    fn rebuild_file(&mut self, at: u64, mut raw: RawInode, twice: &[Run], most: u64) -> Result<()> {
+        let ino = raw.ino.get();
         if !matches!(file_type(&raw), DT_REG | DT_LNK) {
             raw.root.fill(Extent::default());
             (raw.root_count, raw.depth) = (U16::ZERO, 0);
@@ -82,7 +138,15 @@ impl Repair<'_, '_> {
             self.say(format!("inode {ino}: blocks of a special file dropped"));
             return self.put_inode(at, raw);
         }
-        let found = self.media.extents(&raw);
+        let mut found = self.media.extents(&raw);
+        found.retain(|m| m.len <= most);
+        // The nodes come first: without them, nothing is left of the file.
+        let entries = found.len() + twice.len();
+        if entries > ROOT_EXTENTS {
+            let lacking = entries.div_ceil(FILL).saturating_sub(self.spare.len());
+            let nodes = self.take_all(lacking)?;
+            self.spare.extend(nodes);
+        }
         let (mut extents, mut copied, mut cut) = (Vec::new(), 0, 0);
         for m in found {
             let mut from = m.block;
@@ -158,7 +222,10 @@ impl Repair<'_, '_> {
             let nodes = entries.len().div_ceil(FILL);
             // Evenly, so that no node has few entries.
             for part in entries.chunks(entries.len().div_ceil(nodes)) {
-                let block = self.take(1)?.block;
+                let block = match self.spare.pop() {
+                    Some(block) => block,
+                    None => self.take(1)?.block,
+                };
                 self.write_node(raw, block, depth, part)?;
                 above.push(Extent {
                     key: part[0].key,
@@ -197,6 +264,22 @@ impl Repair<'_, '_> {
     pub(super) fn put_inode(&mut self, at: u64, mut raw: RawInode) -> Result<()> {
         inode::seal(&mut raw, self.media.geo.seed);
         self.log.commit(&[(at, raw.as_bytes().to_vec())])
+    }
+}
+
+/// Whether the extent tree of a file or directory is impossible.
+fn is_of_tree(problem: &Problem) -> bool {
+    match problem.kind {
+        Kind::UsedTwice { .. } => false,
+        Kind::TreeDepth(_)
+        | Kind::TreeCount(_)
+        | Kind::ExtentOrder { .. }
+        | Kind::ExtentRange { .. }
+        | Kind::ExtentFlags { .. }
+        | Kind::ExtentLength { .. }
+        | Kind::OutsideData { .. }
+        | Kind::NoFirstLeaf => true,
+        _ => problem.what == Structure::ExtentNode,
     }
 }
 

@@ -9,8 +9,9 @@ use rdax_volume::volume::error::Structure::{
 use rdax_volume::volume::format::*;
 use rdax_volume::volume::journal::unretired_word;
 use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::IntoBytes;
 
-use crate::bed::{self, Bed, Parts, BYTES};
+use crate::bed::{self, Bed, Parts, BYTES, NOW};
 use crate::mended::mended;
 
 const COPY: u64 = BYTES - BLOCK;
@@ -45,6 +46,18 @@ fn features_of_the_first_super_block() {
     mended(&[], true, |bed| {
         bed.one_super_block(0, |sb| sb.ro_compat.set(1));
         (Super, 0)
+    });
+}
+
+/// The first is written before the copy, so a copy with them is not newer, whatever it says.
+#[test]
+fn features_of_the_copy() {
+    mended(&[], true, |bed| {
+        bed.one_super_block(COPY, |sb| {
+            sb.ro_compat.set(1);
+            sb.generation += 1;
+        });
+        (Super, COPY)
     });
 }
 
@@ -101,6 +114,69 @@ fn system_inodes_restored_from_their_copies() {
                 (Inode, copy)
             });
         }
+    }
+}
+
+/// Each system inode is sound in a place of the other, and nowhere else.
+#[test]
+fn system_inodes_that_changed_places() {
+    let said = mended(&[], false, |bed| {
+        let inodes = [0, 1].map(|slot| bed.get::<RawInode>(bed.system_at(slot)));
+        for slot in [0, 1] {
+            let at = bed.system_copy_at(slot);
+            bed.put(bed.system_at(slot), &inodes[1 - slot as usize]);
+            bed.put(at + 44, &[0x77_u8; 4]);
+        }
+        (Inode, bed.system_copy_at(0))
+    });
+    assert!(!said.contains("rebuilt"), "{said}");
+    // The copy of the first is sound, and is written over the second.
+    let said = mended(&[], false, |bed| {
+        let orphans: RawInode = bed.get(bed.system_at(1));
+        bed.put(bed.system_at(0), &orphans);
+        for at in [bed.system_at(1), bed.system_copy_at(1)] {
+            bed.put(at + 44, &[0x77_u8; 4]);
+        }
+        (Inode, bed.system_at(1))
+    });
+    assert!(!said.contains("rebuilt"), "{said}");
+}
+
+/// Gives lane 5 a transaction that must be replayed and writes a word at `place`.
+fn transaction(bed: &Bed, place: u64) {
+    let head = ENTRY_WRITE | 1 << ENTRY_KIND_BITS;
+    let head = head | (place / 8) << (ENTRY_KIND_BITS + ENTRY_COUNT_BITS);
+    let body = [head, 0x5555].map(U64::new);
+    bed.put(bed.lane_at(5) + LANE_BODY, &body);
+    let (slot, _) = bed.last_header(5);
+    bed.lane(5, slot, |header| {
+        header.body_len = U32::new(16);
+        header.body_crc = U32::new(crc32c(bed::seed(), body.as_bytes()));
+        header.seq += 2;
+        header.retired = unretired_word(header.seq.get());
+    });
+}
+
+/// A transaction never writes a lane, whatever a lane says.
+#[test]
+fn transaction_that_writes_a_lane() {
+    for lane in [0, 3] {
+        let said = mended(&[], false, |bed| {
+            transaction(bed, bed.lane_at(lane));
+            (Lane, bed.lane_at(5))
+        });
+        assert!(said.contains("given up"), "{said}");
+    }
+}
+
+/// It writes superblocks, though: that of a damaged one is restored after it was replayed.
+#[test]
+fn transaction_that_damages_a_super_block() {
+    for at in [0, COPY] {
+        mended(&[], true, |bed| {
+            transaction(bed, at + 64);
+            (Super, at)
+        });
     }
 }
 
@@ -248,6 +324,48 @@ fn inode_chunk_header() {
     });
 }
 
+/// Whatever is computed from it must not overflow.
+#[test]
+fn numbers_of_blocks_far_too_large() {
+    for block in [1 << 52, 1 << 60, u64::MAX] {
+        mended(&[], false, |bed| {
+            chunk(bed, |at| {
+                bed.inode_chunk(at, |header| header.block = U64::new(block))
+            })
+        });
+        for at in [0, COPY] {
+            mended(&[], true, |bed| {
+                bed.one_super_block(at, |sb| sb.block = U64::new(block));
+                (Super, at)
+            });
+        }
+    }
+}
+
+/// An index that no chunk of the table has is no evidence against the table, whose tree leads to
+/// the chunk.
+#[test]
+fn impossible_index_of_an_inode_chunk() {
+    let damage = |bed: &Bed| {
+        chunk(bed, |at| {
+            bed.inode_chunk(at, |header| header.index += 1 << 63)
+        })
+    };
+    // With one sound inode of the table, and with a table that must be rebuilt.
+    mended(&[], false, |bed| {
+        bed.put(bed.system_copy_at(0) + 44, &[0x77_u8; 4]);
+        damage(bed)
+    });
+    mended(&[], false, |bed| {
+        bed.system_inode(0, |raw| raw.blocks += 1);
+        damage(bed)
+    });
+    mended(&[], false, |bed| {
+        bed.system_inode(0, |raw| raw.size += BLOCK);
+        damage(bed)
+    });
+}
+
 #[test]
 fn fields_of_an_inode_chunk_header() {
     mended(&[], true, |bed| {
@@ -261,6 +379,43 @@ fn fields_of_an_inode_chunk_header() {
             })
         })
     });
+}
+
+/// All blocks are marked in use, and a chunk of the table needs another one.
+#[test]
+fn inode_chunk_lost_without_a_free_block() {
+    let damage = |bed: &Bed| {
+        let at = chunk_of_free_inodes(bed);
+        bed.inode_chunk(at, |header| header.magic += 1);
+        for chunk in 0..bed.get::<SuperBlock>(0).chunks.get() {
+            bed.put(bed.bitmap_at(chunk), &[0xff_u8; 64]);
+        }
+        (InodeChunk, at)
+    };
+    mended(&[], false, damage);
+}
+
+/// The last chunk of the table, whose inodes are all removed.
+fn chunk_of_free_inodes(bed: &Bed) -> u64 {
+    let vol = bed::mount(&bed.ram);
+    let mut root = vol.iget(ROOT_INO).unwrap();
+    let chunks = bed.get::<RawInode>(bed.system_at(0)).size.get() / BLOCK;
+    let file = bed::new_inode(0o100644, 0);
+    let (mut count, mut at) = (0, 0);
+    while bed.get::<RawInode>(bed.system_at(0)).size.get() / BLOCK == chunks {
+        let name = format!("more {count}");
+        at = vol.create(&mut root, name.as_bytes(), &file).unwrap().at();
+        count += 1;
+    }
+    let name = format!("more {}", count - 1);
+    let target = vol.lookup(&mut root, name.as_bytes()).unwrap().unwrap();
+    let mut inode = vol.iget(target.ino).unwrap();
+    vol.unlink(&mut root, name.as_bytes(), &mut inode, NOW)
+        .unwrap();
+    vol.free_inode(&mut inode).unwrap();
+    let now = bed.get::<RawInode>(bed.system_at(0)).size.get() / BLOCK;
+    assert!(now > chunks, "the table has shrunk");
+    at - at % BLOCK
 }
 
 #[test]

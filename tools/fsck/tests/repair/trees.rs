@@ -5,12 +5,12 @@
 use rdax_fsck::repair::Level;
 use rdax_volume::volume::error::Structure::{DirLeaf, ExtentNode, Inode};
 use rdax_volume::volume::file::Map;
-use rdax_volume::volume::format::BLOCK;
+use rdax_volume::volume::format::{SuperBlock, BLOCK, CHUNK_BLOCKS};
 use zerocopy::little_endian::{U16, U64};
 
 use crate::bed::{Bed, Parts};
 use crate::common::mount_only;
-use crate::mended::{filled, mended, run, sim_of, text};
+use crate::mended::{filled, kept, mend, mended, run, sim_of, text, tree_of};
 
 type Found = (rdax_volume::volume::error::Structure, u64);
 
@@ -189,4 +189,85 @@ fn leaf_that_is_none() {
         (DirLeaf, free * BLOCK)
     });
     assert!(!said.contains("lost+found"), "{said}");
+}
+
+/// Marks all blocks in use but `free`.
+fn fill(bed: &Bed, free: &[u64]) {
+    for chunk in 0..bed.get::<SuperBlock>(0).chunks.get() {
+        bed.bitmap(chunk, |bitmap, summary| {
+            bitmap.fill(0xff);
+            for bit in free.iter().filter(|block| *block / CHUNK_BLOCKS == chunk) {
+                bitmap[(bit % CHUNK_BLOCKS / 8) as usize] &= !(1 << (bit % 8));
+            }
+            let free: u32 = bitmap.iter().map(|byte| byte.count_zeros()).sum();
+            summary.free = U16::new(free as u16);
+        });
+    }
+}
+
+/// Repairs the bed after `damage`, and fails unless all but "file" is what it was.
+fn others_kept(damage: impl Fn(&Bed)) -> String {
+    let bed = filled();
+    let before = tree_of(&bed);
+    damage(&bed);
+    let sim = sim_of(&bed);
+    let said = mend(&sim).unwrap();
+    let hit = [bed.ino("file")].into();
+    kept(&sim, &before, &hit).unwrap_or_else(|e| panic!("{e}\n{said}"));
+    said
+}
+
+/// The checker does not look into attributes whose block is a file's, too, and their values are
+/// marked free: they are not overwritten.
+#[test]
+fn blocks_of_what_another_has() {
+    others_kept(|bed| {
+        let (value, other) = (bed.value_block(), bed.free_block());
+        assert!(value < other);
+        fill(bed, &[value, value + 1, other]);
+        let twice = bed.xattrs_at() / BLOCK;
+        node(bed, "file", |e| e[4] = Parts::of(8, twice, 1));
+    });
+}
+
+/// A file whose tree is impossible has an attribute's blocks, too, and one block is free: it is the
+/// file that loses some.
+#[test]
+fn impossible_tree_without_space() {
+    let said = others_kept(|bed| {
+        fill(bed, &[bed.free_block()]);
+        let twice = bed.value_block();
+        node(bed, "file", |e| {
+            e[4] = Parts::of(8, twice, 2);
+            e[5] = e[4];
+        });
+    });
+    assert!(!said.contains("-> inode 10: "), "{said}");
+}
+
+/// So does one that has more blocks than it says: it is where the checker meets them first.
+#[test]
+fn blocks_that_a_file_does_not_count() {
+    let said = others_kept(|bed| {
+        let twice = bed.value_block();
+        node(bed, "file", |e| e[4] = Parts::of(8, twice, 2));
+    });
+    assert!(!said.contains("-> inode 10: "), "{said}");
+    assert!(
+        said.contains("2 blocks that another inode has, too, copied"),
+        "{said}"
+    );
+}
+
+/// An extent over all of the volume, and all of it is in use.
+#[test]
+fn extent_over_everything() {
+    let said = others_kept(|bed| {
+        let sb: SuperBlock = bed.get(0);
+        let (from, to) = (sb.data_block.get(), sb.blocks.get() - 2);
+        node(bed, "file", |e| {
+            e[19] = Parts::of(e[19].key.get(), from, to - from)
+        });
+    });
+    assert!(said.contains("19 with data are left"), "{said}");
 }

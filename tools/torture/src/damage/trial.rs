@@ -13,7 +13,9 @@ use rdax_fsck::repair::{repair, restore_super_blocks, Level, Line};
 use rdax_volume::overlay::Overlay;
 use rdax_volume::volume::check::{check, Problem};
 use rdax_volume::volume::error::{Error, Result};
-use rdax_volume::volume::format::ROOT_INO;
+use rdax_volume::volume::format::{SuperBlock, ROOT_INO};
+use rdax_volume::volume::pmem::{read_struct, Pmem};
+use rdax_volume::volume::super_block::copy_at;
 use rdax_volume::volume::{MountOptions, Volume};
 
 use super::change::Hits;
@@ -294,7 +296,9 @@ impl Trial<'_> {
         let (result, said) = whole("the repair", || mend(&view, Level::All))?;
         seen.repaired = view.stores() > 0;
         match result {
-            Err(e) if self.hits.supers.len() < 2 => fault("not repaired", format!("{e}\n{said}")),
+            Err(e) if self.hits.supers.len() < 2 && !self.is_newer(cow, &e) => {
+                fault("not repaired", format!("{e}\n{said}"))
+            }
             Err(_) => {
                 seen.hopeless = true;
                 Ok(())
@@ -308,6 +312,14 @@ impl Trial<'_> {
                 fault
             }),
         }
+    }
+
+    /// Whether the first superblock is newer than its copy (a change of the label was cut off), and
+    /// is refused as that of newer code.
+    fn is_newer(&self, cow: &Cow<'_>, why: &Error) -> bool {
+        let generation = |at| read_struct(cow, at).map_or(0, |sb: SuperBlock| sb.generation.get());
+        let refused = matches!(why, Error::Unsupported { .. } | Error::Version { .. });
+        refused && generation(0) > generation(copy_at(cow.len()))
     }
 
     /// On a full volume a repair may lack the space for what it finds, and says so.

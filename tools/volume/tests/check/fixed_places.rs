@@ -102,6 +102,44 @@ fn the_newer_superblock_counts() {
     }
 }
 
+/// Newer code writes the first before the copy.
+#[test]
+fn unknown_features_of_the_copy_alone_do_not_count() {
+    let bed = Bed::new();
+    bed.one_super_block(COPY, |sb| {
+        sb.ro_compat = U64::new(8);
+        sb.generation += 1;
+    });
+    bed.expect(&[problem(SuperBlock, COPY, Kind::CopiesDiffer)]);
+    let vol = rdax_volume::volume::Volume::mount(&bed.ram, Default::default()).unwrap();
+    assert_eq!(vol.super_block().ro_compat.get(), 0);
+    drop(vol);
+    // A newer first does, and so does a copy with more witnesses.
+    let bed = Bed::new();
+    bed.one_super_block(0, |sb| {
+        sb.ro_compat = U64::new(8);
+        sb.generation += 1;
+    });
+    let newer = Error::Unsupported { bits: 8, ro: false };
+    assert_eq!(failure(&bed).0, newer);
+    let bed = Bed::new();
+    bed.one_super_block(COPY, |sb| sb.ro_compat = U64::new(8));
+    bed.one_super_block(0, |sb| sb.hash_key[3] ^= 1);
+    assert_eq!(failure(&bed).0, newer);
+}
+
+/// A superblock that is refused, and a copy of which nothing is there: neither is believed.
+#[test]
+fn a_copy_without_witnesses_does_not_replace_a_newer_format() {
+    let bed = Bed::new();
+    bed.one_super_block(0, |sb| sb.incompat = U64::new(4));
+    bed.one_super_block(COPY, |sb| sb.hash_key[3] ^= 1);
+    let newer = Error::Unsupported { bits: 4, ro: false };
+    assert_eq!(failure(&bed), (newer, vec![]));
+    let mounted = rdax_volume::volume::Volume::mount(&bed.ram, Default::default());
+    assert_eq!(mounted.err(), Some(newer));
+}
+
 /// A version, or features, that the other superblock knows nothing of.
 #[test]
 fn a_superblock_that_is_refused_for_damage() {

@@ -4,10 +4,10 @@
 
 use rdax_volume::volume::check::Kind;
 use rdax_volume::volume::error::Structure::{Inode, Orphan, SuperBlock};
-use rdax_volume::volume::format::{OrphanSlot, LINK_MAX, ROOT_INO};
+use rdax_volume::volume::format::{OrphanSlot, INODE_CHUNK_SLOTS, LINK_MAX, ROOT_INO};
 use zerocopy::little_endian::{U32, U64};
 
-use crate::bed::{entry, of, problem, problems, Bed};
+use crate::bed::{entry, mount, new_inode, of, problem, problems, Bed, NOW};
 
 /// Expects one problem of the inode `name`.
 #[track_caller]
@@ -138,6 +138,25 @@ fn orphans_are_no_problem() {
     bed.inode("small", |raw| raw.orphan = U32::new(6));
     let (summary, found) = problems(&bed.ram);
     assert_eq!((summary.orphans, found.len()), (2, 0));
+}
+
+/// Removing it for good needs an inode that the volume accepts.
+#[test]
+fn removed_directory_with_an_impossible_parent() {
+    for parent in [0, 3 * INODE_CHUNK_SLOTS] {
+        let bed = Bed::new();
+        let vol = mount(&bed.ram);
+        let mut root = vol.iget(ROOT_INO).unwrap();
+        let directory = new_inode(0o040755, 0);
+        let mut gone = vol.create(&mut root, b"gone", &directory).unwrap();
+        vol.rmdir(&mut root, b"gone", &mut gone, NOW).unwrap();
+        let (ino, at) = (gone.ino(), gone.at());
+        drop((gone, root, vol));
+        bed.expect(&[]);
+        bed.inode_at(at, |raw| raw.parent = U64::new(parent));
+        let (stored, found) = (parent, 0);
+        bed.expect(&[of(ino, Inode, at, Kind::Parent { stored, found })]);
+    }
 }
 
 #[test]
