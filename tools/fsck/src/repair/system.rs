@@ -199,7 +199,7 @@ fn name(slot: u64) -> &'static str {
 impl Repair<'_, '_> {
     /// Writes both superblocks.
     pub(super) fn put_super_block(&mut self, mut sb: SuperBlock) -> Result<()> {
-        sb.generation += 1;
+        sb.generation.set(sb.generation.get().wrapping_add(1));
         for at in [0, super_block::copy_at(sb.blocks.get() * BLOCK)] {
             super_block::seal(&mut sb, at);
             store_super_block(self.media.pmem, at, &sb)?;

@@ -291,6 +291,18 @@ fn counters() {
     }
 }
 
+/// The repair writes a superblock of the next generation.
+#[test]
+fn counters_in_the_last_generation() {
+    mended(&[], true, |bed| {
+        bed.super_block(|sb| {
+            sb.free_blocks.set(u64::MAX / 2);
+            sb.generation.set(u64::MAX);
+        });
+        (Super, 0)
+    });
+}
+
 /// Lanes that say what no other lane can make up for.
 #[test]
 fn counters_of_lanes() {

@@ -190,7 +190,8 @@ pub fn fields(place: &Place) -> Vec<Field> {
             let from = size_of::<XattrHeader>();
             fields.extend(words(from).map(|at| word("record", at, Sort::Run)));
         }
-        Kind::Record => {
+        // A free record may have no byte behind its head: the next one is another's.
+        Kind::Record if place.len > size_of::<Dirent>() => {
             fields.push(Field {
                 name: "name",
                 at: size_of::<Dirent>(),
