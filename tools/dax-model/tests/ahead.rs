@@ -55,6 +55,15 @@ fn what_is_no_stream_gets_a_page() {
         assert_eq!((next.pages, next.stream), (pages, Some(3)), "{page}");
     }
     assert_eq!(Stream::NONE.next(0, 0), None);
+    // Right behind, and before, what it was given: each number of pages is remembered.
+    for len in 1..=CHUNK {
+        let stream = Stream::of(&ask, 700, len);
+        assert_eq!(
+            stream.next(700 + len, 0).unwrap().pages,
+            700 + len..702 + len
+        );
+        assert_eq!(stream.next(699, 0).unwrap().pages, 698..700);
+    }
     // At the beginning of the file.
     let stream = Stream::of(&ask, 1, 1);
     assert_eq!(stream.next(0, 0).unwrap().pages, 0..1);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dax_model::track::chunk::{Entry, Run, State, Tags, Window};
+use dax_model::track::chunk::{Entry, Run, State, Tags, Window, READS, WAY};
 use dax_model::track::density::Density;
 use dax_model::track::heat::{Heat, EPOCH, PATIENCE};
 use dax_model::track::page_set::{PageSet, PAGES};
@@ -612,6 +612,59 @@ fn a_huge_chunk_is_one_run_and_becomes_dirty_as_one() {
     assert!(!chunk.may_map_huge(false));
     assert_eq!(chunk.forget(&PageSet::ALL), PageSet::ALL);
     assert!(!chunk.is_huge());
+}
+
+/// A chunk that was split is joined again for loads: after [`READS`], and after twice as many each
+/// time; at once if all of it was stored to.
+#[test]
+fn a_chunk_that_was_split_waits_for_loads() {
+    let mut chunk = Chunk::new();
+    let wait = |chunk: &mut Chunk| {
+        let mut loads = 0;
+        while !chunk.may_map_huge(false) {
+            chunk.read_page();
+            loads += 1;
+        }
+        loads
+    };
+    for times in [1, 2, 4, 8] {
+        chunk.was_split();
+        assert_eq!(wait(&mut chunk), times * READS);
+    }
+    chunk.was_split();
+    chunk.store_whole();
+    assert_eq!(wait(&mut chunk), 0);
+    chunk.was_split();
+    assert_eq!(wait(&mut chunk), READS, "it begins anew");
+}
+
+#[test]
+fn as_many_loads_make_way_as_are_asked_to() {
+    let mut chunk = Chunk::new();
+    assert!(!chunk.gives_way());
+    chunk.make_way();
+    assert!((0..WAY).all(|_| chunk.gives_way()));
+    assert!(!chunk.gives_way());
+}
+
+/// What was found out about pages one by one does not matter to the folio.
+#[test]
+fn pages_that_are_joined_begin_anew() {
+    let mut chunk = Chunk::new();
+    let one = PageSet::range(7, 7);
+    (0..2).for_each(|_| chunk.heat.synced(&one));
+    assert_eq!(*chunk.heat.warm(), one);
+    chunk.join();
+    assert!(chunk.heat.warm().is_empty());
+}
+
+#[test]
+fn a_page_that_is_kept_is_one() {
+    let mut tags = Tags::new();
+    let _ = tags.set(&PageSet::range(3, 5));
+    let mut seen = tags.dirty_in(&PageSet::ALL);
+    assert_eq!(seen.keep(4).written_back(), 1);
+    assert_eq!(seen.pages().count(), 2);
 }
 
 /// Pages at the edges of the chunks around the fifth of a file, and others.
