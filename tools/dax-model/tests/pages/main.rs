@@ -470,6 +470,44 @@ fn a_marker_goes() {
     }
 }
 
+/// A hot page that becomes part of a folio moves the times if it was stored to since the last sync,
+/// and only then.
+#[test]
+fn a_hot_page_that_is_joined_moves_the_times_for_a_store() {
+    for stored in [false, true] {
+        let world = aligned();
+        for _ in 0..3 {
+            world.store(1, FIRST);
+            world.sync().unwrap();
+        }
+        assert!(world.state(1).heat.hot().contains(0));
+        if stored {
+            assert!(!world.store(1, FIRST));
+        }
+        let touched = world.touched.get();
+        world.map_anew(1);
+        assert_eq!(world.fault_huge(0, FIRST, false), Ok(Outcome::Inserted(())));
+        assert!(world.state(1).heat.hot().is_empty());
+        assert_eq!(world.touched.get() - touched, u32::from(stored));
+    }
+}
+
+/// A folio of which a page is bad is not mapped in one piece again; one beside it does not matter.
+#[test]
+fn a_folio_with_a_bad_page_is_mapped_by_pages() {
+    for (bad, outcome) in [
+        (ALIGNED - 1, Outcome::Inserted(())),
+        (ALIGNED, Outcome::ByPages),
+        (ALIGNED + 511, Outcome::ByPages),
+        (ALIGNED + 512, Outcome::Inserted(())),
+    ] {
+        let world = aligned();
+        assert_eq!(world.fault_huge(0, FIRST, false), Ok(Outcome::Inserted(())));
+        world.bad.borrow_mut().insert(bad);
+        assert_eq!(world.fault_huge(1, FIRST, false), Ok(outcome));
+    }
+}
+
 /// A store to a page splits 2 MiB that nobody has pinned, and loads do not join them at once.
 #[test]
 fn a_store_to_a_page_splits_2_mib() {

@@ -183,6 +183,8 @@ pub struct World {
     pub tables: Cell<u32>,
     is_owner: Cell<bool>,
     pub was_told: Cell<bool>,
+    /// How often a sync, or the end of a page's heat, moved the times.
+    pub touched: Cell<u32>,
     pub was_not_idle: Cell<bool>,
     pub counts: RefCell<Vec<(Event, u64)>>,
 }
@@ -238,6 +240,7 @@ impl World {
             tables: Cell::new(0),
             is_owner: Cell::new(false),
             was_told: Cell::new(false),
+            touched: Cell::new(0),
             was_not_idle: Cell::new(false),
             counts: Default::default(),
         }
@@ -768,7 +771,9 @@ impl Machine for World {
         self.pages.get()
     }
 
-    fn touch(&self) {}
+    fn touch(&self) {
+        self.touched.set(self.touched.get() + 1);
+    }
 
     fn tail_may_change(&self) {}
 
