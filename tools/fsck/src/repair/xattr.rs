@@ -63,13 +63,19 @@ impl Repair<'_, '_> {
                 inodes.entry(ino).or_default().extend(twice);
             }
         }
-        let mut done = false;
-        for (ino, twice) in inodes {
-            if let Some((at, raw)) = self.media.inode(ino) {
-                done |= self.mend_xattrs(at, raw, &twice)?;
+        // First without copies: what is damaged may be what has the blocks of others.
+        for copied in [false, true] {
+            let mut done = false;
+            for (&ino, twice) in &inodes {
+                if let Some((at, raw)) = self.media.inode(ino) {
+                    done |= self.mend_xattrs(at, raw, if copied { twice } else { &[] })?;
+                }
+            }
+            if done {
+                return Ok(true);
             }
         }
-        Ok(done)
+        Ok(false)
     }
 
     /// Blocks of the extended attributes of an inode.

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use rdax_volume::volume::error::Structure::{Inode, Xattr};
-use rdax_volume::volume::format::{Extent, XattrHeader, XattrRecord, BLOCK};
+use rdax_volume::volume::format::{Extent, SuperBlock, XattrHeader, XattrRecord, BLOCK};
 use rdax_volume::volume::pmem::Pmem;
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -51,6 +51,20 @@ fn run_that_cannot_be() {
             bed.xattrs(|_, _| {});
         });
     }
+}
+
+/// A value with the blocks of all others, and with all that is free: it is what is removed.
+#[test]
+fn value_over_everything() {
+    let said = mended(&["tagged"], false, |bed| {
+        let sb: SuperBlock = bed.get(0);
+        let (from, end) = (sb.data_block.get(), sb.blocks.get() - 2);
+        let all = Extent::of(0, from, end - from);
+        bed.put(bed.second_xattr_at() + 24, &all.value);
+        bed.xattrs(|_, _| ());
+        (Xattr, bed.xattrs_at())
+    });
+    assert!(!said.contains("no space"), "{said}");
 }
 
 #[test]
