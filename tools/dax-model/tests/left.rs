@@ -109,3 +109,42 @@ fn without_memory_for_more_pages_an_entry_stays_as_it_was() {
     let entry = left.pop().unwrap();
     assert_eq!((entry.unlinked, entry.pages.len()), (false, 2));
 }
+
+/// What room was made for can be added without memory: of an inode that is known, among others,
+/// and of one that is not.
+#[test]
+fn there_is_room_for_what_was_announced() {
+    let mut left = LeftBehind::new();
+    for ino in 0..20 {
+        left.reserve(ino, 1).unwrap();
+        let given = pages(1);
+        fail_allocations_after(Some(0));
+        let added = left.add(ino, false, given);
+        fail_allocations_after(None);
+        assert!(added.is_ok(), "no room for inode {ino}");
+    }
+    for ino in [7, 0, 19] {
+        left.reserve(ino, 100).unwrap();
+        let given = pages(100);
+        fail_allocations_after(Some(0));
+        let added = left.add(ino, false, given);
+        fail_allocations_after(None);
+        assert!(added.is_ok(), "no room for more pages of inode {ino}");
+    }
+}
+
+/// Every entry without a page goes, wherever it is in the list.
+#[test]
+fn all_that_is_released_goes() {
+    for released in 0..16 {
+        let mut left = LeftBehind::new();
+        for ino in 0..4 {
+            let nr = u64::from(released & (1 << ino) == 0);
+            left.add(ino, false, pages(nr)).unwrap();
+        }
+        left.remove_released();
+        let nr = 4 - (released as u32).count_ones();
+        assert_eq!(left.iter_mut().count(), nr as usize, "{released:b}");
+        assert!(left.iter_mut().all(|left| !left.pages.is_empty()));
+    }
+}

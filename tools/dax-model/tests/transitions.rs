@@ -217,6 +217,13 @@ fn a_page_is_hot_after_three_syncs_out_of_an_epoch() {
         heat.synced(&PageSet::EMPTY);
     }
     assert!(heat.warm().is_empty());
+    // The second one is as long as they all are.
+    let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+    (1..EPOCH).for_each(|_| heat.synced(&PageSet::EMPTY));
+    heat.synced(&one);
+    (2..EPOCH).for_each(|_| heat.synced(&PageSet::EMPTY));
+    heat.synced(&one);
+    assert_eq!(*heat.warm(), one);
 }
 
 #[test]
@@ -299,6 +306,9 @@ fn fingerprints_outgrow_their_place() {
     );
     heat.set_table(Box::new([0; PAGES]));
     assert_eq!(heat.heat_up(&one_more, |page| Some(page as u64)), one_more);
+    let mut cooling = all;
+    let moved = heat.review(&mut cooling, |page| Some(page as u64), |_| {});
+    assert!(!moved, "a page that changed its place is not stored to");
     for stored in 8..13 {
         let mut cooling = all;
         let fingerprint = |page: usize| Some(page as u64 + u64::from(page == stored));
@@ -308,6 +318,7 @@ fn fingerprints_outgrow_their_place() {
     }
     // What has cooled makes room for others, and is not mistaken for them.
     heat.cool(&all);
+    assert!(heat.needs_table(&all), "a table without a fingerprint");
     assert!(!heat.needs_table(&few));
     assert_eq!(heat.heat_up(&few, |_| Some(1)), few);
     heat.cool(&PageSet::range(9, 9));
@@ -316,6 +327,28 @@ fn fingerprints_outgrow_their_place() {
     let mut cooling = *heat.hot();
     let same = |page| Some(if page == 30 { 2 } else { 1 });
     assert!(!heat.review(&mut cooling, same, |_| {}));
+    // All four places are free again.
+    heat.cool(&PageSet::ALL);
+    let others = PageSet::range(40, 43);
+    assert_eq!(heat.heat_up(&others, |_| Some(3)), others);
+}
+
+/// A page that is hot again has all of its patience, however long it was left alone before.
+#[test]
+fn patience_begins_anew() {
+    let one = PageSet::range(7, 7);
+    for left_alone in 0..PATIENCE {
+        let mut heat: Heat<Box<[u64; PAGES]>> = Heat::new();
+        for syncs in [left_alone, PATIENCE - 1] {
+            assert_eq!(heat.heat_up(&one, |_| Some(1)), one);
+            for nth in 0..syncs {
+                let mut cooling = one;
+                assert!(!heat.review(&mut cooling, |_| Some(1), |_| {}));
+                assert!(cooling.is_empty(), "{left_alone}, then {nth}");
+            }
+            heat.cool(&one);
+        }
+    }
 }
 
 /// Where most of many hot pages are left alone, they are cold at once; a few, and those among
