@@ -16,6 +16,9 @@
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
+use dax_model::track::dirty_list;
+use shuttle::sync::atomic::Ordering::SeqCst;
+use shuttle::sync::mpsc::channel;
 use shuttle::thread;
 
 mod world;
@@ -117,6 +120,55 @@ fn holds_in_every_interleaving() {
     for scene in SCENES {
         explore(scene, Mistake::None, rounds);
     }
+}
+
+/// Who lists an inode learns whether it was not listed: the flusher is told once.
+#[test]
+fn an_inode_is_listed_once() {
+    let scene = || {
+        let world = World::new(Mistake::None, &[true]);
+        assert!(dirty_list::note(&*world, 0));
+        assert!(!dirty_list::note(&*world, 0));
+    };
+    shuttle::check_random(scene, 1);
+}
+
+/// A sync of all that waits for the flusher does not wait for work that begins later.
+#[test]
+fn a_sync_of_all_waits_for_what_was_at_work() {
+    let scene = || {
+        let world = World::new(Mistake::None, &[true, true]);
+        // Lists the inode, and is at work on it until something is sent.
+        let work = |ino| {
+            let ((begun, has_begun), (end, ends)) = (channel(), channel::<()>());
+            dirty_list::note(&*world, ino);
+            let worker = run(&world, move |world| {
+                let write_back = || {
+                    begun.send(()).unwrap();
+                    ends.recv().unwrap();
+                    Ok(())
+                };
+                dirty_list::sync_one(&**world, ino, write_back).unwrap();
+            });
+            has_begun.recv().unwrap();
+            (worker, end)
+        };
+        for _ in 0..3 {
+            let (earlier, end_earlier) = work(0);
+            let waits = world.waits.load(SeqCst);
+            let sync = run(&world, |world| world.sync_all());
+            while world.waits.load(SeqCst) == waits {
+                thread::yield_now();
+            }
+            let (later, end_later) = work(1);
+            end_earlier.send(()).unwrap();
+            sync.join().unwrap();
+            end_later.send(()).unwrap();
+            earlier.join().unwrap();
+            later.join().unwrap();
+        }
+    };
+    shuttle::check_random(scene, 20);
 }
 
 #[test]

@@ -63,6 +63,8 @@ pub struct World {
     changed: Condvar,
     /// One sync of all at a time.
     serial: Mutex<()>,
+    /// How often somebody has begun to wait for a change.
+    pub waits: AtomicU64,
 }
 
 /// A reference to an inode.
@@ -99,6 +101,7 @@ impl Environment for World {
     }
 
     fn wait(&self, list: &mut Locked<'_>) {
+        self.waits.fetch_add(1, SeqCst);
         let guard = list.0.take().unwrap();
         list.0 = Some(self.changed.wait(guard).unwrap());
     }
@@ -161,6 +164,7 @@ impl World {
             list: Mutex::new(List::new()),
             changed: Condvar::new(),
             serial: Mutex::new(()),
+            waits: AtomicU64::new(0),
         })
     }
 
