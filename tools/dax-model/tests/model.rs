@@ -112,19 +112,20 @@ holds! {
 
 /// A test for each scene of one thread.
 macro_rules! is_done {
-    ($($scene:ident)*) => {
-        mod is_done {
-            use dax_model::model::single;
+    ($module:ident, of $file:ident: $($scene:ident)*) => {
+        mod $module {
+            use dax_model::model::$file;
 
             $(#[test]
             fn $scene() {
-                shuttle::check_random(single::$scene, 1);
+                shuttle::check_random($file::$scene, 1);
             })*
         }
     };
 }
 
 is_done! {
+    is_done, of single:
     two_mib
     two_mib_are_filled
     little_space
@@ -146,6 +147,39 @@ is_done! {
     taken_apart_once
     mapped_ahead
     one_window
+}
+
+is_done! {
+    is_synced, of synced:
+    stale_entries
+    stale_and_cooling
+    part_of_two_mib
+    small_pages_of_one
+    chunks_stay
+    switched_on
+    left_out
+    no_cache
+    not_dirty
+    locked_to_read
+    locked_and_left_alone
+    counted
+    no_memory
+    newly_dirty
+    from_end_to_end
+    dirty_for_kvm
+    epochs
+    nobody_to_notify
+    growing_window
+    error_of_a_walk
+    closed_and_read_only
+    in_vain
+    unpinned_meanwhile
+    unlinked_and_not_remembered
+    released_once
+    removed_with_two_mib
+    removed_before_it_is_read
+    read_only_and_read
+    removed_while_it_is_read
 }
 
 /// How many schedules each scene is run under, twice (random, and PCT with three changes).

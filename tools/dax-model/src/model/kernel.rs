@@ -18,7 +18,7 @@ use shuttle::sync::atomic::Ordering::SeqCst;
 use shuttle::sync::{MutexGuard, RwLockWriteGuard};
 use shuttle::thread;
 
-use super::machine::{Machine, LAST};
+use super::machine::{Machine, Step, LAST};
 use super::memory::{nth, Pmd, Pte, FIRST, NR};
 use super::mistakes::Mistake;
 use super::scenes::maps_ahead;
@@ -234,7 +234,9 @@ impl Model for Machine {
         self
     }
 
-    fn count(&self, _event: Event, _nr: u64) {}
+    fn count(&self, event: Event, nr: u64) {
+        self.counts.lock().unwrap()[event as usize] += nr;
+    }
 
     fn linger(&self) {
         thread::yield_now();
@@ -244,14 +246,16 @@ impl Model for Machine {
         self.tracker.is_writable()
     }
 
-    fn locked(&self, _first: u64, _writable: bool) -> PageSet {
-        match self.tracker.is_locked.load(SeqCst) {
+    fn locked(&self, _first: u64, writable: bool) -> PageSet {
+        let is_to_be_read = !writable && self.tracker.is_locked_to_read.load(SeqCst);
+        match is_to_be_read || self.tracker.is_locked.load(SeqCst) {
             true => PageSet::ALL,
             false => PageSet::EMPTY,
         }
     }
 
     fn write_protect(&self, page: u64, block: u64, len: usize) {
+        self.begins(Step::WriteProtect);
         let page = nth(page);
         for nth in (page..page + len).filter(|page| *page < NR) {
             let mapped = block + (nth - page) as u64;
@@ -266,6 +270,7 @@ impl Model for Machine {
     }
 
     fn unmap(&self, first: u64, last: u64) {
+        self.begins(Step::Unmap);
         if last < FIRST {
             return;
         }
@@ -388,6 +393,7 @@ impl Model for Machine {
     }
 
     fn own(&self) {
+        self.begins(Step::Own);
         self.life.is_owner.store(true, SeqCst);
     }
 

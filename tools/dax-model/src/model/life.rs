@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use crate::track::dirty_list::{self, Environment, Links, List};
 use crate::track::evict::{self, Evicted};
 use crate::track::left::LeftBehind;
-use crate::track::machine::{Failure, Mount, Tracking};
+use crate::track::machine::{Event, Failure, Mount, Tracking};
 use crate::track::page_set::PageSet;
 use crate::track::removal::Removal;
 use crate::track::sync::write_back_file;
@@ -17,7 +17,7 @@ use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
 use shuttle::thread;
 
 use super::kernel::Invalidate;
-use super::machine::{Machine, LAST};
+use super::machine::{Machine, Step, LAST};
 
 /// The number of the file.
 const INO: u64 = 1;
@@ -165,6 +165,7 @@ impl Mount for Machine {
     }
 
     fn left(&self) -> MutexGuard<'_, LeftBehind> {
+        self.begins(Step::Left);
         self.life.left.lock().unwrap()
     }
 
@@ -172,7 +173,9 @@ impl Mount for Machine {
         self.life.is_looked_after.store(true, SeqCst);
     }
 
-    fn count_written_back(&self, _nr: u64) {}
+    fn count_written_back(&self, nr: u64) {
+        self.counts.lock().unwrap()[Event::WrittenBack as usize] += nr;
+    }
 
     fn stores_are_lost(&self) {
         self.told.store(true, SeqCst);

@@ -3,7 +3,7 @@
 //! The machine: one file of up to 2 MiB, as the module and the memory manager keep it, and what
 //! user space and the memory manager do with it.
 
-use crate::track::machine::Tracking;
+use crate::track::machine::{Event, Tracking};
 use crate::track::page_set::{PageSet, PAGES};
 use crate::track::sync;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -36,6 +36,17 @@ pub enum File {
     Unaligned,
     /// 2 MiB that are unwritten.
     Unwritten,
+}
+
+/// A step of the module's code, at which a scene can do something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    WriteProtect,
+    Unmap,
+    /// The file becomes an owner of pages.
+    Own,
+    /// The lock of what was left behind.
+    Left,
 }
 
 pub struct Machine {
@@ -118,6 +129,10 @@ pub struct Machine {
     pub device: Mutex<Device>,
     /// Notified when a pin ends, or a TLB is flushed.
     pub idle: Condvar,
+    /// How often each event has happened.
+    pub counts: std::sync::Mutex<[u64; 4]>,
+    /// What happens, once, at a step of the module's code.
+    pub meanwhile: std::sync::Mutex<Option<(Step, fn(&Machine))>>,
 }
 
 impl Machine {
@@ -174,6 +189,8 @@ impl Machine {
             faults: Default::default(),
             device: Mutex::new(device),
             idle: Condvar::new(),
+            counts: Default::default(),
+            meanwhile: Default::default(),
         })
     }
 
@@ -305,18 +322,27 @@ impl Machine {
     /// `munmap` of 2 MiB that are mapped in one piece, while other threads use them: their TLBs are
     /// flushed at the end, when nobody finds the mapping by the file any more.
     pub fn munmap(&self, map: usize) {
-        let stale = {
-            let mut pmd = self.maps[map].lock().unwrap();
-            let stale = pmd.writable(0);
-            if let Some(first) = stale {
-                self.device.lock().unwrap().zapped(first);
-                *self.tlbs[map].lock().unwrap() = Some(first);
-            }
-            self.zap_huge(&mut pmd);
-            stale
-        };
+        let stale = self.zap_unflushed(map);
         self.is_unlinked[map].store(true, SeqCst);
         thread::yield_now();
+        self.flush_zapped(map, stale);
+    }
+
+    /// The first half of a zap of 2 MiB that are mapped in one piece: up to where the page table is
+    /// unlocked.
+    pub fn zap_unflushed(&self, map: usize) -> Option<u64> {
+        let mut pmd = self.maps[map].lock().unwrap();
+        let stale = pmd.writable(0);
+        if let Some(first) = stale {
+            self.device.lock().unwrap().zapped(first);
+            *self.tlbs[map].lock().unwrap() = Some(first);
+        }
+        self.zap_huge(&mut pmd);
+        stale
+    }
+
+    /// The second half: no CPU has the entry in its TLB any more.
+    pub fn flush_zapped(&self, map: usize, stale: Option<u64>) {
         *self.tlbs[map].lock().unwrap() = None;
         if let Some(first) = stale {
             self.device.lock().unwrap().flushed(first);
@@ -364,13 +390,16 @@ impl Machine {
         *self.maps[map].lock().unwrap() = Pmd::None;
     }
 
-    /// `mapping_wrprotect_range`: a mapping of 2 MiB is protected as a whole.
+    /// `mapping_wrprotect_range`: a mapping of 2 MiB is protected as a whole, if all of it is given.
     pub fn write_protect_pages(&self, pages: &PageSet) {
         for map in &self.maps {
             let mut pmd = map.lock().unwrap();
             match &mut *pmd {
                 Pmd::None | Pmd::Zeros => {}
-                Pmd::Huge { writable, .. } => *writable &= self.is(Mistake::ProtectPagesOnly),
+                Pmd::Huge { writable, .. } => {
+                    let is_all = *pages == PageSet::ALL;
+                    *writable &= !is_all || self.is(Mistake::ProtectPagesOnly);
+                }
                 Pmd::Table(ptes) => {
                     for page in (0..NR).filter(|page| pages.contains(*page)) {
                         if let Pte::Rw(block) = ptes[page] {
@@ -501,6 +530,25 @@ impl Machine {
             let map = map.lock().unwrap();
             let writable = (0..NR).any(|page| map.writable(page).is_some());
             assert!(!writable, "stores go on");
+        }
+    }
+
+    /// How often an event has happened.
+    pub fn counted(&self, event: Event) -> u64 {
+        self.counts.lock().unwrap()[event as usize]
+    }
+
+    /// Runs `f`, once, when the module's code begins the next `step`.
+    pub fn do_at(&self, step: Step, f: fn(&Machine)) {
+        *self.meanwhile.lock().unwrap() = Some((step, f));
+    }
+
+    /// The module's code begins a step.
+    pub fn begins(&self, step: Step) {
+        let is_now = |(at, _): &mut (Step, fn(&Machine))| *at == step;
+        let meanwhile = self.meanwhile.lock().unwrap().take_if(is_now);
+        if let Some((_, f)) = meanwhile {
+            f(self);
         }
     }
 

@@ -169,11 +169,11 @@ impl Device {
         self.0[region(block)].zapped > 0 || self.folio_of(block).any(pinned)
     }
 
-    /// Whether no page is pinned or belongs to a file.
+    /// Whether no page is pinned or belongs to a file, and none is part of a folio.
     pub fn is_idle(&self) -> bool {
         let in_use = |block: &Block| block.pins > 0 || block.owner.is_some();
         let blocks = self.0.iter().flat_map(|region| &region.blocks);
-        !blocks.into_iter().any(in_use)
+        !blocks.into_iter().any(in_use) && !self.0.iter().any(|region| region.folio)
     }
 
     /// An entry of the folio at `first` was zapped.

@@ -35,4 +35,5 @@ pub mod memory;
 pub mod mistakes;
 pub mod scenes;
 pub mod single;
+pub mod synced;
 pub mod tracking;

@@ -18,16 +18,16 @@ use super::memory::{Pmd, Pte, FIRST, NR};
 use super::mistakes::Mistake;
 use super::scenes::{join, make_hot, run, with_pages_ahead};
 
-fn machine(file: File) -> Arc<Machine> {
+pub fn machine(file: File) -> Arc<Machine> {
     Machine::new(Mistake::None, file, [true, false])
 }
 
-fn is_huge(m: &Machine, write: bool) -> bool {
+pub fn is_huge(m: &Machine, write: bool) -> bool {
     let pmd = *m.maps[0].lock().unwrap();
     matches!(pmd, Pmd::Huge { writable, .. } if writable == write)
 }
 
-fn pte(m: &Machine, map: usize, page: usize) -> Pte {
+pub fn pte(m: &Machine, map: usize, page: usize) -> Pte {
     match *m.maps[map].lock().unwrap() {
         Pmd::Table(ptes) => ptes[page],
         pmd => panic!("no table of pages: {pmd:?}"),

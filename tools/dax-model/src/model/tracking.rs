@@ -23,9 +23,20 @@ const INDEX: u64 = FIRST / PAGES as u64;
 /// What is known of its pages.
 pub type ChunkState = State<Box<[u64; PAGES]>>;
 
-/// The one chunk of the file.
+/// The one chunk of the file. (Where the windows of syncs are tested, there is another one.)
 pub struct Chunk {
+    index: u64,
     pub state: Mutex<ChunkState>,
+}
+
+impl Chunk {
+    /// Without a page.
+    pub fn new(index: u64) -> Self {
+        Chunk {
+            index,
+            state: Mutex::new(State::new()),
+        }
+    }
 }
 
 /// What the tag lock guards.
@@ -125,6 +136,12 @@ pub struct Tracker {
     pub writable: AtomicU32,
     /// The first mapping is locked in memory.
     pub is_locked: AtomicBool,
+    /// A mapping that cannot be stored through is locked in memory.
+    pub is_locked_to_read: AtomicBool,
+    /// How often waiters were notified.
+    pub notified: Plain<u32>,
+    /// The range of which chunks with dirty pages were looked up last.
+    pub looked_up: Plain<(u64, u64)>,
     /// Which pages were hot when the chunk was locked last.
     pub was_hot: Plain<PageSet>,
     notes: Plain<Notes>,
@@ -135,9 +152,7 @@ impl Tracker {
     pub fn new(mistake: Mistake) -> Self {
         Tracker {
             mistake,
-            chunk: Chunk {
-                state: Mutex::new(State::new()),
-            },
+            chunk: Chunk::new(INDEX),
             is_made: AtomicBool::new(false),
             lifetime: RwLock::new(()),
             is_in_list: AtomicBool::new(true),
@@ -151,6 +166,9 @@ impl Tracker {
             failed: AtomicU32::new(0),
             writable: AtomicU32::new(2),
             is_locked: AtomicBool::new(false),
+            is_locked_to_read: AtomicBool::new(false),
+            notified: Plain::default(),
+            looked_up: Plain::default(),
             was_hot: Plain::new(PageSet::EMPTY),
             notes: Plain::default(),
         }
@@ -183,6 +201,11 @@ impl Tracker {
                 reclaim(chunk);
             }
         }
+    }
+
+    /// Whether somebody keeps the chunks from being freed.
+    pub fn has_users(&self) -> bool {
+        self.lifetime.try_write().is_err()
     }
 
     /// Keeps reclaim away from the chunk, for good: the file leaves memory.
@@ -254,6 +277,9 @@ impl Tracking for Tracker {
     }
 
     fn chunks(&self, first: u64, last: u64, dirty: bool) -> impl Iterator<Item = &Chunk> {
+        if dirty {
+            *self.looked_up.lock().unwrap() = (first, last);
+        }
         let is_asked_for = first / PAGES as u64 <= INDEX && INDEX <= last / PAGES as u64;
         self.chunk(INDEX)
             .filter(|_| is_asked_for && (!dirty || self.mark.load(SeqCst)))
@@ -268,8 +294,8 @@ impl Tracking for Tracker {
         self.lifetime.read().unwrap()
     }
 
-    fn place(&self, _chunk: &Chunk) -> Place {
-        Place::new(INDEX)
+    fn place(&self, chunk: &Chunk) -> Place {
+        Place::new(chunk.index)
     }
 
     fn lock<'a>(&'a self, chunk: &'a Chunk) -> MutexGuard<'a, ChunkState> {
@@ -370,6 +396,7 @@ impl Tracking for Tracker {
     }
 
     fn notify(&self) {
+        *self.notified.lock().unwrap() += 1;
         self.fenced.notify_all();
     }
 }
