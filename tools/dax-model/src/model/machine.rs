@@ -49,6 +49,9 @@ pub enum Step {
     Left,
 }
 
+/// What is done when the module's code comes to a step.
+pub type Meanwhile = (Step, fn(&Machine));
+
 pub struct Machine {
     mistake: Mistake,
     /// Held exclusively while the file system is frozen.
@@ -132,7 +135,7 @@ pub struct Machine {
     /// How often each event has happened.
     pub counts: std::sync::Mutex<[u64; 4]>,
     /// What happens, once, at a step of the module's code.
-    pub meanwhile: std::sync::Mutex<Option<(Step, fn(&Machine))>>,
+    pub meanwhile: std::sync::Mutex<Option<Meanwhile>>,
 }
 
 impl Machine {

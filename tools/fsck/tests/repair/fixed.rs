@@ -144,8 +144,8 @@ fn system_inodes_that_changed_places() {
 
 /// Gives lane 5 a transaction that must be replayed and writes a word at `place`.
 fn transaction(bed: &Bed, place: u64) {
-    let head = ENTRY_WRITE | 1 << ENTRY_KIND_BITS;
-    let head = head | (place / 8) << (ENTRY_KIND_BITS + ENTRY_COUNT_BITS);
+    let head = ENTRY_WRITE | (1 << ENTRY_KIND_BITS);
+    let head = head | ((place / 8) << (ENTRY_KIND_BITS + ENTRY_COUNT_BITS));
     let body = [head, 0x5555].map(U64::new);
     bed.put(bed.lane_at(5) + LANE_BODY, &body);
     let (slot, _) = bed.last_header(5);
