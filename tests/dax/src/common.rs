@@ -53,7 +53,7 @@ pub fn open(path: &Path, flags: OFlags) -> Result<File> {
 pub fn filled(path: &Path, pages: usize) -> Result<File> {
     let file = create(path)?;
     for page in 0..pages {
-        write_at(&file, &[page as u8 + 1; PAGE], page * PAGE)?;
+        write_at(&file, &[(page as u8).wrapping_add(1); PAGE], page * PAGE)?;
     }
     file.sync_all()?;
     Ok(file)
