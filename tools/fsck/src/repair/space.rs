@@ -8,7 +8,7 @@ use rdax_volume::env::crc32c;
 use rdax_volume::volume::alloc::Run;
 use rdax_volume::volume::check::{Kind, Problem};
 use rdax_volume::volume::error::{Error, Result, Structure};
-use rdax_volume::volume::format::{Summary, CHUNK_BLOCKS, ORPHAN_INO, TABLE_INO};
+use rdax_volume::volume::format::{RawInode, Summary, CHUNK_BLOCKS, ORPHAN_INO, TABLE_INO};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::IntoBytes;
 
@@ -19,6 +19,12 @@ type Bitmap = [u8; 64];
 
 /// Bitmaps of some chunks.
 pub(super) type Named = BTreeMap<u64, Bitmap>;
+
+/// Whether `block` is among `named`.
+pub(super) fn is_named(named: &Named, block: u64) -> bool {
+    let bitmap = named.get(&(block / CHUNK_BLOCKS));
+    bitmap.is_some_and(|bitmap| is_set(bitmap, block % CHUNK_BLOCKS))
+}
 
 fn is_set(bitmap: &Bitmap, bit: u64) -> bool {
     (bitmap[(bit / 8) as usize] >> (bit % 8)) & 1 == 1
@@ -139,23 +145,21 @@ impl Repair<'_, '_> {
         ]
     }
 
-    /// The blocks that sound structures name, but for extents longer than all that their inode
-    /// counts. The checker does not mark those of a structure that it does not look into because
-    /// another one has its block, too.
-    fn named_blocks(&self) -> Named {
+    /// The blocks that `inodes` name, as far as what names them is sound, but for extents longer
+    /// than all that their inode counts.
+    pub(super) fn blocks_named_by(&self, inodes: impl Iterator<Item = RawInode>) -> Named {
         let mut named = Named::new();
-        let system = (0..2).filter_map(|slot| self.media.system_inode(slot));
-        for raw in system.chain(self.media.inodes().map(|(_, raw)| raw)) {
+        for raw in inodes {
             let mut blocks = self.media.blocks_of(&raw);
             blocks.retain(|m| m.len <= raw.blocks.get());
+            let mut chunks = BTreeMap::new();
             for m in blocks {
-                let mut chunks = BTreeMap::new();
                 by_chunk(&mut chunks, m.block, m.len);
-                for (chunk, runs) in chunks {
-                    let bitmap = named.entry(chunk).or_insert([0; 64]);
-                    for block in runs.iter().flat_map(|run| run.block..run.end()) {
-                        set(bitmap, block % CHUNK_BLOCKS, true);
-                    }
+            }
+            for (chunk, runs) in chunks {
+                let bitmap = named.entry(chunk).or_insert([0; 64]);
+                for block in runs.iter().flat_map(|run| run.block..run.end()) {
+                    set(bitmap, block % CHUNK_BLOCKS, true);
                 }
             }
         }
@@ -166,7 +170,11 @@ impl Repair<'_, '_> {
     /// owner until something refers to them. Fails with [`Error::NoSpace`].
     pub(super) fn take(&mut self, want: u64) -> Result<Run> {
         if self.named.is_none() {
-            self.named = Some(self.named_blocks());
+            // The checker does not mark those of a structure that it does not look into because
+            // another one has its block, too.
+            let system = (0..2).filter_map(|slot| self.media.system_inode(slot));
+            let all = system.chain(self.media.inodes().map(|(_, raw)| raw));
+            self.named = Some(self.blocks_named_by(all));
         }
         let chunks = self.media.geo.chunks;
         for chunk in (self.cursor..chunks).chain(0..self.cursor.min(chunks)) {

@@ -16,6 +16,7 @@ use rdax_volume::volume::inode;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::space::is_named;
 use super::{is_local, Repair};
 use crate::media::{file_type, DT_DIR, DT_LNK, DT_REG};
 
@@ -58,11 +59,8 @@ impl Repair<'_, '_> {
         if wrong.is_empty() {
             return Ok(false);
         }
-        let mut others = BTreeSet::new();
-        for (_, raw) in self.media.inodes().filter(|(ino, _)| !wrong.contains(ino)) {
-            let blocks = self.media.blocks_of(&raw);
-            others.extend(blocks.iter().flat_map(|m| m.block..m.block + m.len));
-        }
+        let others = self.media.inodes().filter(|(ino, _)| !wrong.contains(ino));
+        let others = self.blocks_named_by(others.map(|(_, raw)| raw));
         let mut inodes = BTreeMap::new();
         for ino in wrong {
             let Some((_, raw)) = self
@@ -74,7 +72,7 @@ impl Repair<'_, '_> {
             };
             let extents = self.media.extents(&raw);
             let blocks = extents.iter().flat_map(|m| m.block..m.block + m.len);
-            let shared = blocks.filter(|block| others.contains(block));
+            let shared = blocks.filter(|block| is_named(&others, *block));
             let shared: Vec<Run> = shared.map(|block| Run { block, len: 1 }).collect();
             if !shared.is_empty() {
                 inodes.insert(ino, shared);
